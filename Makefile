@@ -1,0 +1,23 @@
+# Python and make are all that a fresh machine needs. PYTHON names the interpreter that makes the environment.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test check
+
+install: .venv/.ready
+
+.venv/.ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/python demo.py
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy

@@ -1,0 +1,1 @@
+"""When things happen: synthesis, guidance, voting, logging."""

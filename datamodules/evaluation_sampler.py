@@ -1,0 +1,37 @@
+"""Splits evaluation rows between ranks, each row exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+
+from torch.utils.data import Dataset, DistributedSampler
+
+from datamodules.mixture_sampler import default_ranks
+
+
+class EvaluationSampler(DistributedSampler):
+    """Rows rank, rank + W, rank + 2W, … in order, without the padding that counts some rows twice.
+
+    Ranks may hold one row, and thereby one batch, more than others: nothing may communicate per batch. Lightning leaves
+    subclasses of ``DistributedSampler`` alone.
+
+    Args:
+        dataset: anything with a length.
+        num_replicas: ranks W; None asks ``torch.distributed`` and means 1 without a process group.
+        rank: this rank; None likewise.
+    """
+
+    def __init__(self, dataset: Dataset, num_replicas: int | None = None, rank: int | None = None) -> None:
+        num_replicas, rank = default_ranks(num_replicas, rank)
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.rank, _length(self.dataset), self.num_replicas))
+
+    def __len__(self) -> int:
+        return len(range(self.rank, _length(self.dataset), self.num_replicas))
+
+
+def _length(dataset: Dataset) -> int:
+    assert isinstance(dataset, Sized)
+    return len(dataset)

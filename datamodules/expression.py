@@ -1,0 +1,443 @@
+"""One data module for every LightningModule: real rows, synthetic samples and the exact mix of both."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from datamodules.augmentation import UNIFORM_COLUMNS, Augmentation, augment
+from datamodules.batch import validate_batch
+from datamodules.evaluation_sampler import EvaluationSampler
+from datamodules.expressions import map_label_space
+from datamodules.keyed_random import keyed_uniform, keys_of
+from datamodules.mixed_dataset import MixedDataset, as_is
+from datamodules.mixture_sampler import MixtureSampler, default_ranks
+from datamodules.provenance import DuplicateReport, find_twins
+from datamodules.readers.reader import Reader, Split
+from datamodules.resumable_loader import ResumableLoader
+from datamodules.sample_table import SampleTable
+from datamodules.synthesis_work import SynthesisWork
+from datamodules.synthetic_pool import SyntheticPool
+
+_AUGMENT, _SUBSET = 0xA06, 0x5E7  # streams of random numbers
+_DEFAULT_AUGMENTATION = Augmentation()
+
+
+class ExpressionDataModule(L.LightningDataModule):
+    """Reads a data set, mixes synthetic samples into each training batch, and augments on the device.
+
+    Batches follow contract C1 (:class:`datamodules.batch.Batch`). Each rank draws its own share of the real rows;
+    synthetic samples come from a table (``synthetic_reader``) or from the rank's own pool, filled by online synthesis.
+
+    Args:
+        reader: where real faces come from.
+        batch_size: training samples per step and rank.
+        eval_batch_size: samples per step and rank in validation, test and predict.
+        image_size: side in pixels to which faces are resized; None keeps the size of the training images.
+        synthetic_ratio: share of synthetic samples in every training batch, in [0, 1] (contract C4).
+        synthetic_multiple: bound on distinct synthetic samples, as a multiple of the real training rows; None = none.
+        synthetic_reader: a finished synthetic set, of which the training split is used; None = online synthesis.
+        pool_size: slots of the pool per rank.
+        num_workers: loader processes per rank; 0 is fastest for data sets held in memory.
+        seed: of shuffling, augmentation and the training subset; None = the run's ``seed_everything``.
+        augmentation: how strongly training faces are changed.
+        drop_duplicates: remove training rows whose pixels are those of a validation or test row.
+        training_fraction: share of the training rows to use, in (0, 1], the same in each class; a smaller share is a
+            subset of a larger one.
+        class_balance: b in [0, 1]: a class of n real rows is drawn with a share proportional to n^(1 − b); 0 = as they
+            are, 1 = each class equally often.
+        steps_per_epoch: training steps per epoch; None = one pass over the real rows.
+        pool_dir: folder for the pool's file; None = the system's temporary folder.
+        predict_split: what ``predict`` sees: "synthesis" = a list of samples to make, else the faces of a split.
+        synthesis_count: length of that list.
+
+    Attributes:
+        train_table: real training rows, after dropping duplicates and taking the subset; None before setup.
+        val_table: validation rows; None before setup.
+        test_table: test rows; None before setup.
+        synthetic_table: rows of ``synthetic_reader`` in use; None without one.
+        pool: the rank's pool; None unless online synthesis feeds the training.
+        duplicate_report: twins of training rows in the evaluation splits that were read; None before setup.
+        max_synthetic: distinct synthetic samples that may be used, over all ranks; None = unbounded. Online synthesis
+            keeps to it; a synthetic table is cut to it here.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        batch_size: int = 64,
+        eval_batch_size: int = 256,
+        image_size: int | None = None,
+        synthetic_ratio: float = 0.0,
+        synthetic_multiple: float | None = None,
+        synthetic_reader: Reader | None = None,
+        pool_size: int = 1024,
+        num_workers: int = 0,
+        seed: int | None = None,
+        augmentation: Augmentation = _DEFAULT_AUGMENTATION,
+        drop_duplicates: bool = False,
+        training_fraction: float = 1.0,
+        class_balance: float = 0.0,
+        steps_per_epoch: int | None = None,
+        pool_dir: str | None = None,
+        predict_split: Literal["synthesis", "train", "val", "test"] = "synthesis",
+        synthesis_count: int = 1000,
+    ) -> None:
+        super().__init__()
+        _check_range("synthetic_ratio", synthetic_ratio, 0 <= synthetic_ratio <= 1, "a number in [0, 1]")
+        _check_range("class_balance", class_balance, 0 <= class_balance <= 1, "a number in [0, 1]")
+        _check_range("training_fraction", training_fraction, 0 < training_fraction <= 1, "a number in (0, 1]")
+        if synthetic_multiple is not None:
+            _check_range("synthetic_multiple", synthetic_multiple, synthetic_multiple > 0, "a number above 0")
+        at_least_one = {
+            "batch_size": batch_size,
+            "eval_batch_size": eval_batch_size,
+            "pool_size": pool_size,
+            "image_size": image_size,
+            "steps_per_epoch": steps_per_epoch,
+            "synthesis_count": synthesis_count,
+        }
+        for name, value in at_least_one.items():
+            _check_range(name, value, value is None or value >= 1, "at least 1")
+        _check_range("num_workers", num_workers, num_workers >= 0, "at least 0")
+        # config.yaml in the run folder keeps the settings; in a checkpoint they could only contradict the command line.
+        self.reader, self.synthetic_reader = reader, synthetic_reader
+        self.batch_size, self.eval_batch_size, self.image_size = batch_size, eval_batch_size, image_size
+        self.synthetic_ratio, self.synthetic_multiple = synthetic_ratio, synthetic_multiple
+        self.pool_size, self.pool_dir, self.num_workers, self.seed = pool_size, pool_dir, num_workers, seed
+        self.augmentation = augmentation
+        self.drop_duplicates, self.training_fraction = drop_duplicates, training_fraction
+        self.class_balance, self.steps_per_epoch = class_balance, steps_per_epoch
+        self.predict_split, self.synthesis_count = predict_split, synthesis_count
+
+        self.train_table: SampleTable | None = None
+        self.val_table: SampleTable | None = None
+        self.test_table: SampleTable | None = None
+        self.synthetic_table: SampleTable | None = None
+        self.pool: SyntheticPool | None = None
+        self.duplicate_report: DuplicateReport | None = None
+        self.max_synthetic: int | None = None
+        self._pool_folder: weakref.finalize | None = None
+        self._drawn = {"real": 0, "synthetic": 0}
+        self._validated: tuple[Any, int] | None = None
+
+    @property
+    def label_space(self) -> tuple[str, ...]:
+        """Ordered names of the expressions, known before anything is read."""
+        return self.reader.label_space
+
+    @property
+    def num_real_rows(self) -> int:
+        """Real training rows in use.
+
+        Raises:
+            RuntimeError: before ``setup("fit")``.
+        """
+        return len(self._need(self.train_table, "train"))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Training samples drawn on this rank so far, resumed runs included: {"real": n, "synthetic": n}."""
+        return dict(self._drawn)
+
+    @property
+    def effective_ratio(self) -> float:
+        """Share of synthetic samples among those drawn so far; NaN before the first."""
+        total = sum(self._drawn.values())
+        return self._drawn["synthetic"] / total if total else math.nan
+
+    def setup(self, stage: str) -> None:
+        """Reads the splits that the stage needs, once. Every rank reads for itself.
+
+        Args:
+            stage: "fit" reads train and val (with ``drop_duplicates`` also test, where there is one), "validate" val,
+                "test" test, "predict" only ``predict_split``.
+
+        Raises:
+            ValueError: a split cannot be used, or the synthetic set does not fit the label space or the bound.
+        """
+        if stage == "fit" and self.train_table is None:
+            self._setup_training()
+        elif stage == "validate" and self.val_table is None:
+            self.val_table = self._read("val")
+        elif stage == "test" and self.test_table is None:
+            self.test_table = self._read("test")
+        elif stage == "predict" and self.predict_split != "synthesis":
+            name = f"{self.predict_split}_table"
+            if getattr(self, name) is None:
+                setattr(self, name, self._read(self.predict_split))
+        if stage == "fit" and self.synthetic_ratio > 0 and self.synthetic_reader is None and self.pool is None:
+            self._open_pool()
+
+    def _setup_training(self) -> None:
+        train = self._read("train")
+        if self.val_table is None:
+            self.val_table = self._read("val")
+        evaluation = [self.val_table]
+        if self.drop_duplicates and self.test_table is None:
+            evaluation += self._read_if_there("test")
+        elif self.test_table is not None:
+            evaluation.append(self.test_table)
+        self.duplicate_report = find_twins(train, evaluation)
+        rank_zero_info(str(self.duplicate_report))
+        if self.drop_duplicates and len(self.duplicate_report.rows_to_drop):
+            kept = np.setdiff1d(np.arange(len(train)), self.duplicate_report.rows_to_drop)
+            if not len(kept):
+                raise ValueError(
+                    f"data.drop_duplicates=true: found twins of all {len(train)} training rows in the evaluation "
+                    "splits, expected some training rows of their own"
+                )
+            rank_zero_info(f"data.drop_duplicates: {len(train) - len(kept)} of {len(train)} training rows dropped")
+            train = train.select(kept)
+        if self.training_fraction < 1:
+            train = train.select(_stratified_subset(train, self.training_fraction, self._seed()))
+        if self.synthetic_ratio > 0 and self.synthetic_multiple is not None:
+            self.max_synthetic = math.floor(self.synthetic_multiple * len(train) + 1e-9)
+            if self.max_synthetic == 0:
+                raise ValueError(
+                    f"data.synthetic_multiple={self.synthetic_multiple}: found 0 synthetic samples allowed for "
+                    f"{len(train)} real rows, expected at least 1 (a multiple of {1 / len(train):.2g} or more)"
+                )
+        if self.synthetic_ratio > 0 and self.synthetic_reader is not None:
+            self.synthetic_table = self._read_synthetic(self.synthetic_reader)
+        if self.image_size is None and self.synthetic_ratio > 0:
+            self.image_size = _side(train)
+        self.train_table = train
+
+    def _read(self, split: Split) -> SampleTable:
+        table = self.reader.read(split)
+        if table.report.excluded or table.report.skipped:
+            excluded = [f"{count} {reason}" for reason, count in table.report.excluded.items()]
+            skipped = [f"{len(table.report.skipped)} bad: {'; '.join(table.report.skipped[:3])}"]
+            left_out = "; ".join(excluded + (skipped if table.report.skipped else []))
+            rank_zero_info(f"{split}: {len(table)} rows used of {table.report.read} read; left out: {left_out}")
+        return table
+
+    def _read_if_there(self, split: Split) -> list[SampleTable]:
+        try:
+            return [self._read(split)]
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            # Nobody asked for this split, and many data sets keep it back; whoever asks for it gets the error itself.
+            rank_zero_warn(f"data.drop_duplicates: training was not compared with the {split} split: {error}")
+            return []
+
+    def _read_synthetic(self, reader: Reader) -> SampleTable:
+        table = reader.read("train")
+        missing = [name for name in table.label_space if name not in self.label_space]
+        if missing:
+            raise ValueError(
+                f"data.synthetic_reader: found expression '{missing[0]}', expected one of {', '.join(self.label_space)}"
+            )
+        if table.label_space != self.label_space:
+            table = _relabelled(table, self.label_space)
+        if self.max_synthetic is not None:
+            table = table.select(np.arange(min(self.max_synthetic, len(table))))
+        return replace(table, is_synthetic=True)
+
+    def _open_pool(self) -> None:
+        train = self._need(self.train_table, "train")
+        if self.pool_dir is not None:
+            os.makedirs(self.pool_dir, exist_ok=True)
+        folder = tempfile.mkdtemp(prefix="synfer-pool-", dir=self.pool_dir)
+        self._pool_folder = weakref.finalize(self, _remove_folder, folder, os.getpid())
+        self.pool = SyntheticPool(
+            folder,
+            slots=self.pool_size,
+            image_size=self.image_size or _side(train),
+            num_classes=len(self.label_space),
+            num_action_units=len(train.au_names),
+            rank=self._ranks()[1],
+        )
+
+    def teardown(self, stage: str) -> None:
+        """Deletes the pool's file after "fit"."""
+        if stage == "fit" and self._pool_folder is not None:
+            self._pool_folder()
+            self._pool_folder, self.pool = None, None
+
+    def train_dataloader(self) -> DataLoader:
+        """Returns this rank's training batches, each with the exact ratio."""
+        train = self._need(self.train_table, "train")
+        world_size, rank = self._ranks()
+        synthetic = self.pool if self.synthetic_table is None else self.synthetic_table
+        slots = 0
+        if self.synthetic_ratio > 0:
+            slots = self.pool_size if self.synthetic_table is None else len(self.synthetic_table)
+        sampler = MixtureSampler(
+            len(train),
+            slots,
+            self.batch_size,
+            self.synthetic_ratio,
+            self._seed(),
+            num_replicas=world_size,
+            rank=rank,
+            steps_per_epoch=self.steps_per_epoch,
+            class_labels=train.label,
+            class_balance=self.class_balance,
+            synthetic_shared=self.synthetic_table is not None,
+        )
+        return ResumableLoader(
+            MixedDataset(train, synthetic, self.image_size),
+            batch_size=self.batch_size,
+            sampler=sampler,
+            **self._loader_settings(),
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Returns this rank's validation batches: every row once over all ranks."""
+        return self._evaluation_loader(self._need(self.val_table, "val"))
+
+    def test_dataloader(self) -> DataLoader:
+        """Returns this rank's test batches: every row once over all ranks."""
+        return self._evaluation_loader(self._need(self.test_table, "test"))
+
+    def predict_dataloader(self) -> DataLoader:
+        """Returns this rank's part of the synthesis work (``WorkBatch``), or of ``predict_split`` (``Batch``)."""
+        if self.predict_split != "synthesis":
+            return self._evaluation_loader(self._need(getattr(self, f"{self.predict_split}_table"), self.predict_split))
+        work = SynthesisWork(self.synthesis_count, self.label_space, self._seed())
+        world_size, rank = self._ranks()
+        return DataLoader(
+            work,
+            batch_size=self.eval_batch_size,
+            sampler=EvaluationSampler(work, world_size, rank),
+            collate_fn=as_is,  # type: ignore[arg-type]
+        )
+
+    def _evaluation_loader(self, table: SampleTable) -> DataLoader:
+        dataset = MixedDataset(table, image_size=self.image_size)
+        world_size, rank = self._ranks()
+        return DataLoader(
+            dataset,
+            batch_size=self.eval_batch_size,
+            sampler=EvaluationSampler(dataset, world_size, rank),
+            **self._loader_settings(),
+        )
+
+    def _loader_settings(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": as_is,
+        }
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Counts the samples of training batches while the flags are still on the CPU."""
+        if self._is_training() and "is_synthetic" in batch:
+            synthetic = int(batch["is_synthetic"].sum())
+            self._drawn["synthetic"] += synthetic
+            self._drawn["real"] += len(batch["is_synthetic"]) - synthetic
+        return batch
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Makes images float32 in [0, 1], augments training batches, and checks the first batch of every epoch.
+
+        Raises:
+            ValueError: the checked batch breaks contract C1.
+        """
+        if "image" not in batch:  # synthesis work
+            return batch
+        batch["image"] = _as_float(batch["image"])
+        if self.trainer is not None:
+            now = (self.trainer.state.stage, self.trainer.current_epoch)
+            if self._validated != now:
+                validate_batch(batch, self.label_space)
+                self._validated = now
+        if self._is_training() and self.augmentation.enabled:
+            uniform = self._augmentation_numbers(batch["sample_id"]).to(batch["image"].device, non_blocking=True)
+            batch["image"] = augment(batch["image"], self.augmentation, uniform)
+        return batch
+
+    def _augmentation_numbers(self, sample_id: Sequence[str]) -> Tensor:
+        """Returns float32 (B, 12): the same for the same sample at the same step, whatever its rank and batch."""
+        assert self.trainer is not None
+        when = (self.trainer.current_epoch, self.trainer.global_step)
+        uniform = keyed_uniform(keys_of(sample_id), UNIFORM_COLUMNS, self._seed(), _AUGMENT, *when)
+        return torch.from_numpy(uniform.astype(np.float32))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the counts; all ranks hold the same, so rank 0's state, the only one stored, serves them all."""
+        return {"counts": self.counts}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting from a checkpoint."""
+        self._drawn = {"real": 0, "synthetic": 0, **state_dict.get("counts", {})}
+
+    def _is_training(self) -> bool:
+        return self.trainer is not None and self.trainer.training and not self.trainer.sanity_checking
+
+    def _ranks(self) -> tuple[int, int]:
+        if self.trainer is not None:
+            return self.trainer.world_size, self.trainer.global_rank
+        return default_ranks(None, None)
+
+    def _seed(self) -> int:
+        return self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+    def _need(self, table: SampleTable | None, split: str) -> SampleTable:
+        if table is None:
+            raise RuntimeError(f"the {split} split has not been read: expected setup() of a stage that needs it first")
+        return table
+
+
+def _check_range(name: str, value: object, is_right: bool, expected: str) -> None:
+    if not is_right:
+        raise ValueError(f"data.{name}={value}: expected {expected}")
+
+
+def _as_float(image: Tensor) -> Tensor:
+    """Returns float32 in [0, 1] for uint8; grey views (stride 0 along the channels) stay such views."""
+    if image.dtype != torch.uint8:
+        return image
+    if image.stride(1) == 0:
+        return (image[:, :1].float() / 255).expand(-1, image.shape[1], -1, -1)
+    return image.float() / 255
+
+
+def _side(table: SampleTable) -> int:
+    height, width = table.images.batch(np.array([0])).shape[-2:]
+    if height != width:
+        raise ValueError(f"training images are {height}x{width}: expected squares, or data.image_size=<side in pixels>")
+    return height
+
+
+def _stratified_subset(table: SampleTable, fraction: float, seed: int) -> np.ndarray:
+    """Returns row numbers, ascending: of each class that has rows the same share, at least one row."""
+    order = keyed_uniform(keys_of(table.sample_id.tolist()), 1, seed, _SUBSET)[:, 0]
+    kept = []
+    for label in np.unique(table.label):
+        rows = np.flatnonzero(table.label == label)
+        kept.append(rows[np.argsort(order[rows], kind="stable")[: max(1, round(fraction * len(rows)))]])
+    return np.sort(np.concatenate(kept))
+
+
+def _relabelled(table: SampleTable, label_space: tuple[str, ...]) -> SampleTable:
+    """Returns the table in a label space that holds all of its names."""
+    position = map_label_space(table.label_space, label_space)
+    soft_label = np.zeros((len(table), len(label_space)), dtype=np.float32)
+    soft_label[:, position >= 0] = table.soft_label[:, position[position >= 0]]
+    label = map_label_space(label_space, table.label_space)[table.label]
+    return replace(table, label=label, soft_label=soft_label, label_space=label_space)
+
+
+def _remove_folder(folder: str, owner: int) -> None:
+    """Removes the pool's folder, unless a forked worker runs this at its own end."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)

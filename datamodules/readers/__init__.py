@@ -1,0 +1,9 @@
+"""Readers: one file per data-set layout, all returning the same rows."""
+
+from datamodules.readers.drawn import DrawnReader
+from datamodules.readers.fer2013 import FER2013Reader
+from datamodules.readers.image_folder import ImageFolderReader
+from datamodules.readers.reader import Reader
+from datamodules.readers.synthetic_set import SyntheticSetReader
+
+__all__ = ["DrawnReader", "FER2013Reader", "ImageFolderReader", "Reader", "SyntheticSetReader"]

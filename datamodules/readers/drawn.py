@@ -1,0 +1,186 @@
+"""The embedded data set: faces drawn on the spot, of any number and size, with exact labels and action units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from datamodules.drawn_faces import LARGEST_SIZE, NUM_IDENTITY_TRAITS, SMALLEST_SIZE, draw_faces
+from datamodules.expressions import ACTION_UNITS, action_unit_indices, resolve_label_space, sample_action_units
+from datamodules.keyed_random import keyed_uniform
+from datamodules.provenance import content_hash
+from datamodules.readers.reader import Reader, Split
+from datamodules.sample_table import ArrayImages, ReadReport, SampleTable, one_hot
+
+DEFAULT_COUNT = {"train": 4000, "val": 800, "test": 800}
+"""Number of faces per split unless the config says otherwise."""
+
+_SPLITS = ("train", "val", "test")
+_KEY = "data.reader.init_args"
+# Streams of random numbers: one per use, so that one setting never changes what another one draws.
+_IDENTITY, _ACTION_UNITS, _INTENSITY, _HABIT, _MIRROR, _NOISE = range(6)
+_CHUNK = 512  # rows at a time; bounds memory, changes nothing in the result
+
+HABITS: tuple[dict[str, float], ...] = (
+    {"AU25": 0.6, "AU26": 0.4},  # speaks
+    {"AU1": 0.35, "AU2": 0.4},  # raises the brows
+    {"AU4": 0.35, "AU7": 0.4},  # squints at the sun
+    {"AU12": 0.3},  # smiles politely
+    {"AUL12": 0.3},  # smiles on one side
+    {"AU24": 0.5, "AU17": 0.35},  # presses the lips together
+    {"AU18": 0.4},  # purses the lips
+    {"AU15": 0.3},  # lets the corners of the mouth hang
+    {"AU5": 0.4},  # opens the eyes
+)
+"""What faces do besides showing an expression: action units and their highest intensities."""
+
+
+class DrawnReader(Reader):
+    """Faces of :func:`datamodules.drawn_faces.draw_faces`, labelled by the prototype that they were drawn from.
+
+    A face is drawn from the FACS prototype of its class, at an overall intensity of 0.55 to 1, and one face in five
+    shows a habit of the person on top. ``au`` holds exactly what was drawn. The face of row i of a split is a function
+    of (seed, split, i) and of its class; the class of row i depends on i, the label space and ``imbalance`` alone. More
+    rows therefore never change earlier ones, and the splits share no face. Nothing here can be a bad sample.
+
+    Args:
+        count: number of faces per split, keys "train", "val", "test"; a split left out keeps its default (4000, 800,
+            800).
+        image_size: edge length in pixels, 32…256.
+        seed: tells one drawn data set from another.
+        label_space: "basic7", "ferplus8" or a list of expressions.
+        label_noise: probability, in [0, 1], that a training label is replaced by another class, each alike. Images and
+            action units stay what they were; ``clean_labels`` gives the labels before.
+        imbalance: largest ÷ smallest class in training, ≥ 1; geometric in between, in the order of the label space.
+        grey: grey pictures instead of colour.
+
+    Raises:
+        ValueError: a value out of its range, an unknown split or label space; the line names the config key.
+    """
+
+    def __init__(
+        self,
+        count: dict[str, int] | None = None,
+        image_size: int = 48,
+        seed: int = 1,
+        label_space: str | list[str] = "ferplus8",
+        label_noise: float = 0.0,
+        imbalance: float = 1.0,
+        grey: bool = False,
+    ) -> None:
+        count = {} if count is None else dict(count)
+        for split, number in count.items():
+            if split not in _SPLITS:
+                raise ValueError(f"{_KEY}.count: found split '{split}', expected {', '.join(_SPLITS)}")
+            if number < 1:
+                raise ValueError(f"{_KEY}.count.{split}: found {number}, expected at least 1")
+        if not SMALLEST_SIZE <= image_size <= LARGEST_SIZE:
+            raise ValueError(f"{_KEY}.image_size: found {image_size}, expected {SMALLEST_SIZE}…{LARGEST_SIZE} pixels")
+        if not 0 <= label_noise <= 1:
+            raise ValueError(f"{_KEY}.label_noise: found {label_noise}, expected a share in [0, 1]")
+        if not 1 <= imbalance < float("inf"):
+            raise ValueError(f"{_KEY}.imbalance: found {imbalance}, expected a finite ratio of at least 1")
+        try:
+            self.label_space = resolve_label_space(label_space)
+        except ValueError as error:
+            raise ValueError(f"{_KEY}.label_space: {error}") from None
+        self.count = DEFAULT_COUNT | count
+        self.image_size = image_size
+        self.seed = seed
+        self.label_noise = label_noise
+        self.imbalance = imbalance
+        self.grey = grey
+
+    def read(self, split: Split) -> SampleTable:
+        """Draws all rows of one split.
+
+        Raises:
+            ValueError: no such split.
+        """
+        clean = self.clean_labels(split)
+        label = self._noisy(clean) if split == "train" else clean
+        rows = np.arange(len(clean))
+        action_units = self._action_units(split, clean)
+        channels = () if self.grey else (3,)
+        pixels = np.empty((len(rows), self.image_size, self.image_size, *channels), dtype=np.uint8)
+        for start in range(0, len(rows), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            identity = keyed_uniform(rows[chunk], NUM_IDENTITY_TRAITS, *self._stream(split, _IDENTITY))
+            faces = draw_faces(action_units[chunk], identity, self.image_size)
+            pixels[chunk] = _luminance(faces) if self.grey else faces
+        return SampleTable(
+            images=ArrayImages(pixels),
+            label=label,
+            soft_label=one_hot(label, len(self.label_space)),
+            sample_id=np.array([f"drawn-{self.seed}-{split}-{row:06d}" for row in rows]),
+            content_hash=np.array([content_hash(image) for image in pixels]),
+            label_space=self.label_space,
+            split=split,
+            au=action_units,
+            report=ReadReport(read=len(rows)),
+        )
+
+    def clean_labels(self, split: Split) -> np.ndarray:
+        """Returns what the faces of a split really show, whatever ``label_noise`` is: int64 (N,).
+
+        Raises:
+            ValueError: no such split.
+        """
+        if split not in _SPLITS:
+            raise ValueError(f"drawn faces: found split '{split}', expected {', '.join(_SPLITS)}")
+        k = len(self.label_space)
+        weights = (self.imbalance if split == "train" else 1.0) ** (-np.arange(k) / (k - 1))
+        return _apportion(weights / weights.sum(), self.count[split])
+
+    def _stream(self, split: str, use: int) -> tuple[int, int, int]:
+        return self.seed, _SPLITS.index(split), use
+
+    def _noisy(self, clean: np.ndarray) -> np.ndarray:
+        """Replaces labels by another class, int64 (N,)."""
+        uniform = keyed_uniform(np.arange(len(clean)), 2, *self._stream("train", _NOISE))
+        k = len(self.label_space)
+        other = (clean + 1 + (uniform[:, 1] * (k - 1)).astype(np.int64)) % k
+        return np.where(uniform[:, 0] < self.label_noise, other, clean)
+
+    def _action_units(self, split: str, label: np.ndarray) -> np.ndarray:
+        """Draws the action units of every row, float32 (N, A)."""
+        rows, a = np.arange(len(label)), len(ACTION_UNITS)
+        uniform = keyed_uniform(rows, 2 * a, *self._stream(split, _ACTION_UNITS)).reshape(len(rows), 2, a)
+        vectors = sample_action_units([self.label_space[index] for index in label], uniform)
+        vectors *= 0.55 + 0.45 * keyed_uniform(rows, 1, *self._stream(split, _INTENSITY)).astype(np.float32)
+        mirrored = keyed_uniform(rows, 1, *self._stream(split, _MIRROR))[:, 0] < 0.5
+        vectors[mirrored] = mirror_action_units(vectors[mirrored])
+        habit = keyed_uniform(rows, 3, *self._stream(split, _HABIT))
+        shown = habit[:, 0] < 0.2
+        which = (habit[:, 1] * len(HABITS)).astype(np.int64)
+        for number, units in enumerate(HABITS):
+            mine = np.flatnonzero(shown & (which == number))
+            for column, highest in zip(action_unit_indices(tuple(units)), units.values(), strict=True):
+                vectors[mine, column] = np.maximum(vectors[mine, column], highest * (0.4 + 0.6 * habit[mine, 2]))
+        return vectors
+
+
+def mirror_action_units(vectors: np.ndarray, au_names: Sequence[str] = ACTION_UNITS) -> np.ndarray:
+    """Returns the action units of the mirrored faces, (n, A): what the left side did, the right side does."""
+    other_side = {"AUL": "AUR", "AUR": "AUL"}
+    return vectors[
+        :, action_unit_indices([other_side.get(name[:3], name[:3]) + name[3:] for name in au_names], au_names)
+    ]
+
+
+def _apportion(shares: np.ndarray, n: int) -> np.ndarray:
+    """Gives each of n rows a class so that every prefix holds the classes in these shares: int64 (n,)."""
+    given = np.zeros(len(shares))
+    label = np.empty(n, dtype=np.int64)
+    for row in range(n):
+        # The class whose next row is due first (Webster's method); rounded, so that equal shares tie exactly.
+        label[row] = np.argmin(np.round((given + 0.5) / shares, 9))
+        given[label[row]] += 1
+    return label
+
+
+def _luminance(images: np.ndarray) -> np.ndarray:
+    """RGB uint8 (n, H, W, 3) → grey uint8 (n, H, W), ITU-R BT.601 weights in integers."""
+    red, green, blue = (images[..., channel].astype(np.uint32) for channel in range(3))
+    return ((299 * red + 587 * green + 114 * blue + 500) // 1000).astype(np.uint8)

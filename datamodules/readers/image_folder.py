@@ -1,0 +1,167 @@
+"""Image folders: one folder per split, one per expression in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
+from datamodules.images import IMAGE_SUFFIXES, BadImageError, FileImages, check_not_constant, read_image
+from datamodules.provenance import content_hash
+from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
+from datamodules.sample_table import ReadReport, SampleTable, one_hot
+
+SPLIT_FOLDERS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+
+
+class ImageFolderReader(Reader):
+    """Reads ``<root>/<split>/<expression>/*.jpg|png`` (also ``.jpeg``, ``.bmp``, ``.webp``, and deeper folders).
+
+    Reads no particular release: RAF-DB, AffectNet, SFEW and others fit once their files are sorted into folders named
+    by expression ("happiness" and "angry" are understood; numbers are not, for their order differs between releases).
+    Images stay on disk and are decoded when asked for; ``read`` decodes each once to check and to hash it.
+
+    Args:
+        root: folder of the data set.
+        label_space: "basic7", "ferplus8" or a list of names; None = the expressions that have a folder, in canonical
+            order. Images of an expression outside it are left out and counted in ``table.report.excluded``.
+        image_size: side in pixels; the central square is cut and resized to it. None = all images have one size.
+        on_bad_sample: "error", or "skip" to leave bad samples out (counted and named in ``table.report``).
+
+    Raises:
+        FileNotFoundError: ``root`` is missing or holds no split folder.
+        ValueError: the label space is not known.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        label_space: list[str] | str | None = None,
+        image_size: int | None = None,
+        on_bad_sample: OnBadSample = "error",
+    ) -> None:
+        check_on_bad_sample(on_bad_sample)
+        if image_size is not None and image_size < 1:
+            raise ValueError(f"data.reader.init_args.image_size: found {image_size}, expected at least 1 or null")
+        self._root, self._image_size, self._on_bad_sample = Path(root), image_size, on_bad_sample
+        if not self._root.is_dir():
+            raise FileNotFoundError(
+                f"data.reader.init_args.root: found no folder '{root}', expected image folders there"
+            )
+        folders = {f.name.lower(): f for f in sorted(self._root.iterdir()) if f.is_dir()}
+        self._folders = {
+            split: folders[name] for split, names in SPLIT_FOLDERS.items() for name in names if name in folders
+        }
+        if not self._folders:
+            raise FileNotFoundError(
+                f"data.reader.init_args.root: found no split in '{root}' (folders: {', '.join(folders) or 'none'}), "
+                "expected train/<expression>/*.jpg or *.png"
+            )
+        self.label_space = self._present_expressions() if label_space is None else resolve_label_space(label_space)
+
+    def read(self, split: Split) -> SampleTable:
+        """Returns the rows of one split; the images are read when asked for.
+
+        Raises:
+            ValueError: the split has no folder or no image, a folder is named after no expression, or an image is bad
+                (unless skipped).
+        """
+        folder = self._folders.get(split)
+        if folder is None:
+            raise ValueError(
+                f"{self._root}: found no folder for split '{split}' (found {', '.join(self._folders)}), "
+                f"expected {SPLIT_FOLDERS[split][0]}/<expression>"
+            )
+        bad, excluded = BadSamples(self._on_bad_sample), dict[str, int]()
+        paths: list[Path] = []
+        labels: list[int] = []
+        found = 0
+        for group in sorted(f for f in folder.iterdir() if f.is_dir()):
+            files = sorted(f for f in group.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+            found += len(files)
+            try:
+                name = canonical_expression(group.name)
+            except ValueError as error:
+                for file in files:
+                    bad.add(f"{file}: {error}")
+                continue
+            if name in self.label_space:
+                paths += files
+                labels += [self.label_space.index(name)] * len(files)
+            elif files:
+                reason = f"expression '{name}' is outside the label space"
+                excluded[reason] = excluded.get(reason, 0) + len(files)
+        good, hashes = self._check(paths, bad)
+        skipped = bad.settle(of=found)
+        if not good:
+            raise ValueError(
+                f"{folder}: found no usable image ({found} files, {len(skipped)} bad, {sum(excluded.values())} left "
+                "out by rule), expected at least one"
+            )
+        label = np.array(labels, dtype=np.int64)[good]
+        return SampleTable(
+            images=FileImages([paths[index] for index in good], self._image_size),
+            label=label,
+            soft_label=one_hot(label, len(self.label_space)),
+            sample_id=np.array([paths[index].relative_to(self._root).as_posix() for index in good]),
+            content_hash=np.array(hashes),
+            label_space=self.label_space,
+            split=split,
+            report=ReadReport(read=found, skipped=skipped, excluded=excluded),
+        )
+
+    def _check(self, paths: Sequence[Path], bad: BadSamples) -> tuple[list[int], list[str]]:
+        """Decodes every image once; returns the positions of the good ones and their content hashes."""
+        good: list[int] = []
+        hashes: list[str] = []
+        expected: tuple[int, int] | None = None
+        # Decoding releases the interpreter lock, so threads help here.
+        with ThreadPoolExecutor() as threads:
+            for index, outcome in enumerate(threads.map(_inspect, paths, chunksize=64)):
+                if isinstance(outcome, BadImageError):
+                    bad.add(str(outcome))
+                    continue
+                size, digest = outcome
+                expected = expected or size
+                if self._image_size is None and size != expected:
+                    bad.add(
+                        f"{paths[index]}: found {size[0]}x{size[1]} pixels, expected {expected[0]}x{expected[1]} like "
+                        "the images before it (or set data.reader.init_args.image_size)"
+                    )
+                    continue
+                good.append(index)
+                hashes.append(digest)
+        return good, hashes
+
+    def _present_expressions(self) -> tuple[str, ...]:
+        present = set()
+        for folder in self._folders.values():
+            for group in folder.iterdir():
+                if group.is_dir():
+                    try:
+                        present.add(canonical_expression(group.name))
+                    except ValueError:
+                        continue  # ``read`` names the folder together with its files
+        if len(present) < 2:
+            raise FileNotFoundError(
+                f"data.reader.init_args.root: found folders of {len(present)} expressions in '{self._root}', expected "
+                "at least two (<split>/<expression>/*.jpg or *.png)"
+            )
+        return tuple(name for name in EXPRESSIONS if name in present)
+
+
+def _inspect(path: Path) -> tuple[tuple[int, int], str] | BadImageError:
+    """Returns height, width and content hash of one image file, or why it is bad."""
+    try:
+        image = read_image(path)
+        check_not_constant(image, str(path))
+    except BadImageError as error:
+        return error
+    return (image.shape[0], image.shape[1]), content_hash(image)

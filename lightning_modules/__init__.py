@@ -1,0 +1,1 @@
+"""What is trained: classifier, generator, annotator, augmenter."""

@@ -1,0 +1,461 @@
+"""The expression classifier: a timm backbone that learns from hard or soft labels, real or synthetic."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
+
+from datamodules.batch import Batch
+from datamodules.expressions import resolve_label_space
+from lightning_modules.metrics.confusion_picture import save_confusion_picture
+from lightning_modules.metrics.confusion_scores import confusion_scores
+from lightning_modules.metrics.sample_mean import SampleMean
+from lightning_modules.networks.backbone import Stem, build_backbone, normalisation
+from lightning_modules.networks.ema import ParameterEMA
+from lightning_modules.networks.schedule import Schedule, schedule_factor
+
+_CHECKPOINT_KEY = "expression_classifier"
+
+
+class ExpressionClassifier(LightningModule):
+    """Classifies facial expressions with a timm network.
+
+    Trains with the cross-entropy between the network's probabilities and ``batch["soft_label"]``; samples marked
+    ``is_synthetic`` may weigh less. Evaluates with the moving average of the weights and, optionally, with the mean
+    over an image and its mirror image.
+
+    Args:
+        label_space: "basic7", "ferplus8" or a list of expression names; the order of the K logits.
+        backbone: name of a timm network.
+        backbone_kwargs: further arguments of that network.
+        pretrained: whether timm fetches ImageNet weights (needs the network).
+        pretrained_path: a local file of weights in timm's layout instead.
+        stem: "small" keeps the resolution of small faces, "native" is timm's own, "auto" is small up to 64 pixels.
+        image_size: side in pixels that the network works on; images of another size are resized in ``forward``.
+        in_channels: 3 for RGB; 1 has the network see the mean over the colours (grey data sets).
+        drop_rate: dropout before the head, in [0, 1).
+        label_smoothing: share of each label spread evenly over all classes, in [0, 1).
+        class_weights: K weights of the classes in the loss, or "balanced" (rows / (K · rows of the class)).
+        synthetic_loss_weight: weight of a synthetic sample relative to a real one, ≥ 0.
+        optimizer: "sgd" (Nesterov) or "adamw".
+        learning_rate: peak rate.
+        weight_decay: applied to matrices and kernels, not to biases and norms.
+        momentum: of SGD.
+        schedule: "one_cycle", "cosine" or "constant", stepped every optimiser step over the whole training.
+        warmup_share: share of all steps in which the rate rises, in [0, 1).
+        ema_decay: of the moving average of weights and BatchNorm statistics; None evaluates the raw weights.
+        flip_tta: whether evaluation averages over the image and its mirror image.
+        channels_last: memory layout of the network; faster for convolutions.
+        mean: per channel, for images in [0, 1]; None takes what the backbone's weights expect.
+        std: likewise.
+
+    Raises:
+        ValueError: a value out of range, an unknown label space or a backbone that cannot be built.
+        FileNotFoundError: no file at ``pretrained_path``.
+    """
+
+    def __init__(
+        self,
+        label_space: str | list[str] = "basic7",
+        backbone: str = "resnet18",
+        backbone_kwargs: dict[str, Any] | None = None,
+        pretrained: bool = False,
+        pretrained_path: str | None = None,
+        stem: Stem = "auto",
+        image_size: int = 48,
+        in_channels: Literal[1, 3] = 3,
+        drop_rate: float = 0.0,
+        label_smoothing: float = 0.0,
+        class_weights: list[float] | Literal["balanced"] | None = None,
+        synthetic_loss_weight: float = 1.0,
+        optimizer: Literal["sgd", "adamw"] = "sgd",
+        learning_rate: float = 0.1,
+        weight_decay: float = 5e-4,
+        momentum: float = 0.9,
+        schedule: Schedule = "one_cycle",
+        warmup_share: float = 0.25,
+        ema_decay: float | None = 0.999,
+        flip_tta: bool = True,
+        channels_last: bool = True,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+    ) -> None:
+        config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        # The hyperparameters that Lightning saves have another form under the command line; load_trained reads these.
+        self._config = config
+        self.label_space = resolve_label_space(label_space)
+        k = len(self.label_space)
+        _check(0 <= drop_rate < 1, "drop_rate", drop_rate, "a number in [0, 1)")
+        _check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "a number in [0, 1)")
+        _check(synthetic_loss_weight >= 0, "synthetic_loss_weight", synthetic_loss_weight, "a number ≥ 0")
+        _check(learning_rate > 0, "learning_rate", learning_rate, "a number > 0")
+        _check(weight_decay >= 0, "weight_decay", weight_decay, "a number ≥ 0")
+        _check(0 <= momentum < 1, "momentum", momentum, "a number in [0, 1)")
+        _check(0 <= warmup_share < 1, "warmup_share", warmup_share, "a number in [0, 1)")
+        _check(in_channels in (1, 3), "in_channels", in_channels, "1 or 3")
+        _check(image_size >= 8, "image_size", image_size, "at least 8 pixels")
+        if isinstance(class_weights, list):
+            _check(
+                len(class_weights) == k and min(class_weights, default=-1) >= 0 and sum(class_weights) > 0,
+                "class_weights",
+                class_weights,
+                f"{k} numbers ≥ 0 in the order {', '.join(self.label_space)}",
+            )
+        elif class_weights not in (None, "balanced"):
+            _check(False, "class_weights", class_weights, "null, 'balanced' or a list of numbers")
+
+        self.image_size = image_size
+        self.in_channels = in_channels
+        self.label_smoothing = label_smoothing
+        self.synthetic_loss_weight = synthetic_loss_weight
+        self.flip_tta = flip_tta
+        self.channels_last = channels_last
+        self.backbone = build_backbone(
+            backbone,
+            k,
+            image_size=image_size,
+            in_channels=in_channels,
+            drop_rate=drop_rate,
+            stem=stem,
+            kwargs=backbone_kwargs,
+            pretrained=pretrained,
+            pretrained_path=pretrained_path,
+        )
+        if channels_last:
+            self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        expected_mean, expected_std = normalisation(self.backbone)
+        self.register_buffer("mean", _per_channel("mean", mean or expected_mean, in_channels), persistent=False)
+        self.register_buffer("std", _per_channel("std", std or expected_std, in_channels), persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+        _check(bool((self.std > 0).all()), "std", std, "numbers > 0")
+        weights = torch.tensor(class_weights) if isinstance(class_weights, list) else torch.ones(k)
+        self.register_buffer("class_weights", weights.float(), persistent=False)
+        self.class_weights: Tensor
+        self._balance_classes = class_weights == "balanced"
+
+        self.ema = None if ema_decay is None else ParameterEMA(self.backbone, ema_decay)
+        self._ema_step = 0
+
+        self.train_metrics = nn.ModuleDict(
+            {name: SampleMean() for name in ("loss", "loss_real", "loss_synthetic", "accuracy")}
+        )
+        self.evaluation_metrics = nn.ModuleDict({f"{stage}_stage": _evaluation_metrics(k) for stage in ("val", "test")})
+
+    # ------------------------------------------------------------------ the network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Returns logits (B, K) of RGB images (B, 3, H, W), float in [0, 1]; differentiable in the images."""
+        if image.shape[-2:] != (self.image_size, self.image_size):
+            size = (self.image_size, self.image_size)
+            image = F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
+        if self.in_channels == 1:
+            image = image.mean(1, keepdim=True)
+        image = (image - self.mean) / self.std
+        if self.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        return self.backbone(image)
+
+    def predict_probabilities(self, image: Tensor, flip: bool | None = None) -> Tensor:
+        """Returns probabilities float32 (B, K) of images (B, 3, H, W) in [0, 1].
+
+        Args:
+            image: the images.
+            flip: whether to average over each image and its mirror image; None does what the config says.
+        """
+        probabilities = self(image).float().softmax(1)
+        if self.flip_tta if flip is None else flip:
+            probabilities = (probabilities + self(image.flip(-1)).float().softmax(1)) / 2
+        return probabilities
+
+    @classmethod
+    def load_trained(
+        cls,
+        path: str | Path,
+        map_location: str | torch.device = "cpu",
+        label_space: str | Sequence[str] | None = None,
+    ) -> ExpressionClassifier:
+        """Loads a trained classifier for use: averaged weights if there are any, evaluation mode, gradients off.
+
+        Args:
+            path: a checkpoint of this class.
+            map_location: device to load to.
+            label_space: the label space that the caller needs; None takes any.
+
+        Raises:
+            FileNotFoundError: no file there.
+            ValueError: not a checkpoint, not one of this class, or of another label space.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"classifier checkpoint: no file at {path}, expected one written by training")
+        try:
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        except Exception as error:  # zip, pickle and torch each raise their own types here
+            reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+            raise ValueError(f"classifier checkpoint {path} cannot be read as a checkpoint: {reason}") from error
+        if not isinstance(checkpoint, dict) or _CHECKPOINT_KEY not in checkpoint:
+            raise ValueError(f"{path} is no checkpoint of ExpressionClassifier: it lacks the key '{_CHECKPOINT_KEY}'")
+        saved = checkpoint[_CHECKPOINT_KEY]
+        # The weights come from this file: nothing is to be fetched or read a second time.
+        classifier = cls(**{**saved["config"], "pretrained": False, "pretrained_path": None})
+        if label_space is not None and resolve_label_space(label_space) != classifier.label_space:
+            raise ValueError(
+                f"classifier checkpoint {path}: found the label space {', '.join(classifier.label_space)}, "
+                f"expected {', '.join(resolve_label_space(label_space))}"
+            )
+        classifier.load_state_dict(checkpoint["state_dict"])
+        if classifier.ema is not None and saved["ema"] is not None:
+            classifier.ema.load_state_dict(saved["ema"])
+            classifier.ema.copy_to()
+        return classifier.to(map_location).eval().requires_grad_(False)
+
+    def weights_fingerprint(self) -> str:
+        """Returns 16 hex digits of SHA-256 over all parameters: tells whether two classifiers are the same one."""
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self.backbone.named_parameters()):
+            digest.update(name.encode())
+            digest.update(parameter.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    # ------------------------------------------------------------------ training
+
+    def setup(self, stage: str) -> None:
+        """Checks that data and classifier speak of the same classes, and weighs the classes by their frequency.
+
+        Raises:
+            ValueError: other classes, or another order, in the data.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        found = getattr(data, "label_space", None)
+        if found is not None and tuple(found) != self.label_space:
+            raise ValueError(
+                f"model.label_space is {', '.join(self.label_space)}, but the data has {', '.join(found)}: "
+                "they must agree in names and order"
+            )
+        if self._balance_classes and stage == "fit":
+            table = getattr(data, "train_table", None)
+            if table is None:
+                raise ValueError("model.class_weights 'balanced' needs a data module with a train_table, found none")
+            counts = torch.tensor([float(n) for n in table.class_counts().values()])
+            balanced = torch.where(counts > 0, counts.sum() / (len(counts) * counts.clamp_min(1)), 0.0)
+            self.class_weights.copy_(balanced)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the mean loss of one batch, weighted by class and by origin."""
+        logits = self(batch["image"]).float()
+        synthetic = batch["is_synthetic"]
+        losses = self._losses(logits, batch["soft_label"])
+        weight = torch.where(synthetic, self.synthetic_loss_weight, 1.0)
+        # A batch of nothing but synthetic samples with weight 0 teaches nothing, and must not divide by zero.
+        loss = (losses * weight).sum() / weight.sum().clamp_min(1e-12)
+
+        losses = losses.detach()
+        self._track("loss", loss.detach().expand(len(losses)))
+        self._track("loss_real", losses, ~synthetic)
+        self._track("loss_synthetic", losses, synthetic)
+        self._track("accuracy", (logits.argmax(1) == batch["label"]).float())
+        self.log("train/loss_step", loss.detach(), prog_bar=True, on_step=True, on_epoch=False, batch_size=len(losses))
+        return loss
+
+    def _losses(self, logits: Tensor, soft_label: Tensor) -> Tensor:
+        """Cross-entropy per sample (B,) of logits (B, K) and soft labels (B, K), smoothed and weighted by class."""
+        target = soft_label * (1 - self.label_smoothing) + self.label_smoothing / soft_label.shape[1]
+        return -(target * self.class_weights * logits.log_softmax(1)).sum(1)
+
+    def _track(self, name: str, values: Tensor, counted: Tensor | None = None) -> None:
+        metric = self.train_metrics[name]
+        assert isinstance(metric, SampleMean)
+        metric.update(values, counted)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Takes the weights into the moving average, once per optimiser step."""
+        if self.ema is not None and self.trainer.global_step != self._ema_step:
+            self._ema_step = self.trainer.global_step
+            self.ema.update()
+
+    def on_train_epoch_start(self) -> None:
+        """Forgets the last epoch's training metrics."""
+        for metric in self.train_metrics.values():
+            assert isinstance(metric, Metric)
+            metric.reset()
+
+    def on_train_epoch_end(self) -> None:
+        """Logs train/loss, train/loss_real, train/loss_synthetic and train/accuracy over all ranks."""
+        # Every rank computes every metric, whatever it saw itself: compute() is a collective.
+        values = {name: metric.compute() for name, metric in self.train_metrics.items()}  # type: ignore[operator]
+        for name, value in values.items():
+            if bool(value.isfinite()):  # NaN where the epoch held no such sample on any rank
+                self.log(f"train/{name}", value, sync_dist=True)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Builds the optimiser and a schedule over ``trainer.estimated_stepping_batches`` steps.
+
+        Raises:
+            ValueError: the length of the training is unknown, or nothing is left to train.
+        """
+        config = self._config
+        trained = [p for p in self.backbone.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": config["weight_decay"]},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer: torch.optim.Optimizer
+        if config["optimizer"] == "sgd":
+            momentum = config["momentum"]
+            optimizer = torch.optim.SGD(groups, config["learning_rate"], momentum, nesterov=momentum > 0)
+        else:
+            optimizer = torch.optim.AdamW(groups, config["learning_rate"])
+        steps = self.trainer.estimated_stepping_batches
+        if config["schedule"] == "constant" and steps == float("inf"):
+            steps = 1
+        if steps == float("inf"):
+            raise ValueError("a schedule needs an end: set trainer.max_epochs or trainer.max_steps (found neither)")
+        factor = schedule_factor(config["schedule"], max(1, int(steps)), config["warmup_share"])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+    # ------------------------------------------------------------------ evaluation
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Takes one batch into the metrics."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Takes one batch into the metrics."""
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Returns the sample ids (B strings) and probabilities float32 (B, K) of one batch."""
+        return {"sample_id": batch["sample_id"], "probabilities": self.predict_probabilities(batch["image"])}
+
+    def on_validation_epoch_start(self) -> None:
+        """Puts the averaged weights in place and clears the metrics."""
+        self._start_evaluation("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Puts the averaged weights in place and clears the metrics."""
+        self._start_evaluation("test")
+
+    def on_predict_epoch_start(self) -> None:
+        """Puts the averaged weights in place."""
+        self._use_averaged_weights()
+
+    def on_validation_epoch_end(self) -> None:
+        """Puts the training weights back and logs the metrics of all ranks."""
+        self._finish_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Puts the training weights back and logs the metrics of all ranks."""
+        self._finish_evaluation("test")
+
+    def on_predict_epoch_end(self) -> None:
+        """Puts the training weights back."""
+        if self.ema is not None:
+            self.ema.restore()
+
+    def _use_averaged_weights(self) -> None:
+        if self.ema is not None:
+            self.ema.restore()  # an evaluation that was interrupted never came to its end
+            self.ema.average_buffers_over_ranks()
+            self.ema.store()
+
+    def _start_evaluation(self, stage: str) -> None:
+        self._use_averaged_weights()
+        for metric in self._metrics(stage).values():
+            metric.reset()
+
+    def _metrics(self, stage: str) -> dict[str, Metric]:
+        return dict(self.evaluation_metrics[f"{stage}_stage"].items())  # type: ignore[operator]
+
+    def _evaluate(self, stage: str, batch: Batch) -> None:
+        probabilities = self.predict_probabilities(batch["image"])
+        metrics = self._metrics(stage)
+        metrics["confusion"].update(probabilities, batch["label"])
+        metrics["ece"].update(probabilities, batch["label"])
+        losses = -(batch["soft_label"] * probabilities.clamp_min(1e-12).log()).sum(1)
+        metrics["loss"].update(losses)
+
+    def _finish_evaluation(self, stage: str) -> None:
+        if self.ema is not None:
+            self.ema.restore()
+        # All ranks compute (a collective) and so all log the same numbers; only the picture is rank 0's alone.
+        values: dict[str, Tensor] = {name: metric.compute() for name, metric in self._metrics(stage).items()}
+        confusion = values.pop("confusion")
+        scores = {**confusion_scores(confusion, self.label_space), **{name: float(v) for name, v in values.items()}}
+        for name, value in scores.items():
+            shown = stage == "val" and name in ("accuracy", "mean_class_accuracy")
+            self.log(f"{stage}/{name}", value, prog_bar=shown, rank_zero_only=False, sync_dist=True)
+        if self.trainer.is_global_zero and not self.trainer.sanity_checking and not self._is_dry_run():
+            self._save_confusion(stage, confusion)
+
+    def _is_dry_run(self) -> bool:
+        return bool(getattr(self.trainer, "fast_dev_run", False))
+
+    def _save_confusion(self, stage: str, confusion: Tensor) -> None:
+        folder = Path(self.trainer.default_root_dir) / "samples"
+        title = f"{stage}, epoch {self.current_epoch}" if stage == "val" else stage
+        path = save_confusion_picture(confusion, self.label_space, folder / f"confusion_{stage}.png", title)
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image(f"{stage}/confusion", [str(path)])
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what :meth:`load_trained` needs, in plain types and tensors."""
+        ema = None if self.ema is None or self.ema.num_updates == 0 else self.ema.state_dict()
+        checkpoint[_CHECKPOINT_KEY] = {"config": self._config, "ema": ema}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes over the moving average.
+
+        Raises:
+            ValueError: the checkpoint is not of this class or of another label space.
+        """
+        saved = checkpoint.get(_CHECKPOINT_KEY)
+        if saved is None:
+            raise ValueError(f"no checkpoint of ExpressionClassifier: it lacks the key '{_CHECKPOINT_KEY}'")
+        found = resolve_label_space(saved["config"]["label_space"])
+        if found != self.label_space:
+            raise ValueError(
+                f"checkpoint with the label space {', '.join(found)}, expected {', '.join(self.label_space)}"
+            )
+        if self.ema is not None and saved["ema"] is not None:
+            self.ema.load_state_dict(saved["ema"])
+            self._ema_step = int(checkpoint.get("global_step", 0))
+
+
+def _evaluation_metrics(num_classes: int) -> nn.ModuleDict:
+    return nn.ModuleDict(
+        {
+            "confusion": MulticlassConfusionMatrix(num_classes, validate_args=False),
+            "ece": MulticlassCalibrationError(num_classes, n_bins=15, norm="l1", validate_args=False),
+            "loss": SampleMean(),
+        }
+    )
+
+
+def _per_channel(name: str, values: Sequence[float], channels: int) -> Tensor:
+    if channels == 1 and len(values) == 3:
+        values = [sum(values) / 3]
+    _check(len(values) == channels, name, list(values), f"{channels} numbers")
+    return torch.tensor(values, dtype=torch.float32).view(1, channels, 1, 1)
+
+
+def _check(fine: bool, key: str, found: Any, expected: str) -> None:
+    if not fine:
+        raise ValueError(f"model.{key}: found {found}, expected {expected}")

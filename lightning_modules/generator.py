@@ -1,0 +1,574 @@
+"""ExpressionGenerator: a diffusion model that makes faces with a wanted expression, from text and action units."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers import DPMSolverMultistepScheduler
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from datamodules.batch import Batch
+from datamodules.expressions import ACTION_UNITS, LABEL_SPACES, resolve_label_space, sample_action_units
+from datamodules.keyed_random import keyed_seed, keyed_uniform, keys_of
+from lightning_modules.networks.au_adapter import (
+    attach_au_adapter,
+    au_adapter_parameters,
+    embed_action_units,
+    region_masks,
+    set_au_scale,
+)
+from lightning_modules.networks.diffusion import load_diffusion_model, small_diffusion_model
+from lightning_modules.networks.ema import ParameterEMA
+from lightning_modules.networks.latent_codec import AutoencoderKLCodec
+from lightning_modules.networks.schedule import schedule_factor
+from lightning_modules.sampling.denoising import DenoisingState, SynthesisHook, denoise
+from lightning_modules.sampling.prediction import min_snr_weight, signal_and_noise, training_target
+from lightning_modules.sampling.request import SamplingSettings, SynthesisRequest, SynthesisResult, initial_noise
+
+_NOISE_STREAM, _AU_STREAM, _VALIDATION_STREAM = 0xD1, 0xA1, 0x7A
+
+
+class ExpressionGenerator(LightningModule):
+    """Latent diffusion with text and AU conditioning (SynFER, arXiv 2410.09865).
+
+    Trains E‖target − f_θ(x_t, c_text, c_au, t)‖² with min-SNR weights; text, AUs and both are dropped at random, so
+    that classifier-free guidance has a trained unconditional branch. The small configuration trains everything; on a
+    ``base`` in diffusers' layout, ``trained`` chooses what learns and the rest stays frozen and out of checkpoints.
+
+    Each rank draws its noise from a generator keyed by (seed, rank, step): different on every rank, the same when a run
+    is repeated or resumed.
+
+    Args:
+        label_space: name of a label space or a list of expressions.
+        image_size: side of the images in pixels.
+        base: diffusers folder or Hub id; None builds the small model from the configs below.
+        unet: keys that differ from the small UNet.
+        text_encoder: keys that differ from the small text encoder.
+        scheduler: keys that differ from the noise schedule.
+        codec: "space_to_depth" (exact, no training) or "autoencoder_kl" (learned in the same fit).
+        codec_config: arguments of the codec.
+        autoencoder_steps: the first steps of a fit train a learned codec, the rest the diffusion model.
+        trained: what learns on a ``base``: everything ("all"), the AU adapter ("adapter"), or LoRA and adapter ("lora").
+        lora_rank: rank and alpha of LoRA on the attention projections.
+        drop_text: share of samples that train without caption.
+        drop_au: share that train without AUs.
+        drop_both: share that train without either.
+        min_snr_gamma: γ of min-SNR weighting; None = unweighted.
+        learning_rate: peak rate of AdamW.
+        weight_decay: decoupled weight decay.
+        warmup_share: share of the steps with rising rate; then a half cosine.
+        ema_decay: decay of the average over trained parameters; None = off.
+        channels_last: memory format of the UNet, faster on CPU and GPU.
+        bf16_sampling: run the network in bfloat16 autocast while sampling.
+        sampling: default settings of synthesis.
+        grid_samples: faces per expression in the grid logged after each validation; 0 = none.
+        test_samples: faces made for each test, spread evenly over ``test_expressions``.
+        test_expressions: expressions of the test (default: the seven basic ones in the label space).
+        test_batch_size: faces per batch of synthesis in a test.
+        judge: checkpoint of the classifier that scores a test; never the guide.
+
+    Raises:
+        ValueError: a value out of range, or parts that do not fit each other.
+        FileNotFoundError: ``base`` or ``judge`` is missing.
+    """
+
+    def __init__(
+        self,
+        label_space: str | list[str] = "ferplus8",
+        image_size: int = 48,
+        base: str | None = None,
+        unet: dict[str, Any] | None = None,
+        text_encoder: dict[str, Any] | None = None,
+        scheduler: dict[str, Any] | None = None,
+        codec: Literal["space_to_depth", "autoencoder_kl"] = "space_to_depth",
+        codec_config: dict[str, Any] | None = None,
+        autoencoder_steps: int = 0,
+        trained: Literal["all", "adapter", "lora"] = "all",
+        lora_rank: int = 4,
+        drop_text: float = 0.05,
+        drop_au: float = 0.05,
+        drop_both: float = 0.05,
+        min_snr_gamma: float | None = 5.0,
+        learning_rate: float = 4e-4,
+        weight_decay: float = 1e-2,
+        warmup_share: float = 0.03,
+        ema_decay: float | None = 0.999,
+        channels_last: bool = True,
+        bf16_sampling: bool = True,
+        sampling: SamplingSettings = SamplingSettings(),  # noqa: B008 (frozen)
+        grid_samples: int = 8,
+        test_samples: int = 1000,
+        test_expressions: list[str] | None = None,
+        test_batch_size: int = 100,
+        judge: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["sampling"], logger=False)
+        # Plain types only: a checkpoint must load with weights_only=True.
+        self.hparams["sampling"] = asdict(sampling)
+        self.label_space = resolve_label_space(label_space)
+        for name, share in (("drop_text", drop_text), ("drop_au", drop_au), ("drop_both", drop_both)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"model.{name}: found {share}, expected a share in [0, 1]")
+        if drop_text + drop_au + drop_both > 1:
+            raise ValueError(f"model.drop_*: shares add up to {drop_text + drop_au + drop_both:g}, expected at most 1")
+        if judge is not None and not Path(judge).is_file():
+            raise FileNotFoundError(f"model.judge '{judge}': no such file, expected a classifier checkpoint")
+        if codec == "autoencoder_kl" and base is None and autoencoder_steps < 1:
+            raise ValueError("model.autoencoder_steps: found 0, expected at least 1 to train codec 'autoencoder_kl'")
+        self.sampling = sampling
+        self.au_names = ACTION_UNITS
+        if base is None:
+            self.model = small_diffusion_model(
+                unet or {}, text_encoder or {}, scheduler or {}, codec, codec_config or {}, image_size
+            )
+        else:
+            self.model = load_diffusion_model(base, scheduler or {})
+        self.prediction = self.model.scheduler.config.prediction_type
+        self.register_buffer("region_masks", region_masks(self.au_names), persistent=False)
+        attach_au_adapter(self.model.unet, len(self.au_names))
+        self._choose_trained(base is not None, trained, lora_rank)
+        if channels_last:
+            self.model.unet.to(memory_format=torch.channels_last)
+        self.ema = None if ema_decay is None else ParameterEMA(self.model, ema_decay)
+        self._judge: Any = None
+        self._judged_real: list[tuple[Tensor, Tensor]] = []
+
+    # ---------------------------------------------------------------- parts
+
+    def _choose_trained(self, has_base: bool, trained: str, lora_rank: int) -> None:
+        if not has_base:
+            if trained != "all":
+                raise ValueError(f"model.trained: found '{trained}' without model.base, expected 'all'")
+            return
+        self.model.codec.requires_grad_(False)
+        self.model.text_encoder.requires_grad_(False)
+        if trained == "all":
+            return
+        self.model.unet.requires_grad_(False)
+        if trained == "lora":
+            from peft import LoraConfig
+
+            targets = ["to_q", "to_k", "to_v", "to_out.0"]
+            self.model.unet.add_adapter(LoraConfig(r=lora_rank, lora_alpha=lora_rank, target_modules=targets))
+        for parameter in au_adapter_parameters(self.model.unet):
+            parameter.requires_grad_(True)
+
+    def network(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor) -> Tensor:
+        """Runs the UNet: (B, C, h, w), timestep int or (B,), text (B, L, D), AU input (B, R, 2A) → (B, C, h, w)."""
+        return self.model.unet(latents, timestep, text, added_cond_kwargs={"image_embeds": [au]}).sample
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.hparams["bf16_sampling"])
+
+    def weights_fingerprint(self) -> str:
+        """Returns 16 hex digits of SHA-256 over the trained weights (C6: an image is a function of them)."""
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self.model.named_parameters()):
+            digest.update(name.encode() + parameter.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    # ---------------------------------------------------------------- training
+
+    def setup(self, stage: str) -> None:
+        datamodule = getattr(self.trainer, "datamodule", None)
+        found = getattr(datamodule, "label_space", self.label_space)
+        if tuple(found) != self.label_space:
+            raise ValueError(f"data has the label space {list(found)}, the generator {list(self.label_space)}")
+        if stage == "test":
+            self._load_judge()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        generator = torch.Generator(self.device).manual_seed(
+            keyed_seed(self._seed, self.global_rank, self.global_step, _NOISE_STREAM)
+        )
+        image = batch["image"] * 2 - 1
+        if self.global_step < self.hparams["autoencoder_steps"] and isinstance(self.model.codec, AutoencoderKLCodec):
+            loss, psnr = self.model.codec.loss(image, generator)
+            self.log("train/autoencoder_loss", loss, prog_bar=True)
+            self.log("train/autoencoder_psnr", psnr)
+            return loss
+        with torch.no_grad():
+            latents = self.model.codec.encode(image)
+        text, au = self._conditions(batch, generator)
+        loss = self._loss(latents, text, au, generator)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def _conditions(self, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Returns text tokens and AU input of a batch, with condition dropout where a generator is given."""
+        n = len(batch["label"])
+        captions = batch["caption"]
+        au = self._fill_action_units(batch)
+        if generator is not None:
+            draw = torch.rand(n, generator=generator, device=self.device)
+            text_share, au_share, both = (self.hparams[f"drop_{name}"] for name in ("text", "au", "both"))
+            no_text = (draw < text_share) | ((draw >= text_share + au_share) & (draw < text_share + au_share + both))
+            no_au = (draw >= text_share) & (draw < text_share + au_share + both)
+            captions = ["" if drop else c for c, drop in zip(captions, no_text.tolist(), strict=True)]
+            au = au.masked_fill(no_au[:, None], torch.nan)
+        unique = sorted(set(captions))
+        position = {caption: index for index, caption in enumerate(unique)}
+        tokens = self.model.encode_text(unique)
+        rows = torch.tensor([position[caption] for caption in captions], device=self.device)
+        return tokens[rows], embed_action_units(au, self.region_masks)
+
+    def _fill_action_units(self, batch: Batch) -> Tensor:
+        """Gives samples without any known AU a draw from their expression's FACS prototype."""
+        au = batch["au"]
+        unknown = torch.isnan(au).all(1).cpu().numpy()
+        if not unknown.any():
+            return au
+        rows = np.flatnonzero(unknown)
+        names = [self.label_space[label] for label in batch["label"][torch.from_numpy(rows).to(au.device)].tolist()]
+        keys = keys_of(batch["sample_id"][row] for row in rows)
+        step = self.global_step if self.training else 0
+        uniform = keyed_uniform(keys, 2 * len(self.au_names), self._seed, step, _AU_STREAM)
+        drawn = sample_action_units(names, uniform.reshape(len(rows), 2, -1), self.au_names)
+        au = au.clone()
+        au[torch.from_numpy(rows).to(au.device)] = torch.from_numpy(drawn).to(au)
+        return au
+
+    def _loss(self, latents: Tensor, text: Tensor, au: Tensor, generator: torch.Generator) -> Tensor:
+        alphas = self.model.scheduler.alphas_cumprod
+        timestep = torch.randint(len(alphas), (len(latents),), generator=generator, device=self.device)
+        eps = torch.randn(latents.shape, generator=generator, device=self.device)
+        signal, noise = signal_and_noise(alphas, timestep, latents)
+        output = self.network(signal * latents + noise * eps, timestep, text, au).float()
+        target = training_target(latents, eps, signal, noise, self.prediction)
+        weight = min_snr_weight(signal, noise, self.hparams["min_snr_gamma"], self.prediction)
+        return (weight * (output - target) ** 2).mean()
+
+    @property
+    def _seed(self) -> int:
+        # Set by seed_everything; without it a run still draws the same numbers each time.
+        return int(os.environ.get("PL_GLOBAL_SEED", "0"))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.ema is not None:
+            self.ema.update()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(
+            [p for p in self.parameters() if p.requires_grad],
+            lr=self.hparams["learning_rate"],
+            weight_decay=self.hparams["weight_decay"],
+            betas=(0.9, 0.99),
+        )
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        factor = schedule_factor("cosine", total, self.hparams["warmup_share"])
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # ---------------------------------------------------------------- evaluation
+
+    def on_validation_start(self) -> None:
+        if self.ema is not None:
+            self.ema.store()
+
+    def on_validation_end(self) -> None:
+        if self.ema is not None:
+            self.ema.restore()
+
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        # The same noise in every epoch, so that the curve shows the model and not the draw.
+        generator = torch.Generator(self.device).manual_seed(
+            keyed_seed(self._seed, self.global_rank, batch_idx, _VALIDATION_STREAM)
+        )
+        text, au = self._conditions(batch, None)
+        latents = self.model.codec.encode(batch["image"] * 2 - 1)
+        loss = self._loss(latents, text, au, generator)
+        self.log("val/loss", loss, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=len(latents))
+
+    def on_validation_epoch_end(self) -> None:
+        if self.hparams["grid_samples"] > 0 and not self.trainer.sanity_checking:
+            self._log_grid()
+
+    def _log_grid(self) -> None:
+        """Makes the same faces after every validation and saves them as one picture, a row per expression."""
+        from lightning_modules.sample_grid import save_sample_grid
+
+        columns = self.hparams["grid_samples"]
+        names = [name for name in self.label_space for _ in range(columns)]
+        request = SynthesisRequest.from_expressions(names, range(len(names)), self._seed, self.sampling, self.au_names)
+        images = self.synthesise_over_ranks(request, [], self.hparams["test_batch_size"])["images"]
+        if self.trainer.is_global_zero:
+            path = Path(self.trainer.default_root_dir) / "samples" / f"grid-step{self.global_step:07d}.png"
+            save_sample_grid(images, self.label_space, columns, path)
+            for logger in self.trainer.loggers:
+                if hasattr(logger, "log_image"):
+                    logger.log_image("samples/grid", [str(path)])
+
+    # ---------------------------------------------------------------- test by a judge
+
+    def _load_judge(self) -> None:
+        """Loads the classifier that scores the test and refuses one that also guides (METHOD: guide ≠ judge)."""
+        from lightning_modules.classifier import ExpressionClassifier
+
+        path = self.hparams["judge"]
+        if path is None:
+            raise ValueError("model.judge: found none, expected the checkpoint of a classifier that scores the test")
+        judge = ExpressionClassifier.load_trained(path, map_location=str(self.device))
+        for callback in self.trainer.callbacks:
+            fingerprint = getattr(callback, "guide_fingerprint", None)
+            if fingerprint is not None and fingerprint() == judge.weights_fingerprint():
+                raise ValueError(f"model.judge '{path}' is the guide's own network: a judge must be independent of it")
+        # In a list, so that the judge is no submodule: it must not enter checkpoints.
+        self._judge = [judge]
+        self._judged_real = []
+
+    @property
+    def judge(self) -> Any:
+        """The loaded judge, moved to this module's device."""
+        return self._judge[0].to(self.device)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        # Real faces through the same judge: the ceiling beside which synthetic faces are read.
+        probabilities = self.judge.predict_probabilities(batch["image"])
+        self._judged_real.append((batch["label"], probabilities.argmax(1)))
+
+    def on_test_epoch_end(self) -> None:
+        from callbacks.synthesis import active_hooks
+
+        names = list(self.hparams["test_expressions"] or [n for n in self.label_space if n in LABEL_SPACES["basic7"]])
+        total = self.hparams["test_samples"]
+        request = SynthesisRequest.from_expressions(
+            [names[i % len(names)] for i in range(total)], range(total), self._seed, self.sampling, self.au_names
+        )
+        started = time.monotonic()
+        made = self.synthesise_over_ranks(request, active_hooks(self.trainer), self.hparams["test_batch_size"])
+        seconds = time.monotonic() - started
+        metrics = {"test/images_per_s": total / seconds}
+        predicted = self._judge_images(made["images"])
+        metrics |= self._recalls("test/fer", made["label"], predicted, names)
+        real_label, real_predicted = (
+            self._gather_uneven(torch.cat(part)) for part in zip(*self._judged_real, strict=True)
+        )
+        metrics |= self._recalls("test/judge_on_real", real_label, real_predicted, names)
+        self.log_dict(metrics, rank_zero_only=True)
+        if self.trainer.is_global_zero:
+            from lightning_modules.sample_grid import save_sample_grid
+
+            order = torch.argsort(made["label"], stable=True)
+            columns = min(8, total // len(names))
+            rows = [i for name in names for i in order[made["label"][order] == self.label_space.index(name)][:columns]]
+            path = Path(self.trainer.default_root_dir) / "samples" / "test.png"
+            save_sample_grid(made["images"][torch.stack(rows)], names, columns, path)
+
+    def _judge_images(self, images: Tensor) -> Tensor:
+        """Returns the judge's class of uint8 images (n, 3, H, W), in the generator's label space; −1 = a class outside it."""
+        space = {index: self.label_space.index(n) for index, n in enumerate(self.judge.label_space) if n in self.label_space}
+        out = []
+        for part in images.split(256):
+            image = part.to(self.device).float() / 255
+            out += [space.get(int(index), -1) for index in self.judge.predict_probabilities(image).argmax(1)]
+        return torch.tensor(out)
+
+    def _recalls(self, prefix: str, label: Tensor, predicted: Tensor, names: Sequence[str]) -> dict[str, float]:
+        """Returns recall per expression and their mean ("accuracy": macro) over the expressions that occur."""
+        recalls = {}
+        for name in names:
+            mine = label == self.label_space.index(name)
+            if mine.any():
+                recalls[name] = float((predicted[mine] == label[mine]).float().mean())
+        macro = sum(recalls.values()) / max(1, len(recalls))
+        return {f"{prefix}_accuracy": macro, **{f"{prefix}_recall/{name}": value for name, value in recalls.items()}}
+
+    def _gather_uneven(self, values: Tensor) -> Tensor:
+        """Gathers 1-D tensors of different lengths from all ranks (a collective)."""
+        if self.trainer.world_size == 1:
+            return values.cpu()
+        lengths = self.all_gather(torch.tensor(len(values), device=self.device))
+        padded = torch.nn.functional.pad(values, (0, int(lengths.max()) - len(values)))
+        gathered = self.all_gather(padded)
+        return torch.cat([row[:length] for row, length in zip(gathered, lengths.tolist(), strict=True)]).cpu()
+
+    # ---------------------------------------------------------------- synthesis
+
+    def _make_scheduler(self, settings: SamplingSettings) -> Any:
+        config = self.model.scheduler.config
+        if settings.scheduler == "ddim":
+            scheduler = type(self.model.scheduler).from_config(config)
+        else:
+            scheduler = DPMSolverMultistepScheduler.from_config(
+                config, algorithm_type="dpmsolver++", final_sigmas_type="zero"
+            )
+        scheduler.set_timesteps(settings.num_steps)
+        return scheduler
+
+    @torch.no_grad()
+    def synthesise(self, request: SynthesisRequest, hooks: Sequence[SynthesisHook] = ()) -> SynthesisResult:
+        """Makes the requested faces.
+
+        Image i is a function of (weights, settings, seed, sample id i): batch size and world size do not matter beyond
+        rounding.
+
+        Args:
+            request: what to make.
+            hooks: layout initialisation, semantic guidance, pseudo-labeller, …
+
+        Returns:
+            n faces with their labels.
+
+        Raises:
+            ValueError: an expression outside the generator's label space, or AU columns that do not fit.
+        """
+        settings = request.settings or self.sampling
+        unknown = [name for name in request.expressions if name not in self.label_space]
+        if unknown:
+            raise ValueError(f"cannot synthesise '{unknown[0]}': the generator knows {', '.join(self.label_space)}")
+        if request.action_units.shape[1] != len(self.au_names):
+            raise ValueError(
+                f"request has {request.action_units.shape[1]} action units, the generator {len(self.au_names)}"
+            )
+        was_training = {module: module.training for module in self.model.modules()}
+        self.model.eval()
+        try:
+            state = self._start(request, settings)
+            for hook in hooks:
+                hook.on_synthesis_start(state)
+            latents = denoise(state, hooks)
+            image = ((state.decode(latents) + 1) / 2).clamp(0, 1)
+            state.images = (image * 255).round().to(torch.uint8)
+            for hook in hooks:
+                hook.on_synthesis_end(state)
+        finally:
+            # Per module, so that frozen parts stay in the mode they were in.
+            for module, mode in was_training.items():
+                module.training = mode
+        return SynthesisResult(
+            request, state.images, state.label, state.soft_label, state.kept, state.layout_source, state.votes
+        )
+
+    def _start(self, request: SynthesisRequest, settings: SamplingSettings) -> DenoisingState:
+        n = len(request)
+        set_au_scale(self.model.unet, settings.au_scale)
+        captions = [settings.negative_prompt, *sorted(set(request.captions))]
+        with self._autocast():
+            tokens = self.model.encode_text(captions).float()
+        rows = torch.tensor([captions.index(caption, 1) for caption in request.captions], device=self.device)
+        au = torch.from_numpy(request.action_units).to(self.device)
+        side = self.hparams["image_size"] // self.model.codec.downscale
+        shape = (self.model.codec.latent_channels, side, side)
+        scheduler = self._make_scheduler(settings)
+        label = torch.tensor([self.label_space.index(name) for name in request.expressions], device=self.device)
+        return DenoisingState(
+            request=request,
+            settings=settings,
+            network=self.network,
+            encode=self.model.codec.encode,
+            decode=self._decode,
+            prediction=self.prediction,
+            scheduler=scheduler,
+            label=label,
+            label_space=self.label_space,
+            latents=initial_noise(request, shape).to(self.device) * scheduler.init_noise_sigma,
+            text=tokens[rows],
+            null_text=tokens[:1].expand(n, -1, -1),
+            au=embed_action_units(au, self.region_masks),
+            null_au=embed_action_units(torch.full_like(au, torch.nan), self.region_masks),
+            autocast=self._autocast,
+            soft_label=torch.nn.functional.one_hot(label, len(self.label_space)).float(),
+            kept=torch.ones(n, dtype=torch.bool, device=self.device),
+            layout_source=[""] * n,
+        )
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        with self._autocast():
+            return self.model.codec.decode(latents).float()
+
+    def synthesise_over_ranks(
+        self, request: SynthesisRequest, hooks: Sequence[SynthesisHook], batch_size: int
+    ) -> dict[str, Tensor]:
+        """Makes a large request in batches, each rank its share, and gathers all of it on all ranks.
+
+        A collective: every rank must call it with the same request.
+
+        Returns:
+            "images" uint8 (n, 3, H, W), "label" (n,), "soft_label" (n, K) and "kept" (n,), in the order of the request,
+            on the CPU.
+        """
+        world = self.trainer.world_size if self._trainer is not None else 1
+        rank = self.global_rank if self._trainer is not None else 0
+        share = -(-len(request) // world)
+        # The last rank's share is filled up with samples of the start, cut off again below: gathering needs equal shapes.
+        order = [(rank * share + i) % len(request) for i in range(share)]
+        mine = SynthesisRequest(
+            tuple(request.expressions[i] for i in order),
+            tuple(request.sample_ids[i] for i in order),
+            request.seed,
+            tuple(request.captions[i] for i in order),
+            request.action_units[order],
+            request.settings,
+        )
+        parts = [self.synthesise(mine.part(i, i + batch_size), hooks) for i in range(0, share, batch_size)]
+        gathered: dict[str, Tensor] = {}
+        for name in ("images", "label", "soft_label", "kept"):
+            local = torch.cat([getattr(part, name) for part in parts])
+            if world > 1:
+                local = self.all_gather(local).flatten(0, 1)
+            gathered[name] = local[: len(request)].cpu()
+        return gathered
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def _frozen_names(self) -> set[str]:
+        """State that a ``base`` gives back: it stays out of checkpoints (C7)."""
+        if self.hparams["base"] is None:
+            return set()
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return set(self.state_dict()) - trained
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        frozen = self._frozen_names()
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
+        if self.ema is not None:
+            checkpoint["ema"] = self.ema.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        frozen = self._frozen_names()
+        own = self.state_dict()
+        checkpoint["state_dict"] = {**{name: own[name] for name in frozen}, **checkpoint["state_dict"]}
+        if self.ema is not None and "ema" in checkpoint:
+            self.ema.load_state_dict(checkpoint["ema"])
+
+    @classmethod
+    def load_trained(cls, path: str | Path, map_location: str = "cpu") -> ExpressionGenerator:
+        """Loads a generator for synthesis: averaged weights in place, eval mode, no gradients.
+
+        Args:
+            path: Lightning checkpoint.
+            map_location: device.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not a checkpoint of an ExpressionGenerator.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"generator checkpoint '{path}': no such file")
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        parameters = dict(checkpoint.get("hyper_parameters", {}))
+        if "min_snr_gamma" not in parameters or "state_dict" not in checkpoint:
+            raise ValueError(f"checkpoint '{path}': expected one of an ExpressionGenerator, found another model's")
+        sampling = SamplingSettings(**parameters.pop("sampling", {}))
+        parameters = {k: v for k, v in parameters.items() if not k.startswith("_")}
+        generator = cls(sampling=sampling, **{**parameters, "judge": None})
+        generator.on_load_checkpoint(checkpoint)
+        generator.load_state_dict(checkpoint["state_dict"])
+        if generator.ema is not None:
+            generator.ema.copy_to()
+            generator.ema = None
+        return generator.eval().requires_grad_(False).to(map_location)

@@ -1,0 +1,40 @@
+"""A mean that knows when there was nothing to average."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class SampleMean(Metric):
+    """Mean over all samples of all ranks; NaN where no rank saw one (torchmetrics' own gives 0).
+
+    Ranks may see different numbers of samples, none among them: sum and count are added up apart.
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, values: Tensor, counted: Tensor | None = None) -> None:
+        """Takes in one batch.
+
+        Args:
+            values: one number per sample, (n,); n may be 0.
+            counted: bool (n,), which samples count; None counts all. A mask, because picking them out would make the
+                host wait for the device at each step.
+        """
+        if counted is None:
+            counted = torch.ones_like(values, dtype=torch.bool)
+        self.total += torch.where(counted, values, 0.0).sum()
+        self.count += counted.sum()
+
+    def compute(self) -> Tensor:
+        """Returns the mean, a float32 scalar."""
+        return (self.total / self.count).float()

@@ -1,0 +1,161 @@
+"""Image backbones from timm, with a stem that suits small faces."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+Stem = Literal["auto", "small", "native"]
+
+SMALL_IMAGE = 64
+"""Up to this size in pixels ``stem="auto"`` means the small stem."""
+
+_STEM_POOLS = ("maxpool", "pool0", "features.pool0", "stem.pool")
+
+
+def build_backbone(
+    name: str,
+    num_classes: int,
+    *,
+    image_size: int = 48,
+    in_channels: int = 3,
+    drop_rate: float = 0.0,
+    stem: Stem = "auto",
+    kwargs: dict[str, Any] | None = None,
+    pretrained: bool = False,
+    pretrained_path: str | None = None,
+) -> nn.Module:
+    """Builds a timm network that maps normalised images (B, C, H, W) to logits (B, K).
+
+    ImageNet stems shrink an image four times before the first block; of a 48-pixel face 12 × 12 cells would be left.
+    The small stem keeps the resolution: its first convolution is at most 3 × 3 with stride 1, and the pooling of the
+    stem goes. A kernel of pretrained weights that is too large is cropped to its centre.
+
+    Args:
+        name: any name that timm knows ("resnet18", "ese_vovnet39b", …).
+        num_classes: K.
+        image_size: side of the input in pixels; decides what ``stem="auto"`` means.
+        in_channels: C, 1 or 3.
+        drop_rate: dropout before the head, in [0, 1).
+        stem: "small", "native" (as timm builds it), or "auto" (small up to 64 pixels where the network can).
+        kwargs: further arguments of the timm network, such as ``channels``.
+        pretrained: whether timm fetches its weights from the network.
+        pretrained_path: a file of weights in timm's layout (.safetensors or .pth); a head of another size is left out.
+
+    Raises:
+        FileNotFoundError: no file at ``pretrained_path``.
+        ValueError: unknown network, arguments or weights that do not fit it, weights that cannot be fetched, or a small
+            stem where there is none.
+    """
+    import timm  # seconds to import: only when a network is really built
+
+    overlay: dict[str, Any] = {}
+    if pretrained_path is not None:
+        overlay["file"] = pretrained_path
+        classes = _classes_in_file(name, pretrained_path)
+        if classes is not None:
+            overlay["num_classes"] = classes
+    arguments: dict[str, Any] = dict(kwargs or {})
+    clash = sorted(set(arguments) & {"num_classes", "in_chans", "drop_rate", "pretrained"})
+    if clash:
+        raise ValueError(f"model.backbone_kwargs: '{clash[0]}' is set by the classifier itself, leave it out")
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f", did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"model.backbone: timm knows no network '{name}'{hint}")
+    try:
+        network = timm.create_model(
+            name,
+            pretrained=pretrained or pretrained_path is not None,
+            pretrained_cfg_overlay=overlay or None,
+            num_classes=num_classes,
+            in_chans=in_channels,
+            drop_rate=drop_rate,
+            **arguments,
+        )
+    except (TypeError, KeyError, AssertionError) as error:
+        raise ValueError(f"model.backbone_kwargs do not fit '{name}': {_one_line(error)}") from error
+    except Exception as error:  # the hub client raises its own types where there is no network
+        if pretrained_path is not None:
+            raise ValueError(f"weights in {pretrained_path} do not fit '{name}': {_one_line(error)}") from error
+        if pretrained:
+            raise ValueError(
+                f"model.pretrained: the weights of '{name}' cannot be fetched, give model.pretrained_path instead "
+                f"({_one_line(error)})"
+            ) from error
+        raise
+    if stem == "small" or (stem == "auto" and image_size <= SMALL_IMAGE):
+        _shrink_stem(network, name, required=stem == "small")
+    return network
+
+
+def normalisation(network: nn.Module) -> tuple[list[float], list[float]]:
+    """Returns the mean and standard deviation per channel that the network's weights expect, for images in [0, 1]."""
+    config: dict[str, Any] = getattr(network, "pretrained_cfg", {}) or {}
+    return list(config.get("mean", (0.485, 0.456, 0.406))), list(config.get("std", (0.229, 0.224, 0.225)))
+
+
+def _shrink_stem(network: nn.Module, name: str, required: bool) -> None:
+    found = next(((path, m) for path, m in network.named_modules() if isinstance(m, nn.Conv2d)), None)
+    # A convolution whose stride is its kernel cuts patches (ViT, ConvNeXt): there is no overlap to give up.
+    if found is None or (found[1].stride == found[1].kernel_size and found[1].stride != (1, 1)):
+        if required:
+            raise ValueError(f"model.stem: '{name}' has no convolutional stem to make small, use stem: native")
+        return
+    path, old = found
+    if isinstance(old.padding, str) or max(old.kernel_size) > 3:
+        kernel = [min(3, side) for side in old.kernel_size]
+        new = nn.Conv2d(
+            old.in_channels,
+            old.out_channels,
+            (kernel[0], kernel[1]),
+            stride=1,
+            padding=(kernel[0] // 2, kernel[1] // 2),
+            groups=old.groups,
+            bias=old.bias is not None,
+        )
+        with torch.no_grad():
+            top, left = ((side - k) // 2 for side, k in zip(old.kernel_size, kernel, strict=True))
+            centre = old.weight[:, :, top : top + kernel[0], left : left + kernel[1]]
+            # The same variance of the output as before, whether the weights are random or trained.
+            new.weight.copy_(centre * (old.weight.norm() / centre.norm().clamp_min(1e-12)))
+            if old.bias is not None and new.bias is not None:
+                new.bias.copy_(old.bias)
+        network.set_submodule(path, new)
+    else:
+        old.stride = (1, 1)
+    for pool in _STEM_POOLS:
+        parent = network
+        for part in pool.split("."):
+            parent = getattr(parent, part, None)  # type: ignore[assignment]
+        if parent is not None:
+            network.set_submodule(pool, nn.Identity())
+
+
+def _classes_in_file(name: str, path: str) -> int | None:
+    """Number of classes of the head stored in a file of weights, None where it holds no head."""
+    import timm
+    from timm.models import load_state_dict
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"model.pretrained_path: no file at {path}, expected weights of '{name}'")
+    config = timm.get_pretrained_cfg(name)
+    head = getattr(config, "classifier", None)
+    try:
+        state = load_state_dict(path, use_ema=False)
+    except Exception as error:  # torch and safetensors raise a dozen different types for a file that is no weights
+        raise ValueError(f"model.pretrained_path: {path} cannot be read as weights: {_one_line(error)}") from error
+    heads = [head] if isinstance(head, str) else list(head or ())
+    for key in heads:
+        if f"{key}.weight" in state:
+            return int(state[f"{key}.weight"].shape[0])
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300] or type(error).__name__

@@ -1,0 +1,165 @@
+"""The parts of a text- and AU-conditioned latent diffusion model: made from a config, or loaded from a diffusers folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
+
+from datamodules.captions import VOCABULARY
+from lightning_modules.networks.latent_codec import AutoencoderKLCodec, LatentCodec, build_codec
+from lightning_modules.networks.word_tokenizer import build_word_tokenizer
+
+SMALL_UNET: dict[str, Any] = {
+    "block_out_channels": (96, 192, 192),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "attention_head_dim": 4,  # historical name in diffusers: this is the NUMBER of heads
+    "norm_num_groups": 16,
+    "cross_attention_dim": 128,
+}
+"""Attention only at 6×6 and 3×3 positions: on a CPU, attention over more tokens costs most and brings least."""
+
+SMALL_TEXT_ENCODER: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 16,
+}
+
+SMALL_SCHEDULER: dict[str, Any] = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "prediction_type": "v_prediction",
+    # Without zero terminal SNR a pixel-like latent leaks its mean brightness at the last step (Lin et al., WACV 2024).
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+    "set_alpha_to_one": True,
+    "clip_sample": False,
+}
+
+
+class DiffusionModel(nn.Module):
+    """UNet, text encoder, tokenizer, codec and noise schedule, held together.
+
+    Args:
+        unet: ``UNet2DConditionModel``.
+        text_encoder: ``CLIPTextModel``.
+        tokenizer: called with captions, as ``CLIPTokenizer`` is.
+        codec: images ↔ latents.
+        scheduler_config: config of a diffusers scheduler.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        text_encoder: CLIPTextModel,
+        tokenizer: PreTrainedTokenizerBase,
+        codec: LatentCodec,
+        scheduler_config: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.unet = unet
+        self.text_encoder = text_encoder
+        self.tokenizer = tokenizer
+        self.codec = codec
+        self.scheduler = DDIMScheduler.from_config(scheduler_config)
+
+    def encode_text(self, captions: list[str]) -> Tensor:
+        """Returns text tokens, (len(captions), L, D)."""
+        ids = self.tokenizer(
+            captions,
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids
+        return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
+
+
+def small_diffusion_model(
+    unet: dict[str, Any],
+    text_encoder: dict[str, Any],
+    scheduler: dict[str, Any],
+    codec: str,
+    codec_config: dict[str, Any],
+    image_size: int,
+) -> DiffusionModel:
+    """Builds the embedded small model: the classes of Stable Diffusion, made from configs, nothing downloaded.
+
+    Args:
+        unet: keys that differ from :data:`SMALL_UNET`.
+        text_encoder: keys that differ from :data:`SMALL_TEXT_ENCODER`.
+        scheduler: keys that differ from :data:`SMALL_SCHEDULER`.
+        codec: "space_to_depth" or "autoencoder_kl".
+        codec_config: its config.
+        image_size: side of the images in pixels.
+
+    Raises:
+        ValueError: the image size does not fit the codec, or text and UNet widths differ.
+    """
+    latent_codec = build_codec(codec, codec_config)
+    if image_size % latent_codec.downscale:
+        raise ValueError(f"model.image_size: found {image_size}, expected a multiple of {latent_codec.downscale}")
+    text = {**SMALL_TEXT_ENCODER, **text_encoder}
+    net = {**SMALL_UNET, **unet}
+    if net["cross_attention_dim"] != text["hidden_size"]:
+        raise ValueError(
+            f"model.unet.cross_attention_dim {net['cross_attention_dim']} differs from "
+            f"model.text_encoder.hidden_size {text['hidden_size']}"
+        )
+    tokenizer = build_word_tokenizer(VOCABULARY, text["max_position_embeddings"])
+    encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            **text,
+        )
+    )
+    network = UNet2DConditionModel(
+        sample_size=image_size // latent_codec.downscale,
+        in_channels=latent_codec.latent_channels,
+        out_channels=latent_codec.latent_channels,
+        **net,
+    )
+    return DiffusionModel(network, encoder, tokenizer, latent_codec, {**SMALL_SCHEDULER, **scheduler})
+
+
+def load_diffusion_model(base: str, scheduler: dict[str, Any]) -> DiffusionModel:
+    """Loads a Stable-Diffusion-shaped model in diffusers' folder layout, from a local path or by Hub name.
+
+    Safetensors only. ``HF_HUB_OFFLINE=1`` is honoured by the libraries.
+
+    Args:
+        base: folder or Hub id with ``unet/``, ``vae/``, ``text_encoder/``, ``tokenizer/``, ``scheduler/``.
+        scheduler: keys that replace those of the stored noise schedule.
+
+    Raises:
+        FileNotFoundError: the folder or one of its parts is missing.
+    """
+    from diffusers import AutoencoderKL
+    from transformers import AutoTokenizer
+
+    if Path(base).exists():
+        for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+            if not (Path(base) / part).is_dir():
+                raise FileNotFoundError(f"model.base '{base}': found no folder '{part}', expected a diffusers layout")
+    try:
+        return DiffusionModel(
+            UNet2DConditionModel.from_pretrained(base, subfolder="unet", use_safetensors=True),
+            CLIPTextModel.from_pretrained(base, subfolder="text_encoder", use_safetensors=True),
+            AutoTokenizer.from_pretrained(base, subfolder="tokenizer"),
+            AutoencoderKLCodec(AutoencoderKL.from_pretrained(base, subfolder="vae", use_safetensors=True)),
+            {**DDIMScheduler.load_config(base, subfolder="scheduler"), "clip_sample": False, **scheduler},
+        )
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise FileNotFoundError(f"model.base '{base}': {reason} (expected a diffusers folder or Hub id)") from error

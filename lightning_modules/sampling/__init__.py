@@ -1,0 +1,1 @@
+"""Denoising, inversion and guidance in plain torch: no Lightning here."""

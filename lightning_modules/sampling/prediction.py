@@ -1,0 +1,51 @@
+"""What a diffusion network predicts, turned from one form into another.
+
+With signal a = √ᾱ_t and noise s = √(1 − ᾱ_t), x_t = a·x0 + s·ε and v = a·ε − s·x0 (Salimans and Ho 2022).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+PredictionType = Literal["epsilon", "v_prediction"]
+
+
+def signal_and_noise(alphas_cumprod: Tensor, timestep: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns √ᾱ_t and √(1 − ᾱ_t), shaped to broadcast over ``like`` (B, …); ``timestep`` is int or int64 (B,)."""
+    alpha = alphas_cumprod.to(like.device, torch.float32)[torch.as_tensor(timestep, device=like.device)]
+    alpha = alpha.reshape(-1, *([1] * (like.ndim - 1)))
+    return alpha.sqrt(), (1 - alpha).sqrt()
+
+
+def predict_clean(output: Tensor, noisy: Tensor, signal: Tensor, noise: Tensor, prediction: PredictionType) -> Tensor:
+    """Returns x̂0 from the network's output (for ε: METHOD's x̂0 = (x_t − s·ε) / a)."""
+    if prediction == "epsilon":
+        return (noisy - noise * output) / signal
+    return signal * noisy - noise * output
+
+
+def predict_noise(output: Tensor, noisy: Tensor, signal: Tensor, noise: Tensor, prediction: PredictionType) -> Tensor:
+    """Returns ε̂ from the network's output."""
+    if prediction == "epsilon":
+        return output
+    return signal * output + noise * noisy
+
+
+def training_target(clean: Tensor, eps: Tensor, signal: Tensor, noise: Tensor, prediction: PredictionType) -> Tensor:
+    """Returns what the network is trained to predict."""
+    return eps if prediction == "epsilon" else signal * eps - noise * clean
+
+
+def min_snr_weight(signal: Tensor, noise: Tensor, gamma: float | None, prediction: PredictionType) -> Tensor:
+    """Returns the loss weight of each sample by min-SNR-γ (Hang et al., ICCV 2023): (B, …) broadcastable.
+
+    min(SNR, γ) / SNR for ε, min(SNR, γ) / (SNR + 1) for v; 1 where γ is None.
+    """
+    if gamma is None:
+        return torch.ones_like(signal)
+    snr = (signal / noise.clamp_min(1e-6)) ** 2
+    divisor = snr.clamp_min(1e-6) if prediction == "epsilon" else snr + 1
+    return snr.clamp_max(gamma) / divisor

@@ -1,0 +1,157 @@
+"""What to synthesise, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.captions import caption_for
+from datamodules.expressions import ACTION_UNITS, action_unit_indices, canonical_expression, sample_action_units
+from datamodules.keyed_random import keyed_seed, keyed_uniform
+
+_AU_STREAM = 0xA0
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How to denoise.
+
+    Attributes:
+        num_steps: denoising steps over the whole schedule, ≥ 1.
+        guidance_scale: classifier-free guidance scale (Ho and Salimans 2022); 1 switches it off. 2.0 suits training
+            data, 7.5 suits looks.
+        au_scale: strength of the AU branch; 0 switches it off.
+        negative_prompt: caption of the unconditional branch.
+        scheduler: "ddim" or "dpm_solver++".
+    """
+
+    num_steps: int = 50
+    guidance_scale: float = 2.0
+    au_scale: float = 1.0
+    negative_prompt: str = ""
+    scheduler: str = "ddim"
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"sampling.num_steps: found {self.num_steps}, expected at least 1")
+        if self.guidance_scale < 1:
+            raise ValueError(f"sampling.guidance_scale: found {self.guidance_scale}, expected at least 1 (1 = off)")
+        if self.au_scale < 0:
+            raise ValueError(f"sampling.au_scale: found {self.au_scale}, expected at least 0")
+        if self.scheduler not in ("ddim", "dpm_solver++"):
+            raise ValueError(f"sampling.scheduler: found '{self.scheduler}', expected 'ddim' or 'dpm_solver++'")
+
+
+@dataclass(frozen=True)
+class SynthesisRequest:
+    """Which n faces to make. An image is a function of (weights, settings, seed, sample id) alone (contract C6).
+
+    Attributes:
+        expressions: n intended expressions.
+        sample_ids: n integers; with the seed they fix the noise of each sample.
+        seed: seed of the run.
+        captions: n captions.
+        action_units: float32 (n, A) in [0, 1], NaN = unknown.
+        settings: how to denoise; None takes the generator's own.
+    """
+
+    expressions: tuple[str, ...]
+    sample_ids: tuple[int, ...]
+    seed: int
+    captions: tuple[str, ...]
+    action_units: np.ndarray
+    settings: SamplingSettings | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.expressions)
+        if n == 0:
+            raise ValueError("empty synthesis request: expected at least one expression")
+        lengths = {
+            "sample_ids": len(self.sample_ids),
+            "captions": len(self.captions),
+            "action_units": len(self.action_units),
+        }
+        for name, length in lengths.items():
+            if length != n:
+                raise ValueError(f"synthesis request: {length} {name} for {n} expressions")
+
+    @classmethod
+    def from_expressions(
+        cls,
+        expressions: Sequence[str],
+        sample_ids: Sequence[int],
+        seed: int,
+        settings: SamplingSettings | None = None,
+        au_names: Sequence[str] = ACTION_UNITS,
+        au_edits: dict[str, float] | None = None,
+    ) -> SynthesisRequest:
+        """Builds a request with canonical captions and action units drawn from the FACS prototypes.
+
+        Args:
+            expressions: n names.
+            sample_ids: n integers.
+            seed: seed of the run.
+            settings: how to denoise.
+            au_names: the generator's action units.
+            au_edits: intensities in [0, 1] that replace the drawn ones, by name ("AU12": 0.8).
+
+        Raises:
+            ValueError: unknown expression or action unit, or an intensity outside [0, 1].
+        """
+        names = tuple(canonical_expression(name) for name in expressions)
+        uniform = keyed_uniform(np.array(sample_ids), 2 * len(au_names), seed, _AU_STREAM)
+        units = sample_action_units(names, uniform.reshape(len(names), 2, len(au_names)), au_names)
+        for name, value in (au_edits or {}).items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"au_edits '{name}': found {value}, expected an intensity in [0, 1]")
+            units[:, action_unit_indices([name], au_names)] = value
+        return cls(names, tuple(sample_ids), seed, tuple(caption_for(name) for name in names), units, settings)
+
+    def part(self, start: int, stop: int) -> SynthesisRequest:
+        """Returns the request of samples ``start`` to ``stop``."""
+        return replace(
+            self,
+            expressions=self.expressions[start:stop],
+            sample_ids=self.sample_ids[start:stop],
+            captions=self.captions[start:stop],
+            action_units=self.action_units[start:stop],
+        )
+
+    def __len__(self) -> int:
+        return len(self.expressions)
+
+
+def initial_noise(request: SynthesisRequest, shape: tuple[int, ...]) -> Tensor:
+    """Returns the starting noise, float32 (n, *shape) on the CPU: per sample, so batch size does not matter."""
+    noise = [
+        torch.randn(shape, generator=torch.Generator().manual_seed(keyed_seed(request.seed, sample_id)))
+        for sample_id in request.sample_ids
+    ]
+    return torch.stack(noise)
+
+
+@dataclass
+class SynthesisResult:
+    """n finished faces.
+
+    Attributes:
+        request: what was asked.
+        images: uint8 (n, 3, H, W), RGB.
+        label: int64 (n,): intended expression, in the generator's label space.
+        soft_label: float32 (n, K): final label; one-hot of the intended one unless a pseudo-labeller softened it.
+        kept: bool (n,): False = discarded by a pseudo-labeller.
+        layout_source: n sample ids of the real faces whose layout was taken; "" = none.
+        votes: name of the voter → float32 (n, K) probabilities.
+    """
+
+    request: SynthesisRequest
+    images: Tensor
+    label: Tensor
+    soft_label: Tensor
+    kept: Tensor
+    layout_source: list[str]
+    votes: dict[str, Tensor] = field(default_factory=dict)

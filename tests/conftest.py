@@ -1,0 +1,74 @@
+"""Fixtures of all tests: nothing leaks from one test into the next, nothing leaves the machine."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips tests that need an accelerator where there is none."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs an accelerator"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_session() -> None:
+    """One thread (tests run beside each other), no network, no W&B process unless a test asks for one."""
+    torch.set_num_threads(1)
+    os.environ.update(
+        OMP_NUM_THREADS="1", WANDB_MODE="disabled", WANDB_SILENT="true", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false"
+    )
+    for name in ("WANDB_API_KEY", "SYNFER_DEBUG", "SYNFER_RUN_DIR", "LOCAL_RANK", "RANK", "NODE_RANK", "WORLD_SIZE"):
+        os.environ.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def _hygiene() -> Iterator[None]:
+    """Restores environment, random states, default dtype and deterministic mode, and ends a process group left open."""
+    environment = dict(os.environ)
+    numpy_state, python_state, torch_state = np.random.get_state(), random.getstate(), torch.get_rng_state()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    yield
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    np.random.set_state(numpy_state)
+    random.setstate(python_state)
+    torch.set_rng_state(torch_state)
+    torch.use_deterministic_algorithms(deterministic)
+    torch.set_default_dtype(torch.float32)
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+@pytest.fixture(scope="session")
+def tiny_run() -> list[str]:
+    """Command line of the smallest fit there is: a narrow classifier on 112 drawn faces, two steps in one epoch, CPU."""
+    configs = PROJECT / "configs"
+    return [
+        f"--config={configs / 'classifier' / 'tiny.yaml'}",
+        f"--config={configs / 'data' / 'drawn.yaml'}",
+        "--data.reader.init_args.count={train: 112, val: 28, test: 28}",
+        "--data.batch_size=56",
+        "--trainer.accelerator=cpu",
+        "--trainer.devices=1",
+        "--trainer.precision=32-true",
+        "--trainer.max_epochs=1",
+        "--trainer.check_val_every_n_epoch=1",
+        "--trainer.log_every_n_steps=1",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+    ]

@@ -1,0 +1,135 @@
+"""Tests of datamodules.readers.drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from datamodules.expressions import ACTION_UNITS, FACS_PROTOTYPES, action_unit_indices
+from datamodules.readers.drawn import DEFAULT_COUNT, DrawnReader, mirror_action_units
+from datamodules.readers.reader import Reader
+
+
+def drawn(n: int = 64, **settings: object) -> DrawnReader:
+    return DrawnReader(count={"train": n, "val": 24, "test": 24}, image_size=32, **settings)  # type: ignore[arg-type]
+
+
+def test_a_table_of_colour_faces() -> None:
+    reader = drawn()
+    assert isinstance(reader, Reader)
+    table = reader.read("train")
+    assert len(table) == 64
+    assert table.images.batch(np.array([0, 5])).shape == (2, 3, 32, 32)
+    assert set(table.class_counts().values()) == {8}
+    assert table.au is not None
+    assert table.au.dtype == np.float32
+    assert len(set(table.sample_id)) == 64
+    assert table.report.read == 64
+    assert not table.is_synthetic
+
+
+def test_defaults() -> None:
+    assert DrawnReader().count == DEFAULT_COUNT
+    assert DrawnReader(count={"train": 7}).count == {**DEFAULT_COUNT, "train": 7}
+
+
+def test_reading_twice_gives_the_same_and_more_rows_keep_the_first() -> None:
+    few, many = drawn(20, imbalance=5.0, label_noise=0.3).read("train"), drawn(40, imbalance=5.0, label_noise=0.3)
+    again = many.read("train").select(np.arange(20))
+    assert list(few.content_hash) == list(again.content_hash)
+    np.testing.assert_array_equal(few.label, again.label)
+    np.testing.assert_array_equal(few.au, again.au)
+    assert list(drawn(20, seed=2).read("train").content_hash) != list(few.content_hash)
+
+
+def test_splits_share_no_face() -> None:
+    reader = drawn()
+    hashes = [set(reader.read(split).content_hash) for split in ("train", "val", "test")]  # type: ignore[arg-type]
+    assert [len(each) for each in hashes] == [64, 24, 24]
+    assert len(set.union(*hashes)) == 112
+
+
+def test_action_units_are_those_of_the_class() -> None:
+    table = drawn(160).read("train")
+    assert table.au is not None
+    smile = table.au[:, action_unit_indices(["AU12"])[0]]
+    happy = table.label == table.label_space.index("happy")
+    assert smile[happy].min() > 0.1
+    for name, prototype in FACS_PROTOTYPES.items():
+        if name == "contempt":
+            continue
+        rows = table.au[table.label == table.label_space.index(name)]
+        assert (rows[:, action_unit_indices(prototype.core)] > 0).all()
+    contempt = table.au[table.label == table.label_space.index("contempt")]
+    left, right = action_unit_indices(["AUL14", "AUR14"])
+    assert ((contempt[:, left] > 0) ^ (contempt[:, right] > 0)).all(), "one side, either one"
+    assert (contempt[:, left] > 0).any()
+    assert (contempt[:, right] > 0).any()
+
+
+def test_mirror_swaps_the_sides() -> None:
+    vectors = np.arange(41, dtype=np.float32)[None]
+    mirrored = mirror_action_units(vectors)
+    left, right, both = action_unit_indices(["AUL12", "AUR12", "AU12"])
+    assert mirrored[0, left] == right
+    assert mirrored[0, right] == left
+    assert mirrored[0, both] == both
+    np.testing.assert_array_equal(mirror_action_units(mirrored), vectors)
+
+
+def test_label_noise_replaces_training_labels_only() -> None:
+    reader, quiet = drawn(800, label_noise=0.25), drawn(800)
+    table = reader.read("train")
+    clean = reader.clean_labels("train")
+    wrong = table.label != clean
+    assert 0.20 < wrong.mean() < 0.30
+    np.testing.assert_array_equal(table.soft_label.argmax(axis=1), table.label)
+    assert len(set(table.label[wrong])) == 8
+    np.testing.assert_array_equal(clean, quiet.read("train").label)
+    assert list(table.content_hash) == list(quiet.read("train").content_hash), "the faces stay the same"
+    np.testing.assert_array_equal(reader.read("val").label, reader.clean_labels("val"))
+    assert (drawn(50, label_noise=1.0).read("train").label != drawn(50).clean_labels("train")).all()
+
+
+def test_imbalance_is_geometric_in_training_and_absent_elsewhere() -> None:
+    reader = DrawnReader(count={"train": 4000}, imbalance=10.0)
+    counts = np.bincount(reader.clean_labels("train"), minlength=8)
+    assert counts.sum() == 4000
+    assert counts[0] / counts[-1] == pytest.approx(10, rel=0.02)
+    np.testing.assert_allclose(counts[:-1] / counts[1:], 10 ** (1 / 7), rtol=0.02)
+    assert set(np.bincount(reader.clean_labels("val"))) == {100}
+
+
+def test_label_space_and_grey() -> None:
+    assert drawn(label_space="basic7").read("val").label_space[-1] == "anger"
+    assert drawn(label_space=["happiness", "sad"]).label_space == ("happy", "sad")
+    table = drawn(8, grey=True).read("train")
+    image = table.images.batch(np.arange(8))
+    assert image.shape == (8, 3, 32, 32)
+    assert (image[:, 0] == image[:, 2]).all()
+    colour = drawn(8).read("train")
+    assert list(colour.sample_id) == list(table.sample_id)
+    np.testing.assert_array_equal(colour.au, table.au)
+    assert len(ACTION_UNITS) == table.au.shape[1]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"label_noise": 1.5}, "data.reader.init_args.label_noise: found 1.5"),
+        ({"label_noise": float("nan")}, "data.reader.init_args.label_noise"),
+        ({"imbalance": 0.5}, "data.reader.init_args.imbalance: found 0.5"),
+        ({"image_size": 16}, "data.reader.init_args.image_size: found 16"),
+        ({"count": {"training": 5}}, "data.reader.init_args.count: found split 'training'"),
+        ({"count": {"val": 0}}, "data.reader.init_args.count.val: found 0"),
+        ({"label_space": "basic9"}, "data.reader.init_args.label_space: unknown label space 'basic9'"),
+    ],
+)
+def test_errors_name_the_config_key(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DrawnReader(**settings)
+
+
+def test_unknown_split() -> None:
+    with pytest.raises(ValueError, match="found split 'dev', expected train, val, test"):
+        drawn().read("dev")  # type: ignore[arg-type]

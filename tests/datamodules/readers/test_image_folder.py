@@ -1,0 +1,98 @@
+"""Image folders: names become labels, bad files are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jsonargparse import ArgumentParser
+from PIL import Image
+
+from datamodules.provenance import content_hash
+from datamodules.readers import Reader
+from datamodules.readers.image_folder import ImageFolderReader
+
+
+def save(path: Path, seed: int, size: tuple[int, ...] = (16, 16, 3)) -> np.ndarray:
+    image = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+    return image
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for seed, name in enumerate(("Happiness", "angry", "sad")):
+        for split in ("train", "valid"):
+            for number in range(2):
+                save(tmp_path / split / name / f"{number}.png", seed=10 * seed + number + 100 * (split == "valid"))
+    return tmp_path
+
+
+def test_reads_names_in_canonical_order(root: Path) -> None:
+    reader = ImageFolderReader(str(root))
+    assert reader.label_space == ("happy", "sad", "anger")
+    table = reader.read("train")
+    assert table.class_counts() == {"happy": 2, "sad": 2, "anger": 2}
+    assert table.sample_id[0] == "train/Happiness/0.png"
+    batch = table.images.batch(np.array([0]))
+    assert batch.shape == (1, 3, 16, 16)
+    assert content_hash(batch[0].permute(1, 2, 0).numpy()) == table.content_hash[0]
+    assert len(reader.read("val")) == 6
+
+
+def test_label_space_leaves_out_others(root: Path) -> None:
+    table = ImageFolderReader(str(root), label_space=["happy", "sad"]).read("train")
+    assert len(table) == 4
+    assert table.report.excluded == {"expression 'anger' is outside the label space": 2}
+    assert ImageFolderReader(str(root), label_space="ferplus8").read("train").soft_label.shape == (6, 8)
+
+
+def test_image_size(root: Path) -> None:
+    save(root / "train" / "sad" / "odd.png", 5, (20, 12))
+    with pytest.raises(ValueError, match=r"odd\.png: found 20x12 pixels, expected 16x16 .*\(1 bad of 7"):
+        ImageFolderReader(str(root)).read("train")
+    table = ImageFolderReader(str(root), image_size=8).read("train")
+    assert table.images.batch(np.arange(7)).shape == (7, 3, 8, 8)
+
+
+def test_bad_files_are_named_or_skipped(root: Path) -> None:
+    (root / "train" / "sad" / "text.jpg").write_text("no image")
+    Image.new("L", (16, 16)).save(root / "train" / "sad" / "black.png")
+    save(root / "train" / "bored" / "0.png", 1)
+    with pytest.raises(ValueError, match=r"0\.png: unknown expression 'bored'.*\(3 bad of 9 samples") as caught:
+        ImageFolderReader(str(root)).read("train")
+    assert "\n" not in str(caught.value)
+    table = ImageFolderReader(str(root), on_bad_sample="skip").read("train")
+    assert len(table) == 6 and len(table.report.skipped) == 3
+    assert any("black.png: found a black image" in line for line in table.report.skipped)
+
+
+def test_missing_things(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"data\.reader\.init_args\.root: found no folder"):
+        ImageFolderReader(str(tmp_path / "gone"))
+    with pytest.raises(FileNotFoundError, match="found no split"):
+        ImageFolderReader(str(root / "train"))
+    with pytest.raises(ValueError, match="no folder for split 'test'"):
+        ImageFolderReader(str(root)).read("test")
+    with pytest.raises(ValueError, match="unknown label space"):
+        ImageFolderReader(str(root), label_space="basic9")
+    (root / "test" / "sad").mkdir(parents=True)
+    with pytest.raises(ValueError, match="found no usable image"):
+        ImageFolderReader(str(root)).read("test")
+
+
+def test_select_keeps_order(root: Path) -> None:
+    table = ImageFolderReader(str(root)).read("train")
+    part = table.select(np.array([4, 1]))
+    assert (part.images.batch(np.array([0])) == table.images.batch(np.array([4]))).all()
+
+
+@pytest.mark.parametrize(("text", "space"), [("ferplus8", 8), ("[happiness, sad]", 2), ("null", 3)])
+def test_label_space_from_the_command_line(root: Path, text: str, space: int) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Reader, "reader")
+    config = parser.parse_args(["--reader=ImageFolderReader", f"--reader.root={root}", f"--reader.label_space={text}"])
+    reader = ImageFolderReader(**config.reader.init_args.as_dict())
+    assert len(reader.label_space) == space

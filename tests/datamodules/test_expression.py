@@ -1,0 +1,342 @@
+"""The data module: what is read when, the exact mix in a real fit, resuming, and augmentation keyed by sample."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from datamodules.augmentation import Augmentation
+from datamodules.expression import ExpressionDataModule
+from datamodules.expressions import LABEL_SPACES
+from datamodules.sample_table import SampleTable
+from tests.datamodules.tiny_data import BASIC7, TinyReader, tiny_table
+
+NO_AUGMENTATION = Augmentation(enabled=False)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Leaves out Lightning's advice on workers and on logging, which a test of data does not need."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        yield
+
+
+def _reader(train: int = 60, val: int = 14) -> TinyReader:
+    return TinyReader(train=tiny_table(train), val=tiny_table(val, "val"), test=tiny_table(21, "test"))
+
+
+def _with_hash(table: SampleTable, rows: list[int], source: SampleTable, source_rows: list[int]) -> SampleTable:
+    content_hash = table.content_hash.copy()
+    content_hash[rows] = source.content_hash[source_rows]
+    return replace(table, content_hash=content_hash)
+
+
+class _Recorder(L.LightningModule):
+    """Keeps the ids and pictures it is given; a network of one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.batches: list[dict[str, Any]] = []
+        self.seen: dict[str, list[str]] = {"val": [], "test": [], "predict": []}
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
+        self.batches.append(batch)
+        return (self.weight * batch["image"].mean()).sum()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        assert batch["image"].dtype == torch.float32 and batch["image"].max() <= 1
+        self.seen["val"] += batch["sample_id"]
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self.seen["test"] += batch["sample_id"]
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self.seen["predict"] += batch["sample_id"]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD([self.weight], lr=0.1)
+
+
+class _FillPool(L.Callback):
+    """Stands in for online synthesis: five samples when training starts, one more after every step."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._add(trainer.datamodule.pool, 5)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self._add(trainer.datamodule.pool, 1)
+
+    def _add(self, pool, n: int) -> None:
+        images = torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8)
+        label = torch.zeros(n, dtype=torch.int64)
+        pool.append(images, label, torch.eye(7)[label], torch.zeros(n, 41), label, [""] * n)
+
+
+def _trainer(folder: Path, *callbacks: L.Callback, **settings: Any) -> L.Trainer:
+    defaults = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "logger": False, "enable_checkpointing": False}
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+    return L.Trainer(default_root_dir=folder, callbacks=list(callbacks), **{**defaults, **quiet, **settings})
+
+
+def _as_rank(datamodule: ExpressionDataModule, rank: int, ranks: int, epoch: int = 0, step: int = 0) -> None:
+    """Lets the module believe it trains on this rank."""
+    datamodule.trainer = SimpleNamespace(  # type: ignore[assignment]
+        world_size=ranks,
+        global_rank=rank,
+        training=True,
+        sanity_checking=False,
+        current_epoch=epoch,
+        global_step=step,
+        state=SimpleNamespace(stage="train"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"synthetic_ratio": 1.5}, r"data\.synthetic_ratio=1\.5: expected a number in \[0, 1\]"),
+        ({"synthetic_ratio": float("nan")}, r"data\.synthetic_ratio=nan"),
+        ({"training_fraction": 0.0}, r"data\.training_fraction=0\.0"),
+        ({"synthetic_multiple": 0.0}, r"data\.synthetic_multiple=0\.0"),
+        ({"batch_size": 0}, r"data\.batch_size=0: expected at least 1"),
+        ({"num_workers": -1}, r"data\.num_workers=-1"),
+    ],
+)
+def test_numbers_outside_their_range(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ExpressionDataModule(_reader(), **settings)
+
+
+@pytest.mark.parametrize(
+    ("stage", "reads"), [("fit", ["train", "val"]), ("validate", ["val"]), ("test", ["test"]), ("predict", [])]
+)
+def test_reads_only_what_the_stage_needs_and_once(stage: str, reads: list[str]) -> None:
+    reader = _reader()
+    datamodule = ExpressionDataModule(reader)
+    assert datamodule.label_space == BASIC7 and reader.reads == []
+    datamodule.setup(stage)
+    datamodule.setup(stage)
+    assert reader.reads == reads
+
+
+def test_duplicates_are_reported_and_dropped() -> None:
+    train, val, test = tiny_table(60), tiny_table(14, "val"), tiny_table(21, "test")
+    val = _with_hash(val, [3, 4], train, [10, 11])
+    test = _with_hash(test, [0], train, [50])
+    reader = TinyReader(train=train, val=val, test=test)
+    kept = ExpressionDataModule(reader)
+    kept.setup("fit")
+    assert kept.num_real_rows == 60 and kept.duplicate_report.evaluation_twins == {"val": 2}
+    dropped = ExpressionDataModule(reader, drop_duplicates=True)
+    dropped.setup("fit")
+    assert set(train.sample_id) - set(dropped.train_table.sample_id) == {"train-10", "train-11", "train-50"}
+    assert dropped.duplicate_report.evaluation_twins == {"val": 2, "test": 1}
+
+
+def test_a_test_split_that_is_not_there_is_said() -> None:
+    reader = TinyReader(train=tiny_table(60), val=tiny_table(14, "val"))
+    with pytest.warns(UserWarning, match="training was not compared with the test split"):
+        ExpressionDataModule(reader, drop_duplicates=True).setup("fit")
+
+
+def test_all_rows_are_twins() -> None:
+    table = tiny_table(10)
+    reader = TinyReader(train=table, val=replace(table, split="val"), test=tiny_table(3, "test"))
+    with pytest.raises(ValueError, match="found twins of all 10 training rows"):
+        ExpressionDataModule(reader, drop_duplicates=True).setup("fit")
+
+
+def test_training_fraction_is_stratified_nested_and_seeded() -> None:
+    tables = {}
+    for fraction, seed in [(0.5, 1), (0.2, 1), (0.2, 2)]:
+        datamodule = ExpressionDataModule(_reader(train=140), training_fraction=fraction, seed=seed)
+        datamodule.setup("fit")
+        tables[fraction, seed] = datamodule.train_table
+    assert set(tables[0.5, 1].class_counts().values()) == {10} and set(tables[0.2, 1].class_counts().values()) == {4}
+    ids = {key: set(table.sample_id) for key, table in tables.items()}
+    assert ids[0.2, 1] < ids[0.5, 1] and ids[0.2, 1] != ids[0.2, 2]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_fit_from_the_pool_has_the_exact_ratio_in_every_batch(tmp_path: Path, workers: int) -> None:
+    pool_dir = tmp_path / "pools"
+    datamodule = ExpressionDataModule(
+        _reader(), batch_size=8, synthetic_ratio=0.5, pool_size=16, seed=1, num_workers=workers, pool_dir=str(pool_dir)
+    )
+    model = _Recorder()
+    _trainer(tmp_path, _FillPool(), max_epochs=2).fit(model, datamodule=datamodule)
+    assert len(model.batches) == 30  # 60 real rows, 4 per step, two epochs
+    assert all(int(batch["is_synthetic"].sum()) == 4 for batch in model.batches)
+    real = [name for batch in model.batches[:15] for name in batch["sample_id"] if name.startswith("train")]
+    assert sorted(real) == sorted(f"train-{i}" for i in range(60))
+    assert datamodule.counts == {"real": 120, "synthetic": 120} and datamodule.effective_ratio == 0.5
+    assert sorted(model.seen["val"][-14:]) == sorted(f"val-{i}" for i in range(14))
+    newest = max(int(name.split("-")[2]) for batch in model.batches for name in batch["sample_id"] if "syn" in name)
+    assert newest > 15  # what was made during training was drawn in training
+    assert datamodule.pool is None and not list(pool_dir.iterdir())
+
+
+def test_sanity_checks_and_validation_are_not_counted(tmp_path: Path) -> None:
+    datamodule = ExpressionDataModule(_reader(), batch_size=10)
+    _trainer(tmp_path, num_sanity_val_steps=-1).fit(_Recorder(), datamodule=datamodule)
+    assert datamodule.counts == {"real": 60, "synthetic": 0}
+
+
+def test_an_empty_pool_is_one_clear_error(tmp_path: Path) -> None:
+    datamodule = ExpressionDataModule(_reader(), batch_size=8, synthetic_ratio=0.5, pool_dir=str(tmp_path))
+    with pytest.raises(RuntimeError, match=r"enable --synthesis\.enabled"):
+        _trainer(tmp_path).fit(_Recorder(), datamodule=datamodule)
+
+
+@pytest.mark.parametrize("steps", [7, 10, 14])
+def test_a_run_resumed_in_the_middle_of_an_epoch_goes_on_as_the_whole_one(tmp_path: Path, steps: int) -> None:
+    def datamodule() -> ExpressionDataModule:
+        return ExpressionDataModule(_reader(), batch_size=6, seed=5)
+
+    whole, second = _Recorder(), _Recorder()
+    saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=steps, save_top_k=-1)
+    _trainer(tmp_path, saver, max_epochs=2, enable_checkpointing=True).fit(whole, datamodule=datamodule())
+    resumed = datamodule()
+    _trainer(tmp_path, max_epochs=2).fit(second, datamodule=resumed, ckpt_path=tmp_path / f"step={steps}.ckpt")
+    assert (len(whole.batches), len(second.batches)) == (20, 20 - steps)
+    for expected, found in zip(whole.batches[steps:], second.batches, strict=True):
+        assert expected["sample_id"] == found["sample_id"]
+        assert torch.equal(expected["image"], found["image"])
+    assert resumed.counts == {"real": 120, "synthetic": 0}
+
+
+def test_one_rank_with_double_batch_gets_the_same_pictures_as_two_ranks() -> None:
+    pictures = []
+    for ranks, batch_size in [(1, 12), (2, 6)]:
+        got: dict[str, torch.Tensor] = {}
+        for rank in range(ranks):
+            datamodule = ExpressionDataModule(_reader(), batch_size=batch_size, seed=2)
+            datamodule.setup("fit")
+            _as_rank(datamodule, rank, ranks, epoch=3, step=17)
+            batch = next(iter(datamodule.train_dataloader()))
+            batch = datamodule.on_after_batch_transfer(batch, 0)
+            got |= dict(zip(batch["sample_id"], batch["image"], strict=True))
+        pictures.append(got)
+    assert set(pictures[0]) == set(pictures[1]) and len(pictures[0]) == 12
+    for name, picture in pictures[0].items():
+        torch.testing.assert_close(picture, pictures[1][name], atol=1e-6, rtol=0)
+
+
+def test_augmentation_changes_with_the_step_and_only_in_training() -> None:
+    datamodule = ExpressionDataModule(_reader(), seed=2)
+    datamodule.setup("fit")
+    loader = datamodule.val_dataloader()
+    outcomes = []
+    for step in (0, 1):
+        _as_rank(datamodule, 0, 1, step=step)
+        outcomes.append(datamodule.on_after_batch_transfer(next(iter(loader)), 0)["image"])
+    datamodule.trainer.training = False
+    plain = datamodule.on_after_batch_transfer(next(iter(loader)), 0)["image"]
+    assert not torch.equal(*outcomes)
+    assert torch.equal(plain, next(iter(loader))["image"].float() / 255)
+
+
+def test_a_broken_first_batch_is_named() -> None:
+    datamodule = ExpressionDataModule(_reader())
+    datamodule.setup("fit")
+    _as_rank(datamodule, 0, 1)
+    batch = next(iter(datamodule.train_dataloader()))
+    batch["image"] = batch["image"].float() / 255
+    batch["image"][2, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match=f"sample '{batch['sample_id'][2]}': image has NaN pixels"):
+        datamodule.on_after_batch_transfer(batch, 0)
+
+
+def test_synthetic_table_is_cut_to_the_multiple_and_relabelled() -> None:
+    eight = LABEL_SPACES["ferplus8"]
+    reader = TinyReader(
+        train=tiny_table(40, label_space=eight), val=tiny_table(8, "val", label_space=eight), test=tiny_table(8, "test")
+    )
+    synthetic = TinyReader(train=tiny_table(50, label_space=("happy", "neutral", "anger"), seed=7))
+    datamodule = ExpressionDataModule(
+        reader,
+        batch_size=8,
+        synthetic_ratio=0.25,
+        synthetic_multiple=0.3,
+        synthetic_reader=synthetic,
+        augmentation=NO_AUGMENTATION,
+    )
+    datamodule.setup("fit")
+    table = datamodule.synthetic_table
+    assert len(table) == datamodule.max_synthetic == 12 and table.is_synthetic and datamodule.pool is None
+    assert [eight[label] for label in table.label[:3]] == ["happy", "neutral", "anger"]
+    assert np.array_equal(table.soft_label.argmax(1), table.label)
+    batch = next(iter(datamodule.train_dataloader()))
+    assert batch["is_synthetic"].tolist() == [False] * 6 + [True] * 2
+
+
+@pytest.mark.parametrize("has_reader", [True, False])
+def test_a_multiple_that_allows_nothing(has_reader: bool) -> None:
+    synthetic = TinyReader(train=tiny_table(5)) if has_reader else None
+    datamodule = ExpressionDataModule(
+        _reader(), synthetic_ratio=0.5, synthetic_multiple=0.01, synthetic_reader=synthetic
+    )
+    with pytest.raises(ValueError, match=r"data\.synthetic_multiple=0\.01: found 0 synthetic samples allowed"):
+        datamodule.setup("fit")
+
+
+def test_the_pool_is_bounded_by_the_multiple(tmp_path: Path) -> None:
+    datamodule = ExpressionDataModule(
+        _reader(), synthetic_ratio=0.5, synthetic_multiple=2, pool_size=8, pool_dir=str(tmp_path)
+    )
+    datamodule.setup("fit")
+    assert datamodule.max_synthetic == 120 and datamodule.pool.slots == 8 and datamodule.pool.image_size == 8
+    datamodule.teardown("fit")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_synthetic_set_of_another_label_space() -> None:
+    synthetic = TinyReader(train=tiny_table(5, label_space=("happy", "contempt")))
+    datamodule = ExpressionDataModule(_reader(), synthetic_ratio=0.5, synthetic_reader=synthetic)
+    with pytest.raises(ValueError, match=r"data\.synthetic_reader: found expression 'contempt', expected one of"):
+        datamodule.setup("fit")
+
+
+def test_class_balance() -> None:
+    train = tiny_table(70)
+    train = train.select(np.flatnonzero((train.label == 0) | (np.arange(70) < 7)))  # ten of class 0, one of the others
+    datamodule = ExpressionDataModule(
+        TinyReader(train=train, val=tiny_table(7, "val")), batch_size=14, class_balance=1.0
+    )
+    datamodule.setup("fit")
+    for batch in datamodule.train_dataloader():
+        assert batch["label"].bincount().tolist() == [2] * 7
+
+
+def test_faces_of_another_size_are_resized() -> None:
+    datamodule = ExpressionDataModule(_reader(), image_size=12)
+    datamodule.setup("fit")
+    for loader in (datamodule.train_dataloader(), datamodule.val_dataloader()):
+        assert next(iter(loader))["image"].shape[1:] == (3, 12, 12)
+
+
+@pytest.mark.parametrize(("split", "count"), [("synthesis", 10), ("test", 21)])
+def test_predict_and_test_see_every_sample_once(tmp_path: Path, split: str, count: int) -> None:
+    datamodule = ExpressionDataModule(_reader(), eval_batch_size=4, predict_split=split, synthesis_count=10)
+    model, trainer = _Recorder(), _trainer(tmp_path)
+    trainer.predict(model, datamodule=datamodule, return_predictions=False)
+    assert len(set(model.seen["predict"])) == len(model.seen["predict"]) == count
+    trainer.test(model, datamodule=datamodule, verbose=False)
+    assert sorted(model.seen["test"]) == sorted(f"test-{i}" for i in range(21))
+
+
+def test_loaders_before_setup() -> None:
+    with pytest.raises(RuntimeError, match="the train split has not been read"):
+        ExpressionDataModule(_reader()).train_dataloader()

@@ -1,0 +1,23 @@
+"""Synthesis work: what to make is a pure function of (seed, sample id)."""
+
+from __future__ import annotations
+
+import torch
+
+from datamodules.expressions import LABEL_SPACES
+from datamodules.synthesis_work import SynthesisWork
+
+
+def test_same_sample_in_any_batch() -> None:
+    work = SynthesisWork(20, LABEL_SPACES["ferplus8"], seed=4)
+    whole, alone = work.__getitems__(range(20)), work[11]
+    assert alone["sample_id"] == ["syn-4-000011"] == whole["sample_id"][11:12]
+    assert torch.equal(alone["au"], whole["au"][11:12]) and torch.equal(alone["seed"], whole["seed"][11:12])
+    assert whole["label"].bincount().max() - whole["label"].bincount().min() <= 1
+    assert whole["caption"][1] == "a photo of a face with a happy expression" and whole["expression"][1] == "happy"
+    assert len(set(whole["seed"].tolist())) == 20 and len(work) == 20
+
+
+def test_seeds_differ() -> None:
+    first, second = (SynthesisWork(4, LABEL_SPACES["basic7"], seed=s).__getitems__(range(4)) for s in (1, 2))
+    assert not torch.equal(first["seed"], second["seed"]) and not torch.equal(first["au"], second["au"])
