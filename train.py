@@ -77,6 +77,12 @@ class SynferCLI(LightningCLI):
             {"checkpoint.save_last": True, "checkpoint.save_top_k": 0, "checkpoint.enable_version_counter": False}
         )
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":  # callbacks write predictions; kept in memory, a large set would fill it
+            parser.set_defaults({"return_predictions": False})
+        return parser
+
     def _parse_ckpt_path(self) -> None:
         # Lightning would let the hyperparameters stored in the checkpoint override the command line, silently.
         ckpt_path = self.config[self.config.subcommand].get("ckpt_path")
@@ -333,7 +339,7 @@ def _debugging() -> bool:
 
 
 def _from_shell() -> bool:
-    """Whether this process was started as ``python train.py`` (or the installed command), with its own arguments."""
+    """Whether this process was started as ``python train.py``, with its own arguments."""
     return Path(getattr(sys.modules["__main__"], "__file__", None) or "").name == "train.py"
 
 

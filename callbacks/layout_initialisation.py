@@ -1,16 +1,116 @@
-"""Stand-in until the real callback is written (owner: lead)."""
+"""Sampling that starts from the inverted layout of a real training face."""
 
 from __future__ import annotations
 
-from lightning.pytorch import Callback
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule, Trainer
+
+from callbacks.synthesis import SynthesisCallback
+from datamodules.captions import caption_for
+from datamodules.keyed_random import keyed_uniform
+from datamodules.provenance import check_sources
+from datamodules.sample_table import SampleTable
+from lightning_modules.sampling.denoising import DenoisingState
+from lightning_modules.sampling.inversion import ddim_invert
+
+_LAYOUT_STREAM = 0x1A
 
 
-class LayoutInitialisation(Callback):
-    """Stand-in.
+class LayoutInitialisation(SynthesisCallback):
+    """DDIM-inverts a random training face and starts sampling there, so that faces are laid out naturally (SynFER).
+
+    The face is inverted under its own caption at guidance scale 1 and sampled under the wanted one. Which face is used
+    is a function of (seed, sample id). Only training faces that are no twin of an evaluation face may be used (C8).
 
     Args:
-        enabled: whether the callback acts.
+        enabled: whether to act.
+        num_inverted: inverted steps, out of the sampling steps: the more, the less of the face is left.
+        refinements: fixed-point iterations per inverted step; 0 = plain DDIM inversion.
+        source: "any" training face, or one of the "same" expression.
+
+    Raises:
+        ValueError: a value out of range.
     """
 
-    def __init__(self, enabled: bool = False) -> None:
-        self.enabled = enabled
+    def __init__(
+        self,
+        enabled: bool = False,
+        num_inverted: int = 35,
+        refinements: int = 0,
+        source: Literal["any", "same"] = "any",
+    ) -> None:
+        super().__init__(enabled)
+        if num_inverted < 1:
+            raise ValueError(f"layout.num_inverted: found {num_inverted}, expected at least 1")
+        if refinements < 0:
+            raise ValueError(f"layout.refinements: found {refinements}, expected at least 0")
+        self.num_inverted = num_inverted
+        self.refinements = refinements
+        self.source = source
+        self._table: SampleTable | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Takes the training rows and checks that none of them is an evaluation image.
+
+        Raises:
+            ValueError: a training row has the pixels of a validation or test row.
+        """
+        if not self.enabled or self._table is not None:
+            return
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if datamodule.train_table is None:
+            datamodule.setup("fit")
+        self.use_table(
+            datamodule.train_table, [t for t in (datamodule.val_table, datamodule.test_table) if t is not None]
+        )
+
+    def use_table(self, training: SampleTable, evaluation: list[SampleTable]) -> None:
+        """Sets the faces whose layout may be taken.
+
+        Raises:
+            ValueError: one of them is an evaluation image; ``data.drop_duplicates=true`` removes such twins.
+        """
+        if training.split != "train":
+            raise ValueError(f"layout source: found the {training.split} split, expected training images only")
+        check_sources(training.content_hash, evaluation, "layout source (data.drop_duplicates=true removes twins)")
+        self._table = training
+
+    def on_synthesis_start(self, state: DenoisingState) -> None:
+        """Replaces the starting noise by inverted training faces.
+
+        Raises:
+            ValueError: no training face of a wanted expression (source="same").
+        """
+        assert self._table is not None, "LayoutInitialisation.setup() has not run"
+        table = self._table
+        rows = self._choose(state, table)
+        # Inverted under what it shows, not under what is wanted: the difference between both is the edit.
+        names = [table.label_space[index] for index in table.label[rows]]
+        own = replace(state, text=state.encode_text([caption_for(name) for name in names]), au=state.null_au)
+        image = table.images.batch(rows).to(state.latents.device).float() / 127.5 - 1
+        side = state.image_size
+        if image.shape[-1] != side:
+            image = F.interpolate(image, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+        with torch.no_grad():
+            clean = state.encode(image)
+        state.latents = ddim_invert(own, clean, self.num_inverted, self.refinements)
+        state.first_step = len(state.scheduler.timesteps) - self.num_inverted
+        state.layout_source = [str(table.sample_id[row]) for row in rows]
+
+    def _choose(self, state: DenoisingState, table: SampleTable) -> np.ndarray:
+        uniform = keyed_uniform(state.request.sample_ids, 1, state.request.seed, _LAYOUT_STREAM)[:, 0]
+        if self.source == "any":
+            return (uniform * len(table)).astype(np.int64)
+        rows = np.empty(len(uniform), dtype=np.int64)
+        for i, name in enumerate(state.request.expressions):
+            code = table.label_space.index(name) if name in table.label_space else -1
+            members = np.flatnonzero(table.label == code)
+            if not len(members):
+                raise ValueError(f"layout.source=same: found no training face of '{name}', expected at least one")
+            rows[i] = members[int(uniform[i] * len(members))]
+        return rows

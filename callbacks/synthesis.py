@@ -32,4 +32,5 @@ class SynthesisCallback(Callback):
 
 def active_hooks(trainer: Trainer) -> list[SynthesisHook]:
     """Returns the enabled synthesis callbacks of a trainer, in their order."""
-    return [c for c in trainer.callbacks if isinstance(c, SynthesisCallback) and c.enabled]
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return [c for c in callbacks if isinstance(c, SynthesisCallback) and c.enabled]

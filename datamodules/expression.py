@@ -206,7 +206,7 @@ class ExpressionDataModule(L.LightningDataModule):
             rank_zero_info(f"data.drop_duplicates: {len(train) - len(kept)} of {len(train)} training rows dropped")
             train = train.select(kept)
         if self.training_fraction < 1:
-            train = train.select(_stratified_subset(train, self.training_fraction, self._seed()))
+            train = train.select(_stratified_subset(train, self.training_fraction, self.run_seed))
         if self.synthetic_ratio > 0 and self.synthetic_multiple is not None:
             self.max_synthetic = math.floor(self.synthetic_multiple * len(train) + 1e-9)
             if self.max_synthetic == 0:
@@ -284,7 +284,7 @@ class ExpressionDataModule(L.LightningDataModule):
             slots,
             self.batch_size,
             self.synthetic_ratio,
-            self._seed(),
+            self.run_seed,
             num_replicas=world_size,
             rank=rank,
             steps_per_epoch=self.steps_per_epoch,
@@ -311,7 +311,7 @@ class ExpressionDataModule(L.LightningDataModule):
         """Returns this rank's part of the synthesis work (``WorkBatch``), or of ``predict_split`` (``Batch``)."""
         if self.predict_split != "synthesis":
             return self._evaluation_loader(self._need(getattr(self, f"{self.predict_split}_table"), self.predict_split))
-        work = SynthesisWork(self.synthesis_count, self.label_space, self._seed())
+        work = SynthesisWork(self.synthesis_count, self.label_space, self.run_seed)
         world_size, rank = self._ranks()
         return DataLoader(
             work,
@@ -369,7 +369,7 @@ class ExpressionDataModule(L.LightningDataModule):
         """Returns float32 (B, 12): the same for the same sample at the same step, whatever its rank and batch."""
         assert self.trainer is not None
         when = (self.trainer.current_epoch, self.trainer.global_step)
-        uniform = keyed_uniform(keys_of(sample_id), UNIFORM_COLUMNS, self._seed(), _AUGMENT, *when)
+        uniform = keyed_uniform(keys_of(sample_id), UNIFORM_COLUMNS, self.run_seed, _AUGMENT, *when)
         return torch.from_numpy(uniform.astype(np.float32))
 
     def state_dict(self) -> dict[str, Any]:
@@ -388,7 +388,9 @@ class ExpressionDataModule(L.LightningDataModule):
             return self.trainer.world_size, self.trainer.global_rank
         return default_ranks(None, None)
 
-    def _seed(self) -> int:
+    @property
+    def run_seed(self) -> int:
+        """The seed of everything random here: ``data.seed``, else that of ``seed_everything``."""
         return self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
 
     def _need(self, table: SampleTable | None, split: str) -> SampleTable:

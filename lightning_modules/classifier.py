@@ -288,6 +288,11 @@ class ExpressionClassifier(LightningModule):
             self._ema_step = self.trainer.global_step
             self.ema.update()
 
+    def on_fit_start(self) -> None:
+        """Puts the training weights back if an earlier evaluation never came to its end."""
+        if self.ema is not None:
+            self.ema.restore()
+
     def on_train_epoch_start(self) -> None:
         """Forgets the last epoch's training metrics."""
         for metric in self.train_metrics.values():
@@ -419,6 +424,9 @@ class ExpressionClassifier(LightningModule):
         """Adds what :meth:`load_trained` needs, in plain types and tensors."""
         ema = None if self.ema is None or self.ema.num_updates == 0 else self.ema.state_dict()
         checkpoint[_CHECKPOINT_KEY] = {"config": self._config, "ema": ema}
+        if self.ema is not None:  # saved in the middle of an evaluation, say on Ctrl-C: training weights all the same
+            for name, tensor in self.ema.replaced.items():
+                checkpoint["state_dict"][f"backbone.{name}"] = tensor
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes over the moving average.

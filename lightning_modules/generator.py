@@ -38,6 +38,12 @@ from lightning_modules.sampling.request import SamplingSettings, SynthesisReques
 _NOISE_STREAM, _AU_STREAM, _VALIDATION_STREAM = 0xD1, 0xA1, 0x7A
 
 
+def _tensor(gathered: Any) -> Tensor:
+    """Narrows what ``all_gather`` returns for a tensor."""
+    assert isinstance(gathered, Tensor)
+    return gathered
+
+
 class ExpressionGenerator(LightningModule):
     """Latent diffusion with text and AU conditioning (SynFER, arXiv 2410.09865).
 
@@ -58,7 +64,7 @@ class ExpressionGenerator(LightningModule):
         codec: "space_to_depth" (exact, no training) or "autoencoder_kl" (learned in the same fit).
         codec_config: arguments of the codec.
         autoencoder_steps: the first steps of a fit train a learned codec, the rest the diffusion model.
-        trained: what learns on a ``base``: everything ("all"), the AU adapter ("adapter"), or LoRA and adapter ("lora").
+        trained: what learns on a ``base``: everything ("all"), the AU adapter ("adapter"), LoRA and adapter ("lora").
         lora_rank: rank and alpha of LoRA on the attention projections.
         drop_text: share of samples that train without caption.
         drop_au: share that train without AUs.
@@ -113,6 +119,7 @@ class ExpressionGenerator(LightningModule):
         judge: str | None = None,
     ) -> None:
         super().__init__()
+        self.region_masks: Tensor
         self.save_hyperparameters(ignore=["sampling"], logger=False)
         # Plain types only: a checkpoint must load with weights_only=True.
         self.hparams["sampling"] = asdict(sampling)
@@ -218,10 +225,8 @@ class ExpressionGenerator(LightningModule):
             captions = ["" if drop else c for c, drop in zip(captions, no_text.tolist(), strict=True)]
             au = au.masked_fill(no_au[:, None], torch.nan)
         unique = sorted(set(captions))
-        position = {caption: index for index, caption in enumerate(unique)}
         tokens = self.model.encode_text(unique)
-        rows = torch.tensor([position[caption] for caption in captions], device=self.device)
-        return tokens[rows], embed_action_units(au, self.region_masks)
+        return tokens[[unique.index(caption) for caption in captions]], embed_action_units(au, self.region_masks)
 
     def _fill_action_units(self, batch: Batch) -> Tensor:
         """Gives samples without any known AU a draw from their expression's FACS prototype."""
@@ -322,7 +327,7 @@ class ExpressionGenerator(LightningModule):
         if path is None:
             raise ValueError("model.judge: found none, expected the checkpoint of a classifier that scores the test")
         judge = ExpressionClassifier.load_trained(path, map_location=str(self.device))
-        for callback in self.trainer.callbacks:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             fingerprint = getattr(callback, "guide_fingerprint", None)
             if fingerprint is not None and fingerprint() == judge.weights_fingerprint():
                 raise ValueError(f"model.judge '{path}' is the guide's own network: a judge must be independent of it")
@@ -369,8 +374,10 @@ class ExpressionGenerator(LightningModule):
             save_sample_grid(made["images"][torch.stack(rows)], names, columns, path)
 
     def _judge_images(self, images: Tensor) -> Tensor:
-        """Returns the judge's class of uint8 images (n, 3, H, W), in the generator's label space; −1 = a class outside it."""
-        space = {index: self.label_space.index(n) for index, n in enumerate(self.judge.label_space) if n in self.label_space}
+        """Returns the judge's class of uint8 images (n, 3, H, W) in the generator's label space; −1 = none of it."""
+        space = {
+            index: self.label_space.index(n) for index, n in enumerate(self.judge.label_space) if n in self.label_space
+        }
         out = []
         for part in images.split(256):
             image = part.to(self.device).float() / 255
@@ -391,9 +398,9 @@ class ExpressionGenerator(LightningModule):
         """Gathers 1-D tensors of different lengths from all ranks (a collective)."""
         if self.trainer.world_size == 1:
             return values.cpu()
-        lengths = self.all_gather(torch.tensor(len(values), device=self.device))
+        lengths = _tensor(self.all_gather(torch.tensor(len(values), device=self.device)))
         padded = torch.nn.functional.pad(values, (0, int(lengths.max()) - len(values)))
-        gathered = self.all_gather(padded)
+        gathered = _tensor(self.all_gather(padded))
         return torch.cat([row[:length] for row, length in zip(gathered, lengths.tolist(), strict=True)]).cpu()
 
     # ---------------------------------------------------------------- synthesis
@@ -456,10 +463,7 @@ class ExpressionGenerator(LightningModule):
     def _start(self, request: SynthesisRequest, settings: SamplingSettings) -> DenoisingState:
         n = len(request)
         set_au_scale(self.model.unet, settings.au_scale)
-        captions = [settings.negative_prompt, *sorted(set(request.captions))]
-        with self._autocast():
-            tokens = self.model.encode_text(captions).float()
-        rows = torch.tensor([captions.index(caption, 1) for caption in request.captions], device=self.device)
+        text = self._encode_text([settings.negative_prompt, *request.captions])
         au = torch.from_numpy(request.action_units).to(self.device)
         side = self.hparams["image_size"] // self.model.codec.downscale
         shape = (self.model.codec.latent_channels, side, side)
@@ -469,6 +473,8 @@ class ExpressionGenerator(LightningModule):
             request=request,
             settings=settings,
             network=self.network,
+            encode_text=self._encode_text,
+            image_size=self.hparams["image_size"],
             encode=self.model.codec.encode,
             decode=self._decode,
             prediction=self.prediction,
@@ -476,8 +482,8 @@ class ExpressionGenerator(LightningModule):
             label=label,
             label_space=self.label_space,
             latents=initial_noise(request, shape).to(self.device) * scheduler.init_noise_sigma,
-            text=tokens[rows],
-            null_text=tokens[:1].expand(n, -1, -1),
+            text=text[1:],
+            null_text=text[:1].expand(n, -1, -1),
             au=embed_action_units(au, self.region_masks),
             null_au=embed_action_units(torch.full_like(au, torch.nan), self.region_masks),
             autocast=self._autocast,
@@ -485,6 +491,14 @@ class ExpressionGenerator(LightningModule):
             kept=torch.ones(n, dtype=torch.bool, device=self.device),
             layout_source=[""] * n,
         )
+
+    def _encode_text(self, captions: list[str]) -> Tensor:
+        """Returns float32 text tokens, (len(captions), L, D); equal captions are encoded once."""
+        unique = sorted(set(captions))
+        with self._autocast():
+            tokens = self.model.encode_text(unique)
+        rows = [unique.index(caption) for caption in captions]
+        return tokens.float()[rows]
 
     def _decode(self, latents: Tensor) -> Tensor:
         with self._autocast():
@@ -504,7 +518,8 @@ class ExpressionGenerator(LightningModule):
         world = self.trainer.world_size if self._trainer is not None else 1
         rank = self.global_rank if self._trainer is not None else 0
         share = -(-len(request) // world)
-        # The last rank's share is filled up with samples of the start, cut off again below: gathering needs equal shapes.
+        # The last rank's share is filled up with samples of the start, cut off again below: gathering needs equal
+        # shapes.
         order = [(rank * share + i) % len(request) for i in range(share)]
         mine = SynthesisRequest(
             tuple(request.expressions[i] for i in order),
@@ -519,7 +534,7 @@ class ExpressionGenerator(LightningModule):
         for name in ("images", "label", "soft_label", "kept"):
             local = torch.cat([getattr(part, name) for part in parts])
             if world > 1:
-                local = self.all_gather(local).flatten(0, 1)
+                local = _tensor(self.all_gather(local)).flatten(0, 1)
             gathered[name] = local[: len(request)].cpu()
         return gathered
 

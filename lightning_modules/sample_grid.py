@@ -10,7 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 
-def save_sample_grid(images: Tensor, row_names: Sequence[str], columns: int, path: Path, zoom: int | None = None) -> None:
+def save_sample_grid(
+    images: Tensor, row_names: Sequence[str], columns: int, path: Path, zoom: int | None = None
+) -> None:
     """Writes a grid as PNG.
 
     Args:

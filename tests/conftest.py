@@ -30,7 +30,11 @@ def _quiet_session() -> None:
     """One thread (tests run beside each other), no network, no W&B process unless a test asks for one."""
     torch.set_num_threads(1)
     os.environ.update(
-        OMP_NUM_THREADS="1", WANDB_MODE="disabled", WANDB_SILENT="true", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false"
+        OMP_NUM_THREADS="1",
+        WANDB_MODE="disabled",
+        WANDB_SILENT="true",
+        HF_HUB_OFFLINE="1",
+        TOKENIZERS_PARALLELISM="false",
     )
     for name in ("WANDB_API_KEY", "SYNFER_DEBUG", "SYNFER_RUN_DIR", "LOCAL_RANK", "RANK", "NODE_RANK", "WORLD_SIZE"):
         os.environ.pop(name, None)
@@ -56,7 +60,7 @@ def _hygiene() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_run() -> list[str]:
-    """Command line of the smallest fit there is: a narrow classifier on 112 drawn faces, two steps in one epoch, CPU."""
+    """Command line of the smallest fit: a narrow classifier on 112 drawn faces, two steps in one epoch, on the CPU."""
     configs = PROJECT / "configs"
     return [
         f"--config={configs / 'classifier' / 'tiny.yaml'}",

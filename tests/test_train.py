@@ -143,6 +143,10 @@ def test_defaults(tiny_run: list[str]) -> None:
     assert not any(config[group].enabled for group in train.SWITCHED_GROUPS)
 
 
+def test_predictions_are_not_kept_in_memory(tiny_run: list[str]) -> None:
+    assert train.parse(["predict", *tiny_run[:2]]).return_predictions is False
+
+
 def test_groups_that_are_off_are_not_in_the_trainer(finished: train.SynferCLI) -> None:
     from callbacks.synthesis import SynthesisCallback
 
@@ -163,7 +167,10 @@ def test_groups_that_are_off_are_not_in_the_trainer(finished: train.SynferCLI) -
         (["--data.batch_size=many"], "data.batch_size"),
         (["--model.init_args.learning_rate=fast"], "learning_rate"),
         (["--data.synthetic_ratio=1.5"], "synthetic_ratio"),
-        (["--data.reader.class_path=datamodules.readers.FER2013Reader", "--data.reader.init_args.root=nowhere"], "nowhere"),
+        (
+            ["--data.reader.class_path=datamodules.readers.FER2013Reader", "--data.reader.init_args.root=nowhere"],
+            "nowhere",
+        ),
         (["--config=nowhere.yaml"], "nowhere.yaml"),
         (["--ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),
         (["--model=NoSuchModel"], "NoSuchModel"),
@@ -220,9 +227,14 @@ def test_bugs_keep_their_traceback() -> None:
 
 def test_error_of_a_data_worker_is_its_last_line(capsys: pytest.CaptureFixture) -> None:
     place = PROJECT / "datamodules" / "images.py"
-    text = f'Caught ValueError in DataLoader worker process 0.\nOriginal Traceback\n  File "{place}", line 3, in batch\n'
+    text = (
+        f'Caught ValueError in DataLoader worker process 0.\nOriginal Traceback\n  File "{place}", line 3, in batch\n'
+    )
     with pytest.raises(SystemExit), train.one_line_errors(exit_code=1):
-        exec(compile("raise ValueError(text)", "elsewhere/torch/_utils.py", "exec"), {"text": text + "ValueError: row 7: x"})
+        exec(
+            compile("raise ValueError(text)", "elsewhere/torch/_utils.py", "exec"),
+            {"text": text + "ValueError: row 7: x"},
+        )
     assert capsys.readouterr().err == "error: row 7: x\n"
 
 

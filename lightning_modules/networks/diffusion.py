@@ -1,4 +1,4 @@
-"""The parts of a text- and AU-conditioned latent diffusion model: made from a config, or loaded from a diffusers folder."""
+"""The parts of a text- and AU-conditioned diffusion model: made from a config, or loaded from a diffusers folder."""
 
 from __future__ import annotations
 

@@ -47,6 +47,11 @@ class ParameterEMA:
         """Whether the module holds the averaged tensors at the moment."""
         return self._stored is not None
 
+    @property
+    def replaced(self) -> dict[str, Tensor]:
+        """The module's own tensors by name while it holds the averaged ones; otherwise empty."""
+        return dict(self._stored or {})
+
     @torch.no_grad()
     def update(self) -> None:
         """Takes the module's present tensors into the average; call it after each optimiser step, on every rank.

@@ -72,9 +72,9 @@ class AutoencoderKLCodec(LatentCodec):
 
     learned = True
 
-    def __init__(self, autoencoder: nn.Module) -> None:
+    def __init__(self, autoencoder: Any) -> None:
         super().__init__()
-        self.autoencoder = autoencoder
+        self.autoencoder: Any = autoencoder
         config = autoencoder.config
         self.latent_channels = config.latent_channels
         self.downscale = 2 ** (len(config.block_out_channels) - 1)

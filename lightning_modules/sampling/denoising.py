@@ -15,7 +15,7 @@ from lightning_modules.sampling.request import SamplingSettings, SynthesisReques
 
 
 class Network(Protocol):
-    """ε or v prediction: (latents (B, C, h, w), timestep, text tokens (B, L, D), AU input (B, R, 2A)) → (B, C, h, w)."""
+    """ε or v prediction: latents (B, C, h, w), timestep, text (B, L, D), AU input (B, R, 2A) → (B, C, h, w)."""
 
     def __call__(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor) -> Tensor: ...
 
@@ -28,6 +28,8 @@ class DenoisingState:
         request: what was asked.
         settings: how to denoise.
         network: the diffusion network.
+        encode_text: captions → text tokens (n, L, D).
+        image_size: side of the images in pixels.
         encode: images in [−1, 1] → latents.
         decode: latents → images in about [−1, 1], differentiable.
         prediction: what the network predicts.
@@ -53,6 +55,8 @@ class DenoisingState:
     request: SynthesisRequest
     settings: SamplingSettings
     network: Network
+    encode_text: Callable[[list[str]], Tensor]
+    image_size: int
     encode: Callable[[Tensor], Tensor]
     decode: Callable[[Tensor], Tensor]
     prediction: PredictionType

@@ -1,7 +1,8 @@
 """The maths of semantic guidance: a classifier's loss on the predicted clean face, and the step on the text embedding.
 
 SynFER (arXiv 2410.09865): x̂0 from the conditional output, L_g = −log p_f(y | decode(x̂0)),
-c_text ← c_text − λ_g · ∇L_g / ‖∇L_g‖₂. The printed equation adds the gradient, which would raise the loss; this descends.
+c_text ← c_text − λ_g · ∇L_g / ‖∇L_g‖₂. The printed equation adds the gradient, which would raise the loss; this one
+descends.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def guidance_loss(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def guidance_gradient(state: DenoisingState, guide: Guide, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Differentiates L_g at the current step with respect to the text tokens: real gradients through guide, decoder, UNet.
+    """Differentiates L_g at the current step by the text tokens, through guide, decoder and UNet.
 
     Args:
         state: the current denoising state.
@@ -40,7 +41,9 @@ def guidance_gradient(state: DenoisingState, guide: Guide, label: Tensor) -> tup
         RuntimeError: autograd is shut off by inference mode.
     """
     if torch.is_inference_mode_enabled():
-        raise RuntimeError("semantic guidance needs gradients, found inference mode: set trainer.inference_mode to false")
+        raise RuntimeError(
+            "semantic guidance needs gradients, found inference mode: set trainer.inference_mode to false"
+        )
     with torch.enable_grad():
         text = state.text.detach().requires_grad_()
         output = state.predict(text, state.au)

@@ -1,8 +1,8 @@
 """DDIM inversion: from a clean latent back to the noise that would produce it (Song et al. 2021).
 
-One sampling step from x_t to x_p reads ε = ε_θ(x_t, t) and sets x_p = a_p/a_t · (x_t − s_t·ε) + s_p·ε. Solved for x_t it
-is x_t = a_t/a_p · (x_p − s_p·ε) + s_t·ε, where ε depends on the unknown x_t. Plain inversion takes ε at x_p instead; each
-refinement takes it at the x_t found so far (a fixed-point iteration), which converges to the exact inverse.
+One sampling step from x_t to x_p reads ε = ε_θ(x_t, t) and sets x_p = a_p/a_t · (x_t − s_t·ε) + s_p·ε. Solved for x_t
+it is x_t = a_t/a_p · (x_p − s_p·ε) + s_t·ε, where ε depends on the unknown x_t. Plain inversion takes ε at x_p instead;
+each refinement takes it at the x_t found so far (a fixed-point iteration), which converges to the exact inverse.
 """
 
 from __future__ import annotations

@@ -36,7 +36,12 @@ def test_exact_ratio_in_every_batch(ratio: float, batch_size: int) -> None:
 @pytest.mark.parametrize("class_balanced", [False, True])
 def test_ranks_are_disjoint_and_cover_every_row_once(class_balanced: bool) -> None:
     labels = np.arange(N) % 2 if class_balanced else None
-    ranks = [np.concatenate(_batches(0.5, 8, ranks=2, rank=rank, class_labels=labels, class_balance=float(labels is not None), epoch=4)) for rank in range(2)]
+    ranks = [
+        np.concatenate(
+            _batches(0.5, 8, ranks=2, rank=rank, class_labels=labels, class_balance=float(labels is not None), epoch=4)
+        )
+        for rank in range(2)
+    ]
     real = [drawn[drawn < N] for drawn in ranks]
     both = np.concatenate(real)
     assert len(both) == 104  # ceil(101 / 8) steps of 2 ranks x 4 rows: three rows wrap around
@@ -53,7 +58,10 @@ def test_ranks_are_disjoint_and_cover_every_row_once(class_balanced: bool) -> No
 def test_one_rank_with_double_batch_sees_what_two_ranks_see(ratio: float, class_balanced: bool) -> None:
     labels = np.arange(N) % 7 if class_balanced else None
     one = _batches(ratio, 16, epoch=2, class_labels=labels, class_balance=float(labels is not None))
-    two = [_batches(ratio, 8, ranks=2, rank=rank, epoch=2, class_labels=labels, class_balance=float(labels is not None)) for rank in range(2)]
+    two = [
+        _batches(ratio, 8, ranks=2, rank=rank, epoch=2, class_labels=labels, class_balance=float(labels is not None))
+        for rank in range(2)
+    ]
     assert len(one) == len(two[0]) == len(two[1])
     for step, batch in enumerate(one):
         joined = np.concatenate([two[0][step], two[1][step]])
@@ -94,7 +102,10 @@ def test_shared_table_is_split_and_used_whole_over_epochs() -> None:
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_class_balance_is_exact_over_ranks(ranks: int) -> None:
     labels = np.array([0] * 90 + [1] * 8 + [2] * 3)
-    drawn = [_batches(0.0, 6, ranks=ranks, rank=rank, class_labels=labels, class_balance=float(labels is not None)) for rank in range(ranks)]
+    drawn = [
+        _batches(0.0, 6, ranks=ranks, rank=rank, class_labels=labels, class_balance=float(labels is not None))
+        for rank in range(ranks)
+    ]
     for step in range(len(drawn[0])):
         counts = np.bincount(labels[np.concatenate([batches[step] for batches in drawn])], minlength=3)
         assert set(counts) == {2 * ranks}

@@ -372,6 +372,22 @@ def test_a_resumed_run_is_the_same_run(tmp_path) -> None:
         torch.testing.assert_close(resumed.ema.average[name], tensor, rtol=0, atol=0)
 
 
+def test_an_interrupted_evaluation_does_not_lose_the_training_weights(tmp_path) -> None:
+    classifier, data, run = tiny(), TinyData(), trainer(tmp_path)
+    run.fit(classifier, datamodule=data)
+    raw = classifier.weights_fingerprint()
+    broken = make_batch(6)
+    broken["label"] = None
+    with pytest.raises(Exception, match=r".+"):
+        run.validate(classifier, dataloaders=DataLoader([broken], batch_size=1, collate_fn=_identity), verbose=False)  # type: ignore[arg-type]
+    assert classifier.weights_fingerprint() != raw
+    run.save_checkpoint(tmp_path / "interrupted.ckpt")
+    loaded = ExpressionClassifier.load_from_checkpoint(tmp_path / "interrupted.ckpt", weights_only=True)
+    assert loaded.weights_fingerprint() == raw
+    trainer(tmp_path, max_steps=0, limit_val_batches=0).fit(classifier, datamodule=data)
+    assert classifier.weights_fingerprint() == raw
+
+
 def test_what_cannot_be_loaded_says_why(trained: tuple[ExpressionClassifier, Path], tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no file at .*absent\.ckpt"):
         ExpressionClassifier.load_trained(tmp_path / "absent.ckpt")

@@ -1,0 +1,143 @@
+"""summary.json says what the run was and how it ended, however it ended."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.utils.data import DataLoader, TensorDataset
+
+from callbacks import run_record
+from callbacks.run_record import RunRecord, cpu_seconds, git_state, versions
+
+
+class Line(LightningModule):
+    """One weight; its loss has a finite and a NaN metric beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        loss = self.layer(batch[0]).square().mean()
+        self.log_dict({"train/loss": loss, "train/nothing": float("nan")})
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+class Counting(Callback):
+    """Stands in for the vote: counts what it threw away."""
+
+    counts = {"discarded": 3, "generated": 5}
+
+
+class Raising(Callback):
+    """Raises at the second step."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_step == 2:
+            raise self.error
+
+
+def fit(folder: Path, *callbacks: Callback) -> RunRecord:
+    record = RunRecord(folder, "fit", {"seed_everything": 7}, "seed_everything: 7\n")
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[record, *callbacks],
+    )
+    trainer.fit(Line(), DataLoader(TensorDataset(torch.ones(4, 1))))
+    return record
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_finished(tmp_path: Path) -> None:
+    fit(tmp_path, Counting())
+    summary = summary_of(tmp_path)
+    assert summary["status"] == "finished" and "error" not in summary
+    assert summary["config"] == {"seed_everything": 7} and summary["seed"] == 7
+    assert summary["counts"] == {"real": 0, "synthetic": 0, "discarded": 3, "generated": 5}
+    assert summary["counts_of"] == "all ranks"
+    assert summary["steps"] == 4
+    assert summary["metrics"]["train/loss"] >= 0
+    assert summary["metrics"]["train/nothing"] is None
+    assert (tmp_path / "config.yaml").read_text() == "seed_everything: 7\n"
+
+
+def test_failed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        fit(tmp_path, Raising(ValueError("face 3\nis black")), Counting())
+    summary = summary_of(tmp_path)
+    assert summary["status"] == "failed" and summary["error"] == "ValueError: face 3 is black"
+    assert summary["steps"] == 2 and summary["counts"]["discarded"] == 3
+
+
+def test_interrupted(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        fit(tmp_path, Raising(KeyboardInterrupt()))
+    assert summary_of(tmp_path)["status"] == "interrupted"
+
+
+def test_killed_run_is_seen_as_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunRecord, "teardown", Callback.teardown)  # what a kill leaves undone
+    fit(tmp_path)
+    assert summary_of(tmp_path)["status"] == "running"
+
+
+def test_state_keeps_the_wandb_id(tmp_path: Path) -> None:
+    record = RunRecord(tmp_path, "fit", {}, "")
+    record.load_state_dict({"wandb_id": "abc"})
+    assert record.state_dict() == {"wandb_id": "abc"}
+    record.wandb_id = "going-on"
+    record.load_state_dict({"wandb_id": "abc"})
+    assert record.wandb_id == "going-on"
+
+
+def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_record, "__file__", str(tmp_path / "run_record.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_state() is None
+
+
+def test_versions() -> None:
+    assert {"python", "torch", "lightning"} <= set(versions())
+
+
+def _burn(seconds: float, done: Any, end: Any) -> None:
+    import time
+
+    while time.process_time() < seconds:
+        pass
+    done.set()
+    end.wait()
+
+
+def test_cpu_seconds_include_live_workers() -> None:
+    context = multiprocessing.get_context("fork")
+    done, end = context.Event(), context.Event()
+    before = cpu_seconds()
+    worker = context.Process(target=_burn, args=(0.3, done, end))
+    worker.start()
+    try:
+        assert done.wait(30)
+        assert cpu_seconds() - before > 0.2
+    finally:
+        end.set()
+        worker.join()

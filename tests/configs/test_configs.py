@@ -1,0 +1,152 @@
+"""configs/ is the set of examples: each file parses, and one batch of it runs."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import train
+
+CONFIGS = Path(train.__file__).parent / "configs"
+FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
+ROOMS = ("data", "debug", "trainer", "sweeps")
+OF_ROOM = {room: [name for name in FILES if name.startswith(f"{room}/")] for room in ROOMS}
+OTHERS = [name for name in FILES if name.split("/")[0] not in ROOMS]  # classifier/, generator/, …: runs of their own
+
+ONE_BATCH = [
+    "--trainer.fast_dev_run=true",
+    "--trainer.accelerator=cpu",
+    "--trainer.devices=1",
+    "--trainer.strategy=auto",
+    "--trainer.precision=32-true",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--data.batch_size=8",
+    "--data.eval_batch_size=8",
+    "--data.num_workers=0",
+]
+DRAWN = [f"--config={CONFIGS / 'data/drawn.yaml'}", "--data.reader.init_args.count={train: 16, val: 8, test: 8}"]
+TINY = [f"--config={CONFIGS / 'classifier/tiny.yaml'}"]
+
+
+def config(name: str) -> str:
+    return f"--config={CONFIGS / name}"
+
+
+def content(name: str) -> dict[str, Any]:
+    return yaml.safe_load((CONFIGS / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with noise in place of FER2013 (``fer2013``) and of an image folder (``image_folder``)."""
+    folder = tmp_path_factory.mktemp("faces")
+    random = np.random.default_rng(0)
+    (folder / "fer2013").mkdir()
+    for name, usage, first_row in (("train", "Training", 0), ("valid", "PublicTest", 16)):
+        images, votes = [], []
+        for row in range(16):
+            png = io.BytesIO()
+            Image.fromarray(random.integers(0, 256, (48, 48), dtype=np.uint8)).save(png, "PNG")
+            images.append(png.getvalue())
+            votes.append([10 if column == row % 8 else 0 for column in range(10)])
+        table = {
+            "row": pa.array(range(first_row, first_row + 16)),
+            "image": pa.array(images, pa.binary()),
+            "label": pa.array([row % 7 for row in range(16)]),
+            "usage": pa.array([usage] * 16),
+            "ferplus_votes": pa.array(votes, pa.list_(pa.uint8())),
+        }
+        pq.write_table(pa.table(table), folder / "fer2013" / f"{name}.parquet")
+    for split in ("train", "val", "test"):
+        for expression in ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger"):
+            place = folder / "image_folder" / split / expression
+            place.mkdir(parents=True)
+            for number in range(2):
+                Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(place / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_one_batch(name: str, tmp_path: Path) -> None:
+    found = content(name)
+    model = [] if "model" in found else TINY
+    space = found.get("model", {}).get("init_args", {}).get("label_space", "basic7")
+    reader = [f"--data.reader.init_args.label_space={space}"]
+    cli = train.main(["fit", *model, *DRAWN, config(name), *reader, *ONE_BATCH, f"--run_dir={tmp_path}"])
+    assert cli.trainer.global_step == 1
+
+
+@pytest.mark.parametrize("name", OF_ROOM["data"])
+def test_data(name: str, tmp_path: Path, faces: Path) -> None:
+    reader = content(name)["data"]["reader"]
+    space = "ferplus8" if str(reader["init_args"].get("labels", "")).startswith("ferplus") else "basic7"
+    args = [*TINY, f"--model.init_args.label_space={space}", config(name), *ONE_BATCH]
+    if "count" in reader["init_args"]:
+        args.append(DRAWN[1])
+    else:
+        source = "fer2013" if reader["class_path"].endswith("FER2013Reader") else "image_folder"
+        args.append(f"--data.reader.init_args.root={faces / source}")
+    for subcommand in ("fit", "test"):
+        train.main([subcommand, *args, f"--run_dir={tmp_path}"])
+
+
+@pytest.mark.parametrize("name", OF_ROOM["debug"])
+def test_debug(name: str, tmp_path: Path) -> None:
+    few = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--data.batch_size=8"]
+    cli = train.main(["fit", *TINY, *DRAWN, config(name), *few, f"--run_dir={tmp_path}"])
+    assert cli.trainer.global_step in (1, 2)
+
+
+@pytest.mark.parametrize("name", OF_ROOM["trainer"])
+def test_trainer(name: str, tmp_path: Path) -> None:
+    parsed = train.parse(["fit", *TINY, *DRAWN, config(name)])
+    for key, value in content(name)["trainer"].items():
+        assert parsed.trainer[key] == value
+    if parsed.trainer.accelerator == "cpu" and parsed.trainer.devices == 1:
+        small = ["--data.batch_size=8", "--data.eval_batch_size=8", "--trainer.fast_dev_run=true"]
+        train.main(["fit", *TINY, *DRAWN, config(name), *small, f"--run_dir={tmp_path}"])
+
+
+@pytest.mark.gpu
+def test_trainer_on_gpu(tmp_path: Path) -> None:
+    args = [*TINY, *DRAWN, config("trainer/gpu_ddp.yaml"), "--trainer.devices=1", "--trainer.fast_dev_run=true"]
+    cli = train.main(["fit", *args, f"--run_dir={tmp_path}"])
+    assert torch.device(cli.trainer.strategy.root_device).type == "cuda"
+
+
+@pytest.mark.parametrize("name", OF_ROOM["sweeps"])
+def test_each_key_and_value_of_a_sweep_is_known(name: str) -> None:
+    sweep = content(name)
+    base = command_line(sweep)
+    for key, parameter in sweep["parameters"].items():
+        for value in parameter.get("values", [parameter.get("value")]):
+            parsed = train.parse([*base, f"--{key}={value}"])
+            assert parsed[key] == value
+    with pytest.raises(SystemExit):
+        train.parse([*base, "--data.synthetic_ratios=0.5"])
+
+
+@pytest.mark.parametrize("name", OF_ROOM["sweeps"])
+def test_sweep_command_starts_a_fit(name: str) -> None:
+    sweep = content(name)
+    command = sweep["command"]
+    assert command[:4] == ["${env}", "${interpreter}", "${program}", "fit"]  # the subcommand before every option
+    assert command[-1] == "${args}"  # after --config, or the files would override the sweep
+    assert sweep["program"] == "train.py"
+    assert (CONFIGS.parent / sweep["program"]).is_file()
+
+
+def command_line(sweep: dict[str, Any]) -> list[str]:
+    """The fixed part of a sweep's command, with its paths seen from here."""
+    fixed = [part for part in sweep["command"] if not part.startswith("${")]
+    return [part.replace("--config=configs/", f"--config={CONFIGS}/") for part in fixed]
