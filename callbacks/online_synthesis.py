@@ -35,7 +35,7 @@ class OnlineSynthesis(SynthesisCallback):
 
     Args:
         enabled: whether to generate.
-        generator: checkpoint of an :class:`ExpressionGenerator`.
+        generator: checkpoint of an :class:`ExpressionGenerator`, or a folder of its ``save_trained``.
         batch_size: faces made at a time.
         max_reuse: mean number of times that a pool sample is trained on, ≥ 1.
         initial_samples: faces kept in the pool before training starts; null = one generation batch.
@@ -66,8 +66,10 @@ class OnlineSynthesis(SynthesisCallback):
             raise ValueError(f"synthesis.initial_samples: found {initial_samples}, expected at least 1")
         if enabled and generator is None:
             raise ValueError("synthesis.generator: found none, expected a generator checkpoint")
-        if enabled and not Path(str(generator)).is_file():
-            raise FileNotFoundError(f"synthesis.generator '{generator}': no such file, expected a generator checkpoint")
+        if enabled and not Path(str(generator)).exists():
+            raise FileNotFoundError(
+                f"synthesis.generator '{generator}': no such file or folder, expected a trained generator"
+            )
         self.generator_path = generator
         self.batch_size = batch_size
         self.max_reuse = max_reuse

@@ -26,7 +26,7 @@ class Augmentation:
 
     Attributes:
         enabled: false leaves training faces as they are.
-        flip: probability of a left-right flip, in [0, 1]. Set 0 where left and right matter (one-sided action units).
+        flip: probability of a left-right flip, in [0, 1]; the data module mirrors one-sided action units with the face.
         rotation: largest angle in degrees, either way, in [0, 180].
         translate: largest shift along each axis, as a share of the side, in [0, 1).
         scale: largest relative change of size, either way, in [0, 1).
@@ -100,6 +100,11 @@ def augment(image: Tensor, settings: Augmentation, uniform: Tensor) -> Tensor:
     return work.expand(-1, channels, -1, -1) if is_grey_view else work
 
 
+def is_flipped(settings: Augmentation, uniform: Tensor) -> Tensor:
+    """Returns which faces :func:`augment` flips with these numbers, bool (B,)."""
+    return uniform[:, 0] < (settings.flip if settings.enabled else 0.0)
+
+
 def _signed(u: Tensor) -> Tensor:
     """Maps [0, 1) to [−1, 1)."""
     return 2 * u - 1
@@ -108,7 +113,7 @@ def _signed(u: Tensor) -> Tensor:
 def _affine(image: Tensor, settings: Augmentation, u: Tensor) -> Tensor:
     height, width = image.shape[-2:]
     # Maps output to input coordinates, both in [−1, 1] with the pixel centres inside (align_corners=False).
-    mirror = torch.where(u[:, 0] < settings.flip, -1.0, 1.0)
+    mirror = torch.where(is_flipped(settings, u), -1.0, 1.0)
     angle = math.radians(settings.rotation) * _signed(u[:, 1])
     zoom = 1 / (1 + settings.scale * _signed(u[:, 2]))
     shift_x, shift_y = (2 * settings.translate * _signed(u[:, column]) for column in (3, 4))

@@ -18,10 +18,10 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.augmentation import UNIFORM_COLUMNS, Augmentation, augment
+from datamodules.augmentation import UNIFORM_COLUMNS, Augmentation, augment, is_flipped
 from datamodules.batch import validate_batch
 from datamodules.evaluation_sampler import EvaluationSampler
-from datamodules.expressions import map_label_space
+from datamodules.expressions import map_label_space, mirrored_order
 from datamodules.keyed_random import keyed_uniform, keys_of
 from datamodules.mixed_dataset import MixedDataset, as_is
 from datamodules.mixture_sampler import MixtureSampler, default_ranks
@@ -133,6 +133,7 @@ class ExpressionDataModule(L.LightningDataModule):
         self.pool: SyntheticPool | None = None
         self.duplicate_report: DuplicateReport | None = None
         self.max_synthetic: int | None = None
+        self._mirrored_order: list[int] = []
         self._pool_folder: weakref.finalize | None = None
         self._drawn = {"real": 0, "synthetic": 0}
         self._validated: tuple[Any, int] | None = None
@@ -219,6 +220,7 @@ class ExpressionDataModule(L.LightningDataModule):
         if self.image_size is None and self.synthetic_ratio > 0:
             self.image_size = _side(train)
         self.train_table = train
+        self._mirrored_order = mirrored_order(train.au_names)
 
     def _read(self, split: Split) -> SampleTable:
         table = self.reader.read(split)
@@ -363,6 +365,9 @@ class ExpressionDataModule(L.LightningDataModule):
         if self._is_training() and self.augmentation.enabled:
             uniform = self._augmentation_numbers(batch["sample_id"]).to(batch["image"].device, non_blocking=True)
             batch["image"] = augment(batch["image"], self.augmentation, uniform)
+            # A flipped face has its one-sided action units on the other side.
+            mirrored = batch["au"][:, self._mirrored_order]
+            batch["au"] = torch.where(is_flipped(self.augmentation, uniform)[:, None], mirrored, batch["au"])
         return batch
 
     def _augmentation_numbers(self, sample_id: Sequence[str]) -> Tensor:

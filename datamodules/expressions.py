@@ -153,3 +153,15 @@ def sample_action_units(
         vectors[row, core] = 0.5 + 0.5 * uniform[row, 0, core]
         vectors[row, often] = (0.3 + 0.6 * uniform[row, 0, often]) * (uniform[row, 1, often] < 0.5)
     return vectors
+
+
+def mirrored_order(au_names: Sequence[str] = ACTION_UNITS) -> list[int]:
+    """Returns the column order of the mirrored face: what the left side did, the right side does.
+
+    ``vectors[:, mirrored_order(names)]`` are the action units, (n, A), of the faces flipped left to right.
+
+    Raises:
+        ValueError: a one-sided action unit whose other side is not among the names.
+    """
+    other_side = {"AUL": "AUR", "AUR": "AUL"}
+    return action_unit_indices([other_side.get(name[:3], name[:3]) + name[3:] for name in au_names], au_names)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import pickle
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler
 from lightning.pytorch import LightningModule
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from datamodules.batch import Batch
@@ -35,6 +38,7 @@ from lightning_modules.sampling.denoising import DenoisingState, SynthesisHook, 
 from lightning_modules.sampling.prediction import min_snr_weight, signal_and_noise, training_target
 from lightning_modules.sampling.request import SamplingSettings, SynthesisRequest, SynthesisResult, initial_noise
 
+_WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
 _NOISE_STREAM, _AU_STREAM, _VALIDATION_STREAM = 0xD1, 0xA1, 0x7A
 
 
@@ -565,25 +569,68 @@ class ExpressionGenerator(LightningModule):
         """Loads a generator for synthesis: averaged weights in place, eval mode, no gradients.
 
         Args:
-            path: Lightning checkpoint.
+            path: Lightning checkpoint, or a folder written by :meth:`save_trained`.
             map_location: device.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: not a checkpoint of an ExpressionGenerator.
+            FileNotFoundError: no such file or folder.
+            ValueError: not a generator.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"generator checkpoint '{path}': no such file")
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-        parameters = dict(checkpoint.get("hyper_parameters", {}))
-        if "min_snr_gamma" not in parameters or "state_dict" not in checkpoint:
-            raise ValueError(f"checkpoint '{path}': expected one of an ExpressionGenerator, found another model's")
+        path = Path(path)
+        if path.is_dir():
+            parameters, tensors, average = _read_folder(path)
+        elif path.is_file():
+            parameters, tensors, average = _read_checkpoint(path, map_location)
+        else:
+            raise FileNotFoundError(f"generator '{path}': no such file or folder")
         sampling = SamplingSettings(**parameters.pop("sampling", {}))
-        parameters = {k: v for k, v in parameters.items() if not k.startswith("_")}
+        parameters = {key: value for key, value in parameters.items() if not key.startswith("_")}
         generator = cls(sampling=sampling, **{**parameters, "judge": None})
-        generator.on_load_checkpoint(checkpoint)
-        generator.load_state_dict(checkpoint["state_dict"])
+        state = {"state_dict": tensors} if average is None else {"state_dict": tensors, "ema": average}
+        generator.on_load_checkpoint(state)
+        generator.load_state_dict(state["state_dict"])
         if generator.ema is not None:
             generator.ema.copy_to()
             generator.ema = None
         return generator.eval().requires_grad_(False).to(map_location)
+
+    def save_trained(self, folder: str | Path) -> None:
+        """Writes what was trained, and nothing else: ``model.safetensors`` (float16) and ``config.json``.
+
+        Averaged weights where there are any. The folder is read by :meth:`load_trained`.
+
+        Args:
+            folder: made if missing.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        frozen = self._frozen_names()
+        with nullcontext() if self.ema is None else self.ema.swapped():
+            tensors = {
+                name: tensor.detach().half().cpu().contiguous() if tensor.is_floating_point() else tensor.cpu()
+                for name, tensor in self.state_dict().items()
+                if name not in frozen
+            }
+        save_file(tensors, folder / _WEIGHTS_FILE)
+        (folder / _CONFIG_FILE).write_text(json.dumps(dict(self.hparams), indent=2) + "\n")
+
+
+def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any] | None]:
+    """Reads a folder of ``save_trained``: (hyperparameters, weights, no average)."""
+    for name in (_CONFIG_FILE, _WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise ValueError(f"generator folder '{folder}': found no {name}, expected one written by save_trained")
+    weights = {name: tensor.float() for name, tensor in load_file(folder / _WEIGHTS_FILE).items()}
+    return json.loads((folder / _CONFIG_FILE).read_text()), weights, None
+
+
+def _read_checkpoint(path: Path, map_location: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any] | None]:
+    """Reads a Lightning checkpoint: (hyperparameters, weights, averaged weights)."""
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"generator checkpoint '{path}' cannot be read: {str(error).splitlines()[0][:160]}") from error
+    parameters = dict(checkpoint.get("hyper_parameters", {})) if isinstance(checkpoint, dict) else {}
+    if "min_snr_gamma" not in parameters or "state_dict" not in checkpoint:
+        raise ValueError(f"checkpoint '{path}': expected one of an ExpressionGenerator, found another model's")
+    return parameters, checkpoint["state_dict"], checkpoint.get("ema")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from datamodules.drawn_faces import LARGEST_SIZE, NUM_IDENTITY_TRAITS, SMALLEST_SIZE, draw_faces
-from datamodules.expressions import ACTION_UNITS, action_unit_indices, resolve_label_space, sample_action_units
+from datamodules.expressions import (
+    ACTION_UNITS,
+    action_unit_indices,
+    mirrored_order,
+    resolve_label_space,
+    sample_action_units,
+)
 from datamodules.keyed_random import keyed_uniform
 from datamodules.provenance import content_hash
 from datamodules.readers.reader import Reader, Split
@@ -150,7 +154,7 @@ class DrawnReader(Reader):
         vectors = sample_action_units([self.label_space[index] for index in label], uniform)
         vectors *= 0.55 + 0.45 * keyed_uniform(rows, 1, *self._stream(split, _INTENSITY)).astype(np.float32)
         mirrored = keyed_uniform(rows, 1, *self._stream(split, _MIRROR))[:, 0] < 0.5
-        vectors[mirrored] = mirror_action_units(vectors[mirrored])
+        vectors[mirrored] = vectors[mirrored][:, mirrored_order(ACTION_UNITS)]
         habit = keyed_uniform(rows, 3, *self._stream(split, _HABIT))
         shown = habit[:, 0] < 0.2
         which = (habit[:, 1] * len(HABITS)).astype(np.int64)
@@ -159,14 +163,6 @@ class DrawnReader(Reader):
             for column, highest in zip(action_unit_indices(tuple(units)), units.values(), strict=True):
                 vectors[mine, column] = np.maximum(vectors[mine, column], highest * (0.4 + 0.6 * habit[mine, 2]))
         return vectors
-
-
-def mirror_action_units(vectors: np.ndarray, au_names: Sequence[str] = ACTION_UNITS) -> np.ndarray:
-    """Returns the action units of the mirrored faces, (n, A): what the left side did, the right side does."""
-    other_side = {"AUL": "AUR", "AUR": "AUL"}
-    return vectors[
-        :, action_unit_indices([other_side.get(name[:3], name[:3]) + name[3:] for name in au_names], au_names)
-    ]
 
 
 def _apportion(shares: np.ndarray, n: int) -> np.ndarray:

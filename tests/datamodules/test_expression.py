@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.demos.boring_classes import BoringModel
 
 from datamodules.augmentation import Augmentation
 from datamodules.expression import ExpressionDataModule
-from datamodules.expressions import LABEL_SPACES
+from datamodules.expressions import ACTION_UNITS, LABEL_SPACES
 from datamodules.sample_table import SampleTable
 from tests.datamodules.tiny_data import BASIC7, TinyReader, tiny_table
 
@@ -340,3 +341,33 @@ def test_predict_and_test_see_every_sample_once(tmp_path: Path, split: str, coun
 def test_loaders_before_setup() -> None:
     with pytest.raises(RuntimeError, match="the train split has not been read"):
         ExpressionDataModule(_reader()).train_dataloader()
+
+
+def test_a_flipped_face_has_its_one_sided_action_units_on_the_other_side(tmp_path: Path) -> None:
+    table = tiny_table(16, "train")
+    au = np.zeros((16, len(ACTION_UNITS)), dtype=np.float32)
+    au[:, ACTION_UNITS.index("AUR12")] = 1
+    augmentation = Augmentation(flip=0.5, rotation=0, translate=0, scale=0, contrast=0, brightness=0, erasing=0)
+    reader = TinyReader(train=replace(table, au=au), val=tiny_table(4, "val"))
+    module = ExpressionDataModule(reader, batch_size=16, augmentation=augmentation)
+    batches: list[dict] = []
+
+    class Keep(BoringModel):
+        def training_step(self, batch, batch_idx):
+            batches.append(batch)
+            return self.layer.weight.sum()
+
+        def validation_step(self, batch, batch_idx):
+            return None
+
+    trainer = L.Trainer(
+        default_root_dir=tmp_path, fast_dev_run=1, logger=False, accelerator="cpu", enable_progress_bar=False
+    )
+    trainer.fit(Keep(), module)
+    (batch,) = batches
+    rows = [table.sample_id.tolist().index(name) for name in batch["sample_id"]]
+    straight = table.images.batch(np.array(rows)).float() / 255
+    flipped = (batch["image"] - straight).abs().amax((1, 2, 3)) > 1e-3
+    assert 0 < flipped.sum() < 16
+    left, right = (batch["au"][:, ACTION_UNITS.index(name)] for name in ("AUL12", "AUR12"))
+    assert torch.equal(left, flipped.float()) and torch.equal(right, (~flipped).float())
