@@ -71,10 +71,10 @@ class SynferCLI(LightningCLI):
         for name, callback in zip(SWITCHED_GROUPS, groups, strict=True):
             parser.add_lightning_class_args(callback, name)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        # Only the last state is kept unless a metric is monitored: --checkpoint.monitor=val/accuracy
-        # --checkpoint.mode=max --checkpoint.save_top_k=1. A continued run writes over its own last.ckpt.
+        # The newest state is kept, or the best with --checkpoint.monitor=val/accuracy --checkpoint.mode=max; last.ckpt is
+        # the newest in both cases. (With save_top_k=0 Lightning would write nothing before the end of training.)
         parser.set_defaults(
-            {"checkpoint.save_last": True, "checkpoint.save_top_k": 0, "checkpoint.enable_version_counter": False}
+            {"checkpoint.save_last": True, "checkpoint.save_top_k": 1, "checkpoint.enable_version_counter": False}
         )
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from callbacks.synthesis import SynthesisCallback, active_hooks
 from datamodules.expressions import canonical_expression, map_label_space
@@ -93,16 +94,22 @@ class OnlineSynthesis(SynthesisCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Loads the generator and checks that there is a pool to fill and an expression to make.
 
+        At ratio 0 nothing is loaded or made, so that one sweep file serves the control too.
+
         Raises:
-            ValueError: no pool (ratio 0 or a finished synthetic set), or an expression that nobody knows.
+            ValueError: a finished synthetic set beside online synthesis, or an expression that nobody knows.
         """
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         if stage != "fit" or not self.enabled:
             return
-        if getattr(datamodule, "pool", None) is None:
+        if datamodule.synthetic_ratio == 0:
+            rank_zero_info(
+                "synthesis.enabled=true at data.synthetic_ratio=0: nothing is generated (the control of a sweep)"
+            )
+            return
+        if datamodule.pool is None:
             raise ValueError(
-                "synthesis.enabled=true has no pool to fill: expected data.synthetic_ratio above 0 and no "
-                f"data.synthetic_reader, found ratio {getattr(datamodule, 'synthetic_ratio', None)}"
+                "synthesis.enabled=true beside data.synthetic_reader: two sources of synthetic samples, expected one"
             )
         # Imported where it is used: diffusers takes seconds to load, and most runs do not synthesise.
         from lightning_modules.generator import ExpressionGenerator
@@ -120,9 +127,8 @@ class OnlineSynthesis(SynthesisCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fills the pool before the first batch is drawn."""
-        if not self.enabled:
+        if self._generator is None:
             return
-        assert self._generator is not None
         self._generator.to(pl_module.device)
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         self._drawn_at_start = datamodule.counts["synthetic"]
@@ -137,7 +143,7 @@ class OnlineSynthesis(SynthesisCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Makes the faces that have fallen due."""
-        if not self.enabled:
+        if self._generator is None:
             return
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         drawn = datamodule.counts["synthetic"] - self._drawn_at_start

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
 
 from datamodules.captions import VOCABULARY
+from lightning_modules.networks.config_keys import check_config_keys
 from lightning_modules.networks.latent_codec import AutoencoderKLCodec, LatentCodec, build_codec
 from lightning_modules.networks.word_tokenizer import build_word_tokenizer
+from lightning_modules.sampling.prediction import PredictionType
 
 SMALL_UNET: dict[str, Any] = {
     "block_out_channels": (96, 192, 192),
@@ -54,6 +57,9 @@ class DiffusionModel(nn.Module):
         tokenizer: called with captions, as ``CLIPTokenizer`` is.
         codec: images ↔ latents.
         scheduler_config: config of a diffusers scheduler.
+
+    Raises:
+        ValueError: a noise schedule that this project cannot sample from.
     """
 
     def __init__(
@@ -70,6 +76,16 @@ class DiffusionModel(nn.Module):
         self.tokenizer = tokenizer
         self.codec = codec
         self.scheduler = DDIMScheduler.from_config(scheduler_config)
+        prediction = self.scheduler.config.prediction_type
+        if prediction not in get_args(PredictionType):
+            raise ValueError(
+                f"model.scheduler.prediction_type: found '{prediction}', expected one of {get_args(PredictionType)}"
+            )
+        if prediction == "epsilon" and float(self.scheduler.alphas_cumprod[-1]) == 0:
+            raise ValueError(
+                "model.scheduler: found prediction_type 'epsilon' with rescale_betas_zero_snr, expected "
+                "'v_prediction' (pure noise tells nothing about the face)"
+            )
 
     def encode_text(self, captions: list[str]) -> Tensor:
         """Returns text tokens, (len(captions), L, D)."""
@@ -102,8 +118,10 @@ def small_diffusion_model(
         image_size: side of the images in pixels.
 
     Raises:
-        ValueError: the image size does not fit the codec, or text and UNet widths differ.
+        ValueError: an unknown key, an image size that does not fit the codec, or text and UNet widths that differ.
     """
+    check_config_keys("model.text_encoder", text_encoder, CLIPTextConfig().to_dict())
+    check_config_keys("model.scheduler", scheduler, inspect.signature(DDIMScheduler.__init__).parameters)
     latent_codec = build_codec(codec, codec_config)
     if image_size % latent_codec.downscale:
         raise ValueError(f"model.image_size: found {image_size}, expected a multiple of {latent_codec.downscale}")
@@ -144,7 +162,9 @@ def load_diffusion_model(base: str, scheduler: dict[str, Any]) -> DiffusionModel
 
     Raises:
         FileNotFoundError: the folder or one of its parts is missing.
+        ValueError: an unknown key of the schedule.
     """
+    check_config_keys("model.scheduler", scheduler, inspect.signature(DDIMScheduler.__init__).parameters)
     from diffusers import AutoencoderKL
     from transformers import AutoTokenizer
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lightning_modules.networks.config_keys import check_config_keys
 
 
 class LatentCodec(nn.Module, ABC):
@@ -49,6 +52,10 @@ class SpaceToDepthCodec(LatentCodec):
         super().__init__()
         if channels not in (1, 3):
             raise ValueError(f"model.codec_config.channels: found {channels}, expected 1 (grey) or 3 (RGB)")
+        if patch < 1:
+            raise ValueError(f"model.codec_config.patch: found {patch}, expected at least 1 pixel")
+        if scaling_factor <= 0:
+            raise ValueError(f"model.codec_config.scaling_factor: found {scaling_factor}, expected a number above 0")
         self.channels = channels
         self.downscale = patch
         self.latent_channels = channels * patch * patch
@@ -121,5 +128,6 @@ def build_codec(name: str, config: dict[str, Any]) -> LatentCodec:
     if name == "autoencoder_kl":
         from diffusers import AutoencoderKL
 
+        check_config_keys("model.codec_config", config, inspect.signature(AutoencoderKL.__init__).parameters)
         return AutoencoderKLCodec(AutoencoderKL.from_config(config))
     raise ValueError(f"model.codec: found '{name}', expected 'space_to_depth' or 'autoencoder_kl'")

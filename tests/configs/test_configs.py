@@ -12,15 +12,20 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
 from PIL import Image
 
 import train
+from lightning_modules.classifier import ExpressionClassifier
+from lightning_modules.generator import ExpressionGenerator
+from lightning_modules.sampling.request import SamplingSettings
 
 CONFIGS = Path(train.__file__).parent / "configs"
 FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
 ROOMS = ("data", "debug", "trainer", "sweeps")
 OF_ROOM = {room: [name for name in FILES if name.startswith(f"{room}/")] for room in ROOMS}
-OTHERS = [name for name in FILES if name.split("/")[0] not in ROOMS]  # classifier/, generator/, …: runs of their own
+LOOPS = [name for name in FILES if "synthesis" in yaml.safe_load((CONFIGS / name).read_text())]
+OTHERS = [name for name in FILES if name.split("/")[0] not in ROOMS and name not in LOOPS]  # runs of their own
 
 ONE_BATCH = [
     "--trainer.fast_dev_run=true",
@@ -76,14 +81,52 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Untrained weights of the FER+ names: a ``generator`` folder and a ``classifier`` checkpoint."""
+    folder = tmp_path_factory.mktemp("weights")
+    made = content("generator/tiny.yaml")["model"]["init_args"]
+    made |= {"label_space": "ferplus8", "sampling": SamplingSettings(num_steps=2)}
+    ExpressionGenerator(**made).save_trained(folder / "generator")
+    classifier = content("classifier/tiny.yaml")["model"]["init_args"]
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False)
+    trainer.strategy.connect(ExpressionClassifier(**{**classifier, "label_space": "ferplus8"}))
+    trainer.save_checkpoint(folder / "classifier.ckpt")
+    return {"generator": folder / "generator", "classifier": folder / "classifier.ckpt"}
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_one_batch(name: str, tmp_path: Path) -> None:
     found = content(name)
     model = [] if "model" in found else TINY
     space = found.get("model", {}).get("init_args", {}).get("label_space", "basic7")
-    reader = [f"--data.reader.init_args.label_space={space}"]
-    cli = train.main(["fit", *model, *DRAWN, config(name), *reader, *ONE_BATCH, f"--run_dir={tmp_path}"])
+    more = [f"--data.reader.init_args.label_space={space}", DRAWN[1]]  # few faces, whatever the file says
+    if found.get("model", {}).get("class_path", "").endswith("ExpressionGenerator"):  # a small sample grid will do
+        more += ["--model.init_args.grid_samples=1", "--model.init_args.sampling.num_steps=2"]
+    cli = train.main(["fit", *model, *DRAWN, config(name), *more, *ONE_BATCH, f"--run_dir={tmp_path}"])
     assert cli.trainer.global_step == 1
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_loop(name: str, tmp_path: Path, weights: dict[str, Path]) -> None:
+    found = content(name)
+    names = ["--data.reader.init_args.label_space=ferplus8", "--model.init_args.label_space=ferplus8"]
+    few = ["--synthesis.batch_size=8", "--synthesis.initial_samples=8"]
+    given = [
+        f"--synthesis.generator={weights['generator']}",
+        "--guidance.enabled=true",
+        f"--guidance.guide={weights['classifier']}",
+        "--pseudo_labels.enabled=true",
+        f"--pseudo_labels.voters=[{weights['classifier']},{weights['classifier']}]",
+    ]
+    cli = train.main(["fit", *TINY, *DRAWN, config(name), *names, *ONE_BATCH, *few, *given, f"--run_dir={tmp_path}"])
+    synthetic = round(found["data"]["synthetic_ratio"] * 8)
+    assert cli.datamodule.counts == {"real": 8 - synthetic, "synthetic": synthetic}
+    took_part = {type(callback).__name__: callback for callback in cli.trainer.callbacks}
+    assert took_part["OnlineSynthesis"].made == 8
+    assert took_part["PseudoLabeller"].seen == 8
+    steps = found.get("layout", {}).get("num_inverted", found["synthesis"]["sampling"]["num_steps"])
+    assert len(took_part["SemanticGuidance"].losses) == steps - found["guidance"]["start_step"] > 0
 
 
 @pytest.mark.parametrize("name", OF_ROOM["data"])

@@ -141,3 +141,12 @@ def test_bad_numbers(arguments: dict, message: str) -> None:
     good = {"num_real": 10, "num_synthetic_slots": 4, "batch_size": 2, "ratio": 0.0, "seed": 0}
     with pytest.raises(ValueError, match=message):
         MixtureSampler(**{**good, **arguments})
+
+
+def test_class_balance_between_nothing_and_all_draws_each_class_by_its_tempered_share() -> None:
+    labels = np.repeat([0, 1, 2], [N - 20, 16, 4])
+    batches = _batches(0.0, 10, class_labels=labels, class_balance=0.5, steps_per_epoch=40)
+    weights = np.sqrt([N - 20, 16, 4])  # n^(1 − 0.5)
+    for step in range(1, 41):  # all along the epoch, not only at its end
+        drawn = np.bincount(labels[np.concatenate(batches[:step])], minlength=3)
+        assert np.abs(drawn - 10 * step * weights / weights.sum()).max() <= 2
