@@ -101,7 +101,7 @@ def result_table(real_only: FinishedRun, mixed: FinishedRun) -> str:
         f"{mixed.counts['discarded']}.",
         f"One seed proves nothing: the choice of scored faces alone makes ± {error:.1f} points (one standard error),",
         "and another seed moves the training as well. The generator has learned from many other drawn faces with",
-        "labels (configs/generator/drawn.yaml): what is shown is that the loop works, not that faces come from nothing.",
+        "labels (configs/generator/drawn.yaml): it shows that the loop works, not that faces come from nothing.",
     ]
     return "\n".join(lines)
 

@@ -20,13 +20,14 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from callbacks.metrics_csv import MetricsCsv
+from callbacks.run_checkpoint import RunCheckpoint
 from callbacks.run_folder import choose_run_dir, refuse_occupied
 from callbacks.run_record import RunRecord
 from callbacks.wandb_run import WandbRun
@@ -70,9 +71,9 @@ class SynferCLI(LightningCLI):
         groups = (OnlineSynthesis, LayoutInitialisation, SemanticGuidance, PseudoLabeller)
         for name, callback in zip(SWITCHED_GROUPS, groups, strict=True):
             parser.add_lightning_class_args(callback, name)
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        # The newest state is kept, or the best with --checkpoint.monitor=val/accuracy --checkpoint.mode=max; last.ckpt is
-        # the newest in both cases. (With save_top_k=0 Lightning would write nothing before the end of training.)
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        # The newest state is kept, or the best with --checkpoint.monitor=val/accuracy --checkpoint.mode=max; last.ckpt
+        # is the newest in both cases. (With save_top_k=0 Lightning would write nothing before the end of training.)
         parser.set_defaults(
             {"checkpoint.save_last": True, "checkpoint.save_top_k": 1, "checkpoint.enable_version_counter": False}
         )

@@ -65,9 +65,10 @@ class LayoutInitialisation(SynthesisCallback):
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         if datamodule.train_table is None:
             datamodule.setup("fit")
-        self.use_table(
-            datamodule.train_table, [t for t in (datamodule.val_table, datamodule.test_table) if t is not None]
-        )
+        evaluation = [table for table in (datamodule.val_table, datamodule.test_table) if table is not None]
+        if datamodule.test_table is None:  # a fit alone does not read it
+            evaluation += datamodule.read_if_there("test")
+        self.use_table(datamodule.train_table, evaluation)
 
     def use_table(self, training: SampleTable, evaluation: list[SampleTable]) -> None:
         """Sets the faces whose layout may be taken.

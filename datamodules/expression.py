@@ -192,7 +192,7 @@ class ExpressionDataModule(L.LightningDataModule):
             self.val_table = self._read("val")
         evaluation = [self.val_table]
         if self.drop_duplicates and self.test_table is None:
-            evaluation += self._read_if_there("test")
+            evaluation += self.read_if_there("test")
         elif self.test_table is not None:
             evaluation.append(self.test_table)
         self.duplicate_report = find_twins(train, evaluation)
@@ -231,12 +231,13 @@ class ExpressionDataModule(L.LightningDataModule):
             rank_zero_info(f"{split}: {len(table)} rows used of {table.report.read} read; left out: {left_out}")
         return table
 
-    def _read_if_there(self, split: Split) -> list[SampleTable]:
+    def read_if_there(self, split: Split) -> list[SampleTable]:
+        """Reads a split for comparison with the training rows; none, with a warning, where it cannot be read."""
         try:
             return [self._read(split)]
         except (FileNotFoundError, KeyError, ValueError) as error:
             # Nobody asked for this split, and many data sets keep it back; whoever asks for it gets the error itself.
-            rank_zero_warn(f"data.drop_duplicates: training was not compared with the {split} split: {error}")
+            rank_zero_warn(f"training was not compared with the {split} split: {error}")
             return []
 
     def _read_synthetic(self, reader: Reader) -> SampleTable:

@@ -22,7 +22,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from datamodules.batch import Batch
-from datamodules.expressions import ACTION_UNITS, LABEL_SPACES, resolve_label_space, sample_action_units
+from datamodules.expressions import (
+    ACTION_UNITS,
+    LABEL_SPACES,
+    canonical_expression,
+    map_label_space,
+    resolve_label_space,
+    sample_action_units,
+)
 from datamodules.keyed_random import keyed_seed, keyed_uniform, keys_of
 from lightning_modules.networks.au_adapter import (
     attach_au_adapter,
@@ -56,8 +63,8 @@ class ExpressionGenerator(LightningModule):
     that classifier-free guidance has a trained unconditional branch. The small configuration trains everything; on a
     ``base`` in diffusers' layout, ``trained`` chooses what learns and the rest stays frozen and out of checkpoints.
 
-    Each rank draws its noise from a generator keyed by (seed, rank, step): different on every rank, the same when a run
-    is repeated or resumed.
+    Each rank draws its noise from a generator keyed by (seed, rank, step, batch): different on every rank, the same
+    when a run is repeated or resumed.
 
     Args:
         label_space: name of a label space or a list of expressions.
@@ -134,6 +141,11 @@ class ExpressionGenerator(LightningModule):
                 raise ValueError(f"model.{name}: found {share}, expected a share in [0, 1]")
         if drop_text + drop_au + drop_both > 1:
             raise ValueError(f"model.drop_*: shares add up to {drop_text + drop_au + drop_both:g}, expected at most 1")
+        if min_snr_gamma is not None and min_snr_gamma <= 0:
+            raise ValueError(f"model.min_snr_gamma: found {min_snr_gamma}, expected a number above 0 or null")
+        for name, value in (("test_samples", test_samples), ("test_batch_size", test_batch_size)):
+            if value < 1:
+                raise ValueError(f"model.{name}: found {value}, expected at least 1")
         if judge is not None and not Path(judge).is_file():
             raise FileNotFoundError(f"model.judge '{judge}': no such file, expected a classifier checkpoint")
         if codec == "autoencoder_kl" and base is None and autoencoder_steps < 1:
@@ -153,6 +165,7 @@ class ExpressionGenerator(LightningModule):
         if channels_last:
             self.model.unet.to(memory_format=torch.channels_last)
         self.ema = None if ema_decay is None else ParameterEMA(self.model, ema_decay)
+        self._ema_step = 0
         self._judge: Any = None
         self._judged_real: list[tuple[Tensor, Tensor]] = []
 
@@ -205,7 +218,8 @@ class ExpressionGenerator(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generator = torch.Generator(self.device).manual_seed(
-            keyed_seed(self._seed, self.global_rank, self.global_step, _NOISE_STREAM)
+            # With the batch, because accumulated batches share a step.
+            keyed_seed(self._seed, self.global_rank, self.global_step, batch_idx, _NOISE_STREAM)
         )
         image = batch["image"] * 2 - 1
         if self.global_step < self.hparams["autoencoder_steps"] and isinstance(self.model.codec, AutoencoderKLCodec):
@@ -268,7 +282,8 @@ class ExpressionGenerator(LightningModule):
         return int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.ema is not None:
+        if self.ema is not None and self.global_step != self._ema_step:  # once per optimiser step
+            self._ema_step = self.global_step
             self.ema.update()
 
     def configure_optimizers(self) -> Any:
@@ -350,13 +365,13 @@ class ExpressionGenerator(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         # Real faces through the same judge: the ceiling beside which synthetic faces are read.
-        probabilities = self.judge.predict_probabilities(batch["image"])
-        self._judged_real.append((batch["label"], probabilities.argmax(1)))
+        self._judged_real.append((batch["label"], self._judged_classes(batch["image"])))
 
     def on_test_epoch_end(self) -> None:
         from callbacks.synthesis import active_hooks
 
-        names = list(self.hparams["test_expressions"] or [n for n in self.label_space if n in LABEL_SPACES["basic7"]])
+        asked = self.hparams["test_expressions"] or [n for n in self.label_space if n in LABEL_SPACES["basic7"]]
+        names = [canonical_expression(name) for name in asked]
         total = self.hparams["test_samples"]
         request = SynthesisRequest.from_expressions(
             [names[i % len(names)] for i in range(total)], range(total), self._seed, self.sampling, self.au_names
@@ -372,7 +387,7 @@ class ExpressionGenerator(LightningModule):
         )
         metrics |= self._recalls("test/judge_on_real", real_label, real_predicted, names)
         self.log_dict(metrics, rank_zero_only=True)
-        if self.trainer.is_global_zero:
+        if self.trainer.is_global_zero and total >= len(names):
             from lightning_modules.sample_grid import save_sample_grid
 
             order = torch.argsort(made["label"], stable=True)
@@ -382,15 +397,14 @@ class ExpressionGenerator(LightningModule):
             save_sample_grid(made["images"][torch.stack(rows)], names, columns, path)
 
     def _judge_images(self, images: Tensor) -> Tensor:
-        """Returns the judge's class of uint8 images (n, 3, H, W) in the generator's label space; −1 = none of it."""
-        space = {
-            index: self.label_space.index(n) for index, n in enumerate(self.judge.label_space) if n in self.label_space
-        }
-        out = []
-        for part in images.split(256):
-            image = part.to(self.device).float() / 255
-            out += [space.get(int(index), -1) for index in self.judge.predict_probabilities(image).argmax(1)]
-        return torch.tensor(out)
+        """Returns the judge's classes of uint8 images (n, 3, H, W), on the CPU."""
+        parts = [self._judged_classes(part.to(self.device).float() / 255) for part in images.split(256)]
+        return torch.cat(parts).cpu()
+
+    def _judged_classes(self, image: Tensor) -> Tensor:
+        """Returns the judge's classes of images in [0, 1], in the generator's label space by name; −1 = none of it."""
+        own = torch.from_numpy(map_label_space(self.label_space, self.judge.label_space)).to(image.device)
+        return own[self.judge.predict_probabilities(image).argmax(1)]
 
     def _recalls(self, prefix: str, label: Tensor, predicted: Tensor, names: Sequence[str]) -> dict[str, float]:
         """Returns recall per expression and their mean ("accuracy": macro) over the expressions that occur."""
@@ -461,6 +475,7 @@ class ExpressionGenerator(LightningModule):
             for hook in hooks:
                 hook.on_synthesis_end(state)
         finally:
+            set_au_scale(self.model.unet, 1.0)  # training goes on at full strength
             # Per module, so that frozen parts stay in the mode they were in.
             for module, mode in was_training.items():
                 module.training = mode
@@ -560,6 +575,9 @@ class ExpressionGenerator(LightningModule):
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
         if self.ema is not None:
             checkpoint["ema"] = self.ema.state_dict()
+            # Saved inside an evaluation (ModelCheckpoint at the end of validation): training weights all the same.
+            for name, tensor in self.ema.replaced.items():
+                checkpoint["state_dict"][f"model.{name}"] = tensor
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         frozen = self._frozen_names()
@@ -567,6 +585,7 @@ class ExpressionGenerator(LightningModule):
         checkpoint["state_dict"] = {**{name: own[name] for name in frozen}, **checkpoint["state_dict"]}
         if self.ema is not None and "ema" in checkpoint:
             self.ema.load_state_dict(checkpoint["ema"])
+            self._ema_step = int(checkpoint.get("global_step", 0))
 
     @classmethod
     def load_trained(cls, path: str | Path, map_location: str = "cpu") -> ExpressionGenerator:

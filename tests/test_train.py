@@ -153,7 +153,7 @@ def test_groups_that_are_off_are_not_in_the_trainer(finished: train.SynferCLI) -
     names = [type(callback).__name__ for callback in finished.trainer.callbacks]
     assert not any(isinstance(callback, SynthesisCallback) for callback in finished.trainer.callbacks)
     assert "OnlineSynthesis" not in names and "PseudoLabeller" not in names
-    assert {"RunRecord", "ModelCheckpoint", "LearningRateMonitor"} <= set(names)
+    assert {"RunRecord", "RunCheckpoint", "LearningRateMonitor"} <= set(names)
 
 
 @pytest.mark.parametrize(

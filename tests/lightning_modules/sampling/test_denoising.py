@@ -93,7 +93,9 @@ def test_loop_is_diffusers_own(
     scheduler: str, prediction: str, steps: int, scale: float, on_base: dict[str, ExpressionGenerator]
 ) -> None:
     generator = on_base[prediction]
-    request = request_for(["happy", "sad"], num_steps=steps, guidance_scale=scale, scheduler=scheduler, negative_prompt="a sad face")
+    request = request_for(
+        ["happy", "sad"], num_steps=steps, guidance_scale=scale, scheduler=scheduler, negative_prompt="a sad face"
+    )
     state = state_for(generator, request)
     expected = pipeline_latents(generator, state, steps, scale)
     latents = denoise(state)
@@ -105,10 +107,11 @@ def test_loop_is_diffusers_own(
 @pytest.mark.parametrize("scheduler", ["ddim", "dpm_solver++"])
 def test_samplers_of_many_steps_meet(scheduler: str, generator: ExpressionGenerator) -> None:
     def latents(steps: int, kind: str) -> torch.Tensor:
-        return denoise(state_for(generator, request_for(num_steps=steps, scheduler=kind, guidance_scale=1.5)))
+        request = request_for(["happy"], num_steps=steps, scheduler=kind, guidance_scale=1.5)
+        return denoise(state_for(generator, request))
 
-    target = latents(200, "ddim")
-    few, many = ((latents(steps, scheduler) - target).abs().mean() for steps in (4, 50))
+    target = latents(50, "ddim")
+    few, many = ((latents(steps, scheduler) - target).abs().mean() for steps in (3, 20))
     assert many < 0.5 * few
 
 

@@ -178,5 +178,5 @@ def test_gradients_are_there_inside_no_grad(generator: ExpressionGenerator, guid
 
 def test_inference_mode_is_a_clear_error(generator: ExpressionGenerator, guide: ExpressionClassifier) -> None:
     state = mid_state(generator)
-    with torch.inference_mode(), pytest.raises(RuntimeError, match="set trainer.inference_mode to false"):
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"set trainer\.inference_mode to false"):
         guidance_gradient(state, guide, state.label)

@@ -27,7 +27,7 @@ def error_after_return(
     generator: ExpressionGenerator, steps: int, inverted: int, refinements: int, shift: int = 0
 ) -> float:
     """Inverts, samples at CFG 1 and returns the relative error; ``shift`` moves the timesteps of the inversion."""
-    state = state_for(generator, request_for(num_steps=steps, guidance_scale=1.0))
+    state = state_for(generator, request_for(["happy"], num_steps=steps, guidance_scale=1.0))
     clean = clean_latents(state)
     timesteps = state.scheduler.timesteps
     state.scheduler.timesteps = timesteps + shift
@@ -37,22 +37,21 @@ def error_after_return(
     return float((denoise(state) - clean).pow(2).mean().sqrt() / clean.pow(2).mean().sqrt())
 
 
-@pytest.mark.parametrize(("steps", "inverted"), [(50, 35), (25, 10), (10, 4), (10, 1)])
+@pytest.mark.parametrize(("steps", "inverted"), [(20, 14), (10, 4), (10, 1)])
 def test_inverting_and_sampling_returns_the_latents(steps: int, inverted: int, generator: ExpressionGenerator) -> None:
-    refined = error_after_return(generator, steps, inverted, refinements=8)
-    assert refined < 1e-3
+    assert error_after_return(generator, steps, inverted, refinements=6) < 1e-3
     assert error_after_return(generator, steps, inverted, refinements=0) < 0.2
 
 
-@pytest.mark.parametrize("steps", [7, 12, 30])
+@pytest.mark.parametrize("steps", [7, 12])
 def test_steps_that_do_not_divide_the_schedule_return_it_too(steps: int, generator: ExpressionGenerator) -> None:
-    assert error_after_return(generator, steps, steps // 2, refinements=8) < 1e-3
+    assert error_after_return(generator, steps, steps // 2, refinements=6) < 1e-3
 
 
-@pytest.mark.parametrize("shift", [-20, -1, 1, 20])
-def test_shifted_timesteps_do_not_return_it(shift: int, generator: ExpressionGenerator) -> None:
-    right = error_after_return(generator, 20, 10, refinements=8)
-    assert error_after_return(generator, 20, 10, refinements=8, shift=shift) > 3 * max(right, 1e-4)
+def test_shifted_timesteps_do_not_return_it(generator: ExpressionGenerator) -> None:
+    right = error_after_return(generator, 10, 4, refinements=6)
+    for shift in (-20, -1, 1, 20):
+        assert error_after_return(generator, 10, 4, refinements=6, shift=shift) > 3 * max(right, 1e-4)
 
 
 def test_each_refinement_comes_closer(generator: ExpressionGenerator) -> None:
