@@ -209,8 +209,11 @@ class OnlineSynthesis(SynthesisCallback):
         intended = torch.nn.functional.one_hot(torch.tensor(own), len(datamodule.label_space)).float()
         mapped = torch.where(total > 1e-3, mapped / total.clamp_min(1e-12), intended)
         rows = kept.cpu().numpy()
+        images, side = result.images[kept].cpu(), datamodule.pool.image_size
+        if images.shape[-1] != side:
+            images = torch.nn.functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
         datamodule.pool.append(
-            result.images[kept].cpu(),
+            images,
             mapped.argmax(1),
             mapped,
             torch.from_numpy(result.request.action_units[rows]),

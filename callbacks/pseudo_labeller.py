@@ -39,6 +39,8 @@ class PseudoLabeller(SynthesisCallback):
             raise ValueError(f"pseudo_labels.discard_below: found {discard_below}, expected a number in [0, 1)")
         if enabled and not voters:
             raise ValueError("pseudo_labels.voters: found none, expected at least one classifier checkpoint")
+        if len(set(voters or [])) < len(voters or []):
+            raise ValueError(f"pseudo_labels.voters: found one twice in {voters}, expected different classifiers")
         for path in (voters or []) if enabled else []:
             if not Path(path).is_file():
                 raise FileNotFoundError(f"pseudo_labels.voters '{path}': no such file, expected a checkpoint")

@@ -15,5 +15,6 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes last.ckpt where it is older than the last step."""
-        if self.save_last and self._last_global_step_saved != trainer.global_step and not trainer.fast_dev_run:
+        is_trial = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+        if self.save_last and not is_trial and self._last_global_step_saved != trainer.global_step:
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))

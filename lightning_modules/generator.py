@@ -158,6 +158,10 @@ class ExpressionGenerator(LightningModule):
             )
         else:
             self.model = load_diffusion_model(base, scheduler or {})
+            if image_size % self.model.codec.downscale:
+                raise ValueError(
+                    f"model.image_size: found {image_size}, expected a multiple of {self.model.codec.downscale}"
+                )
         self.prediction = self.model.scheduler.config.prediction_type
         self.register_buffer("region_masks", region_masks(self.au_names), persistent=False)
         attach_au_adapter(self.model.unet, len(self.au_names))
@@ -178,6 +182,7 @@ class ExpressionGenerator(LightningModule):
             return
         self.model.codec.requires_grad_(False)
         self.model.text_encoder.requires_grad_(False)
+        self.model.unet.train()  # it comes in eval mode, and Lightning leaves modes as they are
         if trained == "all":
             return
         self.model.unet.requires_grad_(False)
@@ -213,6 +218,13 @@ class ExpressionGenerator(LightningModule):
         found = getattr(datamodule, "label_space", self.label_space)
         if tuple(found) != self.label_space:
             raise ValueError(f"data has the label space {list(found)}, the generator {list(self.label_space)}")
+        options = getattr(self.trainer.strategy, "_ddp_kwargs", None)
+        learned = self.model.codec.learned and self.hparams["base"] is None
+        if stage == "fit" and learned and options is not None and not options.get("find_unused_parameters"):
+            raise ValueError(
+                "model.codec 'autoencoder_kl' learns in turn with the UNet: found strategy ddp, expected "
+                "--trainer.strategy=ddp_find_unused_parameters_true"
+            )
         if stage == "test":
             self._load_judge()
 
@@ -221,7 +233,7 @@ class ExpressionGenerator(LightningModule):
             # With the batch, because accumulated batches share a step.
             keyed_seed(self._seed, self.global_rank, self.global_step, batch_idx, _NOISE_STREAM)
         )
-        image = batch["image"] * 2 - 1
+        image = self._images(batch)
         if self.global_step < self.hparams["autoencoder_steps"] and isinstance(self.model.codec, AutoencoderKLCodec):
             loss, psnr = self.model.codec.loss(image, generator)
             self.log("train/autoencoder_loss", loss, prog_bar=True)
@@ -233,6 +245,15 @@ class ExpressionGenerator(LightningModule):
         loss = self._loss(latents, text, au, generator)
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def _images(self, batch: Batch) -> Tensor:
+        """Returns the images in [−1, 1]; another size than the one that is synthesised is an error."""
+        found, expected = tuple(batch["image"].shape[-2:]), self.hparams["image_size"]
+        if found != (expected, expected):
+            raise ValueError(
+                f"model.image_size is {expected}, but the data has images of {found[0]}x{found[1]}: set data.image_size"
+            )
+        return batch["image"] * 2 - 1
 
     def _conditions(self, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Returns text tokens and AU input of a batch, with condition dropout where a generator is given."""
@@ -317,7 +338,7 @@ class ExpressionGenerator(LightningModule):
             keyed_seed(self._seed, self.global_rank, batch_idx, _VALIDATION_STREAM)
         )
         text, au = self._conditions(batch, None)
-        latents = self.model.codec.encode(batch["image"] * 2 - 1)
+        latents = self.model.codec.encode(self._images(batch))
         loss = self._loss(latents, text, au, generator)
         self.log("val/loss", loss, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=len(latents))
 
@@ -429,6 +450,10 @@ class ExpressionGenerator(LightningModule):
 
     def _make_scheduler(self, settings: SamplingSettings) -> Any:
         config = self.model.scheduler.config
+        if settings.num_steps > config.num_train_timesteps:
+            raise ValueError(
+                f"sampling.num_steps: found {settings.num_steps}, expected at most {config.num_train_timesteps}"
+            )
         if settings.scheduler == "ddim":
             scheduler = type(self.model.scheduler).from_config(config)
         else:

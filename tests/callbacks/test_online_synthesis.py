@@ -233,6 +233,20 @@ def test_chosen_expressions_alone_are_made(generator: str, tmp_path: Path) -> No
     assert pool.samples["label"].tolist() == [NAMES.index("happy")] * 4
 
 
+def test_faces_are_brought_to_the_size_of_the_data(generator: str, tmp_path: Path) -> None:
+    synthesis = OnlineSynthesis(True, generator, batch_size=3, max_reuse=1000, sampling=FAST)
+    datamodule = data(image_size=SIDE + 8)
+    datamodule.setup("fit")
+    trainer: Any = SimpleNamespace(datamodule=datamodule, world_size=1, global_rank=0, callbacks=[])
+    synthesis.setup(trainer, tiny_classifier(), "fit")
+    synthesis.on_train_start(trainer, tiny_classifier())
+    assert datamodule.pool is not None
+    images = datamodule.pool.read(range(3))["image"]
+    own = ExpressionGenerator.load_trained(generator).synthesise(planner().next_request(0, 0, 3)).images
+    assert images.shape == (3, 3, SIDE + 8, SIDE + 8) and own.shape == (3, 3, SIDE, SIDE)
+    datamodule.teardown("fit")
+
+
 class Discard(PseudoLabeller):
     """Keeps some faces of each batch, in place of a vote."""
 

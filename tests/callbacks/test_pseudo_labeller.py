@@ -61,6 +61,7 @@ def finished(names: tuple[str, ...] = ("happy", "sad")) -> Any:
         ({"discard_below": -0.1}, r"pseudo_labels.discard_below: found -0.1"),
         ({"enabled": True}, r"pseudo_labels.voters: found none"),
         ({"enabled": True, "voters": []}, r"pseudo_labels.voters: found none"),
+        ({"voters": ["a.ckpt", "b.ckpt", "a.ckpt"]}, r"pseudo_labels.voters: found one twice"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:

@@ -21,7 +21,7 @@ from tests.lightning_modules.tiny_generator import (
     tiny_generator,
 )
 
-MANY = ["happy", "sad", "neutral"] * 8
+MANY = ["happy", "sad", "neutral"] * 5
 
 
 @pytest.fixture(scope="module")
@@ -146,15 +146,17 @@ def test_the_text_moves_by_the_step_size(guide: str, generator: ExpressionGenera
     torch.testing.assert_close(by_token.norm(dim=2), torch.full((3, 16), 0.3), atol=1e-4, rtol=0)
 
 
-def test_guidance_lowers_the_guide_s_loss(guide: str, generator: ExpressionGenerator) -> None:
+def test_the_guide_sees_more_of_what_was_asked_in_guided_faces(guide: str, generator: ExpressionGenerator) -> None:
     classifier = ExpressionClassifier.load_trained(guide)
 
-    def right(callbacks: list[SemanticGuidance]) -> torch.Tensor:
-        result = generator.synthesise(request_for(MANY, num_steps=8), callbacks)
+    def intended(callbacks: list[SemanticGuidance]) -> torch.Tensor:
+        result = generator.synthesise(request_for(MANY, num_steps=6), callbacks)
         probabilities = classifier.predict_probabilities(result.images.float() / 255)
-        return probabilities.gather(1, result.label[:, None]).mean()
+        return probabilities.gather(1, result.label[:, None])[:, 0]
 
-    assert right([guidance(guide, step_size=1.0)]) > right([]) + 0.05
+    plain, guided = intended([]), intended([guidance(guide, step_size=3.0)])
+    assert (guided > plain).float().mean() >= 0.8
+    assert guided.mean() > plain.mean() + 0.02
 
 
 def test_classes_of_the_guide_go_by_name(guide: str, generator: ExpressionGenerator, tmp_path: Path) -> None:
@@ -190,9 +192,9 @@ def test_losses_are_those_of_the_last_batch(guide: str, generator: ExpressionGen
 
 
 def test_guided_faces_do_not_depend_on_their_batch(guide: str, generator: ExpressionGenerator) -> None:
-    request = request_for(MANY[:5], num_steps=4)
+    request = request_for(MANY[:3], num_steps=3)
     whole = generator.synthesise(request, [guidance(guide)]).images.int()
-    alone = [generator.synthesise(request.part(i, i + 1), [guidance(guide)]).images for i in range(5)]
+    alone = [generator.synthesise(request.part(i, i + 1), [guidance(guide)]).images for i in range(3)]
     assert (torch.cat(alone).int() - whole).abs().float().mean() < 0.5
 
 

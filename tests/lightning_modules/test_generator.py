@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -205,6 +206,12 @@ def test_same_seed_same_weights_and_a_resumed_run_goes_on_as_if_never_stopped(tm
     assert not changed(whole.ema.average, resumed.ema.average)
 
 
+def test_a_step_uses_every_parameter_that_learns() -> None:
+    generator = tiny_generator()  # DistributedDataParallel waits for ever for one that gets no gradient
+    generator.training_step(batch_of(), 0).backward()
+    assert not [name for name, p in generator.named_parameters() if p.requires_grad and p.grad is None]
+
+
 # ---------------------------------------------------------------- conditions
 
 
@@ -382,6 +389,7 @@ def test_on_a_base_only_what_is_chosen_learns_and_is_saved(trained: Any, base: s
     generator = tiny_generator(base=base, trained=trained, ema_decay=0.9)
     before = weights(generator)
     fit(generator, tmp_path, max_epochs=2)
+    assert generator.model.unet.training and not generator.model.codec.autoencoder.training
     chosen = {name for name in before if IS_TRAINED[trained](name)}
     moved = changed(before, weights(generator))
     assert moved <= chosen and len(moved) > 0.9 * len(chosen)
@@ -462,6 +470,20 @@ def test_autoencoder_and_diffusion_model_learn_in_turn_in_one_fit(tmp_path: Path
     assert generator.synthesise(request_for()).images.shape == (3, 3, SIDE, SIDE)
 
 
+def test_plain_ddp_is_refused_for_parts_that_learn_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"codec": "autoencoder_kl", "codec_config": TINY_AUTOENCODER, "autoencoder_steps": 3}
+    in_turn, at_once = tiny_generator(**settings), tiny_generator()
+    for options, is_refused in (({}, True), ({"find_unused_parameters": True}, False)):
+        trainer: Any = SimpleNamespace(strategy=SimpleNamespace(_ddp_kwargs=options))
+        monkeypatch.setattr(ExpressionGenerator, "trainer", trainer)
+        at_once.setup("fit")
+        if is_refused:
+            with pytest.raises(ValueError, match=r"expected --trainer\.strategy=ddp_find_unused_parameters_true"):
+                in_turn.setup("fit")
+        else:
+            in_turn.setup("fit")
+
+
 # ---------------------------------------------------------------- wrong inputs
 
 
@@ -497,8 +519,23 @@ def test_data_of_another_label_space_are_refused(tmp_path: Path) -> None:
         make_trainer(tmp_path).fit(tiny_generator(), datamodule=data)
 
 
+def test_data_of_another_size_are_refused(tmp_path: Path) -> None:
+    for stage in ("fit", "validate"):
+        trainer = make_trainer(tmp_path, limit_val_batches=1)
+        with pytest.raises(ValueError, match=r"model.image_size is 16, but the data has images of 24x24"):
+            getattr(trainer, stage)(tiny_generator(), datamodule=tiny_data(image_size=24))
+
+
+def test_image_size_must_fit_the_base(base: str) -> None:
+    with pytest.raises(ValueError, match=r"model.image_size: found 17, expected a multiple of 2"):
+        tiny_generator(base=base, image_size=17)
+
+
 def test_requests_that_do_not_fit_are_refused() -> None:
     generator = tiny_generator()
+    for scheduler in ("ddim", "dpm_solver++"):
+        with pytest.raises(ValueError, match=r"sampling.num_steps: found 1001, expected at most 1000"):
+            generator.synthesise(request_for(num_steps=1001, scheduler=scheduler))
     with pytest.raises(ValueError, match=r"cannot synthesise 'fear': the generator knows neutral, happy, sad"):
         generator.synthesise(request_for(["happy", "fear"]))
     units = np.zeros((1, 12), dtype=np.float32)

@@ -143,6 +143,8 @@ def test_step_has_the_asked_length_over_each_token() -> None:
     length = torch.full((2, 5), 0.25)
     length[0, 2] = 0
     torch.testing.assert_close(moved.norm(dim=2), length, atol=1e-5, rtol=0)
+    cosine = torch.cosine_similarity(moved, -gradient, dim=2)
+    torch.testing.assert_close(cosine, (length > 0).float(), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("norm", ["global", "token"])

@@ -37,7 +37,7 @@ def error_after_return(
     return float((denoise(state) - clean).pow(2).mean().sqrt() / clean.pow(2).mean().sqrt())
 
 
-@pytest.mark.parametrize(("steps", "inverted"), [(20, 14), (10, 4), (10, 1)])
+@pytest.mark.parametrize(("steps", "inverted"), [(20, 10), (10, 7), (10, 1)])
 def test_inverting_and_sampling_returns_the_latents(steps: int, inverted: int, generator: ExpressionGenerator) -> None:
     assert error_after_return(generator, steps, inverted, refinements=6) < 1e-3
     assert error_after_return(generator, steps, inverted, refinements=0) < 0.2
@@ -49,9 +49,9 @@ def test_steps_that_do_not_divide_the_schedule_return_it_too(steps: int, generat
 
 
 def test_shifted_timesteps_do_not_return_it(generator: ExpressionGenerator) -> None:
-    right = error_after_return(generator, 10, 4, refinements=6)
+    right = error_after_return(generator, 10, 3, refinements=4)
     for shift in (-20, -1, 1, 20):
-        assert error_after_return(generator, 10, 4, refinements=6, shift=shift) > 3 * max(right, 1e-4)
+        assert error_after_return(generator, 10, 3, refinements=4, shift=shift) > 3 * max(right, 1e-4)
 
 
 def test_each_refinement_comes_closer(generator: ExpressionGenerator) -> None:
