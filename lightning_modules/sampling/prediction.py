@@ -10,7 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-PredictionType = Literal["epsilon", "v_prediction"]
+PredictionType = Literal["epsilon", "v_prediction", "sample"]
+"""What the network gives: ε, v, or x0 itself ("sample", as diffusers calls it).
+
+With large patches as latents (more channels than faces have degrees of freedom) a narrow network learns x0 far sooner
+than ε or v, for it need not carry the noise through (Li and He 2025, arXiv 2511.13720).
+"""
 
 
 def signal_and_noise(alphas_cumprod: Tensor, timestep: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -22,6 +27,8 @@ def signal_and_noise(alphas_cumprod: Tensor, timestep: Tensor | int, like: Tenso
 
 def predict_clean(output: Tensor, noisy: Tensor, signal: Tensor, noise: Tensor, prediction: PredictionType) -> Tensor:
     """Returns x̂0 from the network's output (for ε: METHOD's x̂0 = (x_t − s·ε) / a)."""
+    if prediction == "sample":
+        return output
     if prediction == "epsilon":
         return (noisy - noise * output) / signal
     return signal * noisy - noise * output
@@ -29,6 +36,8 @@ def predict_clean(output: Tensor, noisy: Tensor, signal: Tensor, noise: Tensor, 
 
 def predict_noise(output: Tensor, noisy: Tensor, signal: Tensor, noise: Tensor, prediction: PredictionType) -> Tensor:
     """Returns ε̂ from the network's output."""
+    if prediction == "sample":
+        return (noisy - signal * output) / noise.clamp_min(1e-6)
     if prediction == "epsilon":
         return output
     return signal * output + noise * noisy
@@ -36,16 +45,20 @@ def predict_noise(output: Tensor, noisy: Tensor, signal: Tensor, noise: Tensor, 
 
 def training_target(clean: Tensor, eps: Tensor, signal: Tensor, noise: Tensor, prediction: PredictionType) -> Tensor:
     """Returns what the network is trained to predict."""
+    if prediction == "sample":
+        return clean
     return eps if prediction == "epsilon" else signal * eps - noise * clean
 
 
 def min_snr_weight(signal: Tensor, noise: Tensor, gamma: float | None, prediction: PredictionType) -> Tensor:
     """Returns the loss weight of each sample by min-SNR-γ (Hang et al., ICCV 2023): (B, …) broadcastable.
 
-    min(SNR, γ) / SNR for ε, min(SNR, γ) / (SNR + 1) for v; 1 where γ is None.
+    min(SNR, γ) / SNR for ε, min(SNR, γ) / (SNR + 1) for v, min(SNR, γ) for x0; 1 where γ is None.
     """
     if gamma is None:
         return torch.ones_like(signal)
     snr = (signal / noise.clamp_min(1e-6)) ** 2
-    divisor = snr.clamp_min(1e-6) if prediction == "epsilon" else snr + 1
-    return snr.clamp_max(gamma) / divisor
+    clamped = snr.clamp_max(gamma)
+    if prediction == "sample":
+        return clamped
+    return clamped / (snr.clamp_min(1e-6) if prediction == "epsilon" else snr + 1)

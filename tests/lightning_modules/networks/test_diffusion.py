@@ -62,7 +62,7 @@ def test_text_of_a_caption_does_not_depend_on_its_neighbours() -> None:
         ({"text_encoder": {**TINY_TEXT, "hidden_size": 32}}, "cross_attention_dim 16 differs from .* 32"),
         ({"codec": "jpeg"}, "model.codec: found 'jpeg'"),
         ({"scheduler": {"prediction_typ": "epsilon"}}, "model.scheduler: .*'prediction_typ'"),
-        ({"scheduler": {"prediction_type": "sample"}}, "prediction_type: found 'sample'"),
+        ({"scheduler": {"prediction_type": "flow"}}, "prediction_type: found 'flow'"),
         ({"scheduler": {"prediction_type": "epsilon"}}, "'epsilon' with rescale_betas_zero_snr"),
         ({"text_encoder": {**TINY_TEXT, "num_layers": 3}}, "model.text_encoder: .*'num_layers'"),
     ],

@@ -47,7 +47,7 @@ def test_velocity_is_that_of_diffusers() -> None:
     assert torch.equal(training_target(clean, eps, signal, noise, "epsilon"), eps)
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_a_perfect_network_gives_back_face_and_noise(prediction: PredictionType) -> None:
     clean, eps = faces()
     signal, noise = signal_and_noise(ALPHAS, TIMESTEPS, clean)
@@ -66,16 +66,17 @@ def test_min_snr_weights_are_those_of_the_paper() -> None:
     torch.testing.assert_close(for_v, torch.tensor([0.01 / 1.01, 0.5, 5 / 6, 5 / 21, 5 / 1001]))
 
 
-def test_both_forms_weigh_the_error_of_the_clean_face_alike() -> None:
-    # The loss on ε is SNR times the loss on x0, that on v is SNR + 1 times it: with min-SNR both are min(SNR, γ).
+def test_all_forms_weigh_the_error_of_the_clean_face_alike() -> None:
+    # The loss on ε is SNR times the loss on x0, that on v is SNR + 1 times it: with min-SNR all are min(SNR, γ).
     snr = torch.logspace(-2, 3, 9).view(-1, 1, 1, 1)
     signal, noise = (snr / (1 + snr)).sqrt(), (1 / (1 + snr)).sqrt()
     on_clean = snr.clamp_max(5.0)
     torch.testing.assert_close(min_snr_weight(signal, noise, 5.0, "epsilon") * snr, on_clean)
     torch.testing.assert_close(min_snr_weight(signal, noise, 5.0, "v_prediction") * (snr + 1), on_clean)
+    torch.testing.assert_close(min_snr_weight(signal, noise, 5.0, "sample"), on_clean)
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_weights_are_finite_from_no_noise_to_nothing_but_noise(prediction: PredictionType) -> None:
     signal = torch.tensor([1.0, 1 - 1e-7, 0.5, 1e-7, 0.0]).view(-1, 1, 1, 1)
     noise = (1 - signal**2).sqrt()
