@@ -137,10 +137,15 @@ def test_stopping_stops_the_run_as_well(folder: Path, monkeypatch: pytest.Monkey
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGINT)
 
+    # A shell that starts a job in the background has it ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=interrupt, daemon=True).start()
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        demo.run_part(part, demo.Progress())
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            demo.run_part(part, demo.Progress())
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert place.read_text() == "stopped by Ctrl-C"
     assert time.monotonic() - began < 30
 
@@ -160,13 +165,13 @@ for steps, accuracy in ((75, 0.25), (150, 0.5)):
     time.sleep(0.5)
 """
     demo.run_part(script(monkeypatch, text.format(str(folder / "part"))), demo.Progress())
-    told = [line[8:] for line in capsys.readouterr().out.splitlines() if "accuracy" in line and "-c" not in line]
+    told = [line[8:] for line in capsys.readouterr().out.splitlines() if line.startswith("[") and "validation" in line]
     assert told == ["part: step 75, validation accuracy 25.0 %", "part: step 150, validation accuracy 50.0 %"]
 
 
 def finished(accuracy: float, tmp_path: Path, **config: Any) -> FinishedRun:
     metrics = {"val/accuracy": accuracy, "val/mean_class_accuracy": accuracy}
-    reader = {"init_args": {"count": {"train": 28, "val": 400, "test": 7}, "label_space": "basic7", "imbalance": 4.0}}
+    reader = {"init_args": {"count": {"train": 280, "val": 400, "test": 7}, "label_space": "basic7", "imbalance": 4.0}}
     return FinishedRun(
         config={"data": {"reader": reader}, "seed_everything": 1, **config},
         metrics=metrics | {f"val/recall/{name}": accuracy for name in NAMES},
@@ -182,7 +187,8 @@ def test_table(tmp_path: Path) -> None:
     lines = {line[:22].strip(): line[22:].split() for line in table.splitlines()}
     assert lines["accuracy"] == ["50.0", "%", "62.5", "%", "+12.5"]
     assert set(f"recall {name}" for name in NAMES) < set(lines)
-    assert int(lines["recall neutral"][-1]) == 4 * int(lines["recall anger"][-1])  # imbalance
+    # Whole rows: the imbalance of 4 holds to the rounding of one face.
+    assert abs(int(lines["recall neutral"][-1]) - 4 * int(lines["recall anger"][-1])) <= 4
     assert "± 2.5 points" in table  # √(0.25 / 400)
     assert "One seed proves nothing" in table
     assert max(map(len, table.splitlines())) <= 120

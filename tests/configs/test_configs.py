@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ ONE_BATCH = [
 ]
 DRAWN = [f"--config={CONFIGS / 'data/drawn.yaml'}", "--data.reader.init_args.count={train: 16, val: 8, test: 8}"]
 TINY = [f"--config={CONFIGS / 'classifier/tiny.yaml'}"]
+
+
+WEIGHTS = {"generator": "generator", "classifier": "classifier.ckpt", "voter": "voter.ckpt"}
 
 
 def config(name: str) -> str:
@@ -92,7 +96,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False)
     trainer.strategy.connect(ExpressionClassifier(**{**classifier, "label_space": "ferplus8"}))
     trainer.save_checkpoint(folder / "classifier.ckpt")
-    return {"generator": folder / "generator", "classifier": folder / "classifier.ckpt"}
+    shutil.copy(folder / "classifier.ckpt", folder / "voter.ckpt")
+    return {name: folder / file for name, file in WEIGHTS.items()}
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -117,7 +122,7 @@ def test_loop(name: str, tmp_path: Path, weights: dict[str, Path]) -> None:
         "--guidance.enabled=true",
         f"--guidance.guide={weights['classifier']}",
         "--pseudo_labels.enabled=true",
-        f"--pseudo_labels.voters=[{weights['classifier']},{weights['classifier']}]",
+        f"--pseudo_labels.voters=[{weights['classifier']},{weights['voter']}]",
     ]
     cli = train.main(["fit", *TINY, *DRAWN, config(name), *names, *ONE_BATCH, *few, *given, f"--run_dir={tmp_path}"])
     synthetic = round(found["data"]["synthetic_ratio"] * 8)
