@@ -302,6 +302,11 @@ class ExpressionGenerator(LightningModule):
         # Set by seed_everything; without it a run still draws the same numbers each time.
         return int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
+    def on_fit_start(self) -> None:
+        # An earlier evaluation that never came to its end has left the averaged weights in place.
+        if self.ema is not None:
+            self.ema.restore()
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.ema is not None and self.global_step != self._ema_step:  # once per optimiser step
             self._ema_step = self.global_step
