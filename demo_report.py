@@ -97,8 +97,9 @@ def result_table(real_only: FinishedRun, mixed: FinishedRun) -> str:
         f"Both runs took {real_only.steps} steps and are scored on {scored} drawn faces that no part was trained on.",
         f"Samples drawn: real only {real_only.counts['real']} real; mixed {mixed.counts['real']} real and "
         f"{mixed.counts['synthetic']} synthetic,",
-        f"the latter from {made} generated faces: the vote changed the label of {rectified} and discarded "
-        f"{mixed.counts['discarded']}.",
+        f"the latter from {made} generated faces: the vote saw the expression asked for in {made - rectified}, gave "
+        f"{rectified} another label",
+        f"and discarded {mixed.counts['discarded']}.",
         f"One seed proves nothing: the choice of scored faces alone makes ± {error:.1f} points (one standard error),",
         "and another seed moves the training as well. The generator has learned from many other drawn faces with",
         "labels (configs/generator/drawn.yaml): it shows that the loop works, not that faces come from nothing.",
@@ -207,7 +208,7 @@ def _draw_curves(axes: Axes, real_only: FinishedRun, mixed: FinishedRun) -> None
             fontsize=11,
         )
     axes.axhline(100 / len(real_only.reader.label_space), color="0.6", linewidth=1, linestyle=":")
-    axes.text(0, 100 / len(real_only.reader.label_space) + 1, "chance", color="0.45", fontsize=9)
+    axes.text(8, 100 / len(real_only.reader.label_space) - 5, "chance", color="0.45", fontsize=9)
     axes.set(xlabel="optimiser steps", ylabel="validation accuracy in %", xlim=(0, None), ylim=(0, 100))
     axes.set_title("Validation accuracy (one seed)", fontsize=12, loc="left")
     _only_left_and_bottom(axes)
