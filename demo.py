@@ -205,8 +205,9 @@ def run_part(part: Part, progress: Progress) -> None:
     command = part.command()
     progress.say(f"{part.name}: python {shlex.join(command)}")
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
-    # Nothing of a demo should show up in somebody's W&B account.
-    environment = {"WANDB_MODE": "disabled", **os.environ}
+    # Nothing of a demo should show up in somebody's W&B account. One thread: networks this small lose more by waiting
+    # for a second one than they gain, and the numbers do not depend on how many cores there are.
+    environment = {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", **os.environ}
     with part.log.open("w") as log:
         # In a session of its own, Ctrl-C reaches it through us, once, and we can wait until it has ended.
         process = subprocess.Popen(
