@@ -96,7 +96,9 @@ def test_twins_are_found_in_every_evaluation_split_whatever_the_stage(split: str
 
 def test_nothing_is_read_while_it_is_off() -> None:
     trainer: Any = SimpleNamespace(datamodule=None)
-    LayoutInitialisation(False).setup(trainer, torch.nn.Module(), "fit")  # type: ignore[arg-type]
+    callback = LayoutInitialisation(False)
+    callback.setup(trainer, torch.nn.Module(), "fit")  # type: ignore[arg-type]
+    assert callback._table is None
 
 
 # ---------------------------------------------------------------- which face

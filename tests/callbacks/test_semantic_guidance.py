@@ -82,7 +82,9 @@ def test_inference_mode_is_refused_before_anything_is_made(stage: str, guide: st
 
 
 def test_in_a_fit_there_are_gradients_whatever_the_setting(guide: str) -> None:
-    guidance(guide).setup(trainer_with(True), tiny_classifier(), "fit")
+    callback = guidance(guide)
+    callback.setup(trainer_with(True), tiny_classifier(), "fit")
+    assert callback._guide is not None and not callback._guide.training
 
 
 def guided_steps(generator: ExpressionGenerator, callback: SemanticGuidance, first_step: int = 0) -> list[int]:
