@@ -23,7 +23,7 @@ from datamodules.batch import validate_batch
 from datamodules.evaluation_sampler import EvaluationSampler
 from datamodules.expressions import map_label_space, mirrored_order
 from datamodules.keyed_random import keyed_uniform, keys_of
-from datamodules.mixed_dataset import MixedDataset, as_is
+from datamodules.mixed_dataset import MixedDataset, as_is, grey_as_one_channel
 from datamodules.mixture_sampler import MixtureSampler, default_ranks
 from datamodules.provenance import DuplicateReport, find_twins
 from datamodules.readers.reader import Reader, Split
@@ -338,7 +338,7 @@ class ExpressionDataModule(L.LightningDataModule):
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            "collate_fn": as_is,
+            "collate_fn": grey_as_one_channel,
         }
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -411,12 +411,11 @@ def _check_range(name: str, value: object, is_right: bool, expected: str) -> Non
 
 
 def _as_float(image: Tensor) -> Tensor:
-    """Returns float32 in [0, 1] for uint8; grey views (stride 0 along the channels) stay such views."""
-    if image.dtype != torch.uint8:
-        return image
-    if image.stride(1) == 0:
-        return (image[:, :1].float() / 255).expand(-1, image.shape[1], -1, -1)
-    return image.float() / 255
+    """Returns float32 RGB in [0, 1]; grey pictures become views of one channel (stride 0 along the channels)."""
+    is_grey = image.shape[1] == 1 or image.stride(1) == 0
+    image = image[:, :1] if is_grey else image
+    image = image.float() / 255 if image.dtype == torch.uint8 else image
+    return image.expand(-1, 3, -1, -1) if is_grey else image
 
 
 def _side(table: SampleTable) -> int:

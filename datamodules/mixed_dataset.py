@@ -23,6 +23,16 @@ def as_is(batch: Batch) -> Batch:
     return batch
 
 
+def grey_as_one_channel(batch: Batch) -> Batch:
+    """The ``collate_fn`` of loaders: a grey batch is carried as (B, 1, H, W), which can be pinned and is a third as big.
+
+    ``ExpressionDataModule.on_after_batch_transfer`` spreads it over three channels again.
+    """
+    if _is_grey_view(batch["image"]):
+        batch["image"] = batch["image"][:, :1]
+    return batch
+
+
 class MixedDataset(Dataset):
     """Index i < N is real row i; index N + s is slot s of the pool, or row s of a table of synthetic samples.
 

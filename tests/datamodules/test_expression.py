@@ -246,7 +246,18 @@ def test_augmentation_changes_with_the_step_and_only_in_training() -> None:
     datamodule.trainer.training = False
     plain = datamodule.on_after_batch_transfer(next(iter(loader)), 0)["image"]
     assert not torch.equal(*outcomes)
-    assert torch.equal(plain, next(iter(loader))["image"].float() / 255)
+    assert torch.equal(plain, (next(iter(loader))["image"].float() / 255).expand_as(plain))
+
+
+def test_grey_batches_can_be_pinned() -> None:
+    """Pinned memory refuses tensors whose elements share memory, such as three views of one channel."""
+    datamodule = ExpressionDataModule(_reader())
+    datamodule.setup("fit")
+    _as_rank(datamodule, 0, 1)
+    batch = next(iter(datamodule.train_dataloader()))
+    assert batch["image"].shape[1] == 1
+    batch["image"].copy_(torch.zeros_like(batch["image"]))  # what pinning does, and what shared memory refuses
+    assert datamodule.on_after_batch_transfer(batch, 0)["image"].shape[1] == 3
 
 
 def test_a_broken_first_batch_is_named() -> None:
@@ -325,7 +336,7 @@ def test_faces_of_another_size_are_resized() -> None:
     datamodule = ExpressionDataModule(_reader(), image_size=12)
     datamodule.setup("fit")
     for loader in (datamodule.train_dataloader(), datamodule.val_dataloader()):
-        assert next(iter(loader))["image"].shape[1:] == (3, 12, 12)
+        assert next(iter(loader))["image"].shape[1:] == (1, 12, 12)  # grey, spread over RGB on the device
 
 
 @pytest.mark.parametrize(("split", "count"), [("synthesis", 10), ("test", 21)])
