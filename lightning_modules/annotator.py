@@ -1,0 +1,488 @@
+"""LabelAnnotator: reads what a frozen generator sees in a face, and says which expression it shows (FERAnno)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
+
+from datamodules.batch import Batch
+from datamodules.captions import ADJECTIVES
+from datamodules.expressions import resolve_label_space
+from datamodules.feature_cache import FeatureCache, image_keys
+from datamodules.keyed_random import keyed_seed
+from lightning_modules.generator import ExpressionGenerator
+from lightning_modules.metrics.collected import Collected
+from lightning_modules.metrics.confusion_picture import save_confusion_picture
+from lightning_modules.metrics.confusion_scores import confusion_scores
+from lightning_modules.networks.annotator_head import AnnotatorHead, Branches
+from lightning_modules.networks.au_adapter import embed_action_units
+from lightning_modules.networks.diffusion_features import capture, word_prompt
+from lightning_modules.networks.schedule import Schedule, schedule_factor
+from lightning_modules.networks.temperature import fit_temperature
+from lightning_modules.sampling.prediction import predict_noise, signal_and_noise
+
+_CHECKPOINT_KEY = "label_annotator"
+_FLIP_STREAM = 0xF11
+DEFAULT_MODULES = ("mid_block", "up_blocks.0", "up_blocks.1")
+
+
+class LabelAnnotator(LightningModule):
+    """Classifies expressions from a generator's own features (FERAnno of SynFER, arXiv 2410.09865).
+
+    The generator's UNet runs once over the face's latents at a small timestep, with one prompt that holds a word for
+    every expression ("a photo of a face neutral happy sad …") and unknown action units, so that the conditioning is the
+    same for every face. Feature maps of the named modules and the attention map of each word in every cross-attention
+    layer go through two branches, bidirectional cross-attention and a linear layer. Only that head is trained; the
+    generator is frozen, stays out of checkpoints and is recognised by its fingerprint.
+
+    With a ``feature_cache`` each face (and its mirror image) goes through the generator once and for all; faces must
+    then come without augmentation, and ``flip`` is the only one. Without it, the data's augmentation applies and every
+    step runs the generator.
+
+    Has the interface of :class:`lightning_modules.classifier.ExpressionClassifier` for whoever wants a voter.
+
+    Args:
+        generator: checkpoint of an :class:`ExpressionGenerator`, or a folder of its ``save_trained``.
+        label_space: "basic7", "ferplus8" or a list of expression names; the order of the K logits.
+        feature_modules: names of UNet submodules that are read; null = mid_block, up_blocks.0 and up_blocks.1, which
+            suits the small UNet (3×3 to 12×12 positions at 48 pixels). For Stable Diffusion 1.x mid_block, up_blocks.1
+            and up_blocks.2 (8×8 to 64×64 at 512 pixels) are the usual choice.
+        timestep: training timestep t at which the UNet runs, ≥ 0.
+        latents: what the UNet gets. "clean" = x0 itself: the pass of the DDIM inversion step to t is the one that is
+            read, one pass in all. "inverted" = x_t of that step: a second pass. "noised" = x_t with one fixed draw of
+            noise: one pass, for timesteps at which clean latents would be out of place.
+        map_size: side to which larger maps are pooled; sets the size of the cache.
+        branches: "both", "features" or "attention" (ablations).
+        width: channels of the head's tokens.
+        depth: residual convolutions per branch.
+        num_heads: attention heads of the head.
+        dropout: of the head, in [0, 1).
+        label_smoothing: share of each label spread evenly, in [0, 1).
+        synthetic_loss_weight: weight of a synthetic sample relative to a real one, ≥ 0.
+        learning_rate: peak rate of AdamW.
+        weight_decay: on matrices and kernels.
+        schedule: of the rate, stepped every step.
+        warmup_share: share of the steps with rising rate.
+        feature_cache: folder for cached features; null = none.
+        flip: share of training faces that are mirrored where the cache is used, in [0, 1].
+        flip_tta: average predictions over each face and its mirror image; doubles the passes.
+
+    Raises:
+        ValueError: a value out of range, an unknown module or a word that the text encoder cannot take.
+        FileNotFoundError: no generator there.
+    """
+
+    def __init__(
+        self,
+        generator: str,
+        label_space: str | list[str] = "basic7",
+        feature_modules: list[str] | None = None,
+        timestep: int = 1,
+        latents: Literal["clean", "inverted", "noised"] = "clean",
+        map_size: int = 6,
+        branches: Branches = "both",
+        width: int = 128,
+        depth: int = 1,
+        num_heads: int = 4,
+        dropout: float = 0.1,
+        label_smoothing: float = 0.0,
+        synthetic_loss_weight: float = 1.0,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.05,
+        schedule: Schedule = "one_cycle",
+        warmup_share: float = 0.2,
+        feature_cache: str | None = None,
+        flip: float = 0.5,
+        flip_tta: bool = False,
+    ) -> None:
+        config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self._config = config
+        self.label_space = resolve_label_space(label_space)
+        for name, share in (("dropout", dropout), ("label_smoothing", label_smoothing), ("warmup_share", warmup_share)):
+            _check(0 <= share < 1, name, share, "a number in [0, 1)")
+        _check(0 <= flip <= 1, "flip", flip, "a share in [0, 1]")
+        _check(learning_rate > 0, "learning_rate", learning_rate, "a number > 0")
+        _check(weight_decay >= 0, "weight_decay", weight_decay, "a number ≥ 0")
+        _check(synthetic_loss_weight >= 0, "synthetic_loss_weight", synthetic_loss_weight, "a number ≥ 0")
+        for name, value in (("map_size", map_size), ("width", width), ("num_heads", num_heads)):
+            _check(value >= 1, name, value, "at least 1")
+        _check(depth >= 0, "depth", depth, "at least 0")
+        _check(width % num_heads == 0, "width", width, f"a multiple of num_heads ({num_heads})")
+        _check(branches in ("both", "features", "attention"), "branches", branches, "both, features or attention")
+        _check(latents in ("clean", "inverted", "noised"), "latents", latents, "clean, inverted or noised")
+        self.feature_modules = tuple(feature_modules or DEFAULT_MODULES)
+        # In a list, so that it is no submodule: frozen weights enter neither checkpoints nor the optimiser.
+        self._generator = [ExpressionGenerator.load_trained(generator)]
+        self.generator_fingerprint = self._generator[0].weights_fingerprint()
+        steps = len(self._generator[0].model.scheduler.alphas_cumprod)
+        _check(0 <= timestep < steps, "timestep", timestep, f"a training timestep in 0…{steps - 1}")
+        words = [ADJECTIVES[name] for name in self.label_space]
+        self._prompt, self._word_positions = word_prompt(self._generator[0].model.tokenizer, words)
+        self._text: Tensor | None = None
+        self._cache: FeatureCache | None = None
+        side = self._generator[0].hparams["image_size"]
+        maps = self._run_generator(torch.zeros(1, 3, side, side))
+        self._shapes = [(m.shape[1], m.shape[-1]) for m in maps]
+        self._num_features = len(self.feature_modules)
+        features, attention = self._shapes[: self._num_features], self._shapes[self._num_features :]
+        self.head = AnnotatorHead(
+            features, attention, len(self.label_space), branches, width, depth, num_heads, dropout
+        )
+        self.temperature: Tensor
+        self.register_buffer("temperature", torch.ones(()))
+        self._outcomes = {stage: Collected(2 * len(self.label_space) + 1) for stage in ("val", "test")}
+
+    # ---------------------------------------------------------------- reading the generator
+
+    @property
+    def generator(self) -> ExpressionGenerator:
+        """The frozen generator, on this module's device."""
+        if self._generator[0].device != self.device:
+            self._generator[0].to(self.device)
+        return self._generator[0]
+
+    @property
+    def feature_width(self) -> int:
+        """Numbers per face that are kept of one pass."""
+        return sum(channels * side * side for channels, side in self._shapes)
+
+    @torch.no_grad()
+    def _run_generator(self, image: Tensor) -> list[Tensor]:
+        """Returns the maps of images in [0, 1], (B, 3, H, W): feature maps, then attention maps, float32."""
+        generator, config = self.generator, self._config
+        side = generator.hparams["image_size"]
+        if image.shape[-2:] != (side, side):
+            image = F.interpolate(image, (side, side), mode="bilinear", antialias=True)
+        # Its own precision, whatever the training runs in: cached features must not depend on that.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bool(generator.hparams["bf16_sampling"])):
+            if self._text is None or self._text.device != self.device:
+                self._text = generator.model.encode_text([self._prompt]).float()
+            text = self._text.expand(len(image), -1, -1)
+            unknown = torch.full((len(image), len(generator.au_names)), torch.nan, device=self.device)
+            au = embed_action_units(unknown, generator.region_masks)
+            latents = generator.model.codec.encode(image * 2 - 1)
+            latents = self._at_timestep(latents, text, au)
+            wanted = () if config["branches"] == "features" else self._word_positions
+            with capture(generator.model.unet, self.feature_modules, wanted, config["map_size"]) as captured:
+                generator.network(latents, config["timestep"], text, au)
+        maps = [captured.features[name] for name in self.feature_modules]
+        return maps + [captured.attention[name] for name in sorted(captured.attention)]
+
+    def _at_timestep(self, clean: Tensor, text: Tensor, au: Tensor) -> Tensor:
+        mode, timestep = self._config["latents"], self._config["timestep"]
+        if mode == "clean":
+            return clean
+        signal, noise = signal_and_noise(self.generator.model.scheduler.alphas_cumprod, timestep, clean)
+        if mode == "noised":
+            draw = torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(0))
+            return signal * clean + noise * draw.to(clean)
+        # One DDIM inversion step from x0 (ᾱ = 1) to t; as in sampling/inversion.py, ε is taken at the clean latents.
+        output = self.generator.network(clean, timestep, text, au).float()
+        eps = predict_noise(output, clean, signal, noise, self.generator.prediction)
+        return signal * clean + noise * eps
+
+    def read(self, image: Tensor, cache: FeatureCache | None = None, mirror_too: bool = False) -> list[Tensor]:
+        """Returns the maps of images in [0, 1], (B, 3, H, W), from the cache where they are there.
+
+        Args:
+            image: the images; with a cache they must be whole 255ths, that is not augmented.
+            cache: where to look, and where to leave what is new.
+            mirror_too: of an image that is new also compute the mirror image.
+        """
+        if cache is None:
+            return self._run_generator(image)
+        pixels = (image * 255).round().to(torch.uint8).cpu()
+        keys = image_keys(pixels.contiguous().numpy())
+        new = cache.missing(keys)
+        if new:
+            fresh = image[new]
+            for faces in (fresh, fresh.flip(-1)) if mirror_too else (fresh,):
+                own = image_keys((faces * 255).round().to(torch.uint8).cpu().contiguous().numpy())
+                flat = torch.cat([m.half().flatten(1) for m in self._run_generator(faces)], 1)
+                cache.add(own, flat.cpu().numpy())
+        flat = torch.from_numpy(cache.rows(keys)).to(image.device).float()
+        sizes = [channels * side * side for channels, side in self._shapes]
+        parts = flat.split(sizes, 1)
+        return [p.unflatten(1, (c, s, s)) for p, (c, s) in zip(parts, self._shapes, strict=True)]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Returns logits (B, K) before calibration of images (B, 3, H, W) in [0, 1]; no gradient to the images."""
+        return self._classify(self.read(image))
+
+    def _classify(self, maps: Sequence[Tensor]) -> Tensor:
+        return self.head(maps[: self._num_features], maps[self._num_features :])
+
+    @torch.no_grad()
+    def predict_probabilities(self, image: Tensor, flip: bool | None = None) -> Tensor:
+        """Returns calibrated probabilities float32 (B, K) of images (B, 3, H, W) in [0, 1].
+
+        Args:
+            image: the images.
+            flip: whether to average over each image and its mirror image; None does what the config says.
+        """
+        if len(image) == 0:
+            return image.new_zeros(0, len(self.label_space))
+        probabilities = (self(image).float() / self.temperature).softmax(1)
+        if self._config["flip_tta"] if flip is None else flip:
+            probabilities = (probabilities + (self(image.flip(-1)).float() / self.temperature).softmax(1)) / 2
+        return probabilities
+
+    def weights_fingerprint(self) -> str:
+        """Returns 16 hex digits of SHA-256 over the head and the generator's fingerprint."""
+        digest = hashlib.sha256(self.generator_fingerprint.encode())
+        for name, parameter in sorted(self.head.named_parameters()):
+            digest.update(name.encode() + parameter.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    # ---------------------------------------------------------------- training
+
+    def setup(self, stage: str) -> None:
+        """Checks that data and annotator agree, and opens the cache.
+
+        Raises:
+            ValueError: other classes in the data, or augmented faces for a cache.
+        """
+        data: Any = getattr(self.trainer, "datamodule", None)
+        found = getattr(data, "label_space", self.label_space)
+        if tuple(found) != self.label_space:
+            raise ValueError(
+                f"model.label_space is {', '.join(self.label_space)}, but the data has {', '.join(found)}: "
+                "they must agree in names and order"
+            )
+        root = self._config["feature_cache"]
+        if root is None:
+            return
+        if stage == "fit" and data is not None and data.augmentation.enabled:
+            raise ValueError(
+                "model.feature_cache keeps features of faces as they are: found data.augmentation.enabled=true, "
+                "expected false (model.flip mirrors them) or model.feature_cache=null"
+            )
+        self._cache = FeatureCache(root, self.cache_identity(), self.feature_width)
+        table = getattr(data, "train_table", None)
+        if stage == "fit" and table is not None:
+            rows = len(table) * (2 if self._config["flip"] > 0 else 1) + len(data.val_table)
+            rank_zero_info(
+                f"feature cache {self._cache.folder}: {len(self._cache)} faces there; all {rows} faces and mirror "
+                f"images take {rows * self.feature_width * 2 / 1e9:.2f} GB ({self.feature_width} numbers each)"
+            )
+
+    def cache_identity(self) -> dict[str, Any]:
+        """Returns what cached features depend on besides the image."""
+        config = self._config
+        return {
+            "generator": self.generator_fingerprint,
+            "timestep": config["timestep"],
+            "latents": config["latents"],
+            "modules": list(self.feature_modules),
+            "prompt": self._prompt,
+            "attention": config["branches"] != "features",
+            "map_size": config["map_size"],
+            "image_size": self._generator[0].hparams["image_size"],
+            "bf16": bool(self._generator[0].hparams["bf16_sampling"]),
+        }
+
+    def on_train_epoch_start(self) -> None:
+        """Takes in what other ranks have cached."""
+        if self._cache is not None:
+            self._cache.refresh()
+
+    def on_train_epoch_end(self) -> None:
+        """Writes what this rank has newly read, so that other ranks find it in the next epoch."""
+        if self._cache is not None:
+            self._cache.flush()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the mean cross-entropy of one batch with its soft labels."""
+        logits = self._classify(self._training_maps(batch, batch_idx)).float()
+        smoothing = self._config["label_smoothing"]
+        target = batch["soft_label"] * (1 - smoothing) + smoothing / len(self.label_space)
+        losses = -(target * logits.log_softmax(1)).sum(1)
+        weight = torch.where(batch["is_synthetic"], self._config["synthetic_loss_weight"], 1.0)
+        loss = (losses * weight).sum() / weight.sum().clamp_min(1e-12)
+        n = len(losses)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=n)
+        self.log("train/accuracy", (logits.argmax(1) == batch["label"]).float().mean(), batch_size=n)
+        return loss
+
+    def _training_maps(self, batch: Batch, batch_idx: int) -> list[Tensor]:
+        image = batch["image"]
+        if self._cache is None:
+            return self.read(image)
+        seed = keyed_seed(self._seed, self.global_rank, self.global_step, batch_idx, _FLIP_STREAM)
+        draw = torch.rand(len(image), generator=torch.Generator().manual_seed(seed)).to(image.device)
+        image = torch.where((draw < self._config["flip"])[:, None, None, None], image.flip(-1), image)
+        synthetic = batch["is_synthetic"]
+        if not bool(synthetic.any()):
+            return self.read(image, self._cache, mirror_too=self._config["flip"] > 0)
+        # Synthetic faces come and go: only real ones are worth a place on disk.
+        order = torch.cat([(~synthetic).nonzero()[:, 0], synthetic.nonzero()[:, 0]]).argsort()
+        parts = [self.read(image[synthetic])]
+        if not bool(synthetic.all()):
+            parts.insert(0, self.read(image[~synthetic], self._cache, mirror_too=self._config["flip"] > 0))
+        return [torch.cat(maps)[order] for maps in zip(*parts, strict=True)]
+
+    @property
+    def _seed(self) -> int:
+        data: Any = getattr(self.trainer, "datamodule", None)
+        return int(getattr(data, "run_seed", 0))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over the head; no decay on biases and norms."""
+        trained = [p for p in self.head.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self._config["weight_decay"]},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, self._config["learning_rate"])
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise ValueError("a schedule needs an end: set trainer.max_epochs or trainer.max_steps (found neither)")
+        factor = schedule_factor(self._config["schedule"], max(1, int(steps)), self._config["warmup_share"])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+    # ---------------------------------------------------------------- evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the last evaluation."""
+        self._outcomes["val"].reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Forgets the last evaluation."""
+        self._outcomes["test"].reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Takes one batch into the evaluation."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Takes one batch into the evaluation."""
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Returns the sample ids (B strings) and calibrated probabilities float32 (B, K) of one batch."""
+        return {"sample_id": batch["sample_id"], "probabilities": self.predict_probabilities(batch["image"])}
+
+    def _evaluate(self, stage: str, batch: Batch) -> None:
+        logits = self._classify(self.read(batch["image"], self._cache)).float()
+        if self._config["flip_tta"]:
+            mirrored = self._classify(self.read(batch["image"].flip(-1), self._cache)).float()
+            logits = ((logits.softmax(1) + mirrored.softmax(1)) / 2).clamp_min(1e-12).log()
+        rows = torch.cat([logits, batch["soft_label"].float(), batch["label"][:, None].float()], 1)
+        self._outcomes[stage].to(self.device).update(rows)
+
+    def on_validation_epoch_end(self) -> None:
+        """Fits the temperature (inside ``fit``, not in a sanity check) and logs the metrics of all ranks."""
+        rows = self._outcomes["val"].compute()
+        k = len(self.label_space)
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self.temperature.fill_(fit_temperature(rows[:, :k], rows[:, -1].long()))
+            self.log("val/temperature", float(self.temperature), rank_zero_only=False, sync_dist=True)
+        self._report("val", rows)
+        if self._cache is not None:
+            self._cache.flush()
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the metrics of all ranks."""
+        self._report("test", self._outcomes["test"].compute())
+
+    def _report(self, stage: str, rows: Tensor) -> None:
+        k = len(self.label_space)
+        logits, soft_label, label = rows[:, :k], rows[:, k : 2 * k], rows[:, -1].long()
+        log_probabilities = (logits / self.temperature).log_softmax(1)
+        probabilities = log_probabilities.exp()
+        confusion = multiclass_confusion_matrix(probabilities, label, k, validate_args=False)
+        scores = confusion_scores(confusion, self.label_space)
+        scores["ece"] = float(multiclass_calibration_error(probabilities, label, k, validate_args=False))
+        scores["loss"] = float(-(soft_label * log_probabilities).sum(1).mean())
+        for name, value in scores.items():
+            shown = stage == "val" and name == "accuracy"
+            self.log(f"{stage}/{name}", value, prog_bar=shown, rank_zero_only=False, sync_dist=True)
+        trial = self.trainer.sanity_checking or bool(getattr(self.trainer, "fast_dev_run", False))
+        if self.trainer.is_global_zero and not trial:
+            folder = Path(self.trainer.default_root_dir) / "samples"
+            save_confusion_picture(confusion, self.label_space, folder / f"confusion_{stage}.png", stage)
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what :meth:`load_trained` needs, in plain types."""
+        checkpoint[_CHECKPOINT_KEY] = {"config": self._config, "generator_fingerprint": self.generator_fingerprint}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Checks what is loaded.
+
+        Raises:
+            ValueError: not of this class, of another label space, or trained on another generator's features.
+        """
+        saved = checkpoint.get(_CHECKPOINT_KEY)
+        if saved is None:
+            raise ValueError(f"no checkpoint of LabelAnnotator: it lacks the key '{_CHECKPOINT_KEY}'")
+        found = resolve_label_space(saved["config"]["label_space"])
+        if found != self.label_space:
+            raise ValueError(
+                f"checkpoint with the label space {', '.join(found)}, expected {', '.join(self.label_space)}"
+            )
+        if saved["generator_fingerprint"] != self.generator_fingerprint:
+            raise ValueError(
+                f"annotator checkpoint reads a generator with the fingerprint {saved['generator_fingerprint']}, but "
+                f"'{self._config['generator']}' has {self.generator_fingerprint}: expected the generator that it was "
+                "trained on"
+            )
+
+    @classmethod
+    def load_trained(
+        cls,
+        path: str | Path,
+        map_location: str | torch.device = "cpu",
+        label_space: str | Sequence[str] | None = None,
+        generator: str | None = None,
+    ) -> LabelAnnotator:
+        """Loads a trained annotator for use: evaluation mode, gradients off, no cache.
+
+        Args:
+            path: a checkpoint of this class.
+            map_location: device to load to.
+            label_space: the label space that the caller needs; None takes any.
+            generator: where the generator lies now; None = where it lay in training.
+
+        Raises:
+            FileNotFoundError: no file there, or no generator.
+            ValueError: not a checkpoint of this class, of another label space, or of another generator.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"annotator checkpoint: no file at {path}, expected one written by training")
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # zip, pickle and torch each raise their own types here
+            reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+            raise ValueError(f"annotator checkpoint {path} cannot be read as a checkpoint: {reason}") from error
+        if not isinstance(checkpoint, dict) or _CHECKPOINT_KEY not in checkpoint:
+            raise ValueError(f"{path} is no checkpoint of LabelAnnotator: it lacks the key '{_CHECKPOINT_KEY}'")
+        config = {**checkpoint[_CHECKPOINT_KEY]["config"], "feature_cache": None}
+        annotator = cls(**{**config, "generator": generator or config["generator"]})
+        if label_space is not None and resolve_label_space(label_space) != annotator.label_space:
+            raise ValueError(
+                f"annotator checkpoint {path}: found the label space {', '.join(annotator.label_space)}, "
+                f"expected {', '.join(resolve_label_space(label_space))}"
+            )
+        annotator.on_load_checkpoint(checkpoint)
+        annotator.load_state_dict(checkpoint["state_dict"])
+        return annotator.to(map_location).eval().requires_grad_(False)
+
+
+def _check(fine: bool, key: str, found: Any, expected: str) -> None:
+    if not fine:
+        raise ValueError(f"model.{key}: found {found}, expected {expected}")

@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch.nn import functional as F
+
+import train
+from lightning_modules.annotator import LabelAnnotator
+from tests.lightning_modules.tiny_generator import NAMES, SIDE, livelier, save_checkpoint, tiny_generator
+
+PROJECT = Path(train.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a generator of random weights."""
+    folder = tmp_path_factory.mktemp("generator")
+    livelier(tiny_generator()).save_trained(folder)
+    return str(folder)
+
+
+def annotator(generator: str, **changes: Any) -> LabelAnnotator:
+    torch.manual_seed(0)
+    return LabelAnnotator(generator, **{"label_space": list(NAMES), "width": 16, "num_heads": 2, **changes})
+
+
+def faces(n: int = 4, side: int = SIDE, seed: int = 0) -> torch.Tensor:
+    drawn = torch.randint(0, 256, (n, 3, side, side), generator=torch.Generator().manual_seed(seed))
+    return drawn.float() / 255
+
+
+def command(generator: str, run_dir: Path, *more: str, space: str = "[neutral,happy,sad]") -> list[str]:
+    """A fit on 24 + 12 drawn faces of 32 pixels."""
+    model = {
+        "class_path": "lightning_modules.annotator.LabelAnnotator",
+        "init_args": {"generator": generator, "label_space": list(NAMES), "width": 16, "num_heads": 2},
+    }
+    reader = {
+        "class_path": "datamodules.readers.DrawnReader",
+        "init_args": {"count": {"train": 24, "val": 12, "test": 12}, "image_size": 32, "label_space": list(NAMES)},
+    }
+    config = run_dir.with_suffix(".yaml")
+    trainer = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "max_epochs": 2,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    data = {"reader": reader, "batch_size": 8, "eval_batch_size": 8, "augmentation": {"enabled": False}}
+    config.write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))
+    return ["fit", f"--config={config}", f"--run_dir={run_dir}", *more]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"timestep": 1000}, r"model.timestep: found 1000, expected a training timestep in 0…999"),
+        ({"width": 15}, r"model.width: found 15, expected a multiple of num_heads \(2\)"),
+        ({"dropout": 1.0}, r"model.dropout: found 1.0"),
+        ({"flip": -0.1}, r"model.flip: found -0.1"),
+        ({"branches": "none"}, r"model.branches: found none"),
+        ({"feature_modules": ["up_blocks.9"]}, r"model.feature_modules: found 'up_blocks.9'"),
+    ],
+)
+def test_settings_out_of_range(settings: dict[str, Any], message: str, generator: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        annotator(generator, **settings)
+
+
+def test_a_missing_generator_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"generator '.*nowhere'"):
+        annotator(str(tmp_path / "nowhere"))
+
+
+def test_generator_is_frozen_and_no_part_of_it(generator: str) -> None:
+    module = annotator(generator)
+    assert all(name.startswith("head.") for name, _ in module.named_parameters())
+    assert not any("unet" in name for name in module.state_dict())
+    module.train()
+    assert not module.generator.training
+    assert not any(p.requires_grad for p in module.generator.parameters())
+
+
+@pytest.mark.parametrize("latents", ["clean", "inverted", "noised"])
+def test_what_is_read_depends_on_the_face_alone(latents: Any, generator: str) -> None:
+    module = annotator(generator, latents=latents, timestep=5)
+    image = faces(3)
+    whole, alone = module.read(image), module.read(image[1:2])
+    for maps, one in zip(whole, alone, strict=True):
+        torch.testing.assert_close(maps[1:2], one, atol=1e-5, rtol=1e-4)
+        assert not torch.equal(maps[0], maps[1])
+    assert sum(maps[0].numel() for maps in whole) == module.feature_width
+
+
+def test_latents_at_the_timestep(generator: str) -> None:
+    clean, inverted, noised = (
+        torch.cat([m.flatten() for m in annotator(generator, latents=kind, timestep=300).read(faces())])
+        for kind in ("clean", "inverted", "noised")
+    )
+    assert not torch.allclose(clean, inverted, atol=1e-3) and not torch.allclose(clean, noised, atol=1e-3)
+    at_one = torch.cat([m.flatten() for m in annotator(generator, latents="inverted").read(faces())])
+    near = torch.cat([m.flatten() for m in annotator(generator).read(faces())])
+    assert (at_one - near).abs().mean() < (inverted - clean).abs().mean()
+
+
+def test_one_pass_of_the_network_per_batch(generator: str) -> None:
+    module, passes = annotator(generator), []
+    module.generator.model.unet.register_forward_hook(lambda *_: passes.append(1))
+    module.predict_probabilities(faces())
+    assert len(passes) == 1
+
+
+def test_probabilities_are_calibrated_ones_and_empty_batches_stay_empty(generator: str) -> None:
+    module = annotator(generator).eval()
+    logits = module(faces())
+    module.temperature.fill_(2.5)
+    torch.testing.assert_close(module.predict_probabilities(faces()), (logits / 2.5).softmax(1))
+    flipped = (module.predict_probabilities(faces()) + module.predict_probabilities(faces().flip(-1))) / 2
+    torch.testing.assert_close(module.predict_probabilities(faces(), flip=True), flipped)
+    assert tuple(module.predict_probabilities(faces(0)).shape) == (0, 3)
+    assert tuple(module.predict_probabilities(faces(2, side=24)).shape) == (2, 3)
+
+
+def test_fingerprints_tell_head_and_generator_apart(generator: str, tmp_path: Path) -> None:
+    module = annotator(generator)
+    assert module.weights_fingerprint() == annotator(generator).weights_fingerprint()
+    assert module.weights_fingerprint() != annotator(generator, width=18).weights_fingerprint()
+    tiny_generator().save_trained(tmp_path)
+    assert module.weights_fingerprint() != annotator(str(tmp_path)).weights_fingerprint()
+
+
+def test_checkpoint_holds_the_head_alone_and_brings_everything_back(generator: str, tmp_path: Path) -> None:
+    module = annotator(generator).eval()
+    module.temperature.fill_(1.7)
+    path = save_checkpoint(module, tmp_path / "a.ckpt")
+    stored = torch.load(path, weights_only=True)
+    assert {name.split(".")[0] for name in stored["state_dict"]} == {"head", "temperature"}
+    loaded = LabelAnnotator.load_trained(path, label_space=NAMES)
+    torch.testing.assert_close(loaded.predict_probabilities(faces()), module.predict_probabilities(faces()))
+    assert loaded.weights_fingerprint() == module.weights_fingerprint() and not loaded.training
+    with pytest.raises(ValueError, match=r"found the label space neutral, happy, sad, expected neutral, happy, sad, s"):
+        LabelAnnotator.load_trained(path, label_space="basic7")
+
+
+def test_another_generator_is_refused(generator: str, tmp_path: Path) -> None:
+    path = save_checkpoint(annotator(generator), tmp_path / "a.ckpt")
+    tiny_generator().save_trained(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"reads a generator with the fingerprint \w{16}, but '.*other' has \w{16}"):
+        LabelAnnotator.load_trained(path, generator=str(tmp_path / "other"))
+
+
+def test_files_that_are_no_annotators(generator: str, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no file at"):
+        LabelAnnotator.load_trained(tmp_path / "nowhere.ckpt")
+    (tmp_path / "text.ckpt").write_text("hello")
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        LabelAnnotator.load_trained(tmp_path / "text.ckpt")
+    path = save_checkpoint(tiny_generator(), tmp_path / "generator.ckpt")
+    with pytest.raises(ValueError, match="is no checkpoint of LabelAnnotator"):
+        LabelAnnotator.load_trained(path)
+
+
+def test_fit_with_a_cache_reads_each_face_once(generator: str, tmp_path: Path) -> None:
+    passes: list[int] = []
+    count = LabelAnnotator._run_generator
+
+    def counted(self: LabelAnnotator, image: torch.Tensor) -> list[torch.Tensor]:
+        passes.append(len(image))
+        return count(self, image)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LabelAnnotator, "_run_generator", counted)
+        cached = f"--model.feature_cache={tmp_path / 'cache'}"
+        cli = train.main(command(generator, tmp_path / "first", cached))
+        assert sum(passes) == 1 + 2 * 24 + 12  # one to learn the shapes; faces and mirror images; validation
+        passes.clear()
+        train.main(command(generator, tmp_path / "second", cached, "--trainer.max_epochs=1"))
+        assert sum(passes) == 1
+    metrics = json.loads((tmp_path / "first" / "summary.json").read_text())["metrics"]
+    assert {"val/accuracy", "val/ece", "val/loss", "val/temperature", "train/loss"} <= set(metrics)
+    assert float(cli.model.temperature) != 1
+    loaded = LabelAnnotator.load_trained(tmp_path / "first" / "checkpoints" / "last.ckpt")
+    torch.testing.assert_close(loaded.temperature, cli.model.temperature.cpu())
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert json.loads((folder / "about.json").read_text())["generator"] == cli.model.generator_fingerprint
+
+
+def test_cached_maps_are_those_of_the_generator(generator: str, tmp_path: Path) -> None:
+    from datamodules.feature_cache import FeatureCache
+
+    module, image = annotator(generator), faces(5)
+    cache = FeatureCache(tmp_path, module.cache_identity(), module.feature_width)
+    for _ in range(2):
+        for kept, fresh in zip(module.read(image, cache, mirror_too=True), module.read(image), strict=True):
+            torch.testing.assert_close(kept, fresh, atol=2e-2, rtol=2e-3)
+    assert len(cache) == 10
+    mirrored = module.read(image.flip(-1), cache)
+    assert len(cache) == 10
+    for kept, fresh in zip(mirrored, module.read(image.flip(-1)), strict=True):
+        torch.testing.assert_close(kept, fresh, atol=2e-2, rtol=2e-3)
+
+
+def test_another_setting_is_another_cache(generator: str) -> None:
+    one = annotator(generator).cache_identity()
+    others = [{"timestep": 2}, {"latents": "noised"}, {"feature_modules": ["mid_block"]}, {"map_size": 3}]
+    for change in others:
+        assert annotator(generator, **change).cache_identity() != one
+    assert annotator(generator, width=18).cache_identity() == one  # the head does not matter
+
+
+def test_augmented_faces_are_refused_by_the_cache(generator: str, tmp_path: Path, capsys: Any) -> None:
+    args = command(generator, tmp_path / "run", f"--model.feature_cache={tmp_path / 'c'}")
+    with pytest.raises(SystemExit):
+        train.main([*args, "--data.augmentation.enabled=true"])
+    assert "found data.augmentation.enabled=true, expected false" in capsys.readouterr().err
+
+
+def test_another_label_space_in_the_data_is_refused(generator: str, tmp_path: Path, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        train.main([*command(generator, tmp_path / "run"), "--data.reader.init_args.label_space=basic7"])
+    assert "model.label_space is neutral, happy, sad, but the data has neutral" in capsys.readouterr().err
+
+
+def test_synthetic_faces_are_read_but_not_cached(generator: str, tmp_path: Path) -> None:
+    from datamodules.feature_cache import FeatureCache
+
+    module, image = annotator(generator, flip=0.0), faces(4)
+    module._cache = FeatureCache(tmp_path, module.cache_identity(), module.feature_width)
+    module._trainer = type("T", (), {"global_step": 0, "global_rank": 0, "datamodule": None, "barebones": False})()
+    batch: Any = {"image": image, "is_synthetic": torch.tensor([True, False, True, False])}
+    for kept, fresh in zip(module._training_maps(batch, 0), module.read(image), strict=True):
+        torch.testing.assert_close(kept, fresh, atol=2e-2, rtol=2e-3)
+    assert len(module._cache) == 2
+
+
+def test_features_tell_expressions_apart(generator: str, tmp_path: Path) -> None:
+    """A head on random features learns bright from dark: the way from pixels to labels carries signal."""
+    module = annotator(generator, dropout=0.0)
+    image = faces(30) * 0.2
+    label = torch.arange(30) % 3
+    image = image + label[:, None, None, None] * 0.3
+    maps = module.read(image)
+    optimizer = torch.optim.AdamW(module.head.parameters(), 5e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        F.cross_entropy(module._classify(maps), label).backward()
+        optimizer.step()
+    module.eval()
+    assert (module.predict_probabilities(image).argmax(1) == label).float().mean() > 0.9
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_two_ranks_share_one_cache_and_one_temperature(generator: str, tmp_path: Path) -> None:
+    args = command(generator, tmp_path / "run", f"--model.feature_cache={tmp_path / 'cache'}", "--trainer.devices=2")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "train.py"), *args, "--trainer.strategy=ddp"],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert len(list(folder.glob("shard-*"))) >= 2
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["world_size"] == 2 and summary["counts"]["real"] == 2 * 2 * 2 * 8  # full batches
+    loaded = LabelAnnotator.load_trained(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert float(loaded.temperature) == pytest.approx(summary["metrics"]["val/temperature"], abs=1e-5)
