@@ -18,6 +18,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
+from datamodules.provenance import split_manifest
+
 PACKAGES = (
     "synfer",
     "torch",
@@ -67,6 +69,7 @@ class RunRecord(Callback):
         self._started, self._cpu_before = time.time(), cpu_seconds()
         self._totals: dict[str, float] | None = None
         self._earlier: dict[str, Any] | None = None
+        self._manifests: dict[str, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes config.yaml and the first summary."""
@@ -122,6 +125,15 @@ class RunRecord(Callback):
         """Takes the stored W&B run id, unless a W&B run is going on (the entry point has given it that id already)."""
         self.wandb_id = self.wandb_id or state_dict.get("wandb_id")
 
+    def _splits(self, trainer: Trainer) -> dict[str, Any]:
+        """Returns split → manifest of the tables that the data module has read; each is hashed once."""
+        data = getattr(trainer, "datamodule", None)
+        for split in ("train", "val", "test"):
+            table = getattr(data, f"{split}_table", None)
+            if table is not None and split not in self._manifests:
+                self._manifests[split] = split_manifest(table)
+        return dict(self._manifests)
+
     def _sum_over_ranks(self, trainer: Trainer) -> None:
         own = {
             **{f"counts/{name}": float(n) for name, n in _counts(trainer).items()},
@@ -158,6 +170,7 @@ class RunRecord(Callback):
             "steps": trainer.global_step,
             "epochs": trainer.current_epoch,
             "wandb_id": self.wandb_id,
+            "splits": self._splits(trainer),
             "metrics": _plain(trainer.callback_metrics),
         }
         if self._earlier is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,18 @@ def content_hash(image: np.ndarray) -> str:
         if np.array_equal(red, image[..., 1]) and np.array_equal(red, image[..., 2]):
             image = red
     return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()[:16]
+
+
+def split_manifest(table: SampleTable) -> dict[str, Any]:
+    """Returns the number of rows of a split and one hash of them all: equal where pixels and labels are, in any order.
+
+    Returns:
+        ``{"rows": n, "sha256": first 16 hex digits over the sorted pairs of content hash and label name}``.
+    """
+    rows = sorted(
+        f"{digest} {table.label_space[code]}\n" for digest, code in zip(table.content_hash, table.label, strict=True)
+    )
+    return {"rows": len(rows), "sha256": hashlib.sha256("".join(rows).encode()).hexdigest()[:16]}
 
 
 @dataclass(frozen=True)

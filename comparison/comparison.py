@@ -1,0 +1,290 @@
+"""Runs put into groups by what was swept, and what came of each group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from comparison.intervals import Interval, paired_difference, t_interval
+from comparison.run import LABEL_SPACE_KEY, History, Run, Value
+from comparison.swept_keys import (
+    ABSENT,
+    OFF,
+    SweptKeys,
+    effective_config,
+    find_swept_keys,
+    resolve_key,
+    short_name,
+    show_values,
+)
+
+METRICS = ("val/accuracy", "test/accuracy", "test/fer_accuracy", "val/mean_class_accuracy")
+"""Compared by default: the first of these that a run holds."""
+
+LOWER_IS_BETTER = ("loss", "ece", "fid", "kid", "mae", "mse", "error")
+RATIO = "data.synthetic_ratio"
+
+SHARES = ("accuracy", "recall", "f1", "ece", "precision", "agreement")
+"""Parts of the names of metrics that are shares in [0, 1], shown in per cent."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but their seed, and what came of them.
+
+    Attributes:
+        values: its value of each swept key.
+        label: the same as text.
+        runs: one run per seed, by seed.
+        last: seed → metric at the end of the run.
+        best: seed → the best of the metric over the run; runs that logged no history are missing.
+        recall: expression → interval of its recall at the end; {} where the runs hold none.
+    """
+
+    values: tuple[Value, ...]
+    label: str
+    runs: tuple[Run, ...]
+    last: Mapping[int, float]
+    best: Mapping[int, float]
+    recall: Mapping[str, Interval] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of its runs."""
+        return tuple(self.last)
+
+    @property
+    def last_interval(self) -> Interval:
+        """Mean over seeds of the metric at the end of a run."""
+        return t_interval(list(self.last.values()))
+
+    @property
+    def best_interval(self) -> Interval | None:
+        """The same for the best of each run; None where no run has one."""
+        return t_interval(list(self.best.values())) if self.best else None
+
+    @property
+    def label_space(self) -> tuple[str, ...]:
+        """Names of the expressions; () where unknown."""
+        return self.runs[0].label_space
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that a table, a chart or a report shows.
+
+    Attributes:
+        metric: name of the metric compared.
+        swept: how runs differ.
+        groups: in the order of their values.
+        control: group number → number of its control group; groups without one, and controls, are missing.
+        difference: group number → mean difference to its control over shared seeds.
+        warnings: one line each.
+    """
+
+    metric: str
+    swept: SweptKeys
+    groups: tuple[Group, ...]
+    control: Mapping[int, int]
+    difference: Mapping[int, Interval]
+    warnings: tuple[str, ...]
+
+    @property
+    def num_runs(self) -> int:
+        """Runs that were compared."""
+        return sum(len(group.runs) for group in self.groups)
+
+    @property
+    def in_per_cent(self) -> bool:
+        """Whether values are shares, to be shown in per cent."""
+        return is_share(self.metric)
+
+    @property
+    def unit(self) -> str:
+        """The unit after a value, with its space; "" for none."""
+        return " %" if self.in_per_cent else ""
+
+    @property
+    def factor(self) -> float:
+        """What a value is multiplied by before it is shown."""
+        return 100.0 if self.in_per_cent else 1.0
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share in [0, 1]."""
+    return any(part in metric for part in SHARES)
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether smaller values of a metric are better."""
+    return any(part in LOWER_IS_BETTER for part in metric.replace("/", "_").split("_"))
+
+
+def choose_metric(runs: Sequence[Run], wanted: str | None) -> str:
+    """Returns the metric to compare: the wanted one, else the first of :data:`METRICS` that a run holds.
+
+    Raises:
+        ValueError: no run holds it.
+    """
+    held = {name for run in runs for name in run.last}
+    for name in (wanted,) if wanted else METRICS:
+        if name in held:
+            return name
+    similar = sorted(name for name in held if name.startswith(("val/", "test/")) and name.count("/") == 1)
+    there = f"; they hold {', '.join(similar[:8])}" if similar else ""
+    raise ValueError(
+        f"metric '{wanted or METRICS[0]}': found in none of {len(runs)} runs, expected in at least one{there}"
+    )
+
+
+def compare(
+    runs: Sequence[Run],
+    metric: str,
+    swept: Sequence[str] | None = None,
+    control: Mapping[str, Value] | None = None,
+) -> Comparison:
+    """Groups finished runs that hold the metric by the keys they were swept over, and compares the groups.
+
+    Args:
+        runs: at least one run with the metric.
+        metric: its name.
+        swept: keys to group by; None = all keys that differ.
+        control: settings of the control group, among the swept keys; None = synthetic ratio 0 where the ratio was
+            swept, else no control. A group's control has its values of all other swept keys (or has them off). A key
+            that changes along with a swept one may stand for it.
+
+    Returns:
+        The comparison; its warnings are about repeated runs and unreadable histories.
+
+    Raises:
+        ValueError: a key is unknown or was not swept, or no group has the control's settings.
+    """
+    configs = [effective_config(run) for run in runs]
+    keys = find_swept_keys(configs, swept)
+    values: dict[tuple[Value, ...], list[Run]] = {}
+    for run, config in zip(runs, configs, strict=True):
+        values.setdefault(tuple(config.get(key, ABSENT) for key in keys.keys), []).append(run)
+    shown = {key: show_values(group[position] for group in values) for position, key in enumerate(keys.keys)}
+    warnings: list[str] = []
+    groups = []
+    for group_values in sorted(values, key=lambda group: tuple(_order(value) for value in group)):
+        label = ", ".join(
+            f"{short_name(key)} {shown[key][value]}" for key, value in zip(keys.keys, group_values, strict=True)
+        )
+        groups.append(_group(group_values, label or "all runs", values[group_values], metric, warnings))
+    controls = _controls(keys, groups, control)
+    differences = {}
+    for number, other in controls.items():
+        difference = paired_difference(groups[number].last, groups[other].last)
+        if difference:
+            differences[number] = difference
+    return Comparison(metric, keys, tuple(groups), controls, differences, tuple(warnings))
+
+
+def _group(values: tuple[Value, ...], label: str, runs: list[Run], metric: str, warnings: list[str]) -> Group:
+    by_seed: dict[int, Run] = {}
+    for run in sorted(runs, key=lambda run: run.ended):
+        # Runs without a recorded seed cannot be paired; each counts, under a number that no seed has.
+        seed = run.seed if run.seed is not None else -1 - len(by_seed)
+        earlier = by_seed.get(seed)
+        if earlier is not None:
+            warnings.append(f"seed {seed} twice in group '{label}': '{run.name}' counts, '{earlier.name}' is older")
+        by_seed[seed] = run
+    kept = {seed: by_seed[seed] for seed in sorted(by_seed)}
+    best = {}
+    for seed, run in kept.items():
+        try:
+            value = best_of(run, metric)
+        except ValueError as error:
+            warnings.append(str(error))
+            continue
+        if value is not None:
+            best[seed] = value
+    last = {seed: run.last[metric] for seed, run in kept.items()}
+    return Group(values, label, tuple(kept.values()), last, best, _recall(list(kept.values()), metric))
+
+
+def best_of(run: Run, metric: str) -> float | None:
+    """Returns the best value of a metric that the run recorded or logged; None where it logged none.
+
+    Raises:
+        ValueError: its history cannot be read.
+    """
+    if metric in run.best:
+        return run.best[metric]
+    history: History = run.history(metric)
+    if not history:
+        return None
+    values = [value for _, value in history]
+    return min(values) if lower_is_better(metric) else max(values)
+
+
+def recall_prefix(metric: str) -> str:
+    """Returns how the names of the recalls that belong to a metric begin.
+
+    ``val/accuracy`` → ``val/recall/``, ``test/fer_accuracy`` → ``test/fer_recall/``.
+    """
+    split, _, name = metric.rpartition("/")
+    stem = name.removesuffix("accuracy") if name in ("fer_accuracy", "judge_on_real_accuracy") else ""
+    return f"{split}/{stem}recall/" if split else f"{stem}recall/"
+
+
+def _recall(runs: Sequence[Run], metric: str) -> dict[str, Interval]:
+    prefix = recall_prefix(metric)
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        names = [name.removeprefix(prefix) for name in run.last if name.startswith(prefix)]
+        for name in sorted(names, key=lambda name: run.label_space.index(name) if name in run.label_space else 99):
+            found.setdefault(name, []).append(run.last[prefix + name])
+    return {name: t_interval(values) for name, values in found.items()}
+
+
+def _controls(swept: SweptKeys, groups: Sequence[Group], control: Mapping[str, Value] | None) -> dict[int, int]:
+    """Returns group number → number of its control."""
+    keys = swept.keys
+    configs = [effective_config(group.runs[0]) for group in groups]
+    if control is None:
+        if not any(config.get(RATIO) == 0 for config in configs) or RATIO not in keys:
+            return {}
+        control = {RATIO: 0}
+    settings = {}
+    for name, value in control.items():
+        try:
+            settings[resolve_key(name, [*keys, *swept.tied])] = value
+        except ValueError:
+            raise ValueError(f"control '{name}': found no swept key of this name, swept: {', '.join(keys)}") from None
+    candidates = [
+        number
+        for number, config in enumerate(configs)
+        if all(config.get(key, ABSENT) == value for key, value in settings.items())
+    ]
+    if not candidates:
+        asked = ", ".join(f"{key}={value}" for key, value in settings.items())
+        there = ", ".join(dict.fromkeys(str(config.get(key, ABSENT)) for key in settings for config in configs))
+        raise ValueError(f"control {asked}: found no group with it, expected one of {there}")
+    asked_for = {swept.tied.get(key, key) for key in settings}
+    found = {}
+    for number, group in enumerate(groups):
+        if number in candidates:
+            continue
+        same = [
+            candidate
+            for candidate in candidates
+            if all(
+                mine == theirs or (theirs == OFF and key != LABEL_SPACE_KEY)
+                for key, mine, theirs in zip(keys, group.values, groups[candidate].values, strict=True)
+                if key not in asked_for
+            )
+        ]
+        if len(same) == 1:
+            found[number] = same[0]
+    return found
+
+
+def _order(value: Value) -> tuple[int, float, str]:
+    """Sorts what is off or unset first, then numbers, then names."""
+    if value in (OFF, ABSENT) or value is None:
+        return (0, 0.0, str(value))
+    if isinstance(value, (bool, int, float)):
+        return (1, float(value), "")
+    return (2, 0.0, value)

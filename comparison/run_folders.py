@@ -1,0 +1,151 @@
+"""Runs read from their folders (contract C5): summary.json, config.yaml, metrics.csv, samples/*.png."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from comparison.run import History, Run, flatten
+
+MARKS = ("summary.json", "config.yaml", "metrics.csv", "checkpoints")
+"""A folder with one of these is a run folder; nothing below it is looked at."""
+
+MAX_DEPTH = 5
+
+
+def read_run_folders(folders: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
+    """Reads every run folder at or below the given ones.
+
+    Returns:
+        The runs in the order of their paths, and one line for each folder that could not be read.
+    """
+    runs: list[Run] = []
+    warnings: list[str] = []
+    seen: set[Path] = set()
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            warnings.append(f"'{folder}': found no such folder, expected a run folder or a folder of run folders")
+            continue
+        found = find_run_folders(folder)
+        if not found:
+            warnings.append(f"'{folder}': found no run folder, expected folders with a summary.json")
+        for path in found:
+            if path.resolve() in seen:
+                continue
+            seen.add(path.resolve())
+            try:
+                runs.append(read_run_folder(path))
+            except ValueError as error:
+                warnings.append(f"{error}; left out")
+    return runs, warnings
+
+
+def find_run_folders(folder: Path, depth: int = MAX_DEPTH) -> list[Path]:
+    """Returns the run folders at or below a folder, sorted by path."""
+    if any((folder / mark).exists() for mark in MARKS):
+        return [folder]
+    if depth == 0:
+        return []
+    try:
+        below = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+    except OSError:
+        return []
+    return [run for path in below for run in find_run_folders(Path(path), depth - 1)]
+
+
+def read_run_folder(folder: Path) -> Run:
+    """Reads one run folder; ``metrics.csv`` only when its history is asked for.
+
+    Raises:
+        ValueError: no summary, or one that is not what RunRecord writes.
+    """
+    path = folder / "summary.json"
+    try:
+        summary = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"run '{folder}': found no summary.json (the run ended before it began, or is old)") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"run '{folder}': summary.json cannot be read ({' '.join(str(error).split())})") from None
+    if not isinstance(summary, dict) or not isinstance(summary.get("metrics"), dict):
+        raise ValueError(f"run '{folder}': summary.json holds no metrics, expected what train.py writes")
+    config = summary.get("config")
+    flat = flatten(config if isinstance(config, dict) else _read_config(folder))
+    seed = summary.get("seed", flat.get("seed_everything"))
+    later = [summary[task] for task in ("validate", "test") if isinstance(summary.get(task), dict)]
+    return Run(
+        name=str(folder),
+        config=flat,
+        seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
+        status=str(summary.get("status", "unknown")),
+        task=str(summary.get("task", "")),
+        last=numbers(summary["metrics"]),
+        best=numbers(summary.get("best") or {}),
+        history=partial(read_history, folder / "metrics.csv"),
+        splits=_hashes([summary, *later]),
+        counts={name: int(n) for name, n in numbers(summary.get("counts") or {}).items()},
+        samples=tuple(sorted((folder / "samples").glob("*.png"))),
+        wandb_id=summary.get("wandb_id"),
+        ended=path.stat().st_mtime,
+    )
+
+
+def read_history(path: Path, metric: str) -> History:
+    """Returns (step, value) of every row of metrics.csv that holds the metric; [] without the file or the column.
+
+    The half-written last row of a run that was killed is left out.
+
+    Raises:
+        ValueError: the file is not a table of numbers.
+    """
+    try:
+        with path.open(newline="") as file:
+            rows = csv.reader(file)
+            header = next(rows, [])
+            if metric not in header or "step" not in header:
+                return []
+            step, value = header.index("step"), header.index(metric)
+            width = len(header)
+            pairs = [(row[step], row[value]) for row in rows if len(row) == width and row[value]]
+        return [(int(float(s)), float(v)) for s, v in pairs if s and math.isfinite(float(v))]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(f"'{path}' cannot be read ({' '.join(str(error).split())}): found no history") from None
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the entries that are finite numbers."""
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        config = yaml.load((folder / "config.yaml").read_text(), Loader=loader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"run '{folder}': found no settings in summary.json or config.yaml ({type(error).__name__})"
+        ) from None
+    return config if isinstance(config, dict) else {}
+
+
+def _hashes(summaries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Returns split → hash from the ``splits`` of a fit and of what ran in its folder later."""
+    hashes: dict[str, str] = {}
+    for summary in summaries:
+        for split, manifest in (summary.get("splits") or {}).items():
+            if isinstance(manifest, dict) and isinstance(manifest.get("sha256"), str):
+                hashes[split] = manifest["sha256"]
+    return hashes
