@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import pickle
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -22,15 +21,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from datamodules.batch import Batch
-from datamodules.expressions import (
-    ACTION_UNITS,
-    LABEL_SPACES,
-    canonical_expression,
-    map_label_space,
-    resolve_label_space,
-    sample_action_units,
-)
+from datamodules.expressions import ACTION_UNITS, resolve_label_space, sample_action_units
 from datamodules.keyed_random import keyed_seed, keyed_uniform, keys_of
+from lightning_modules.generator_evaluation import GeneratorEvaluation, check_test_settings
 from lightning_modules.networks.au_adapter import (
     attach_au_adapter,
     au_adapter_parameters,
@@ -47,6 +40,8 @@ from lightning_modules.sampling.prediction import min_snr_weight, signal_and_noi
 from lightning_modules.sampling.request import SamplingSettings, SynthesisRequest, SynthesisResult, initial_noise
 
 _WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
+_NO_TEST: dict[str, Any] = dict.fromkeys(("judge", "features", "features_weights", "au_estimator"))
+"""Files of a test, which need not be there where a trained generator is loaded."""
 _NOISE_STREAM, _AU_STREAM, _VALIDATION_STREAM = 0xD1, 0xA1, 0x7A
 
 
@@ -94,10 +89,18 @@ class ExpressionGenerator(LightningModule):
         test_expressions: expressions of the test (default: the seven basic ones in the label space).
         test_batch_size: faces per batch of synthesis in a test.
         judge: checkpoint of the classifier that scores a test; never the guide.
+        features: what Fréchet distance, KID, precision, recall and nearest neighbours are measured in: a classifier
+            checkpoint (its penultimate features, never the guide's), or a timm name ("inception_v3", …); None = the
+            judge.
+        features_weights: file of weights where ``features`` is a timm name.
+        au_estimator: folder of an ``AUEstimator``; a test then gives F1 per action unit.
+        au_present_above: intensity in [0, 1) above which an action unit counts as present.
+        nearest_training: training faces, drawn by the seed, among which a test looks for the nearest one of each
+            generated face; None = all of them, 0 = no such search.
 
     Raises:
         ValueError: a value out of range, or parts that do not fit each other.
-        FileNotFoundError: ``base`` or ``judge`` is missing.
+        FileNotFoundError: ``base``, ``judge`` or another file of the test is missing.
     """
 
     def __init__(
@@ -129,6 +132,11 @@ class ExpressionGenerator(LightningModule):
         test_expressions: list[str] | None = None,
         test_batch_size: int = 100,
         judge: str | None = None,
+        features: str | None = None,
+        features_weights: str | None = None,
+        au_estimator: str | None = None,
+        au_present_above: float = 0.5,
+        nearest_training: int | None = 4000,
     ) -> None:
         super().__init__()
         self.region_masks: Tensor
@@ -146,8 +154,11 @@ class ExpressionGenerator(LightningModule):
         for name, value in (("test_samples", test_samples), ("test_batch_size", test_batch_size)):
             if value < 1:
                 raise ValueError(f"model.{name}: found {value}, expected at least 1")
-        if judge is not None and not Path(judge).is_file():
-            raise FileNotFoundError(f"model.judge '{judge}': no such file, expected a classifier checkpoint")
+        if not 0 <= au_present_above < 1:
+            raise ValueError(f"model.au_present_above: found {au_present_above}, expected a number in [0, 1)")
+        if nearest_training is not None and nearest_training < 0:
+            raise ValueError(f"model.nearest_training: found {nearest_training}, expected at least 0, or null for all")
+        check_test_settings(judge, features, features_weights, au_estimator)
         if codec == "autoencoder_kl" and base is None and autoencoder_steps < 1:
             raise ValueError("model.autoencoder_steps: found 0, expected at least 1 to train codec 'autoencoder_kl'")
         self.sampling = sampling
@@ -170,8 +181,7 @@ class ExpressionGenerator(LightningModule):
             self.model.unet.to(memory_format=torch.channels_last)
         self.ema = None if ema_decay is None else ParameterEMA(self.model, ema_decay)
         self._ema_step = 0
-        self._judge: Any = None
-        self._judged_real: list[tuple[Tensor, Tensor]] = []
+        self._evaluation: GeneratorEvaluation
 
     # ---------------------------------------------------------------- parts
 
@@ -226,7 +236,8 @@ class ExpressionGenerator(LightningModule):
                 "--trainer.strategy=ddp_find_unused_parameters_true"
             )
         if stage == "test":
-            self._load_judge()
+            # No submodule: judge, extractor and estimator must not enter checkpoints.
+            self._evaluation = GeneratorEvaluation(self)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generator = torch.Generator(self.device).manual_seed(
@@ -368,88 +379,13 @@ class ExpressionGenerator(LightningModule):
 
     # ---------------------------------------------------------------- test by a judge
 
-    def _load_judge(self) -> None:
-        """Loads the classifier that scores the test and refuses one that also guides (METHOD: guide ≠ judge)."""
-        from lightning_modules.classifier import ExpressionClassifier
-
-        path = self.hparams["judge"]
-        if path is None:
-            raise ValueError("model.judge: found none, expected the checkpoint of a classifier that scores the test")
-        judge = ExpressionClassifier.load_trained(path, map_location=str(self.device))
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            fingerprint = getattr(callback, "guide_fingerprint", None)
-            if fingerprint is not None and fingerprint() == judge.weights_fingerprint():
-                raise ValueError(f"model.judge '{path}' is the guide's own network: a judge must be independent of it")
-        # In a list, so that the judge is no submodule: it must not enter checkpoints.
-        self._judge = [judge]
-        self._judged_real = []
-
-    @property
-    def judge(self) -> Any:
-        """The loaded judge, moved to this module's device."""
-        return self._judge[0].to(self.device)
-
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        # Real faces through the same judge: the ceiling beside which synthetic faces are read.
-        self._judged_real.append((batch["label"], self._judged_classes(batch["image"])))
+        self._evaluation.step(batch)
 
     def on_test_epoch_end(self) -> None:
         from callbacks.synthesis import active_hooks
 
-        asked = self.hparams["test_expressions"] or [n for n in self.label_space if n in LABEL_SPACES["basic7"]]
-        names = [canonical_expression(name) for name in asked]
-        total = self.hparams["test_samples"]
-        request = SynthesisRequest.from_expressions(
-            [names[i % len(names)] for i in range(total)], range(total), self._seed, self.sampling, self.au_names
-        )
-        started = time.monotonic()
-        made = self.synthesise_over_ranks(request, active_hooks(self.trainer), self.hparams["test_batch_size"])
-        seconds = time.monotonic() - started
-        metrics = {"test/images_per_s": total / seconds}
-        predicted = self._judge_images(made["images"])
-        metrics |= self._recalls("test/fer", made["label"], predicted, names)
-        real_label, real_predicted = (
-            self._gather_uneven(torch.cat(part)) for part in zip(*self._judged_real, strict=True)
-        )
-        metrics |= self._recalls("test/judge_on_real", real_label, real_predicted, names)
-        self.log_dict(metrics, rank_zero_only=True)
-        if self.trainer.is_global_zero and total >= len(names):
-            from lightning_modules.sample_grid import save_sample_grid
-
-            order = torch.argsort(made["label"], stable=True)
-            columns = min(8, total // len(names))
-            rows = [i for name in names for i in order[made["label"][order] == self.label_space.index(name)][:columns]]
-            path = Path(self.trainer.default_root_dir) / "samples" / "test.png"
-            save_sample_grid(made["images"][torch.stack(rows)], names, columns, path)
-
-    def _judge_images(self, images: Tensor) -> Tensor:
-        """Returns the judge's classes of uint8 images (n, 3, H, W), on the CPU."""
-        parts = [self._judged_classes(part.to(self.device).float() / 255) for part in images.split(256)]
-        return torch.cat(parts).cpu()
-
-    def _judged_classes(self, image: Tensor) -> Tensor:
-        """Returns the judge's classes of images in [0, 1], in the generator's label space by name; −1 = none of it."""
-        own = torch.from_numpy(map_label_space(self.label_space, self.judge.label_space)).to(image.device)
-        return own[self.judge.predict_probabilities(image).argmax(1)]
-
-    def _recalls(self, prefix: str, label: Tensor, predicted: Tensor, names: Sequence[str]) -> dict[str, float]:
-        """Returns recall per expression and their mean ("accuracy": macro) over the expressions that occur."""
-        recalls = {}
-        for name in names:
-            mine = label == self.label_space.index(name)
-            if mine.any():
-                recalls[name] = float((predicted[mine] == label[mine]).float().mean())
-        macro = sum(recalls.values()) / max(1, len(recalls))
-        return {f"{prefix}_accuracy": macro, **{f"{prefix}_recall/{name}": value for name, value in recalls.items()}}
-
-    def _gather_uneven(self, values: Tensor) -> Tensor:
-        """Gathers 1-D tensors of different lengths from all ranks (a collective)."""
-        if self.trainer.world_size == 1:
-            return values.cpu()
-        lengths = _tensor(self.all_gather(torch.tensor(len(values), device=self.device)))
-        padded = torch.nn.functional.pad(values, (0, int(lengths.max()) - len(values)))
-        gathered = _tensor(self.all_gather(padded))
-        return torch.cat([row[:length] for row, length in zip(gathered, lengths.tolist(), strict=True)]).cpu()
+        self.log_dict(self._evaluation.finish(active_hooks(self.trainer)), rank_zero_only=True)
 
     # ---------------------------------------------------------------- synthesis
 
@@ -638,7 +574,7 @@ class ExpressionGenerator(LightningModule):
             raise FileNotFoundError(f"generator '{path}': no such file or folder")
         sampling = SamplingSettings(**parameters.pop("sampling", {}))
         parameters = {key: value for key, value in parameters.items() if not key.startswith("_")}
-        generator = cls(sampling=sampling, **{**parameters, "judge": None})
+        generator = cls(sampling=sampling, **{**parameters, **_NO_TEST})
         state = {"state_dict": tensors} if average is None else {"state_dict": tensors, "ema": average}
         generator.on_load_checkpoint(state)
         generator.load_state_dict(state["state_dict"])

@@ -1,0 +1,437 @@
+"""The test of a generator: what its faces show, how near they are to real ones, and whether they are copies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+
+from datamodules.batch import Batch
+from datamodules.expressions import LABEL_SPACES, action_unit_indices, canonical_expression, map_label_space
+from datamodules.keyed_random import keyed_uniform, keys_of
+from datamodules.mixed_dataset import MixedDataset
+from datamodules.sample_table import SampleTable
+from lightning_modules.captioned_grid import FaceColumns, save_captioned_grid
+from lightning_modules.classifier import ExpressionClassifier
+from lightning_modules.metrics.action_unit_scores import action_unit_scores
+from lightning_modules.metrics.frechet_distance import frechet_distance, weighted_moments
+from lightning_modules.metrics.gathered_rows import GatheredRows
+from lightning_modules.metrics.kernel_distance import kernel_distance
+from lightning_modules.metrics.nearest_reference import NearestReference
+from lightning_modules.metrics.precision_recall import improved_precision_recall
+from lightning_modules.networks.au_estimator import AUEstimator, read_config
+from lightning_modules.networks.feature_extractor import (
+    ClassifierFeatures,
+    TimmFeatures,
+    check_timm_name,
+    name_of_checkpoint,
+)
+from lightning_modules.sample_grid import save_sample_grid
+from lightning_modules.sampling.request import SynthesisRequest
+
+if TYPE_CHECKING:
+    from lightning_modules.generator import ExpressionGenerator
+
+NEIGHBOURS = 3
+"""k of improved precision and recall, as in their paper."""
+_BATCH = 64  # faces through a scoring network at once; a CPU is slower on more
+_TRAIN_STREAM = 0x7E
+_PICTURE_COLUMNS, _PICTURE_PAIRS = 3, 8
+
+
+class GeneratorEvaluation:
+    """Scores the faces that a generator makes in ``trainer.test`` against the faces of the data's test split.
+
+    Metrics, all over the expressions of the test:
+
+    * ``test/fer_accuracy`` and ``test/fer_recall/<name>``: in which share of faces the judge sees what was asked;
+      ``test/judge_on_real_…``: the same judge on real faces, the ceiling.
+    * ``test/frechet/<extractor>``, ``test/kid/<extractor>`` with ``test/kid_std/…``, ``test/improved_precision/…`` and
+      ``test/improved_recall/…``: distance to the real faces in the features of the named extractor.
+    * ``test/nearest_training/…``: distance of each face to the nearest training face (``generated``), the same of real
+      test faces (``held_out``), their ``ratio`` (well under 1 = copies) and the share of generated faces that are
+      nearer to a training face than the nearest hundredth of real test faces (``closer_than_1_percent``; 0.01 is what
+      real faces have). Means; distances are Euclidean. ``nearest_training`` says how many training faces are searched:
+      a copy of another one goes unseen, so search all (null) before calling a generator free of copies.
+    * ``test/au_f1/<AU>`` and ``test/au_f1_mean``: F1 of the action units that were asked for, as an estimator sees
+      them; ``test/au_f1_on_real…``: the same on real faces where the data knows them.
+
+    Class shares: generated faces hold the asked expressions alike, real test faces do not. Real faces of other
+    expressions are left out and the rest get importance weights (share of the class among generated faces ÷ number of
+    real faces of the class) in the Fréchet moments, in the recall and in the nearest-neighbour figures; KID averages
+    pairs within classes. Balancing by leaving faces out would keep only seven times the rarest class. The weights cost
+    precision: ``test/effective_real_faces`` is (Σw)² / Σw², the number of equally weighted faces that estimate a mean
+    as well. Precision takes the real faces as they are.
+
+    Everything runs on the module's device, statistics in float64 and networks in float32 whatever the trainer's
+    precision. Each rank scores its share of the faces; all ranks then hold all rows in one order, so that the figures
+    depend neither on the number of ranks nor on batch sizes. ``step`` holds no collective; ``finish`` is one.
+
+    Args:
+        generator: the module under test, attached to a trainer with a data module that has read its test split.
+
+    Raises:
+        FileNotFoundError: a file of judge, extractor or estimator is missing.
+        ValueError: no judge, a judge or extractor that is the guide, weights that do not fit, fewer than two faces on
+            either side, or no training faces to compare with.
+    """
+
+    def __init__(self, generator: ExpressionGenerator) -> None:
+        self.generator = generator
+        self.settings: Any = generator.hparams
+        asked = self.settings["test_expressions"]
+        self.names = [
+            canonical_expression(name)
+            for name in (asked or [n for n in generator.label_space if n in LABEL_SPACES["basic7"]])
+        ]
+        self.device = generator.device
+        self.judge = self._load_judge()
+        self.extractor = self._load_extractor()
+        estimator = self.settings["au_estimator"]
+        self.estimator = None if estimator is None else AUEstimator.load(estimator).to(self.device)
+        self.datamodule: Any = getattr(generator.trainer, "datamodule", None)
+        self.test_table = self._real_faces()
+        self.train_table = None if self.settings["nearest_training"] == 0 else self._training_faces()
+        side = self.settings["image_size"]
+        self.test_faces = MixedDataset(self.test_table, image_size=side)
+        self.train_faces = None if self.train_table is None else MixedDataset(self.train_table, image_size=side)
+        self.real = self._rows()
+
+    # ---------------------------------------------------------------- before anything is computed
+
+    def _load_judge(self) -> ExpressionClassifier:
+        path = self.settings["judge"]
+        if path is None:
+            raise ValueError("model.judge: found none, expected the checkpoint of a classifier that scores the test")
+        return self._independent(ExpressionClassifier.load_trained(path, self.device), f"model.judge '{path}'", "judge")
+
+    def _load_extractor(self) -> ClassifierFeatures | TimmFeatures:
+        features = self.settings["features"]
+        if features is None:
+            return ClassifierFeatures(self.judge, name_of_checkpoint(self.settings["judge"]))
+        if self.settings["features_weights"] is not None:
+            return TimmFeatures(features, self.settings["features_weights"]).to(self.device)
+        classifier = ExpressionClassifier.load_trained(features, self.device)
+        self._independent(classifier, f"model.features '{features}'", "feature extractor")
+        return ClassifierFeatures(classifier, name_of_checkpoint(features))
+
+    def _independent(self, classifier: ExpressionClassifier, where: str, role: str) -> ExpressionClassifier:
+        """Refuses a network that also guides (METHOD: guide ≠ judge)."""
+        for callback in self.generator.trainer.callbacks:  # type: ignore[attr-defined]
+            fingerprint = getattr(callback, "guide_fingerprint", None)
+            if fingerprint is not None and fingerprint() == classifier.weights_fingerprint():
+                raise ValueError(f"{where} is the guide's own network: a {role} must be independent of it")
+        return classifier
+
+    def _real_faces(self) -> SampleTable:
+        if self.settings["test_samples"] < 2:
+            raise ValueError(f"model.test_samples: found {self.settings['test_samples']}, expected at least 2")
+        table: SampleTable | None = getattr(self.datamodule, "test_table", None)
+        if table is None:
+            raise ValueError("generator test: found no data module with a test split, expected one (--data)")
+        counts = table.class_counts()
+        missing = [name for name in self.names if not counts.get(name)]
+        found = sum(counts.get(name, 0) for name in self.names)
+        if found < 2:
+            raise ValueError(
+                f"generator test: found {found} real {table.split} faces of {', '.join(self.names)}, expected at least "
+                "2 to compare with"
+            )
+        if missing:
+            rank_zero_warn(
+                f"the {table.split} split has no face of {', '.join(missing)}: these expressions are left out of "
+                "Fréchet distance, KID, precision and recall"
+            )
+        return table
+
+    def _training_faces(self) -> SampleTable:
+        try:
+            self.datamodule.setup("fit")  # the rows that a fit with this configuration learns from
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"model.nearest_training: the training split cannot be read ({error}), expected one "
+                "(or --model.nearest_training=0)"
+            ) from error
+        table: SampleTable = self.datamodule.train_table
+        wanted = self.settings["nearest_training"]
+        if wanted is None or wanted >= len(table):
+            return table
+        draw = keyed_uniform(keys_of(table.sample_id.tolist()), 1, self.generator._seed, _TRAIN_STREAM)[:, 0]
+        return table.select(np.sort(draw.argsort()[:wanted]))
+
+    # ---------------------------------------------------------------- scoring
+
+    def _rows(self) -> GatheredRows:
+        empty = torch.empty(0)
+        with torch.inference_mode(False), torch.no_grad():
+            image = torch.zeros(1, 3, self.settings["image_size"], self.settings["image_size"], device=self.device)
+            scored = self._score(image)
+        columns = {**scored, "label": torch.empty(0, dtype=torch.int64)}
+        if self.estimator is not None:
+            columns["au_truth"] = empty.new_empty(0, len(self.estimator.au_names))
+        return GatheredRows(columns).to(self.device)
+
+    @torch.no_grad()
+    def _score(self, image: Tensor) -> dict[str, Tensor]:
+        """Runs all scoring networks on images in [0, 1], (b, 3, H, W), in float32."""
+        # A bf16 trainer would otherwise score real faces in bf16 and generated ones, outside its context, in float32.
+        with torch.autocast(self.device.type, enabled=False):
+            image = image.float()
+            if isinstance(self.extractor, ClassifierFeatures) and self.extractor.classifier is self.judge:
+                features, logits = self.extractor.features_and_logits(image)
+                probabilities = logits.float().softmax(1)
+                if self.judge.flip_tta:
+                    mirrored = self.judge.predict_probabilities(image.flip(-1), flip=False)
+                    probabilities = (probabilities + mirrored) / 2
+            else:
+                features, probabilities = self.extractor(image), self.judge.predict_probabilities(image)
+            scores = {"features": features, "probabilities": probabilities}
+            if self.estimator is not None:
+                scores["au_seen"] = self.estimator(image)
+        return scores
+
+    def step(self, batch: Batch) -> None:
+        """Scores real faces: one batch of the test split."""
+        columns = {**self._score(batch["image"]), "label": batch["label"]}
+        if self.estimator is not None:
+            columns["au_truth"] = batch["au"][:, self._au_columns()].float()
+        keys = torch.from_numpy(keys_of(batch["sample_id"]).astype(np.int64))
+        self.real.update(keys, **columns)
+
+    def _au_columns(self) -> list[int]:
+        assert self.estimator is not None
+        return action_unit_indices(self.estimator.au_names, self.generator.au_names)
+
+    def finish(self, hooks: Sequence[Any]) -> dict[str, float]:
+        """Makes the faces, scores them and writes the pictures (a collective).
+
+        Args:
+            hooks: what acts on synthesis.
+
+        Returns:
+            The metrics, the same on all ranks. One that cannot be estimated from so few faces is NaN.
+        """
+        generator, total = self.generator, self.settings["test_samples"]
+        request = SynthesisRequest.from_expressions(
+            [self.names[i % len(self.names)] for i in range(total)],
+            range(total),
+            generator._seed,
+            generator.sampling,
+            generator.au_names,
+        )
+        started = time.monotonic()
+        made = generator.synthesise_over_ranks(request, hooks, self.settings["test_batch_size"])
+        metrics = {"test/images_per_s": total / (time.monotonic() - started)}
+        fake, real = self._score_generated(made, request), self.real.compute()
+        metrics |= self._recalls("test/fer", fake) | self._recalls("test/judge_on_real", real)
+        metrics |= self._action_units("test/au_f1", fake) | self._action_units("test/au_f1_on_real", real)
+        compared, references, weights = self._same_classes(fake, real)
+        metrics |= self._distances(compared, references, weights)
+        nearest = self._nearest(compared, references, weights)
+        if nearest is not None:
+            metrics |= nearest[0]
+        unguided = self._unguided_twins(request, hooks)
+        if generator.trainer.is_global_zero:
+            folder = Path(generator.trainer.default_root_dir) / "samples"
+            self._save_grid(made["images"], fake["label"], folder / "test.png")
+            self._save_comparison(made["images"], fake, unguided, folder / "comparison.png")
+            if nearest is not None:
+                self._save_nearest(made["images"], compared, nearest[1], nearest[2], folder / "nearest.png")
+        return metrics
+
+    def _score_generated(self, made: dict[str, Tensor], request: SynthesisRequest) -> dict[str, Tensor]:
+        """Scores this rank's share of the generated faces and returns the rows of all."""
+        rows, trainer = self._rows(), self.generator.trainer
+        for chunk in torch.arange(trainer.global_rank, len(request), trainer.world_size).split(_BATCH):
+            columns = {
+                **self._score(made["images"][chunk].to(self.device).float() / 255),
+                "label": made["label"][chunk],
+            }
+            if self.estimator is not None:
+                columns["au_truth"] = torch.from_numpy(request.action_units)[chunk][:, self._au_columns()]
+            rows.update(chunk, **columns)
+        return rows.compute()
+
+    def _recalls(self, prefix: str, rows: dict[str, Tensor]) -> dict[str, float]:
+        """Returns recall per expression and their mean ("accuracy": macro) over the expressions that occur."""
+        # By name: the judge may know other expressions, in another order; −1 = none of the generator's.
+        own = torch.from_numpy(map_label_space(self.generator.label_space, self.judge.label_space)).to(self.device)
+        seen, recalls = own[rows["probabilities"].argmax(1)], {}
+        for name in self.names:
+            mine = rows["label"] == self.generator.label_space.index(name)
+            if mine.any():
+                recalls[name] = float((seen[mine] == rows["label"][mine]).double().mean())
+        macro = sum(recalls.values()) / max(1, len(recalls))
+        return {f"{prefix}_accuracy": macro, **{f"{prefix}_recall/{name}": value for name, value in recalls.items()}}
+
+    def _action_units(self, prefix: str, rows: dict[str, Tensor]) -> dict[str, float]:
+        if self.estimator is None:
+            return {}
+        above = self.settings["au_present_above"]
+        scores = action_unit_scores(rows["au_seen"], rows["au_truth"], self.estimator.au_names, above)
+        return {f"{prefix}_mean" if name == "mean" else f"{prefix}/{name}": value for name, value in scores.items()}
+
+    def _same_classes(
+        self, fake: dict[str, Tensor], real: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """Returns generated and real rows of the expressions that both have, and the weights of the real rows."""
+        # MPS knows no float64.
+        device = torch.device("cpu") if self.device.type == "mps" else self.device
+        rows = []
+        for own, other in ((fake, real), (real, fake)):
+            shared = torch.isin(own["label"], other["label"])
+            rows.append({name: values[shared].to(device) for name, values in own.items()})
+        wanted, found = (torch.bincount(r["label"], minlength=len(self.generator.label_space)) for r in rows)
+        weights = (wanted.double() / found.clamp_min(1))[rows[1]["label"]]
+        return rows[0], rows[1], weights
+
+    def _distances(self, fake: dict[str, Tensor], real: dict[str, Tensor], weights: Tensor) -> dict[str, float]:
+        name = self.extractor.name
+        generated, references = fake["features"], real["features"]
+        kid, kid_std = kernel_distance(generated, references, fake["label"], real["label"], self.generator._seed)
+        precision, recall = improved_precision_recall(generated, references, NEIGHBOURS, weights)
+        frechet = frechet_distance(weighted_moments(references, weights), weighted_moments(generated))
+        effective = float(weights.sum().square() / weights.square().sum())
+        rank_zero_info(
+            f"distances: {len(generated)} generated faces against {len(references)} real faces of the split "
+            f"'{self.test_table.split}', weighted to the same expressions (as good as {effective:.0f} "
+            f"equally weighted ones), features: {name}"
+        )
+        return {
+            f"test/frechet/{name}": frechet,
+            f"test/kid/{name}": kid,
+            f"test/kid_std/{name}": kid_std,
+            f"test/improved_precision/{name}": precision,
+            f"test/improved_recall/{name}": recall,
+            "test/real_faces": float(len(references)),
+            "test/effective_real_faces": effective,
+        }
+
+    @torch.no_grad()
+    def _nearest(
+        self, fake: dict[str, Tensor], real: dict[str, Tensor], weights: Tensor
+    ) -> tuple[dict[str, float], Tensor, Tensor] | None:
+        """Returns metrics, and for each generated face the distance and the row of its nearest training face."""
+        if self.train_faces is None:
+            return None
+        queries = torch.cat([fake["features"], real["features"]])
+        search, trainer = NearestReference(queries), self.generator.trainer
+        for rows in torch.arange(trainer.global_rank, len(self.train_faces), trainer.world_size).split(_BATCH):
+            with torch.autocast(self.device.type, enabled=False):
+                features = self.extractor(_images(self.train_faces, rows).to(self.device).float() / 255)
+            search.update(features.to(queries.device), rows.to(queries.device))
+        distance, row = search.compute()
+        count = len(fake["features"])
+        generated, held_out = distance[:count], distance[count:]
+        share = weights / weights.sum()
+        typical = (held_out * share).sum()
+        order = held_out.argsort()
+        # The smallest distance that at least a hundredth of the weight lies at or below.
+        threshold = held_out[order][(share[order].cumsum(0) >= 0.01).nonzero()[0, 0]]
+        key = "test/nearest_training/{}/" + self.extractor.name
+        metrics = {
+            key.format("generated"): float(generated.mean()),
+            key.format("held_out"): float(typical),
+            key.format("ratio"): float(generated.mean() / typical),
+            key.format("closer_than_1_percent"): float((generated < threshold).double().mean()),
+        }
+        return metrics, generated, row[:count]
+
+    # ---------------------------------------------------------------- pictures, into the run folder only
+
+    def _unguided_twins(self, request: SynthesisRequest, hooks: Sequence[Any]) -> Tensor | None:
+        """Makes the first faces of each expression again, from the same seeds without the guide (a collective)."""
+        others = [hook for hook in hooks if not hasattr(hook, "guide_fingerprint")]
+        if len(others) == len(hooks):
+            return None
+        few = request.part(0, _PICTURE_COLUMNS * len(self.names))
+        return self.generator.synthesise_over_ranks(few, others, self.settings["test_batch_size"])["images"]
+
+    def _save_grid(self, images: Tensor, label: Tensor, path: Path) -> None:
+        columns = min(8, len(images) // len(self.names))
+        if columns:
+            rows = [row for name in self.names for row in self._of(label, name)[:columns]]
+            save_sample_grid(images[rows], self.names, columns, path)
+
+    def _of(self, label: Tensor, name: str) -> list[int]:
+        return (label.cpu() == self.generator.label_space.index(name)).nonzero()[:, 0].tolist()
+
+    def _save_comparison(self, images: Tensor, rows: dict[str, Tensor], unguided: Tensor | None, path: Path) -> None:
+        """Writes real | unguided | guided faces, with the judge's probability of the asked expression under each."""
+        test, label = self.test_table, rows["label"]
+        groups = []
+        real = [torch.from_numpy(np.flatnonzero(test.label == self.generator.label_space.index(n))) for n in self.names]
+        faces = [_images(self.test_faces, few[:_PICTURE_COLUMNS]) if len(few) else images[:0] for few in real]
+        groups.append(self._columns("real", faces))
+        sets = [("unguided", images)] if unguided is None else [("unguided", unguided), ("guided", images)]
+        for title, made in sets:
+            faces = [made[self._of(label[: len(made)], name)[:_PICTURE_COLUMNS]] for name in self.names]
+            groups.append(self._columns(title, faces))
+        save_captioned_grid(groups, self.names, path)
+
+    def _columns(self, title: str, faces: list[Tensor]) -> FaceColumns:
+        captions = []
+        for name, row in zip(self.names, faces, strict=True):
+            column = self.judge.label_space.index(name) if name in self.judge.label_space else None
+            if not len(row) or column is None:
+                captions.append(["?"] * len(row))
+                continue
+            seen = self._score(row.to(self.device).float() / 255)["probabilities"][:, column]
+            captions.append([f"{value:.0%}" for value in seen.tolist()])
+        return FaceColumns(title, faces, captions)
+
+    def _save_nearest(self, images: Tensor, fake: dict[str, Tensor], distance: Tensor, row: Tensor, path: Path) -> None:
+        """Writes the generated faces that are nearest to a training face, beside that face."""
+        assert self.train_table is not None and self.train_faces is not None
+        closest = distance.argsort()[:_PICTURE_PAIRS].cpu()
+        generated = images[fake["key"].cpu()[closest]]
+        training = row.cpu()[closest]
+        names = [self.generator.label_space[label] for label in fake["label"].cpu()[closest].tolist()]
+        ids = [str(self.train_table.sample_id[r]) for r in training.tolist()]
+        groups = [
+            FaceColumns("generated", list(generated[:, None]), [[f"{d:.3g}"] for d in distance[closest].tolist()]),
+            FaceColumns("training", list(_images(self.train_faces, training)[:, None]), [[name] for name in ids]),
+        ]
+        save_captioned_grid(groups, names, path)
+
+
+def _images(faces: MixedDataset, rows: Tensor) -> Tensor:
+    """Returns uint8 (n, 3, H, W)."""
+    return faces.__getitems__(rows.tolist())["image"]
+
+
+def check_test_settings(
+    judge: str | None, features: str | None, features_weights: str | None, au_estimator: str | None
+) -> None:
+    """Checks the files and names that a generator's test is given, before anything is loaded.
+
+    Raises:
+        FileNotFoundError: one of them is missing.
+        ValueError: a name that timm does not know, weights without a name, or an AU estimator of unknown units.
+    """
+    if judge is not None and not Path(judge).is_file():
+        raise FileNotFoundError(f"model.judge '{judge}': no such file, expected a classifier checkpoint")
+    if features_weights is not None:
+        if features is None:
+            raise ValueError("model.features_weights: found weights without model.features, expected a timm name there")
+        check_timm_name(features, "model.features")
+        if not Path(features_weights).is_file():
+            raise FileNotFoundError(
+                f"model.features_weights '{features_weights}': no such file, expected weights of '{features}'"
+            )
+    elif features is not None and not Path(features).is_file():
+        import timm  # seconds to import, and only for this error
+
+        if timm.is_model(features):
+            raise ValueError(f"model.features '{features}': expected model.features_weights, a file of its weights")
+        raise FileNotFoundError(
+            f"model.features '{features}': no such file, expected a classifier checkpoint or a timm name"
+        )
+    if au_estimator is not None:
+        read_config(Path(au_estimator))
