@@ -24,11 +24,14 @@ from comparison.swept_keys import OFF, short_name, show_values
 WIDTH = 5.0
 """Inches. At 72 points an inch this is a phone's width, so that text is as large there as it is set here."""
 
-LINE = 0.17
+LINE = 0.18
 """Inches of one line of text."""
 
 MAX_LINES = 6
 """Lines or kinds of bars that can still be told apart."""
+
+FILES = ("curve_*.png", "differences.png", "groups.png", "recall.png", "recall_*.png")
+"""Names of the pictures."""
 
 MAX_ROWS = 30
 """Rows of the interval chart."""
@@ -67,8 +70,8 @@ AXIS_NAMES = {
 }
 
 STYLE = {
-    "font.size": 10,
-    "axes.labelsize": 10,
+    "font.size": 11,
+    "axes.labelsize": 11,
     "axes.edgecolor": LIGHT["muted"],
     "axes.labelcolor": LIGHT["ink"],
     "text.color": LIGHT["ink"],
@@ -77,7 +80,7 @@ STYLE = {
     "xtick.labelcolor": LIGHT["ink"],
     "ytick.labelcolor": LIGHT["ink"],
     "grid.color": LIGHT["grid"],
-    "legend.fontsize": 9.5,
+    "legend.fontsize": 10,
     "svg.fonttype": "none",
 }
 
@@ -106,6 +109,9 @@ def draw_charts(comparison: Comparison, folder: Path) -> list[Chart]:
         A curve for each swept number that changes along some line, the interval of each group, and recalls per
         expression and label space.
     """
+    if (folder / "report.html").is_file():  # of an earlier comparison, which may have had other charts
+        for stale in itertools.chain.from_iterable(folder.glob(pattern) for pattern in FILES):
+            stale.unlink()
     charts = []
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         for key in numeric_keys(comparison):
@@ -114,10 +120,10 @@ def draw_charts(comparison: Comparison, folder: Path) -> list[Chart]:
                 charts.append(_curve(comparison, key, lines, folder))
         if len(comparison.groups) > 1:
             charts.append(_intervals(comparison, folder))
-        spaces = dict.fromkeys(tuple(group.recall) for group in comparison.groups if group.recall)
-        for number, names in enumerate(sorted(spaces, key=len)):
-            suffix = "" if len(spaces) == 1 else f"_{number + 1}"
-            charts.append(_recalls(comparison, names, f"recall{suffix}", folder))
+        sections = comparison.recall_sections
+        for count, (names, numbers) in enumerate(sections, start=1):
+            name = "recall" if len(sections) == 1 else f"recall_{count}"
+            charts.append(_recalls(comparison, names, numbers, name, folder))
     return charts
 
 
@@ -157,13 +163,12 @@ def lines_of(comparison: Comparison, key: str) -> dict[str, list[tuple[float, Gr
     return result
 
 
-def shown_groups(comparison: Comparison, names: tuple[str, ...], limit: int = MAX_LINES) -> list[Group]:
-    """Returns the groups with these recalls; of too many the controls and then those that did best, in their order."""
-    having = [number for number, group in enumerate(comparison.groups) if tuple(group.recall) == names]
+def shown_groups(comparison: Comparison, numbers: Sequence[int], limit: int = MAX_LINES) -> list[Group]:
+    """Returns these groups; of too many the controls and then those that did best, in their order."""
     controls = set(comparison.control.values())
     sign = 1 if lower_is_better(comparison.metric) else -1
     ranked = sorted(
-        having, key=lambda number: (number not in controls, sign * comparison.groups[number].last_interval.mean)
+        numbers, key=lambda number: (number not in controls, sign * comparison.groups[number].last_interval.mean)
     )
     return [comparison.groups[number] for number in sorted(ranked[:limit])]
 
@@ -236,7 +241,7 @@ def _intervals(comparison: Comparison, folder: Path) -> Chart:
             xerr=None if interval.half_width is None else factor * interval.half_width,
             fmt="o", color=colour, markersize=7, elinewidth=2, capsize=4,
         )  # fmt: skip
-        axes.text(0.0, y - 0.7, label, transform=axes.get_yaxis_transform(), va="bottom", fontsize=9, **LABEL)
+        axes.text(0.0, y - 0.7, label, transform=axes.get_yaxis_transform(), va="bottom", fontsize=10, **LABEL)
     if comparison.difference:
         axes.axvline(0, color=LIGHT["ink"], linewidth=1)
     axes.set(ylim=(ys[-1] + 1, 0), yticks=[], xlabel=axis)
@@ -252,8 +257,8 @@ def _intervals(comparison: Comparison, folder: Path) -> Chart:
     return _finish(figure, "differences" if comparison.difference else "groups", title, note, folder)
 
 
-def _recalls(comparison: Comparison, names: tuple[str, ...], name: str, folder: Path) -> Chart:
-    groups = shown_groups(comparison, names)
+def _recalls(comparison: Comparison, names: tuple[str, ...], numbers: Sequence[int], name: str, folder: Path) -> Chart:
+    groups = shown_groups(comparison, numbers)
     height = 0.8 / len(groups)
     labels = [group.label for group in groups]
     figure, axes = _figure(0.7 + len(names) * (0.2 + 0.14 * len(groups)) + _height_of(labels))
@@ -272,10 +277,9 @@ def _recalls(comparison: Comparison, names: tuple[str, ...], name: str, folder: 
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     _legend_below(axes)
-    all_of_them = sum(tuple(group.recall) == names for group in comparison.groups)
     note = "Bar: mean over seeds; line: 95 % t-interval."
-    if len(groups) < all_of_them:
-        note += f" Shown: controls and the groups with the best {comparison.metric}, {len(groups)} of {all_of_them}."
+    if len(groups) < len(numbers):
+        note += f" Shown: controls and the groups with the best {comparison.metric}, {len(groups)} of {len(numbers)}."
     title = f"Recall per expression ({len(names)} expressions)"
     return _finish(figure, name, title, note, folder)
 
@@ -290,7 +294,7 @@ def _figure(height: float) -> tuple[Figure, Axes]:
 
 def _wrapped(label: str) -> str:
     """Returns a label in lines that fit into the width of a chart."""
-    return "\n".join(textwrap.wrap(label, 56, break_on_hyphens=False)) or label
+    return "\n".join(textwrap.wrap(label, 50, break_on_hyphens=False)) or label
 
 
 def _height_of(labels: Sequence[str]) -> float:

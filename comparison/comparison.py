@@ -100,6 +100,16 @@ class Comparison:
         return is_share(self.metric)
 
     @property
+    def recall_sections(self) -> list[tuple[tuple[str, ...], list[int]]]:
+        """(expressions, group numbers) of the groups with recalls: one section for each label space, largest first."""
+        sections: dict[tuple[tuple[str, ...], tuple[str, ...]], list[int]] = {}
+        for number, group in enumerate(self.groups):
+            if group.recall:
+                sections.setdefault((group.label_space, tuple(group.recall)), []).append(number)
+        found = [(names, numbers) for (_, names), numbers in sections.items()]
+        return sorted(found, key=lambda section: -len(section[1]))
+
+    @property
     def unit(self) -> str:
         """The unit after a value, with its space; "" for none."""
         return " %" if self.in_per_cent else ""
@@ -148,7 +158,7 @@ def compare(
     Args:
         runs: at least one run with the metric.
         metric: its name.
-        swept: keys to group by; None = all keys that differ.
+        swept: keys to group by; None = the parameters of the sweep that started all the runs, else whatever differs.
         control: settings of the control group, among the swept keys; None = synthetic ratio 0 where the ratio was
             swept, else no control. A group's control has its values of all other swept keys (or has them off). A key
             that changes along with a swept one may stand for it.
@@ -160,7 +170,8 @@ def compare(
         ValueError: a key is unknown or was not swept, or no group has the control's settings.
     """
     configs = [effective_config(run) for run in runs]
-    keys = find_swept_keys(configs, swept)
+    declared = {key for run in runs for key in run.sweep_keys} if all(run.sweep_keys for run in runs) else set()
+    keys = find_swept_keys(configs, swept, sorted(declared))
     values: dict[tuple[Value, ...], list[Run]] = {}
     for run, config in zip(runs, configs, strict=True):
         values.setdefault(tuple(config.get(key, ABSENT) for key in keys.keys), []).append(run)

@@ -12,7 +12,7 @@ from comparison.charts import COLOURS, Chart
 from comparison.comparison import Comparison
 from comparison.sample_strips import Strip
 from comparison.swept_keys import short_name
-from comparison.tables import NOTHING, recall_spaces, rows, show_interval
+from comparison.tables import NOTHING, rows, show_interval
 
 
 def write_report(
@@ -59,15 +59,11 @@ def _recall_tables(comparison: Comparison) -> list[tuple[tuple[str, ...], list[t
         (
             names,
             [
-                (
-                    group.label,
-                    [(show_interval(group.recall[n], 100), round(100 * group.recall[n].mean)) for n in names],
-                )
-                for group in comparison.groups
-                if tuple(group.recall) == names
+                (group.label, [(show_interval(group.recall[n], 100), round(100 * group.recall[n].mean)) for n in names])
+                for group in (comparison.groups[number] for number in numbers)
             ],
         )
-        for names in recall_spaces(comparison)
+        for names, numbers in comparison.recall_sections
     ]
 
 

@@ -37,6 +37,7 @@ class Run:
         samples: pictures that the run wrote.
         wandb_id: id of its W&B run, for recognising a run that was read twice.
         from_wandb: whether it was read from W&B.
+        sweep_keys: parameters of the sweep that started it, as ``sweep.py`` recorded them; () without one.
         ended: seconds since 1970; the later of two runs with the same settings and seed counts.
     """
 
@@ -53,6 +54,7 @@ class Run:
     samples: tuple[Path, ...] = ()
     wandb_id: str | None = None
     from_wandb: bool = False
+    sweep_keys: tuple[str, ...] = ()
     ended: float = 0.0
 
     @property

@@ -93,6 +93,7 @@ def read_run_folder(folder: Path) -> Run:
         counts={name: int(n) for name, n in numbers(summary.get("counts") or {}).items()},
         samples=tuple(sorted((folder / "samples").glob("*.png"))),
         wandb_id=summary.get("wandb_id"),
+        sweep_keys=_sweep_keys(folder / "sweep.json"),
         ended=path.stat().st_mtime,
     )
 
@@ -139,6 +140,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"run '{folder}': found no settings in summary.json or config.yaml ({type(error).__name__})"
         ) from None
     return config if isinstance(config, dict) else {}
+
+
+def _sweep_keys(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(json.loads(path.read_text())["parameters"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()  # not started by sweep.py
 
 
 def _hashes(summaries: Sequence[Mapping[str, Any]]) -> dict[str, str]:

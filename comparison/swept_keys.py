@@ -50,8 +50,8 @@ class SweptKeys:
     Attributes:
         keys: the keys that make the groups.
         tied: other keys that differ, each → the swept key that determines it in these runs.
-        others: other keys that differ and are determined by none (only where the swept keys were named by the user).
-        named: whether the user named the swept keys.
+        others: keys that differ although they were not swept (only where it is known which were).
+        named: whether the user named the swept keys; then ``tied`` was not swept either.
     """
 
     keys: tuple[str, ...]
@@ -76,7 +76,9 @@ def effective_config(run: Run) -> dict[str, Value]:
     return config
 
 
-def find_swept_keys(configs: Sequence[Mapping[str, Value]], named: Sequence[str] | None = None) -> SweptKeys:
+def find_swept_keys(
+    configs: Sequence[Mapping[str, Value]], named: Sequence[str] | None = None, declared: Sequence[str] | None = None
+) -> SweptKeys:
     """Finds the keys that differ between runs, seeds and bookkeeping apart.
 
     Where one key's value determines another's in all runs (``data.steps_per_epoch`` set for each ratio), only the first
@@ -85,7 +87,8 @@ def find_swept_keys(configs: Sequence[Mapping[str, Value]], named: Sequence[str]
 
     Args:
         configs: effective settings of each run.
-        named: the swept keys as the user named them; None = all that differ.
+        named: the swept keys as the user named them, all of which make groups; None = found here.
+        declared: the parameters of the sweep that started all the runs; None = all keys that differ are taken as swept.
 
     Raises:
         ValueError: a named key is in no run's settings.
@@ -107,13 +110,15 @@ def find_swept_keys(configs: Sequence[Mapping[str, Value]], named: Sequence[str]
         return SweptKeys(keys, tied, tuple(key for key in rest if key not in tied), named=True)
     kept: list[str] = []
     tied = {}
-    for key in differing:
+    wanted = {resolve_key(key, values) for key in declared} if declared else set(differing)
+    for key in [key for key in differing if key in wanted or key == LABEL_SPACE_KEY]:
         by = _determined_by(key, kept, configs)
         if by:
             tied[key] = by
         else:
             kept.append(key)
-    return SweptKeys(tuple(kept), tied)
+    others = tuple(key for key in differing if key not in kept and key not in tied)
+    return SweptKeys(tuple(kept), tied, others)
 
 
 def resolve_key(name: str, keys: Iterable[str]) -> str:

@@ -87,22 +87,15 @@ def text_table(comparison: Comparison) -> str:
     header = [*comparison.swept.keys, "seeds", f"{comparison.metric}{unit}, last", "best", "difference to control"]
     lines = [[*row.settings, row.n, row.last, row.best, row.difference] for row in rows(comparison)]
     parts = [_aligned([header, *lines], len(comparison.swept.keys))]
-    for names in recall_spaces(comparison):
-        having = [
-            (row, group)
-            for row, group in zip(rows(comparison), comparison.groups, strict=True)
-            if tuple(group.recall) == names
+    settings = [row.settings for row in rows(comparison)]
+    for names, numbers in comparison.recall_sections:
+        recalls = [
+            [*settings[number], *(f"{100 * comparison.groups[number].recall[name].mean:.1f}" for name in names)]
+            for number in numbers
         ]
-        recalls = [[*row.settings, *(f"{100 * group.recall[n].mean:.1f}" for n in names)] for row, group in having]
         parts.append("recall in %, last")
         parts.append(_aligned([[*comparison.swept.keys, *names], *recalls], len(comparison.swept.keys)))
     return "\n\n".join(parts)
-
-
-def recall_spaces(comparison: Comparison) -> list[tuple[str, ...]]:
-    """Returns the different lists of expressions whose recalls groups hold, the most frequent first."""
-    found = [tuple(group.recall) for group in comparison.groups if group.recall]
-    return sorted(dict.fromkeys(found), key=lambda names: -found.count(names))
 
 
 def write_csv(comparison: Comparison, path: Path) -> None:
