@@ -170,31 +170,3 @@ def test_trainer_on_gpu(tmp_path: Path) -> None:
     args = [*TINY, *DRAWN, config("trainer/gpu_ddp.yaml"), "--trainer.devices=1", "--trainer.fast_dev_run=true"]
     cli = train.main(["fit", *args, f"--run_dir={tmp_path}"])
     assert torch.device(cli.trainer.strategy.root_device).type == "cuda"
-
-
-@pytest.mark.parametrize("name", OF_ROOM["sweeps"])
-def test_each_key_and_value_of_a_sweep_is_known(name: str) -> None:
-    sweep = content(name)
-    base = command_line(sweep)
-    for key, parameter in sweep["parameters"].items():
-        for value in parameter.get("values", [parameter.get("value")]):
-            parsed = train.parse([*base, f"--{key}={value}"])
-            assert parsed[key] == value
-    with pytest.raises(SystemExit):
-        train.parse([*base, "--data.synthetic_ratios=0.5"])
-
-
-@pytest.mark.parametrize("name", OF_ROOM["sweeps"])
-def test_sweep_command_starts_a_fit(name: str) -> None:
-    sweep = content(name)
-    command = sweep["command"]
-    assert command[:4] == ["${env}", "${interpreter}", "${program}", "fit"]  # the subcommand before every option
-    assert command[-1] == "${args}"  # after --config, or the files would override the sweep
-    assert sweep["program"] == "train.py"
-    assert (CONFIGS.parent / sweep["program"]).is_file()
-
-
-def command_line(sweep: dict[str, Any]) -> list[str]:
-    """The fixed part of a sweep's command, with its paths seen from here."""
-    fixed = [part for part in sweep["command"] if not part.startswith("${")]
-    return [part.replace("--config=configs/", f"--config={CONFIGS}/") for part in fixed]
