@@ -22,7 +22,9 @@ from datamodules.augmentation import UNIFORM_COLUMNS, Augmentation, augment, is_
 from datamodules.batch import validate_batch
 from datamodules.evaluation_sampler import EvaluationSampler
 from datamodules.expressions import map_label_space, mirrored_order
+from datamodules.folds import assign_folds, hash_numbers
 from datamodules.keyed_random import keyed_uniform, keys_of
+from datamodules.label_table import join_label_table
 from datamodules.mixed_dataset import MixedDataset, as_is, grey_as_one_channel
 from datamodules.mixture_sampler import MixtureSampler, default_ranks
 from datamodules.provenance import DuplicateReport, find_twins
@@ -63,6 +65,10 @@ class ExpressionDataModule(L.LightningDataModule):
         pool_dir: folder for the pool's file; None = the system's temporary folder.
         predict_split: what ``predict`` sees: "synthesis" = a list of samples to make, else the faces of a split.
         synthesis_count: length of that list.
+        folds: cut the training rows into so many folds, by content and evenly over the classes; None = no folds.
+        fold: the fold, from 0, that ``fit`` holds out of training and that ``predict`` on the training split sees.
+        label_table: Parquet label table (``datamodules/label_table.py``) whose labels replace those of the training
+            rows in ``fit``; None = the data set's own. Evaluation labels are never replaced.
 
     Attributes:
         train_table: real training rows, after dropping duplicates and taking the subset; None before setup.
@@ -98,6 +104,9 @@ class ExpressionDataModule(L.LightningDataModule):
         pool_dir: str | None = None,
         predict_split: Literal["synthesis", "train", "val", "test"] = "synthesis",
         synthesis_count: int = 1000,
+        folds: int | None = None,
+        fold: int | None = None,
+        label_table: str | None = None,
     ) -> None:
         super().__init__()
         _check_range("synthetic_ratio", synthetic_ratio, 0 <= synthetic_ratio <= 1, "a number in [0, 1]")
@@ -105,6 +114,11 @@ class ExpressionDataModule(L.LightningDataModule):
         _check_range("training_fraction", training_fraction, 0 < training_fraction <= 1, "a number in (0, 1]")
         if synthetic_multiple is not None:
             _check_range("synthetic_multiple", synthetic_multiple, synthetic_multiple > 0, "a number above 0")
+        _check_range("folds", folds, (folds is None) == (fold is None), "data.fold with it, or neither")
+        _check_range("folds", folds, folds is None or folds >= 2, "at least 2")
+        _check_range("fold", fold, fold is None or 0 <= fold < (folds or 0), f"a fold in 0…{(folds or 1) - 1}")
+        if label_table is not None and not os.path.isfile(label_table):
+            raise FileNotFoundError(f"data.label_table '{label_table}': no such file, expected a Parquet label table")
         at_least_one = {
             "batch_size": batch_size,
             "eval_batch_size": eval_batch_size,
@@ -125,6 +139,7 @@ class ExpressionDataModule(L.LightningDataModule):
         self.drop_duplicates, self.training_fraction = drop_duplicates, training_fraction
         self.class_balance, self.steps_per_epoch = class_balance, steps_per_epoch
         self.predict_split, self.synthesis_count = predict_split, synthesis_count
+        self.folds, self.fold, self.label_table = folds, fold, label_table
 
         self.train_table: SampleTable | None = None
         self.val_table: SampleTable | None = None
@@ -182,12 +197,19 @@ class ExpressionDataModule(L.LightningDataModule):
         elif stage == "predict" and self.predict_split != "synthesis":
             name = f"{self.predict_split}_table"
             if getattr(self, name) is None:
-                setattr(self, name, self._read(self.predict_split))
+                table = self._read(self.predict_split)
+                if self.folds is not None and self.predict_split == "train":
+                    table = table.select(assign_folds(table, self.folds) == self.fold)
+                setattr(self, name, table)
         if stage == "fit" and self.synthetic_ratio > 0 and self.synthetic_reader is None and self.pool is None:
             self._open_pool()
 
     def _setup_training(self) -> None:
         train = self._read("train")
+        if self.folds is not None:  # before anything else is taken away: the folds depend on all rows
+            train = train.select(assign_folds(train, self.folds) != self.fold)
+        if self.label_table is not None:
+            train = join_label_table(train, self.label_table)
         if self.val_table is None:
             self.val_table = self._read("val")
         evaluation = [self.val_table]
@@ -379,8 +401,14 @@ class ExpressionDataModule(L.LightningDataModule):
         return torch.from_numpy(uniform.astype(np.float32))
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the counts; all ranks hold the same, so rank 0's state, the only one stored, serves them all."""
-        return {"counts": self.counts}
+        """Returns the counts, and content hashes of what is trained on, so that nobody is judged by his own pupil.
+
+        All ranks hold the same, so rank 0's state, the only one stored, serves them all.
+        """
+        state: dict[str, Any] = {"counts": self.counts, "folds": self.folds, "fold": self.fold}
+        if self.train_table is not None:
+            state["trained_on"] = torch.from_numpy(np.unique(hash_numbers(self.train_table.content_hash)))
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on counting from a checkpoint."""

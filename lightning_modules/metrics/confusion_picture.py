@@ -8,7 +8,14 @@ from pathlib import Path
 from torch import Tensor
 
 
-def save_confusion_picture(confusion: Tensor, names: Sequence[str], path: Path, title: str) -> Path:
+def save_confusion_picture(
+    confusion: Tensor,
+    names: Sequence[str],
+    path: Path,
+    title: str,
+    rows: str = "true",
+    columns: str = "predicted",
+) -> Path:
     """Writes a confusion matrix as PNG: rows are true classes and shaded by share, cells hold counts.
 
     Args:
@@ -16,6 +23,8 @@ def save_confusion_picture(confusion: Tensor, names: Sequence[str], path: Path, 
         names: K expression names.
         path: where to write; missing folders are made.
         title: text above the picture.
+        rows: what the rows are.
+        columns: what the columns are.
 
     Returns:
         ``path``.
@@ -34,7 +43,7 @@ def save_confusion_picture(confusion: Tensor, names: Sequence[str], path: Path, 
     ticks = range(len(names))
     axes.set_xticks(ticks, names, rotation=45, ha="right")
     axes.set_yticks(ticks, names)
-    axes.set(xlabel="predicted", ylabel="true", title=title)
+    axes.set(xlabel=columns, ylabel=rows, title=title)
     for row in ticks:
         for column in ticks:
             share = float(shares[row, column])

@@ -1,0 +1,152 @@
+"""Voters from elsewhere, behind the classifier's interface: timm networks with named classes, and CLIP zero-shot."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from datamodules.captions import ADJECTIVES, TEMPLATES
+from datamodules.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
+
+_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class OutsideVoter(nn.Module):
+    """A network that was trained elsewhere.
+
+    Attributes:
+        label_space: names of its K classes.
+        image_size: side to which images are resized.
+    """
+
+    label_space: tuple[str, ...]
+    image_size: int
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(list(mean)).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(list(std)).view(1, -1, 1, 1))
+
+    def _logits(self, image: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def predict_probabilities(self, image: Tensor) -> Tensor:
+        """Returns probabilities float32 (B, K) of images (B, 3, H, W) in [0, 1]."""
+        if len(image) == 0:
+            return image.new_zeros(0, len(self.label_space))
+        size = (self.image_size, self.image_size)
+        if image.shape[-2:] != size:
+            image = F.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
+        return self._logits((image - self.mean) / self.std).float().softmax(1)
+
+    def weights_fingerprint(self) -> str:
+        """Returns 16 hex digits of SHA-256 over all parameters."""
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self.named_parameters()):
+            digest.update(name.encode() + parameter.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+class TimmVoter(OutsideVoter):
+    """A timm network in the layout of timm's own ``save_for_hf``: ``config.json`` and ``model.safetensors``.
+
+    The classes are named in the config by ``label_names`` (there or in ``pretrained_cfg``), in the network's order;
+    names that are no expressions ("other") are classes that do not vote.
+
+    Args:
+        folder: where the two files lie.
+
+    Raises:
+        ValueError: a file or a key is missing, or the weights do not fit.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import timm
+
+        for name in ("config.json", "model.safetensors"):
+            if not (folder / name).is_file():
+                raise ValueError(f"timm voter '{folder}': found no {name}, expected a folder of timm's save_for_hf")
+        config = json.loads((folder / "config.json").read_text())
+        pretrained = config.get("pretrained_cfg") or {}
+        names = config.get("label_names") or pretrained.get("label_names")
+        if not names or "architecture" not in config:
+            raise ValueError(f"timm voter '{folder}': config.json lacks 'architecture' or 'label_names'")
+        super().__init__(
+            pretrained.get("mean") or (0.485, 0.456, 0.406), pretrained.get("std") or (0.229, 0.224, 0.225)
+        )
+        known = [(index, name) for index, name in enumerate(map(_expression_or_none, names)) if name is not None]
+        self.label_space = resolve_label_space([name for _, name in known])
+        self.columns = [index for index, _ in known]
+        self.image_size = int((pretrained.get("input_size") or (3, 224, 224))[-1])
+        self.network = timm.create_model(
+            config["architecture"], num_classes=len(names), pretrained=False, **(config.get("model_args") or {})
+        )
+        try:
+            self.network.load_state_dict(load_file(folder / "model.safetensors"))
+        except RuntimeError as error:
+            raise ValueError(f"timm voter '{folder}': {' '.join(str(error).split())[:160]}") from error
+
+    def _logits(self, image: Tensor) -> Tensor:
+        return self.network(image)[:, self.columns]
+
+
+class ClipVoter(OutsideVoter):
+    """CLIP zero-shot (Radford et al., ICML 2021): the caption that fits a face best names its expression.
+
+    Args:
+        folder: a CLIP model in transformers' layout, with its tokenizer.
+        prompts: expression → captions; the mean of their normalised embeddings stands for it. None = the project's
+            caption templates for every expression.
+
+    Raises:
+        ValueError: no CLIP model there, or fewer than two expressions.
+    """
+
+    def __init__(self, folder: Path, prompts: Mapping[str, Sequence[str]] | None = None) -> None:
+        from transformers import AutoTokenizer, CLIPModel
+
+        preprocessor = folder / "preprocessor_config.json"
+        found = json.loads(preprocessor.read_text()) if preprocessor.is_file() else {}
+        super().__init__(found.get("image_mean") or _CLIP_MEAN, found.get("image_std") or _CLIP_STD)
+        if prompts is None:
+            prompts = {name: [text.format(ADJECTIVES[name]) for text in TEMPLATES] for name in EXPRESSIONS}
+        self.label_space = resolve_label_space(list(prompts))
+        try:
+            clip: Any = CLIPModel.from_pretrained(folder, use_safetensors=True).eval()
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"CLIP voter '{folder}': {' '.join(str(error).split())[:160]}") from error
+        self.image_size = clip.config.vision_config.image_size
+        # With the model, not after it: only the image's half is needed from here on.
+        with torch.no_grad():
+            means = []
+            for captions in prompts.values():
+                length = clip.config.text_config.max_position_embeddings
+                tokens = tokenizer(
+                    list(captions), padding=True, truncation=True, max_length=length, return_tensors="pt"
+                )
+                text = clip.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
+                means.append(F.normalize(F.normalize(clip.text_projection(text), dim=1).mean(0), dim=0))
+        self.register_buffer("text", torch.stack(means) * clip.logit_scale.detach().exp())
+        self.vision, self.projection = clip.vision_model, clip.visual_projection
+        self.text: Tensor
+
+    def _logits(self, image: Tensor) -> Tensor:
+        seen = self.projection(self.vision(pixel_values=image).pooler_output)
+        return F.normalize(seen, dim=1) @ self.text.T
+
+
+def _expression_or_none(name: str) -> str | None:
+    try:
+        return canonical_expression(name)
+    except ValueError:
+        return None

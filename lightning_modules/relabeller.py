@@ -1,0 +1,188 @@
+"""Relabeller: several voters judge the labels of a data set, each row by voters that were not trained on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from datamodules.batch import Batch
+from datamodules.folds import hash_numbers
+from lightning_modules.sampling.label_rectification import blend_labels, correct_by_transition, noise_transition
+from lightning_modules.sampling.label_vote import map_votes, mean_vote, vote
+from lightning_modules.sampling.reliability import read_reliability, write_reliability
+from lightning_modules.voter import Voter, load_voter
+
+
+class Relabeller(LightningModule):
+    """Gives every row of a split a new soft label, from its old one and the votes.
+
+    A voter is one network, or the k networks of k folds: then each row is judged by those of them that did not train on
+    it (their mean). Checkpoints of this project carry the content hashes of their training rows, so this is checked row
+    by row; a row without any such network is an error. ``predict`` yields the votes, which
+    :class:`callbacks.label_table_writer.LabelTableWriter` turns into a Parquet label table; ``validate`` measures each
+    voter's per-class precision on the validation split and writes ``reliability.json`` into the run folder.
+
+    Args:
+        voters: name → checkpoints, folders or ``.json`` files (see :func:`lightning_modules.voter.load_voter`).
+        rule: "blend" = old_weight · old label + (1 − old_weight) · mean of the votes; "vote" = SynFER's rule (more than
+            half of the voters confirm the old label: it stays; otherwise the mean); "transition" = the label noise is
+            estimated from the votes and undone (``sampling/label_rectification.py``).
+        old_weight: weight of the old label in "blend", in [0, 1].
+        hard: one-hot labels of the most probable class instead of soft ones.
+        reliability: a ``reliability.json``: votes are weighted by each voter's precision in each class; null = alike.
+
+    Raises:
+        ValueError: no voter, or a value out of range.
+    """
+
+    def __init__(
+        self,
+        voters: dict[str, list[str]],
+        rule: Literal["blend", "vote", "transition"] = "blend",
+        old_weight: float = 0.3,
+        hard: bool = False,
+        reliability: str | None = None,
+    ) -> None:
+        super().__init__()
+        if not voters:
+            raise ValueError("model.voters: found none, expected at least one name with its checkpoints")
+        empty = [name for name, paths in voters.items() if not paths]
+        if empty:
+            raise ValueError(f"model.voters.{empty[0]}: found no checkpoint, expected at least one")
+        if not 0 <= old_weight <= 1:
+            raise ValueError(f"model.old_weight: found {old_weight}, expected a number in [0, 1]")
+        if rule not in ("blend", "vote", "transition"):
+            raise ValueError(f"model.rule: found '{rule}', expected blend, vote or transition")
+        if reliability is not None and not Path(reliability).is_file():
+            raise FileNotFoundError(f"model.reliability '{reliability}': no such file, expected a reliability.json")
+        self.voter_paths, self.rule, self.old_weight, self.hard = voters, rule, old_weight, hard
+        self.reliability = reliability
+        self.label_space: tuple[str, ...] = ()
+        self.weights: Tensor | None = None
+        # In a plain dictionary: nothing here is trained or saved.
+        self._voters: dict[str, list[Voter]] = {}
+        self._confusions: dict[str, MulticlassConfusionMatrix] = {}
+        self._hash_of: dict[str, str] = {}
+
+    def setup(self, stage: str) -> None:
+        """Loads the voters and learns which image is which.
+
+        Raises:
+            ValueError: the command is neither predict on real faces nor validate.
+        """
+        data: Any = getattr(self.trainer, "datamodule", None)
+        split = {"predict": getattr(data, "predict_split", None), "validate": "val"}.get(stage)
+        if split in (None, "synthesis"):
+            raise ValueError(
+                f"relabelling in {stage}: found data.predict_split={getattr(data, 'predict_split', None)}, expected "
+                "predict with data.predict_split=train, or validate"
+            )
+        self.label_space = tuple(data.label_space)
+        table = getattr(data, f"{split}_table")
+        self._hash_of = dict(zip(table.sample_id.tolist(), table.content_hash.tolist(), strict=True))
+        if not self._voters:
+            self._voters = {name: [load_voter(path) for path in paths] for name, paths in self.voter_paths.items()}
+        for name, members in self._voters.items():
+            for member in members:
+                if not member.recorded:
+                    raise ValueError(
+                        f"model.voters.{name}: '{member.name}' does not say what it was trained on, expected a "
+                        "checkpoint of a fit with this version"
+                    )
+        fingerprints = {name: [m.network.weights_fingerprint() for m in ms] for name, ms in self._voters.items()}
+        twice = [name for name, own in fingerprints.items() if len(set(own)) < len(own)]
+        if twice:
+            raise ValueError(f"model.voters.{twice[0]}: found the same weights twice, expected one network per fold")
+        if self.reliability is not None:
+            self.weights = read_reliability(self.reliability, fingerprints, self.label_space)
+        if stage == "validate":
+            self._confusions = {
+                name: MulticlassConfusionMatrix(len(self.label_space), validate_args=False) for name in self._voters
+            }
+
+    def forward(self, image: Tensor, sample_id: list[str]) -> dict[str, Tensor]:
+        """Returns each voter's probabilities, float32 (B, K), of images in [0, 1].
+
+        Raises:
+            ValueError: a row that every network of a voter was trained on, or a voter without a wanted class.
+        """
+        numbers = hash_numbers([self._hash_of[name] for name in sample_id])
+        return {name: self._votes(name, members, image, sample_id, numbers) for name, members in self._voters.items()}
+
+    def _votes(
+        self, name: str, members: list[Voter], image: Tensor, sample_id: list[str], numbers: np.ndarray
+    ) -> Tensor:
+        total = torch.zeros(len(image), len(self.label_space), device=image.device)
+        judges = torch.zeros(len(image), 1, device=image.device)
+        for member in members:
+            seen = np.zeros(len(numbers), bool) if member.trained_on is None else np.isin(numbers, member.trained_on)
+            fresh = torch.from_numpy(np.flatnonzero(~seen)).to(image.device)
+            if len(fresh):
+                found = member.network.to(image.device).predict_probabilities(image[fresh])
+                total[fresh] += map_votes(
+                    found, member.network.label_space, self.label_space, f"model.voters.{name} '{member.name}'"
+                )
+                judges[fresh] += 1
+        pupils = (judges[:, 0] == 0).nonzero()[:, 0].tolist()
+        if pupils:
+            raise ValueError(
+                f"model.voters.{name}: '{sample_id[pupils[0]]}' and {len(pupils) - 1} more rows of this batch were in "
+                f"the training of all {len(members)} of its networks, expected one that held them out (data.folds)"
+            )
+        return total / judges
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Returns the sample ids, old labels (B,) and votes of one batch."""
+        votes = self(batch["image"], batch["sample_id"])
+        return {"sample_id": batch["sample_id"], "old_label": batch["label"], "votes": votes}
+
+    def rectify(self, old: Tensor, votes: Tensor) -> Tensor:
+        """Returns new labels, float (n, K), rows sum to 1, of all rows at once.
+
+        Args:
+            old: int64 (n,).
+            votes: float (V, n, K), in the order of ``voters``.
+        """
+        weights = None if self.weights is None else self.weights.to(votes)
+        if self.rule == "vote":
+            new = vote(votes, old, weights=weights).soft_label
+        else:
+            mean = mean_vote(votes, weights)
+            if self.rule == "blend":
+                new = blend_labels(mean, old, self.old_weight)
+            else:
+                transition = noise_transition(mean, old)
+                wrong = float(1 - transition[old, old].mean())
+                rank_zero_info(
+                    f"label noise estimated from the votes: {wrong:.1%} of labels differ from the true class"
+                )
+                new = correct_by_transition(mean, old, transition)
+        return torch.nn.functional.one_hot(new.argmax(1), new.shape[1]).to(new) if self.hard else new
+
+    def content_hash(self, sample_id: str) -> str:
+        """Returns the content hash of a row."""
+        return self._hash_of[sample_id]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Counts what each voter says of one batch."""
+        for name, probabilities in self(batch["image"], batch["sample_id"]).items():
+            self._confusions[name].to(probabilities.device).update(probabilities, batch["label"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs each voter's accuracy and writes reliability.json."""
+        confusions = {name: metric.compute() for name, metric in self._confusions.items()}
+        for name, confusion in confusions.items():
+            accuracy = float(confusion.diagonal().sum() / confusion.sum().clamp_min(1))
+            self.log(f"val/accuracy/{name}", accuracy, rank_zero_only=False, sync_dist=True)
+        if self.trainer.is_global_zero:
+            fingerprints = {name: [m.network.weights_fingerprint() for m in ms] for name, ms in self._voters.items()}
+            path = Path(self.trainer.default_root_dir) / "reliability.json"
+            write_reliability(path, confusions, fingerprints, self.label_space)
+            rank_zero_info(f"reliability of {len(confusions)} voters: {path}")

@@ -1,0 +1,114 @@
+"""Whoever may vote on a face's label, loaded from a checkpoint, a folder or a small JSON file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_modules.annotator import LabelAnnotator
+from lightning_modules.classifier import ExpressionClassifier
+from lightning_modules.networks.outside_voters import ClipVoter, TimmVoter
+
+_KINDS = "a checkpoint of ExpressionClassifier or LabelAnnotator, a timm or CLIP folder, or a .json file that names one"
+
+
+class VoterNetwork(Protocol):
+    """What a voter must have; :class:`ExpressionClassifier` has it."""
+
+    label_space: tuple[str, ...]
+
+    def predict_probabilities(self, image: Tensor) -> Tensor: ...
+
+    def weights_fingerprint(self) -> str: ...
+
+    def to(self, device: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Voter:
+    """A loaded voter.
+
+    Attributes:
+        name: the path that it was loaded from.
+        network: in evaluation mode, gradients off.
+        trained_on: content hashes of its training rows, int64, sorted; None = a network from elsewhere.
+        recorded: whether it is known what it was trained on; False for old checkpoints of this project.
+    """
+
+    name: str
+    network: VoterNetwork
+    trained_on: np.ndarray | None = None
+    recorded: bool = True
+
+
+def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Voter:
+    """Loads a voter.
+
+    Args:
+        path: a checkpoint (``.ckpt``) of an :class:`ExpressionClassifier` or a :class:`LabelAnnotator`; a folder with a
+            timm network (``config.json`` with ``architecture``) or a CLIP model (``model_type`` "clip"); or a ``.json``
+            file {"path": …} with more to say: "generator" (where an annotator's generator lies now) or "prompts" (for
+            CLIP, expression → captions). Paths in it are relative to it.
+        map_location: device.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: nothing that can vote.
+    """
+    name, path = str(path), Path(path)
+    options: dict[str, Any] = {}
+    if path.suffix == ".json" and path.is_file():
+        options = _read_json(path)
+        unknown = sorted(set(options) - {"path", "generator", "prompts"})
+        if unknown or "path" not in options:
+            raise ValueError(f"voter '{name}': found keys {sorted(options)}, expected path, generator, prompts")
+        base = path.parent
+        path = base / options["path"]
+        if options.get("generator"):
+            options["generator"] = str(base / options["generator"])
+    if path.is_dir():
+        return Voter(name, _load_folder(path, options).eval().requires_grad_(False).to(map_location))
+    if not path.is_file():
+        raise FileNotFoundError(f"voter '{name}': no such file or folder '{path}', expected {_KINDS}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # zip, pickle and torch each raise their own types here
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise ValueError(f"voter '{name}' cannot be read ({reason}), expected {_KINDS}") from error
+    keys = set(checkpoint) if isinstance(checkpoint, dict) else set()
+    network: VoterNetwork
+    if "label_annotator" in keys:
+        network = LabelAnnotator.load_trained(path, map_location, generator=options.get("generator"))
+    elif "expression_classifier" in keys:
+        network = ExpressionClassifier.load_trained(path, map_location)
+    else:
+        raise ValueError(f"voter '{name}': found another model's checkpoint, expected {_KINDS}")
+    hashes = checkpoint.get("ExpressionDataModule", {}).get("trained_on")
+    if hashes is None:
+        return Voter(name, network, recorded=False)
+    return Voter(name, network, trained_on=np.sort(hashes.numpy().copy()))
+
+
+def _load_folder(folder: Path, options: dict[str, Any]) -> TimmVoter | ClipVoter:
+    config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if config.get("model_type") == "clip":
+        return ClipVoter(folder, options.get("prompts"))
+    if "architecture" in config:
+        return TimmVoter(folder)
+    raise ValueError(f"voter '{folder}': found a folder without a config of timm or CLIP, expected {_KINDS}")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"voter '{path}': found no readable JSON ({str(error)[:80]})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"voter '{path}': found {type(found).__name__}, expected a JSON object")
+    return found

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import torch
+
+from lightning_modules.sampling.label_rectification import blend_labels, correct_by_transition, noise_transition
+
+
+def noisy(n: int = 3000, k: int = 5, noise: float = 0.4, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """True classes, labels with symmetric noise, and a voter that learned such labels: right on 95 % of the faces."""
+    generator = torch.Generator().manual_seed(seed)
+    true = torch.randint(k, (n,), generator=generator)
+    other = (true + torch.randint(1, k, (n,), generator=generator)) % k
+    old = torch.where(torch.rand(n, generator=generator) < noise, other, true)
+    wrong = (true + torch.randint(1, k, (n,), generator=generator)) % k
+    seen = torch.where(torch.rand(n, generator=generator) < 0.05, wrong, true)
+    transition = torch.full((k, k), noise / (k - 1)).fill_diagonal_(1 - noise)
+    logits = transition[seen].log() + 0.3 * torch.randn(n, k, generator=generator)
+    return true, old, logits.softmax(1), transition
+
+
+def test_blend_is_the_weighted_sum() -> None:
+    mean = torch.tensor([[0.2, 0.8], [0.6, 0.4]])
+    blended = blend_labels(mean, torch.tensor([0, 0]), 0.3)
+    torch.testing.assert_close(blended, torch.tensor([[0.44, 0.56], [0.72, 0.28]]))
+    assert torch.equal(blend_labels(mean, torch.tensor([1, 1]), 0.0), mean)
+
+
+def test_transition_is_found_without_ground_truth() -> None:
+    _, old, mean, transition = noisy()
+    found = noise_transition(mean, old)
+    torch.testing.assert_close(found.sum(1), torch.ones(5))
+    # 5 % of the faces are seen wrongly, which looks like noise of the labels.
+    assert (found - transition).abs().max() < 0.08
+
+
+def test_transition_of_clean_labels_is_near_the_identity() -> None:
+    _, old, mean, _ = noisy(noise=0.001)
+    assert (noise_transition(mean, old).diagonal() > 0.9).all()
+
+
+def test_correction_repairs_noise_and_leaves_good_labels() -> None:
+    true, old, mean, _ = noisy()
+    new = correct_by_transition(mean, old, noise_transition(mean, old))
+    torch.testing.assert_close(new.sum(1), torch.ones(len(old)))
+    right, was_right = new.argmax(1) == true, old == true
+    assert right.float().mean() > 0.93
+    assert right[~was_right].float().mean() > 0.9
+    assert new.max(1).values.mean() > mean.max(1).values.mean()  # the voters' noise is undone as well
+
+
+def test_a_label_decides_where_the_voters_do_not() -> None:
+    transition = torch.full((3, 3), 0.1).fill_diagonal_(0.8)
+    old = torch.tensor([0, 1, 2])
+    assert correct_by_transition(torch.full((3, 3), 1 / 3), old, transition).argmax(1).tolist() == [0, 1, 2]
+
+
+def test_a_class_without_labels_or_votes_does_no_harm() -> None:
+    mean = torch.tensor([[0.7, 0.3, 0.0], [0.2, 0.8, 0.0], [0.6, 0.4, 0.0]])
+    transition = noise_transition(mean, torch.tensor([0, 1, 0]))
+    assert bool(transition.isfinite().all()) and transition[2].argmax() == 2
+    assert bool(correct_by_transition(mean, torch.tensor([0, 1, 1]), transition).isfinite().all())
