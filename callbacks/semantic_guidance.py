@@ -10,10 +10,10 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.synthesis import SynthesisCallback
-from datamodules.expressions import map_label_space
+from datamodules.expressions import canonical_expression
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.sampling.denoising import DenoisingState
-from lightning_modules.sampling.guidance import descend, guidance_gradient
+from lightning_modules.sampling.guidance import descend, guidance_step
 
 
 class SemanticGuidance(SynthesisCallback):
@@ -25,15 +25,25 @@ class SemanticGuidance(SynthesisCallback):
 
     Args:
         enabled: whether to guide.
-        guide: checkpoint of an :class:`ExpressionClassifier`. It must not be the judge of the results.
+        guide: checkpoint of an :class:`ExpressionClassifier`, or another classifier as
+            :func:`lightning_modules.face_classifiers.load_face_classifier` reads it. A classifier trained on this
+            generator's latents (``model.latents_of``) is asked without decoding. It must not be the judge of the
+            results.
         step_size: λ_g, length of each step in embedding units, > 0.
         start_step: first guided step, counted from the first denoising step that is run.
         end_step: steps from here on are not guided; null = to the end.
         every: guide every n-th step.
         norm: L2 norm of the gradient over the whole embedding ("global") or over each token ("token").
+        expressions: guide these alone; null = all.
+        targets: the soft label that a wanted expression is guided to, {"fear": {"fear": 0.8, "surprise": 0.2}}; an
+            expression without one is guided to itself.
+        stop_above: a sample pays no more guidance once the guide is this sure of it, a probability in (0, 1]; for soft
+            targets exp(−KL). null = never stop.
+        chunk: samples per guided pass, for less memory; null = the whole batch.
+        gradient_checkpointing: recompute the UNet's activations in the backward pass: less memory, more time.
 
     Raises:
-        ValueError: a value out of range, or enabled without a guide.
+        ValueError: a value out of range, an unknown expression, or enabled without a guide.
         FileNotFoundError: no such checkpoint.
     """
 
@@ -46,6 +56,11 @@ class SemanticGuidance(SynthesisCallback):
         end_step: int | None = None,
         every: int = 1,
         norm: Literal["global", "token"] = "global",
+        expressions: list[str] | None = None,
+        targets: dict[str, dict[str, float]] | None = None,
+        stop_above: float | None = None,
+        chunk: int | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__(enabled)
         if step_size <= 0:
@@ -54,9 +69,13 @@ class SemanticGuidance(SynthesisCallback):
             raise ValueError(f"guidance: start_step {start_step} and end_step {end_step}, expected 0 ≤ start < end")
         if every < 1:
             raise ValueError(f"guidance.every: found {every}, expected at least 1")
+        if stop_above is not None and not 0 < stop_above <= 1:
+            raise ValueError(f"guidance.stop_above: found {stop_above}, expected a probability in (0, 1] or null")
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"guidance.chunk: found {chunk}, expected at least 1 or null")
         if enabled and guide is None:
             raise ValueError("guidance.guide: found none, expected a classifier checkpoint (guidance.enabled=true)")
-        if enabled and not Path(str(guide)).is_file():
+        if enabled and not Path(str(guide)).exists():
             raise FileNotFoundError(f"guidance.guide '{guide}': no such file, expected a classifier checkpoint")
         self.guide_path = guide
         self.step_size = step_size
@@ -64,9 +83,16 @@ class SemanticGuidance(SynthesisCallback):
         self.end_step = end_step
         self.every = every
         self.norm = norm
+        self.expressions = None if expressions is None else frozenset(canonical_expression(n) for n in expressions)
+        self.targets = {canonical_expression(name): _soft_target(name, soft) for name, soft in (targets or {}).items()}
+        self.stop_above = stop_above
+        self.chunk = chunk
+        self.gradient_checkpointing = gradient_checkpointing
         self._guide: ExpressionClassifier | None = None
-        self._columns: Tensor | None = None
+        self._target: Tensor | None = None
+        self._active: Tensor | None = None
         self.losses: list[float] = []
+        self.guided_passes = 0
 
     @property
     def guide(self) -> ExpressionClassifier:
@@ -98,29 +124,65 @@ class SemanticGuidance(SynthesisCallback):
         self.guide.to(pl_module.device)
 
     def on_synthesis_start(self, state: DenoisingState) -> None:
-        """Maps the guide's classes to the generator's by name and forgets the losses of the last batch.
+        """Maps the targets to the guide's classes by name and forgets what was of the last batch.
 
         Raises:
-            ValueError: the guide does not know a requested expression.
+            ValueError: the guide does not know a target, or reads latents of another codec.
         """
         guide = self.guide.to(state.latents.device)
-        columns = map_label_space(guide.label_space, state.label_space)
-        for name in sorted(set(state.request.expressions)):
-            if columns[state.label_space.index(name)] < 0:
-                raise ValueError(
-                    f"guidance.guide '{self.guide_path}' does not know '{name}': it has {list(guide.label_space)}"
-                )
-        self._columns = torch.from_numpy(columns).to(state.latents.device)
+        if guide.codec is not None and guide.codec.fingerprint() != state.codec_fingerprint():
+            raise ValueError(
+                f"guidance.guide '{self.guide_path}' reads latents of another codec than the generator's: found "
+                f"{guide.codec.fingerprint()}, expected {state.codec_fingerprint()}"
+            )
+        names = state.request.expressions
+        guided = [self.expressions is None or name in self.expressions for name in names]
+        rows = {name: self._target_of(name, guide.label_space) for name, on in zip(names, guided, strict=True) if on}
+        nothing = torch.zeros(len(guide.label_space))
+        self._target = torch.stack([rows.get(name, nothing) for name in names]).to(state.latents.device)
+        self._active = torch.tensor(guided, device=state.latents.device)
         self.losses = []
+        self.guided_passes = 0
+
+    def _target_of(self, name: str, label_space: tuple[str, ...]) -> Tensor:
+        """Returns the soft label, (K,) over the guide's classes, to which an expression is guided."""
+        target = torch.zeros(len(label_space))
+        for wanted, share in self.targets.get(name, {name: 1.0}).items():
+            if wanted not in label_space:
+                raise ValueError(
+                    f"guidance.guide '{self.guide_path}' does not know '{wanted}': it has {list(label_space)}"
+                )
+            target[label_space.index(wanted)] = share
+        return target
 
     def on_denoising_step(self, state: DenoisingState) -> None:
-        """Guides this step where its turn has come."""
+        """Guides the samples that still need it, where the turn of this step has come."""
         step = state.step - state.first_step
         end = self.end_step if self.end_step is not None else len(state.scheduler.timesteps)
         if not self.start_step <= step < end or (step - self.start_step) % self.every:
             return
-        assert self._columns is not None
-        gradient, loss, output = guidance_gradient(state, self.guide, self._columns[state.label])
-        state.text = descend(state.text, gradient, self.step_size, self.norm)
-        state.conditional_output = output
-        self.losses.append(float(loss.mean()))
+        assert self._target is not None and self._active is not None
+        rows = self._active.nonzero()[:, 0]
+        if not len(rows):
+            return
+        guide, on_latents = self.guide, self.guide.codec is not None
+        look = guide.forward_latents if on_latents else guide
+        with state.checkpointing(self.gradient_checkpointing):
+            found = guidance_step(state, look, self._target[rows], rows, on_latents, self.chunk)
+        self.losses.append(float(found.loss.mean()))
+        self.guided_passes += len(rows)
+        state.conditional_output = torch.zeros_like(state.latents).index_copy(0, rows, found.output)
+        state.conditional_rows = self._active
+        unsure = torch.ones_like(rows, dtype=torch.bool)
+        if self.stop_above is not None:
+            unsure = found.probability < self.stop_above
+            self._active = torch.zeros_like(self._active).index_fill(0, rows[unsure], True)
+        moved = descend(state.text[rows[unsure]], found.gradient[unsure], self.step_size, self.norm)
+        state.text = state.text.index_copy(0, rows[unsure], moved)
+
+
+def _soft_target(name: str, soft: dict[str, float]) -> dict[str, float]:
+    """Checks one target: shares ≥ 0 that sum to 1, by canonical name."""
+    if not soft or min(soft.values()) < 0 or abs(sum(soft.values()) - 1) > 1e-3:
+        raise ValueError(f"guidance.targets '{name}': found {soft}, expected shares ≥ 0 that sum to 1")
+    return {canonical_expression(wanted): share for wanted, share in soft.items()}

@@ -24,6 +24,7 @@ from lightning_modules.metrics.confusion_scores import confusion_scores
 from lightning_modules.metrics.sample_mean import SampleMean
 from lightning_modules.networks.backbone import Stem, build_backbone, normalisation
 from lightning_modules.networks.ema import ParameterEMA
+from lightning_modules.networks.latent_codec import LatentCodec
 from lightning_modules.networks.schedule import Schedule, schedule_factor
 
 _CHECKPOINT_KEY = "expression_classifier"
@@ -45,6 +46,8 @@ class ExpressionClassifier(LightningModule):
         stem: "small" keeps the resolution of small faces, "native" is timm's own, "auto" is small up to 64 pixels.
         image_size: side in pixels that the network works on; images of another size are resized in ``forward``.
         in_channels: 3 for RGB; 1 has the network see the mean over the colours (grey data sets).
+        latents_of: a generator (checkpoint or folder) whose latents the network reads in place of pixels: a guide that
+            needs no decoding. ``in_channels`` then means nothing; the codec stays frozen and out of checkpoints.
         drop_rate: dropout before the head, in [0, 1).
         label_smoothing: share of each label spread evenly over all classes, in [0, 1).
         class_weights: K weights of the classes in the loss, or "balanced" (rows / (K · rows of the class)).
@@ -63,7 +66,7 @@ class ExpressionClassifier(LightningModule):
 
     Raises:
         ValueError: a value out of range, an unknown label space or a backbone that cannot be built.
-        FileNotFoundError: no file at ``pretrained_path``.
+        FileNotFoundError: no file at ``pretrained_path`` or ``latents_of``.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class ExpressionClassifier(LightningModule):
         stem: Stem = "auto",
         image_size: int = 48,
         in_channels: Literal[1, 3] = 3,
+        latents_of: str | None = None,
         drop_rate: float = 0.0,
         label_smoothing: float = 0.0,
         class_weights: list[float] | Literal["balanced"] | None = None,
@@ -119,7 +123,13 @@ class ExpressionClassifier(LightningModule):
             _check(False, "class_weights", class_weights, "null, 'balanced' or a list of numbers")
 
         self.image_size = image_size
-        self.in_channels = in_channels
+        # In a list, so that the codec is no submodule: it is neither trained nor saved.
+        self._codec = [] if latents_of is None else [load_codec(latents_of)]
+        side, channels = image_size, int(in_channels)
+        if self._codec:
+            side, channels = image_size // self._codec[0].downscale, self._codec[0].latent_channels
+            mean, std = mean or [0.0] * channels, std or [1.0] * channels  # latents have about unit variance
+        self.in_channels = channels
         self.label_smoothing = label_smoothing
         self.synthetic_loss_weight = synthetic_loss_weight
         self.flip_tta = flip_tta
@@ -127,8 +137,8 @@ class ExpressionClassifier(LightningModule):
         self.backbone = build_backbone(
             backbone,
             k,
-            image_size=image_size,
-            in_channels=in_channels,
+            image_size=side,
+            in_channels=channels,
             drop_rate=drop_rate,
             stem=stem,
             kwargs=backbone_kwargs,
@@ -138,8 +148,8 @@ class ExpressionClassifier(LightningModule):
         if channels_last:
             self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         expected_mean, expected_std = normalisation(self.backbone)
-        self.register_buffer("mean", _per_channel("mean", mean or expected_mean, in_channels), persistent=False)
-        self.register_buffer("std", _per_channel("std", std or expected_std, in_channels), persistent=False)
+        self.register_buffer("mean", _per_channel("mean", mean or expected_mean, channels), persistent=False)
+        self.register_buffer("std", _per_channel("std", std or expected_std, channels), persistent=False)
         self.mean: Tensor
         self.std: Tensor
         _check(bool((self.std > 0).all()), "std", std, "numbers > 0")
@@ -163,12 +173,30 @@ class ExpressionClassifier(LightningModule):
         if image.shape[-2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
             image = F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
-        if self.in_channels == 1:
-            image = image.mean(1, keepdim=True)
-        image = (image - self.mean) / self.std
+        if self._codec:
+            return self.forward_latents(self._codec[0].to(self.device).encode(image * 2 - 1))
+        return self._see(image.mean(1, keepdim=True) if self.in_channels == 1 else image)
+
+    def forward_latents(self, latents: Tensor) -> Tensor:
+        """Returns logits (B, K) of clean latents (B, C, h, w) of the codec that this classifier was trained on.
+
+        Raises:
+            ValueError: it reads pixels.
+        """
+        if not self._codec:
+            raise ValueError("this classifier reads pixels, not latents: it was trained without model.latents_of")
+        return self._see(latents)
+
+    @property
+    def codec(self) -> LatentCodec | None:
+        """The codec whose latents the network reads, on this module's device; None = it reads pixels."""
+        return self._codec[0].to(self.device) if self._codec else None
+
+    def _see(self, picture: Tensor) -> Tensor:
+        picture = (picture - self.mean) / self.std
         if self.channels_last:
-            image = image.contiguous(memory_format=torch.channels_last)
-        return self.backbone(image)
+            picture = picture.contiguous(memory_format=torch.channels_last)
+        return self.backbone(picture)
 
     def predict_probabilities(self, image: Tensor, flip: bool | None = None) -> Tensor:
         """Returns probabilities float32 (B, K) of images (B, 3, H, W) in [0, 1].
@@ -445,6 +473,19 @@ class ExpressionClassifier(LightningModule):
         if self.ema is not None and saved["ema"] is not None:
             self.ema.load_state_dict(saved["ema"])
             self._ema_step = int(checkpoint.get("global_step", 0))
+
+
+def load_codec(path: str) -> LatentCodec:
+    """Returns the frozen codec of a trained generator.
+
+    Args:
+        path: checkpoint or folder, as ``ExpressionGenerator.load_trained`` reads it.
+    """
+    from lightning_modules.generator import ExpressionGenerator  # not above: the generator's judge is a classifier
+
+    if not Path(path).exists():
+        raise FileNotFoundError(f"model.latents_of '{path}': no such file or folder, expected a trained generator")
+    return ExpressionGenerator.load_trained(path).model.codec
 
 
 def _evaluation_metrics(num_classes: int) -> nn.ModuleDict:

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -21,10 +21,15 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from datamodules.batch import Batch
-from datamodules.expressions import ACTION_UNITS, resolve_label_space, sample_action_units
+from datamodules.expressions import (
+    ACTION_UNITS,
+    resolve_label_space,
+    sample_action_units,
+)
 from datamodules.keyed_random import keyed_seed, keyed_uniform, keys_of
 from lightning_modules.generator_evaluation import GeneratorEvaluation, check_test_settings
 from lightning_modules.networks.au_adapter import (
+    AUTokens,
     attach_au_adapter,
     au_adapter_parameters,
     embed_action_units,
@@ -42,6 +47,7 @@ from lightning_modules.sampling.request import SamplingSettings, SynthesisReques
 _WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
 _NO_TEST: dict[str, Any] = dict.fromkeys(("judge", "features", "features_weights", "au_estimator"))
 """Files of a test, which need not be there where a trained generator is loaded."""
+_CHECKPOINTING = "gradient_checkpointing"  # diffusers' flag on each block
 _NOISE_STREAM, _AU_STREAM, _VALIDATION_STREAM = 0xD1, 0xA1, 0x7A
 
 
@@ -83,6 +89,8 @@ class ExpressionGenerator(LightningModule):
         ema_decay: decay of the average over trained parameters; None = off.
         channels_last: memory format of the UNet, faster on CPU and GPU.
         bf16_sampling: run the network in bfloat16 autocast while sampling.
+        compile_backend: backend of ``torch.compile`` for the UNet ("inductor"; on CPUs it needs a C++ compiler); None =
+            not compiled. The first batch of each size then waits for the compiler.
         sampling: default settings of synthesis.
         grid_samples: faces per expression in the grid logged after each validation; 0 = none.
         test_samples: faces made for each test, spread evenly over ``test_expressions``.
@@ -126,6 +134,7 @@ class ExpressionGenerator(LightningModule):
         ema_decay: float | None = 0.999,
         channels_last: bool = True,
         bf16_sampling: bool = True,
+        compile_backend: str | None = None,
         sampling: SamplingSettings = SamplingSettings(),  # noqa: B008 (frozen)
         grid_samples: int = 8,
         test_samples: int = 1000,
@@ -151,6 +160,9 @@ class ExpressionGenerator(LightningModule):
             raise ValueError(f"model.drop_*: shares add up to {drop_text + drop_au + drop_both:g}, expected at most 1")
         if min_snr_gamma is not None and min_snr_gamma <= 0:
             raise ValueError(f"model.min_snr_gamma: found {min_snr_gamma}, expected a number above 0 or null")
+        known = torch.compiler.list_backends(exclude_tags=())
+        if compile_backend is not None and compile_backend not in known:
+            raise ValueError(f"model.compile_backend: found '{compile_backend}', expected null or one of {known}")
         for name, value in (("test_samples", test_samples), ("test_batch_size", test_batch_size)):
             if value < 1:
                 raise ValueError(f"model.{name}: found {value}, expected at least 1")
@@ -179,6 +191,8 @@ class ExpressionGenerator(LightningModule):
         self._choose_trained(base is not None, trained, lora_rank)
         if channels_last:
             self.model.unet.to(memory_format=torch.channels_last)
+        if compile_backend is not None:
+            self.model.unet.compile(backend=compile_backend)  # in place: the names in checkpoints stay
         self.ema = None if ema_decay is None else ParameterEMA(self.model, ema_decay)
         self._ema_step = 0
         self._evaluation: GeneratorEvaluation
@@ -204,12 +218,41 @@ class ExpressionGenerator(LightningModule):
         for parameter in au_adapter_parameters(self.model.unet):
             parameter.requires_grad_(True)
 
-    def network(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor) -> Tensor:
+    def network(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor | AUTokens) -> Tensor:
         """Runs the UNet: (B, C, h, w), timestep int or (B,), text (B, L, D), AU input (B, R, 2A) → (B, C, h, w)."""
+        embeds = au if isinstance(au, AUTokens) else [au]
+        if self.hparams["compile_backend"] is not None:
+            timestep = torch.as_tensor(timestep, device=latents.device)  # each Python number would be compiled anew
+        with self._attention_kernel(latents.device):
+            return self.model.unet(latents, timestep, text, added_cond_kwargs={"image_embeds": embeds}).sample
+
+    def _attention_kernel(self, device: torch.device) -> AbstractContextManager[Any]:
         # On a CPU the fused kernel loses to plain matrix products at these few tokens (13 % of a training step).
-        plain = sdpa_kernel(SDPBackend.MATH) if latents.device.type == "cpu" else nullcontext()
-        with plain:
-            return self.model.unet(latents, timestep, text, added_cond_kwargs={"image_embeds": [au]}).sample
+        return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+    @contextmanager
+    def _checkpointing(self, enabled: bool) -> Iterator[None]:
+        """Has the UNet recompute its activations in backward passes inside the context, for less memory."""
+        if not enabled:
+            yield
+            return
+        unet = self.model.unet
+        before = {module: module.gradient_checkpointing for module in unet.modules() if hasattr(module, _CHECKPOINTING)}
+        unet.enable_gradient_checkpointing()
+        try:
+            with self._attention_kernel(self.device):  # what is recomputed must be what was computed
+                yield
+        finally:
+            for module, was in before.items():
+                module.gradient_checkpointing = was
+
+    def _network_on_tokens(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor) -> Tensor:
+        return self.network(latents, timestep, text, AUTokens([au]))
+
+    def _au_tokens(self, au: Tensor) -> Tensor:
+        """Returns AU tokens (n, R, D), float32, of action units (n, A); equal for all steps of a synthesis."""
+        with self._autocast():
+            return self.model.unet.encoder_hid_proj([embed_action_units(au, self.region_masks)])[0].float()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.hparams["bf16_sampling"])
@@ -461,7 +504,7 @@ class ExpressionGenerator(LightningModule):
         return DenoisingState(
             request=request,
             settings=settings,
-            network=self.network,
+            network=self._network_on_tokens,
             encode_text=self._encode_text,
             image_size=self.hparams["image_size"],
             encode=self.model.codec.encode,
@@ -473,9 +516,11 @@ class ExpressionGenerator(LightningModule):
             latents=initial_noise(request, shape).to(self.device) * scheduler.init_noise_sigma,
             text=text[1:],
             null_text=text[:1].expand(n, -1, -1),
-            au=embed_action_units(au, self.region_masks),
-            null_au=embed_action_units(torch.full_like(au, torch.nan), self.region_masks),
+            au=self._au_tokens(au),
+            null_au=self._au_tokens(torch.full_like(au[:1], torch.nan)).expand(n, -1, -1),
+            codec_fingerprint=self.model.codec.fingerprint,
             autocast=self._autocast,
+            checkpointing=self._checkpointing,
             soft_label=torch.nn.functional.one_hot(label, len(self.label_space)).float(),
             kept=torch.ones(n, dtype=torch.bool, device=self.device),
             layout_source=[""] * n,

@@ -48,6 +48,21 @@ def embed_action_units(au: Tensor, masks: Tensor) -> Tensor:
     return torch.cat([values[:, None] * masks, known[:, None] * masks], dim=-1)
 
 
+class AUTokens(list[Tensor]):
+    """One tensor of AU tokens, (B, R, D), that :class:`AUProjection` has made already: it passes them on."""
+
+
+class AUProjection(MultiIPAdapterImageProjection):
+    """diffusers' projection of IP-Adapter inputs to tokens, which lets finished tokens through.
+
+    Tokens do not depend on the timestep: sampling makes them once, not once per step.
+    """
+
+    def forward(self, image_embeds: list[Tensor]) -> list[Tensor]:
+        """Returns AU tokens [(B, R, D)] of AU inputs [(B, R, 2A)]."""
+        return list(image_embeds) if isinstance(image_embeds, AUTokens) else super().forward(image_embeds)
+
+
 def attach_au_adapter(unet: UNet2DConditionModel, num_action_units: int, scale: float = 1.0) -> None:
     """Adds the AU branch to a UNet, in place; its K/V start as copies of the text K/V.
 
@@ -76,7 +91,7 @@ def attach_au_adapter(unet: UNet2DConditionModel, num_action_units: int, scale: 
         raise ValueError("the UNet has no cross-attention layer: the AU adapter has nothing to attach to")
     unet.set_attn_processor(processors)
     projection = IPAdapterFullImageProjection(image_embed_dim=2 * num_action_units, cross_attention_dim=width)
-    unet.encoder_hid_proj = MultiIPAdapterImageProjection([projection]).to(unet.dtype)
+    unet.encoder_hid_proj = AUProjection([projection]).to(unet.dtype)
     unet.config.encoder_hid_dim_type = "ip_image_proj"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from abc import ABC, abstractmethod
 from typing import Any
@@ -29,6 +30,17 @@ class LatentCodec(nn.Module, ABC):
     @abstractmethod
     def encode(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Returns latents of about unit variance, (B, C, h, w), for images in [−1, 1], (B, 3, H, W)."""
+
+    def fingerprint(self) -> str:
+        """Returns 16 hex digits of SHA-256 over settings and weights: equal codecs give equal latents."""
+        digest = hashlib.sha256(self._settings().encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @abstractmethod
+    def _settings(self) -> str:
+        """Returns what decides the latents beside the weights."""
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
@@ -61,6 +73,9 @@ class SpaceToDepthCodec(LatentCodec):
         self.latent_channels = channels * patch * patch
         self.scaling_factor = scaling_factor
 
+    def _settings(self) -> str:
+        return f"space_to_depth {self.downscale} {self.channels} {self.scaling_factor}"
+
     def encode(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         if self.channels == 1:
             image = image.mean(1, keepdim=True)
@@ -85,6 +100,9 @@ class AutoencoderKLCodec(LatentCodec):
         config = autoencoder.config
         self.latent_channels = config.latent_channels
         self.downscale = 2 ** (len(config.block_out_channels) - 1)
+
+    def _settings(self) -> str:
+        return f"autoencoder_kl {self.autoencoder.config.scaling_factor}"
 
     def encode(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         posterior = self.autoencoder.encode(image).latent_dist

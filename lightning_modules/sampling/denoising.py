@@ -15,7 +15,7 @@ from lightning_modules.sampling.request import SamplingSettings, SynthesisReques
 
 
 class Network(Protocol):
-    """ε or v prediction: latents (B, C, h, w), timestep, text (B, L, D), AU input (B, R, 2A) → (B, C, h, w)."""
+    """ε, v or x0 prediction: latents (B, C, h, w), timestep, text (B, L, D), AU tokens (B, R, D) → (B, C, h, w)."""
 
     def __call__(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor) -> Tensor: ...
 
@@ -39,12 +39,15 @@ class DenoisingState:
         latents: (n, C, h, w).
         text: text tokens of the captions (n, L, D): semantic guidance moves them.
         null_text: text tokens of the negative prompt (n, L, D).
-        au: AU input (n, R, 2A).
-        null_au: unconditional AU input (n, R, 2A).
+        au: AU tokens (n, R, D), which depend on no step.
+        null_au: unconditional AU tokens (n, R, D).
+        codec_fingerprint: names the codec, so that a classifier of other latents is noticed.
         autocast: makes the context that network calls run in.
+        checkpointing: makes the context in which the network recomputes its activations in a backward pass, or not.
         first_step: denoising starts here (partial inversion sets it above 0).
         step: current step, 0 … num_steps − 1.
         conditional_output: the network's conditional output at this step where a hook has already computed it.
+        conditional_rows: bool (n,), samples whose conditional output that is; None = all of them.
         soft_label: (n, K), final label.
         kept: bool (n,).
         layout_source: n sample ids.
@@ -68,10 +71,13 @@ class DenoisingState:
     null_text: Tensor
     au: Tensor
     null_au: Tensor
+    codec_fingerprint: Callable[[], str] = str
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    checkpointing: Callable[[bool], AbstractContextManager[Any]] = nullcontext
     first_step: int = 0
     step: int = 0
     conditional_output: Tensor | None = None
+    conditional_rows: Tensor | None = None
     soft_label: Tensor = field(default_factory=lambda: torch.empty(0))
     kept: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
     layout_source: list[str] = field(default_factory=list)
@@ -88,10 +94,11 @@ class DenoisingState:
         with self.autocast():
             return self.network(self.latents if latents is None else latents, self.timestep, text, au).float()
 
-    def clean(self, output: Tensor) -> Tensor:
-        """Returns x̂0 at the current step from a network output."""
-        signal, noise = signal_and_noise(self.scheduler.alphas_cumprod, self.timestep, self.latents)
-        return predict_clean(output, self.latents, signal, noise, self.prediction)
+    def clean(self, output: Tensor, latents: Tensor | None = None) -> Tensor:
+        """Returns x̂0 at the current step from an output, for all samples or those whose ``latents`` these are."""
+        noisy = self.latents if latents is None else latents
+        signal, noise = signal_and_noise(self.scheduler.alphas_cumprod, self.timestep, noisy)
+        return predict_clean(output, noisy, signal, noise, self.prediction)
 
 
 class SynthesisHook(Protocol):
@@ -107,21 +114,29 @@ class SynthesisHook(Protocol):
 def guided_output(state: DenoisingState) -> Tensor:
     """Returns the network's output under classifier-free guidance: uncond + w · (cond − uncond).
 
-    One pass over a doubled batch; only the unconditional half is run where a hook left its conditional output, and only
-    the conditional half at w = 1.
+    One pass over all that is still to be computed: the unconditional half where the scale of this step is not 1, and
+    the conditional outputs that no hook has left behind.
     """
-    scale, conditional = state.settings.guidance_scale, state.conditional_output
-    if scale == 1:
-        return state.predict(state.text, state.au) if conditional is None else conditional
-    if conditional is not None:
-        unconditional = state.predict(state.null_text, state.null_au)
+    scale = state.settings.scale_at(state.step)
+    left = state.conditional_output
+    if left is None:
+        open_rows = torch.arange(len(state.latents), device=state.latents.device)
+    elif state.conditional_rows is None:
+        open_rows = torch.empty(0, dtype=torch.int64, device=state.latents.device)
     else:
-        both = state.predict(
-            torch.cat([state.null_text, state.text]),
-            torch.cat([state.null_au, state.au]),
-            torch.cat([state.latents, state.latents]),
-        )
-        unconditional, conditional = both.chunk(2)
+        open_rows = (~state.conditional_rows).nonzero()[:, 0]
+    text, au, latents = state.text[open_rows], state.au[open_rows], state.latents[open_rows]
+    if scale != 1:
+        text = torch.cat([state.null_text, text])
+        au = torch.cat([state.null_au, au])
+        latents = torch.cat([state.latents, latents])
+    computed = state.predict(text, au, latents) if len(text) else latents
+    conditional = computed[len(computed) - len(open_rows) :]
+    if left is not None:
+        conditional = left.index_copy(0, open_rows, conditional)
+    if scale == 1:
+        return conditional
+    unconditional = computed[: len(state.latents)]
     return unconditional + scale * (conditional - unconditional)
 
 
@@ -134,10 +149,10 @@ def denoise(state: DenoisingState, hooks: Sequence[SynthesisHook] = ()) -> Tenso
     """
     for step in range(state.first_step, len(state.scheduler.timesteps)):
         state.step = step
-        state.conditional_output = None
+        state.conditional_output = state.conditional_rows = None
         for hook in hooks:
             hook.on_denoising_step(state)
         output = guided_output(state)
         state.latents = state.scheduler.step(output, state.scheduler.timesteps[step], state.latents).prev_sample
-    state.conditional_output = None
+    state.conditional_output = state.conditional_rows = None
     return state.latents

@@ -10,7 +10,7 @@ import torch
 from callbacks.semantic_guidance import SemanticGuidance
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
-from lightning_modules.sampling.denoising import DenoisingState
+from lightning_modules.sampling.denoising import DenoisingState, denoise
 from tests.lightning_modules.tiny_generator import (
     NAMES,
     livelier,
@@ -207,3 +207,134 @@ def test_the_guide_itself_learns_nothing(guide: str, generator: ExpressionGenera
     assert callback.guide_fingerprint() == before == opinionated().weights_fingerprint()
     assert all(p.grad is None for p in callback.guide.parameters())
     assert SemanticGuidance(False, guide).guide_fingerprint() is None
+
+
+# ---------------------------------------------------------------- whom, to what, for how long
+
+
+def steps_and_text(
+    generator: ExpressionGenerator, callback: SemanticGuidance, names: list[str], steps: int = 6
+) -> tuple[torch.Tensor, DenoisingState]:
+    """Denoises with a callback and returns how far each sample's text has moved."""
+    state = state_for(generator, request_for(names, num_steps=steps))
+    before = state.text.clone()
+    callback.on_synthesis_start(state)
+    denoise(state, [callback])
+    return (state.text - before).flatten(1).norm(dim=1), state
+
+
+def test_only_the_chosen_expressions_are_guided(guide: str, generator: ExpressionGenerator) -> None:
+    callback = guidance(guide, expressions=["sadness"])  # another name of sad
+    moved, state = steps_and_text(generator, callback, ["happy", "sad", "neutral"])
+    assert (moved > 0).tolist() == [False, True, False]
+    assert callback.guided_passes == 6
+    plain = state_for(generator, request_for(["happy", "sad", "neutral"], num_steps=6))
+    expected = denoise(plain)
+    torch.testing.assert_close(state.latents[[0, 2]], expected[[0, 2]], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(state.latents[1], expected[1], atol=1e-4)
+
+
+def test_the_target_may_be_a_soft_label_of_other_expressions(guide: str, generator: ExpressionGenerator) -> None:
+    classifier = ExpressionClassifier.load_trained(guide)
+
+    def probability_of(name: str, **settings: Any) -> torch.Tensor:
+        result = generator.synthesise(
+            request_for(["happy"] * 12, num_steps=6), [guidance(guide, step_size=3.0, **settings)]
+        )
+        return classifier.predict_probabilities(result.images.float() / 255)[:, NAMES.index(name)].mean()
+
+    assert probability_of("sad", targets={"happy": {"sad": 1.0}}) > probability_of("sad") + 0.02
+
+
+@pytest.mark.parametrize("soft", [{}, {"happy": 0.5}, {"happy": 1.5, "sad": -0.5}])
+def test_a_target_that_is_no_distribution_is_refused(soft: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"guidance.targets 'happy': found .*expected shares ≥ 0 that sum to 1"):
+        SemanticGuidance(targets={"happy": soft})
+
+
+def test_a_sample_that_the_guide_is_sure_of_pays_no_more(guide: str, generator: ExpressionGenerator) -> None:
+    names = MANY
+    always = guidance(guide)
+    steps_and_text(generator, always, names)
+    sometimes = guidance(guide, stop_above=0.5)
+    moved, _ = steps_and_text(generator, sometimes, names)
+    at_once = guidance(guide, stop_above=1e-9)
+    unmoved, _ = steps_and_text(generator, at_once, names)
+    assert always.guided_passes == 6 * len(names)
+    assert len(names) < sometimes.guided_passes < always.guided_passes
+    assert at_once.guided_passes == len(names) and not unmoved.any()
+    assert (moved > 0).any()
+
+
+@pytest.mark.parametrize("settings", [{"chunk": 2}, {"chunk": 1000}, {"gradient_checkpointing": True}])
+def test_what_saves_memory_changes_nothing(
+    settings: dict[str, Any], guide: str, generator: ExpressionGenerator
+) -> None:
+    _, expected = steps_and_text(generator, guidance(guide), MANY[:5], steps=3)
+    _, state = steps_and_text(generator, guidance(guide, **settings), MANY[:5], steps=3)
+    torch.testing.assert_close(state.latents, expected.latents, atol=1e-4, rtol=1e-4)
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in generator.model.unet.modules())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stop_above": 0.0}, r"guidance.stop_above: found 0.0, expected a probability"),
+        ({"stop_above": 1.2}, r"guidance.stop_above: found 1.2"),
+        ({"chunk": 0}, r"guidance.chunk: found 0"),
+        ({"expressions": ["hapy"]}, r"hapy"),
+        ({"targets": {"happy": {"joyous": 1.0}}}, r"joyous"),
+    ],
+)
+def test_options_out_of_range(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SemanticGuidance(**settings)
+
+
+# ---------------------------------------------------------------- a guide on latents
+
+
+def latent_guide(generator: ExpressionGenerator, folder: Path, **codec: Any) -> str:
+    """Saves a guide that reads the latents of a generator like this one."""
+    source = livelier(tiny_generator(**({"codec_config": codec} if codec else {})))
+    source.save_trained(folder / "generator")
+    classifier = tiny_classifier(
+        seed=3,
+        latents_of=str(folder / "generator"),
+        backbone="resnet18",
+        backbone_kwargs={"block_args": {}, "channels": (8, 8, 8, 8)},
+    )
+    with torch.no_grad():
+        classifier.backbone.get_classifier().weight.mul_(30)
+    return str(save_checkpoint(classifier, folder / "latent.ckpt"))
+
+
+def test_a_guide_on_latents_needs_no_decoder(
+    generator: ExpressionGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callback = guidance(latent_guide(generator, tmp_path))
+    state = state_for(generator, request_for(["happy", "sad"], num_steps=4))
+    before = state.text.clone()
+
+    def refuse(latents: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("decoded")
+
+    state.decode = refuse
+    callback.on_synthesis_start(state)
+    denoise(state, [callback])
+    assert ((state.text - before).flatten(1).norm(dim=1) > 0).all()
+    classifier = callback.guide
+    image = torch.rand(2, 3, *[classifier.image_size] * 2)
+    codec = generator.model.codec
+    torch.testing.assert_close(classifier(image), classifier.forward_latents(codec.encode(image * 2 - 1)))
+
+
+def test_a_guide_on_the_latents_of_another_codec_is_refused(generator: ExpressionGenerator, tmp_path: Path) -> None:
+    path = latent_guide(generator, tmp_path, patch=4, channels=3, scaling_factor=1.5)
+    with pytest.raises(ValueError, match=r"guidance.guide '.*latent.ckpt' reads latents of another codec"):
+        generator.synthesise(request_for(["happy"]), [guidance(path)])
+
+
+def test_a_classifier_of_pixels_has_no_latents(guide: str) -> None:
+    with pytest.raises(ValueError, match=r"reads pixels, not latents"):
+        ExpressionClassifier.load_trained(guide).forward_latents(torch.rand(1, 48, 4, 4))

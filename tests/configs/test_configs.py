@@ -101,13 +101,15 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_one_batch(name: str, tmp_path: Path) -> None:
+def test_one_batch(name: str, tmp_path: Path, weights: dict[str, Path]) -> None:
     found = content(name)
     model = [] if "model" in found else TINY
     space = found.get("model", {}).get("init_args", {}).get("label_space", "basic7")
     more = [f"--data.reader.init_args.label_space={space}", DRAWN[1]]  # few faces, whatever the file says
     if found.get("model", {}).get("class_path", "").endswith("ExpressionGenerator"):  # a small sample grid will do
         more += ["--model.init_args.grid_samples=1", "--model.init_args.sampling.num_steps=2"]
+    if "latents_of" in found.get("model", {}).get("init_args", {}):
+        more.append(f"--model.init_args.latents_of={weights['generator']}")
     cli = train.main(["fit", *model, *DRAWN, config(name), *more, *ONE_BATCH, f"--run_dir={tmp_path}"])
     assert cli.trainer.global_step == 1
 
@@ -131,7 +133,9 @@ def test_loop(name: str, tmp_path: Path, weights: dict[str, Path]) -> None:
     assert took_part["OnlineSynthesis"].made == 8
     assert took_part["PseudoLabeller"].seen == 8
     steps = found.get("layout", {}).get("num_inverted", found["synthesis"]["sampling"]["num_steps"])
-    assert len(took_part["SemanticGuidance"].losses) == steps - found["guidance"]["start_step"] > 0
+    guided = range(found["guidance"]["start_step"], steps, found["guidance"].get("every", 1))
+    # Fewer where the guide was sure of all samples before the end.
+    assert 0 < len(took_part["SemanticGuidance"].losses) <= len(guided)
 
 
 @pytest.mark.parametrize("name", OF_ROOM["data"])

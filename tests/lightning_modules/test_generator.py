@@ -744,3 +744,13 @@ def test_guidance_acts_in_a_test_and_another_network_judges(tmp_path: Path) -> N
     generator = tiny_generator(judge=str(judge), test_samples=3)
     metrics = run_test(generator, tmp_path, callbacks=[guidance], inference_mode=False)
     assert "test/fer_accuracy" in metrics and len(guidance.losses) == 3
+
+
+def test_a_compiled_network_makes_the_same_faces_and_checkpoints() -> None:
+    plain, compiled = tiny_generator(), tiny_generator(compile_backend="eager")
+    assert set(compiled.state_dict()) == set(plain.state_dict())
+    request = request_for(["happy", "sad"], num_steps=3)
+    difference = compiled.synthesise(request).images.int() - plain.synthesise(request).images.int()
+    assert difference.abs().max() <= 1
+    with pytest.raises(ValueError, match=r"model.compile_backend: found 'fast', expected null or one of"):
+        tiny_generator(compile_backend="fast")

@@ -210,3 +210,46 @@ def test_autocast_is_the_state_s(tmp_path: Path) -> None:
     assert set(seen) == {torch.bfloat16}
     assert a.dtype == b.dtype == torch.float32
     assert 0 < (a - b).abs().mean() < 0.1 * a.abs().mean()
+
+
+def test_guidance_acts_in_its_interval_alone(generator: ExpressionGenerator) -> None:
+    passes: list[int] = []
+    handle = generator.model.unet.register_forward_pre_hook(lambda module, inputs: passes.append(len(inputs[0])))
+    denoise(state_for(generator, request_for(["happy"], num_steps=5, guidance_interval=(0.2, 0.6))))
+    handle.remove()
+    assert passes == [1, 2, 2, 1, 1]
+    everywhere = denoise(state_for(generator, request_for(["happy"], num_steps=5, guidance_interval=(0.0, 1.0))))
+    nowhere = denoise(state_for(generator, request_for(["happy"], num_steps=5, guidance_scale=1.0)))
+    late = denoise(state_for(generator, request_for(["happy"], num_steps=5, guidance_interval=(0.8, 1.0))))
+    assert 0 < (late - nowhere).abs().mean() < (everywhere - nowhere).abs().mean()
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize("known", [[], [1], [0, 2], [0, 1, 2]])
+def test_conditional_outputs_left_by_a_hook_are_not_computed_again(
+    known: list[int], scale: float, generator: ExpressionGenerator
+) -> None:
+    state = state_for(generator, request_for(["happy", "sad", "neutral"], num_steps=5, guidance_scale=scale))
+    expected = guided_output(state)
+    rows = torch.zeros(3, dtype=torch.bool)
+    rows[known] = True
+    passes: list[int] = []
+    conditional = state.predict(state.text, state.au)
+    handle = generator.model.unet.register_forward_pre_hook(lambda module, inputs: passes.append(len(inputs[0])))
+    # What was not left behind must not be read.
+    state.conditional_output = torch.where(rows[:, None, None, None], conditional, torch.nan)
+    state.conditional_rows = rows
+    found = guided_output(state)
+    handle.remove()
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    left = 3 - len(known) + (3 if scale > 1 else 0)
+    assert passes == ([left] if left else [])
+
+
+def test_au_tokens_are_made_once_whatever_the_number_of_steps(generator: ExpressionGenerator) -> None:
+    layer = generator.model.unet.encoder_hid_proj.image_projection_layers[0]
+    calls: list[int] = []
+    handle = layer.register_forward_pre_hook(lambda module, inputs: calls.append(1))
+    denoise(state_for(generator, request_for(["happy", "sad"], num_steps=5)))
+    handle.remove()
+    assert len(calls) == 2  # wanted and unconditional

@@ -7,7 +7,7 @@ from torch import Tensor
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.sampling.denoising import DenoisingState
-from lightning_modules.sampling.guidance import descend, guidance_gradient, guidance_loss
+from lightning_modules.sampling.guidance import descend, guidance_loss, guidance_step
 from tests.lightning_modules.tiny_generator import NAMES, livelier, request_for, save_base, state_for, tiny_classifier
 from tests.lightning_modules.tiny_generator import tiny_generator as make_generator
 
@@ -26,6 +26,13 @@ def guide() -> ExpressionClassifier:
     with torch.no_grad():
         classifier.backbone.get_classifier().weight.mul_(30)
     return classifier
+
+
+def guidance_gradient(
+    state: DenoisingState, guide: ExpressionClassifier, label: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    step = guidance_step(state, guide, label)
+    return step.gradient, step.loss, step.output
 
 
 def mid_state(generator: ExpressionGenerator, n: int = 3, first_id: int = 0) -> DenoisingState:
@@ -82,14 +89,15 @@ def test_a_small_step_down_lowers_the_loss_in_nearly_all_cases(
     generator: ExpressionGenerator, guide: ExpressionClassifier
 ) -> None:
     lowered = raised_by_ascent = total = 0
-    for first_id in range(0, 96, 32):
-        state = mid_state(generator, n=32, first_id=first_id)
+    for first_id in range(0, 200, 40):
+        state = mid_state(generator, n=40, first_id=first_id)
         gradient, before, _ = guidance_gradient(state, guide, state.label)
         down = losses_at(state, guide, descend(state.text, gradient, 0.02), state.label)
         up = losses_at(state, guide, descend(state.text, -gradient, 0.02), state.label)
         lowered += int((down < before).sum())
         raised_by_ascent += int((up > before).sum())
-        total += 32
+        total += 40
+    assert total == 200
     assert lowered >= 0.97 * total and raised_by_ascent >= 0.97 * total
 
 

@@ -113,3 +113,27 @@ def test_a_part_keeps_every_column() -> None:
     assert part.captions == whole.captions[1:3] and part.seed == whole.seed and part.settings is whole.settings
     assert np.array_equal(part.action_units, whole.action_units[1:3])
     assert len(whole.part(3, 9)) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"guidance_interval": (0.5, 0.5)}, r"guidance_interval: found \[0.5, 0.5\], expected 0 ≤ start < end"),
+        ({"guidance_interval": (-0.1, 0.5)}, r"guidance_interval"),
+        ({"guidance_interval": (0.0, 1.1)}, r"guidance_interval"),
+        ({"au_edits": {"AU12": 1.2}}, r"sampling.au_edits 'AU12': found 1.2, expected an intensity"),
+        ({"au_edits": {"AU99": 0.2}}, r"unknown action unit 'AU99'"),
+    ],
+)
+def test_interval_and_edits_out_of_range(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SamplingSettings(**changes)
+
+
+def test_edits_of_the_settings_reach_the_request() -> None:
+    edited = request(["sad", "happy"], settings=SamplingSettings(au_edits={"AU12": 0.8}))
+    plain = request(["sad", "happy"])
+    column = ACTION_UNITS.index("AU12")
+    assert edited.action_units[:, column].tolist() == pytest.approx([0.8, 0.8])
+    others = [i for i in range(len(ACTION_UNITS)) if i != column]
+    assert np.array_equal(edited.action_units[:, others], plain.action_units[:, others], equal_nan=True)
