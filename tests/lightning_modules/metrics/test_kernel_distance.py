@@ -29,7 +29,7 @@ def test_subsets_of_all_faces_do_not_vary() -> None:
 
 
 def test_classes_in_other_shares_leave_the_estimate_unbiased() -> None:
-    """Real faces show class 1 rarely and class 2 not wanted at all: the distance to the same mixture is 0 on average."""
+    """Among real faces class 1 is rare and class 2 not asked for: the distance to the same mixture is 0 on average."""
     estimates, naive = [], []
     for seed in range(60):
         label, other = torch.arange(20) % 2, torch.tensor([0] * 32 + [1] * 4 + [2] * 6)

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from datamodules.readers import DrawnReader
-from lightning_modules.metrics.action_unit_scores import action_unit_scores
 from lightning_modules.networks.au_estimator import CONFIG_FILE, WEIGHTS_FILE, AUEstimator
 
 TINY: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -28,22 +26,6 @@ def test_comes_back_from_its_folder(tmp_path: Path) -> None:
     assert torch.equal(found, estimator(image)) and found.shape == (3, 2) and not found.requires_grad
     assert ((found > 0) & (found < 1)).all()
     assert loaded.au_names == ("AU12", "AU4") and not loaded.training
-
-
-def test_learns_what_drawn_faces_do() -> None:
-    table = DrawnReader({"train": 256, "test": 96}, image_size=32, label_space=["neutral", "happy"]).read("train")
-    column, estimator = list(table.au_names).index("AU12"), tiny(["AU12"])
-    image = table.images.batch(range(256)).float() / 255  # type: ignore[arg-type]
-    truth = torch.from_numpy(table.au[:, [column]])  # type: ignore[index]
-    optimizer = torch.optim.AdamW(estimator.parameters(), lr=3e-3)
-    for _ in range(60):
-        rows = torch.randperm(192)[:48]
-        optimizer.zero_grad()
-        estimator.loss(image[rows], truth[rows]).backward()
-        optimizer.step()
-    with torch.no_grad():
-        score = action_unit_scores(estimator.eval()(image[192:]), truth[192:], ["AU12"])["AU12"]
-    assert score > 0.85
 
 
 def test_unknown_intensities_teach_nothing() -> None:
@@ -72,14 +54,14 @@ def test_folders_that_do_not_fit(change: dict[str, Any], message: str, tmp_path:
 
 
 def test_files_that_are_missing_or_broken(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="found no config.json"):
+    with pytest.raises(FileNotFoundError, match=r"found no config.json"):
         AUEstimator.load(tmp_path)
     tiny().save(tmp_path)
     (tmp_path / CONFIG_FILE).write_text("{")
     with pytest.raises(ValueError, match="is no JSON"):
         AUEstimator.load(tmp_path)
     (tmp_path / WEIGHTS_FILE).unlink()
-    with pytest.raises(FileNotFoundError, match="found no model.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"found no model.safetensors"):
         AUEstimator.load(tmp_path)
 
 
