@@ -195,7 +195,7 @@ def _curve(comparison: Comparison, key: str, lines: dict[str, list[tuple[float, 
             axes.errorbar(
                 *([x for x, *_ in banded], [(a + b) / 2 for a, b in zip(low, high, strict=True)]),
                 yerr=[(b - a) / 2 for a, b in zip(low, high, strict=True)],
-                fmt="none", ecolor=colour, elinewidth=1.2, capsize=3,
+                fmt="none", color=colour, ecolor=colour, elinewidth=1.2, capsize=3,
             )  # fmt: skip
     for number, group in enumerate(flat):
         axes.axhline(
@@ -322,7 +322,7 @@ def _for_page(svg: str, title: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # ids that nothing refers to, the same in every chart
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
-    svg = re.sub(r"(\d+(?:\.\d+)?px) 'DejaVu Sans'[^;\"]*", r"\1 var(--font)", svg)
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--font)", svg)
     for role, colour in LIGHT.items():
         svg = svg.replace(colour, f"var(--{role})")
     return svg.replace("<svg", f'<svg role="img" aria-label="{title.replace(chr(34), "")}"', 1)

@@ -57,7 +57,7 @@ def sample_strips(groups: Iterable[Group]) -> tuple[list[Strip], list[str]]:
         if pictures:
             strips.append(Strip(group.label, run.name, tuple(pictures)))
     if left_out:
-        warnings.append(f"{left_out} pictures left out of the report, which holds {MAX_PICTURES} at most")
+        warnings.append(f"pictures left out of the report, which holds {MAX_PICTURES} at most: {left_out}")
     return strips, warnings
 
 

@@ -129,9 +129,7 @@ def test_counted_share_of_synthetic_samples(tmp_path: Path) -> None:
     write_run(tmp_path / "x", 0.0, 3)
     write_run(tmp_path / "y", 0.5, 3, summary={"counts": {"real": 900, "synthetic": 100}})
     (line,) = warnings_of(tmp_path)
-    assert line == (
-        f"share of synthetic samples is not as configured: '{tmp_path}/y' (0.10 counted, 0.5 configured)"
-    )
+    assert line == (f"share of synthetic samples is not as configured: '{tmp_path}/y' (0.10 counted, 0.5 configured)")
 
 
 def test_many_lines_of_one_kind_are_counted(tmp_path: Path) -> None:

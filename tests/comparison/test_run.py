@@ -26,8 +26,12 @@ def test_shapes_of_wandb_are_the_same_settings() -> None:
 
 @pytest.mark.parametrize(
     "spelling",
-    ["basic7", ["neutral", "happy", "sad", "surprise", "fear", "disgust", "anger"], ["neutral", "happiness", "sadness", "surprised", "fearful", "disgusted", "angry"]],
-)  # fmt: skip
+    [
+        "basic7",
+        ["neutral", "happy", "sad", "surprise", "fear", "disgust", "anger"],
+        ["neutral", "happiness", "sadness", "surprised", "fearful", "disgusted", "angry"],
+    ],
+)
 def test_label_space_has_one_spelling(spelling: str | list[str]) -> None:
     flat = flatten({"model": {"init_args": {"label_space": spelling}}})
     assert flat["model.label_space"] == "basic7"

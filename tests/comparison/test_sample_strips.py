@@ -29,7 +29,10 @@ def picture(path: Path, mode: str = "RGB", size: tuple[int, int] = (900, 300)) -
 
 def test_newest_of_each_kind() -> None:
     names = ["grid-step0000900.png", "grid-step0010000.png", "confusion_val.png", "grid-step0002000.png"]
-    assert [path.name for path in newest_of_each_kind(map(Path, names))] == ["confusion_val.png", "grid-step0010000.png"]
+    assert [path.name for path in newest_of_each_kind(map(Path, names))] == [
+        "confusion_val.png",
+        "grid-step0010000.png",
+    ]
 
 
 def test_pictures_are_small_and_their_ground_is_white(tmp_path: Path) -> None:
@@ -57,4 +60,4 @@ def test_no_more_than_a_report_can_hold(tmp_path: Path, monkeypatch: pytest.Monk
     for ratio in (0.0, 0.5, 1.0):
         picture(write_run(tmp_path / str(ratio), ratio) / "samples" / "test.png")
     strips, warnings = strips_of(tmp_path)
-    assert len(strips) == 2 and warnings == ["1 pictures left out of the report, which holds 2 at most"]
+    assert len(strips) == 2 and warnings == ["pictures left out of the report, which holds 2 at most: 1"]

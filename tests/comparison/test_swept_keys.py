@@ -64,10 +64,8 @@ def test_a_group_that_is_not_enabled_is_off(tmp_path: Path) -> None:
 
 
 def test_a_key_that_changes_along_makes_no_groups(tmp_path: Path) -> None:
-    found = configs(
-        tmp_path,
-        *({"ratio": ratio, "seed": seed, "data__batch_size": 64 + round(64 * ratio)} for ratio in (0, 0.5) for seed in (1, 2)),
-    )  # fmt: skip
+    grid = [(ratio, seed) for ratio in (0, 0.5) for seed in (1, 2)]
+    found = configs(tmp_path, *({"ratio": r, "seed": s, "data__batch_size": 64 if r else 128} for r, s in grid))
     swept = find_swept_keys(found)
     assert swept.keys == ("data.synthetic_ratio",)
     assert swept.tied == {"data.batch_size": "data.synthetic_ratio"}
