@@ -51,8 +51,9 @@ class LabelTableWriter(Callback):
             )
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets an earlier prediction."""
+        """Forgets an earlier prediction, and removes the part of one that broke off."""
         self._batches, self._flow = [], torch.zeros(0, 0)
+        self._part_path(trainer, trainer.global_rank).unlink(missing_ok=True)
 
     def on_predict_batch_end(
         self,
@@ -76,8 +77,8 @@ class LabelTableWriter(Callback):
             ValueError: rows without votes.
         """
         assert isinstance(pl_module, Relabeller)
-        path = Path(self.path) if self.path else Path(trainer.default_root_dir) / "labels.parquet"
-        parts = [path.with_name(f".{path.stem}-part{rank}.parquet") for rank in range(trainer.world_size)]
+        path = self._path(trainer)
+        parts = [self._part_path(trainer, rank) for rank in range(trainer.world_size)]
         if self._batches:
             write_label_table(parts[trainer.global_rank], self._part(pl_module))
         trainer.strategy.barrier("label table")
@@ -91,6 +92,13 @@ class LabelTableWriter(Callback):
             for part in parts:
                 part.unlink(missing_ok=True)
             self._report(table, path, trainer)
+
+    def _path(self, trainer: Trainer) -> Path:
+        return Path(self.path) if self.path else Path(trainer.default_root_dir) / "labels.parquet"
+
+    def _part_path(self, trainer: Trainer, rank: int) -> Path:
+        path = self._path(trainer)
+        return path.with_name(f".{path.stem}-part{rank}.parquet")
 
     def _part(self, module: Relabeller) -> LabelTable:
         votes = {

@@ -7,58 +7,90 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 
 from callbacks.synthesis import SynthesisCallback
-from datamodules.expressions import map_label_space
-from lightning_modules.classifier import ExpressionClassifier
+from lightning_modules.metrics.confusion_picture import save_confusion_picture
+from lightning_modules.sampling.class_thresholds import ClassThresholds
 from lightning_modules.sampling.denoising import DenoisingState
-from lightning_modules.sampling.label_vote import vote
+from lightning_modules.sampling.label_vote import map_votes, vote
+from lightning_modules.sampling.reliability import read_reliability
+from lightning_modules.voter import Voter, load_voter
 
 
 class PseudoLabeller(SynthesisCallback):
     """Keeps, softens or discards the label of each finished face by a vote (SynFER, arXiv 2410.09865).
 
     The rule is in :func:`lightning_modules.sampling.label_vote.vote`; this callback says when, and with which voters.
+    At the end of a run ``samples/pseudo_labels.png`` shows how many faces of each intended expression got which final
+    label. Every rank votes on its own faces and has thresholds of its own; the picture counts all ranks.
 
     Args:
         enabled: whether to vote.
-        voters: checkpoints of :class:`ExpressionClassifier`, at least one; their classes are matched by name.
+        voters: at least one of: a checkpoint of an :class:`ExpressionClassifier` or a :class:`LabelAnnotator`, a folder
+            with a timm network or a CLIP model, a ``.json`` file (:func:`lightning_modules.voter.load_voter`). Their
+            classes are matched by name.
         soft: a rectified label is the mean of the voters' probabilities; false = its most probable class.
-        discard_below: faces whose final label has a smaller top probability are discarded; 0 keeps all.
+        discard_below: faces whose final label has a smaller mean probability are discarded, in [0, 1); 0 keeps all.
+        adaptive_quantile: also discard about this share of each intended expression, the least confident ones, in
+            [0, 1): a threshold per class (``sampling/class_thresholds.py``); null = off.
+        adaptive_momentum: how slowly those thresholds move, in [0, 1).
+        reliability: a ``reliability.json`` of ``train.py validate`` with a :class:`Relabeller`: votes are weighted by
+            each voter's precision in each class; null = all alike.
 
     Raises:
         ValueError: a value out of range, or enabled without voters.
-        FileNotFoundError: no such checkpoint.
+        FileNotFoundError: no such voter or table.
     """
 
     def __init__(
-        self, enabled: bool = False, voters: list[str] | None = None, soft: bool = True, discard_below: float = 0.0
+        self,
+        enabled: bool = False,
+        voters: list[str] | None = None,
+        soft: bool = True,
+        discard_below: float = 0.0,
+        adaptive_quantile: float | None = None,
+        adaptive_momentum: float = 0.9,
+        reliability: str | None = None,
     ) -> None:
         super().__init__(enabled)
-        if not 0 <= discard_below < 1:
-            raise ValueError(f"pseudo_labels.discard_below: found {discard_below}, expected a number in [0, 1)")
+        shares = {"discard_below": discard_below, "adaptive_momentum": adaptive_momentum}
+        shares |= {} if adaptive_quantile is None else {"adaptive_quantile": adaptive_quantile}
+        for name, value in shares.items():
+            if not 0 <= value < 1:
+                raise ValueError(f"pseudo_labels.{name}: found {value}, expected a number in [0, 1)")
         if enabled and not voters:
             raise ValueError("pseudo_labels.voters: found none, expected at least one classifier checkpoint")
         if len(set(voters or [])) < len(voters or []):
             raise ValueError(f"pseudo_labels.voters: found one twice in {voters}, expected different classifiers")
         for path in (voters or []) if enabled else []:
-            if not Path(path).is_file():
-                raise FileNotFoundError(f"pseudo_labels.voters '{path}': no such file, expected a checkpoint")
+            if not Path(path).exists():
+                raise FileNotFoundError(f"pseudo_labels.voters '{path}': no such file or folder, expected a voter")
+        if enabled and reliability is not None and not Path(reliability).is_file():
+            raise FileNotFoundError(f"pseudo_labels.reliability '{reliability}': no such file")
         self.voter_paths = list(voters or [])
         self.soft = soft
         self.discard_below = discard_below
-        self._voters: list[ExpressionClassifier] = []
+        self.adaptive_quantile, self.adaptive_momentum = adaptive_quantile, adaptive_momentum
+        self.reliability = reliability
+        self._voters: list[Voter] = []
+        self._weights: tuple[tuple[str, ...], Tensor] | None = None
+        self._stored_thresholds: dict[str, Any] | None = None
+        self.thresholds: ClassThresholds | None = None
+        self.flow: Tensor | None = None
+        self._label_space: tuple[str, ...] = ()
         self.seen = 0
         self.agreed = 0
+        self.discarded = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Loads the voters."""
         if self.enabled:
             self._load()
 
-    def _load(self) -> list[ExpressionClassifier]:
+    def _load(self) -> list[Voter]:
         if not self._voters:
-            self._voters = [ExpressionClassifier.load_trained(path) for path in self.voter_paths]
+            self._voters = [load_voter(path) for path in self.voter_paths]
         return self._voters
 
     @property
@@ -71,32 +103,82 @@ class PseudoLabeller(SynthesisCallback):
         """Votes on the finished faces.
 
         Raises:
-            ValueError: a voter does not know an expression of the generator.
+            ValueError: a voter does not know an expression of the generator, or was not measured.
         """
         assert state.images is not None
+        if not len(state.images):
+            return
         image = state.images.float() / 255
         for path, voter in zip(self.voter_paths, self._load(), strict=True):
-            columns = map_label_space(voter.label_space, state.label_space)
-            if (columns < 0).any():
-                missing = state.label_space[int((columns < 0).argmax())]
-                raise ValueError(
-                    f"pseudo_labels.voters '{path}' does not know '{missing}': it has {list(voter.label_space)}, the "
-                    f"generator {list(state.label_space)}"
-                )
-            voter.to(image.device)
             with state.autocast():
-                probabilities = voter.predict_probabilities(image).float()
-            probabilities = probabilities[:, torch.from_numpy(columns).to(image.device)]
-            state.votes[path] = probabilities / probabilities.sum(1, keepdim=True).clamp_min(1e-12)
-        outcome = vote(torch.stack(list(state.votes.values())), state.label, self.soft, self.discard_below)
+                probabilities = voter.network.to(image.device).predict_probabilities(image)
+            space = voter.network.label_space
+            state.votes[path] = map_votes(probabilities, space, state.label_space, f"pseudo_labels.voters '{path}'")
+        self._prepare(state.label_space)
+        votes = torch.stack([state.votes[path] for path in self.voter_paths])
+        below: float | Tensor = self.discard_below
+        if self.thresholds is not None:
+            below = self.thresholds.of(state.label).clamp_min(self.discard_below)
+        weights = None if self._weights is None else self._weights[1].to(votes.device)
+        outcome = vote(votes, state.label, self.soft, below, weights)
+        if self.thresholds is not None:
+            self.thresholds.update(state.label, outcome.confidence)
         state.soft_label = outcome.soft_label
         state.kept = state.kept & outcome.kept
-        self.seen += len(image)
-        self.agreed += int(outcome.agreed.sum())
+        self._count(state, outcome.agreed)
+
+    def _prepare(self, label_space: tuple[str, ...]) -> None:
+        """Gets thresholds, weights and counts ready for a label space, which is known with the first faces."""
+        if self.adaptive_quantile is not None and (
+            self.thresholds is None or self.thresholds.label_space != label_space
+        ):
+            self.thresholds = ClassThresholds(label_space, self.adaptive_quantile, self.adaptive_momentum)
+            if self._stored_thresholds is not None:
+                self.thresholds.load_state_dict(self._stored_thresholds)
+        if self.reliability is not None and (self._weights is None or self._weights[0] != label_space):
+            prints = {voter.name: [voter.network.weights_fingerprint()] for voter in self._voters}
+            self._weights = (label_space, read_reliability(self.reliability, prints, label_space))
+        if self.flow is None or self._label_space != label_space:
+            self.flow = torch.zeros(len(label_space), len(label_space), dtype=torch.int64)
+            self._label_space = label_space
+
+    def _count(self, state: DenoisingState, agreed: Tensor) -> None:
+        assert self.flow is not None
+        k = len(state.label_space)
+        pairs = state.label * k + state.soft_label.argmax(1)
+        self.flow += torch.bincount(pairs.cpu(), minlength=k * k).reshape(k, k)
+        self.seen += len(state.label)
+        self.agreed += int(agreed.sum())
+        self.discarded += int((~state.kept).sum())
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Logs the share of faces that show what was asked."""
+        """Logs the share of faces that show what was asked, and of those that are thrown away."""
         if self.enabled and self.seen:
             pl_module.log("pseudo_labels/agreement", self.agreed / self.seen)
+            pl_module.log("pseudo_labels/discarded", self.discarded / self.seen)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the picture of the flow from intended to final labels, summed over ranks."""
+        if not self.enabled or not self._label_space:  # the same on every rank: all make faces, or none does
+            return
+        assert self.flow is not None
+        summed = trainer.strategy.reduce(self.flow.to(pl_module.device).float(), reduce_op="sum")
+        assert isinstance(summed, Tensor)
+        if trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / "samples" / "pseudo_labels.png"
+            save_confusion_picture(summed.long(), self._label_space, path, "votes", rows="intended", columns="final")
+            for logger in trainer.loggers:
+                if hasattr(logger, "log_image"):
+                    logger.log_image("pseudo_labels/flow", [str(path)])
+
+    on_test_end = on_predict_end = on_train_end
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the class thresholds; rank 0's serve all ranks."""
+        return {} if self.thresholds is None else {"thresholds": self.thresholds.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the stored class thresholds."""
+        self._stored_thresholds = state_dict.get("thresholds")

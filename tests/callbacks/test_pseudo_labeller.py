@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from callbacks.pseudo_labeller import PseudoLabeller
+from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.classifier import ExpressionClassifier
+from lightning_modules.sampling.class_thresholds import ClassThresholds
+from lightning_modules.sampling.reliability import write_reliability
+from lightning_modules.voter import load_voter
+from tests.lightning_modules.outside_models import save_clip, save_timm
 from tests.lightning_modules.tiny_generator import (
     NAMES,
     SIDE,
@@ -59,6 +64,8 @@ def finished(names: tuple[str, ...] = ("happy", "sad")) -> Any:
     [
         ({"discard_below": 1.0}, r"pseudo_labels.discard_below: found 1"),
         ({"discard_below": -0.1}, r"pseudo_labels.discard_below: found -0.1"),
+        ({"adaptive_quantile": 1.0}, r"pseudo_labels.adaptive_quantile: found 1"),
+        ({"adaptive_momentum": 1.0}, r"pseudo_labels.adaptive_momentum: found 1"),
         ({"enabled": True}, r"pseudo_labels.voters: found none"),
         ({"enabled": True, "voters": []}, r"pseudo_labels.voters: found none"),
         ({"voters": ["a.ckpt", "b.ckpt", "a.ckpt"]}, r"pseudo_labels.voters: found one twice"),
@@ -141,7 +148,7 @@ def test_agreement_is_logged(voter: Any) -> None:
     assert not logged
     labeller.on_synthesis_end(finished())
     labeller.on_train_batch_end(None, module, None, None, 1)  # type: ignore[arg-type]
-    assert logged == {"pseudo_labels/agreement": 0.5}
+    assert logged == {"pseudo_labels/agreement": 0.5, "pseudo_labels/discarded": 0.0}
 
 
 def test_labels_of_a_synthesis_are_voted_on(voter: Any) -> None:
@@ -152,3 +159,94 @@ def test_labels_of_a_synthesis_are_voted_on(voter: Any) -> None:
     torch.testing.assert_close(result.soft_label, torch.tensor([[0.05, 0.05, 0.9], [0.0, 0.0, 1.0]]))
     assert result.label.tolist() == [1, 2] and result.kept.all()
     assert set(result.votes) == {path}
+
+
+def test_voters_of_every_kind_vote_together(voter: Any, tmp_path: Path) -> None:
+    tiny_generator().save_trained(tmp_path / "generator")
+    annotator = LabelAnnotator(str(tmp_path / "generator"), list(NAMES), width=16, num_heads=2)
+    paths = [
+        voter("a", ("happy", 0.8)),
+        str(save_checkpoint(annotator, tmp_path / "annotator.ckpt")),
+        str(save_timm(tmp_path / "timm", ["sad", "neutral", "other", "happy"])),
+        str(save_clip(tmp_path / "clip")),
+    ]
+    state = finished()
+    PseudoLabeller(True, paths).on_synthesis_end(state)
+    assert list(state.votes) == paths
+    for votes in state.votes.values():
+        torch.testing.assert_close(votes.sum(1), torch.ones(2))
+    mean = torch.stack(list(state.votes.values())).mean(0)
+    changed = ~(state.soft_label == 1).any(1)
+    torch.testing.assert_close(state.soft_label[changed], mean[changed])
+
+
+def test_reliable_voters_weigh_more(voter: Any, tmp_path: Path) -> None:
+    paths = [voter("a", ("happy", 0.8)), voter("b", ("sad", 0.8))]
+    prints = {path: [load_voter(path).network.weights_fingerprint()] for path in paths}
+    good, bad = torch.eye(3).int() * 1000, torch.full((3, 3), 100, dtype=torch.int32)
+    table = write_reliability(tmp_path / "r.json", dict(zip(paths, (good, bad), strict=True)), prints, NAMES)
+    state = finished(("neutral",))
+    PseudoLabeller(True, paths, reliability=str(table)).on_synthesis_end(state)
+    assert state.soft_label[0, 1] > 0.55 > 0.4 > state.soft_label[0, 2]  # 3 : 1 for the good voter
+    with pytest.raises(FileNotFoundError, match=r"pseudo_labels.reliability 'nowhere.json'"):
+        PseudoLabeller(True, paths, reliability="nowhere.json")
+    labeller = PseudoLabeller(True, [voter("c", ("sad", 0.4))], reliability=str(table))
+    with pytest.raises(ValueError, match=r"found no entry of voter '.*c.ckpt'"):
+        labeller.on_synthesis_end(finished())
+
+
+def test_thresholds_follow_each_class() -> None:
+    thresholds = ClassThresholds(NAMES, quantile=0.5, momentum=0.5)
+    label = torch.tensor([1, 1, 1, 2])
+    assert thresholds.of(label).tolist() == [0, 0, 0, 0]
+    thresholds.update(label, torch.tensor([0.2, 0.4, 0.9, 0.8]))
+    torch.testing.assert_close(thresholds.of(torch.tensor([0, 1, 2])), torch.tensor([0.0, 0.4, 0.8]))
+    thresholds.update(label[:1], torch.tensor([0.6]))
+    torch.testing.assert_close(thresholds.of(torch.tensor([1, 2])), torch.tensor([0.5, 0.8]))
+    again = ClassThresholds(NAMES, quantile=0.5)
+    again.load_state_dict(thresholds.state_dict())
+    assert again.values == thresholds.values
+
+
+def test_the_weakest_of_each_class_are_discarded(voter: Any) -> None:
+    labeller = PseudoLabeller(True, [voter("a", ("happy", 0.5), ("sad", 0.3))], adaptive_quantile=0.1)
+    state = finished()
+    labeller.on_synthesis_end(state)
+    assert state.kept.all()  # nothing is known before the first faces
+    thresholds = {"happy": 0.45, "sad": 0.55}
+    labeller.thresholds.values = dict(thresholds)  # type: ignore[union-attr]
+    state = finished()
+    labeller.on_synthesis_end(state)
+    assert state.kept.tolist() == [True, False]
+    assert labeller.discarded == 1
+    assert labeller.thresholds.values["sad"] < thresholds["sad"]  # type: ignore[union-attr]
+    again = PseudoLabeller(True, labeller.voter_paths, adaptive_quantile=0.1)
+    again.load_state_dict(labeller.state_dict())
+    again._prepare(NAMES)
+    assert again.thresholds.values == labeller.thresholds.values  # type: ignore[union-attr]
+
+
+def test_an_empty_batch_is_nothing_to_vote_on(voter: Any) -> None:
+    labeller, state = PseudoLabeller(True, [voter("a", ("happy", 0.8))]), finished()
+    state.images, state.label = state.images[:0], state.label[:0]
+    state.soft_label, state.kept = state.soft_label[:0], state.kept[:0]
+    labeller.on_synthesis_end(state)
+    assert labeller.seen == 0 and tuple(state.soft_label.shape) == (0, 3)
+
+
+def test_flow_from_intended_to_final_labels_is_a_picture(voter: Any, tmp_path: Path) -> None:
+    labeller = PseudoLabeller(True, [voter("a", ("happy", 0.8))])
+    trainer: Any = SimpleNamespace(
+        strategy=SimpleNamespace(reduce=lambda values, reduce_op: values),
+        is_global_zero=True,
+        default_root_dir=str(tmp_path),
+        loggers=[],
+    )
+    module: Any = SimpleNamespace(device="cpu")
+    labeller.on_train_end(trainer, module)
+    assert not (tmp_path / "samples").exists()
+    for names in (("happy", "sad"), ("neutral", "neutral")):
+        labeller.on_synthesis_end(finished(names))
+    assert labeller.flow.tolist() == [[0, 2, 0], [0, 1, 0], [0, 1, 0]]  # type: ignore[union-attr]
+    labeller.on_train_end(trainer, module)
+    assert (tmp_path / "samples" / "pseudo_labels.png").is_file()

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import train
+from datamodules.label_table import read_label_table
+from datamodules.readers import DrawnReader
+from lightning_modules.relabeller import Relabeller
+from lightning_modules.voter import Voter
+from tests.lightning_modules.outside_models import save_timm
+from tests.lightning_modules.tiny_generator import save_checkpoint, tiny_classifier
+
+CONFIGS = Path(train.__file__).parent / "configs"
+BASIC7 = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
+QUIET = ["--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+NOISE = ["--data.reader.init_args.label_noise=0.4"]
+
+
+@pytest.fixture(scope="module")
+def study(tiny_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two folds of a tiny classifier on 112 drawn faces with noise, and one that saw them all."""
+    folder = tmp_path_factory.mktemp("study")
+    for fold in range(2):
+        folds = ["--data.folds=2", f"--data.fold={fold}", "--data.steps_per_epoch=1"]
+        train.main(["fit", *tiny_run, *QUIET, *NOISE, *folds, f"--run_dir={folder}/fold{fold}"])
+    train.main(["fit", *tiny_run, *QUIET, *NOISE, "--data.steps_per_epoch=1", f"--run_dir={folder}/all"])
+    save_timm(folder / "timm", [*BASIC7, "contempt"])
+    return folder
+
+
+def checkpoints(study: Path, *names: str) -> str:
+    return "[" + ",".join(f"{study}/{name}/checkpoints/last.ckpt" for name in names) + "]"
+
+
+def predict(study: Path, run_dir: Path, voters: str, *more: str, command: str = "predict") -> Any:
+    return train.main(
+        [
+            command,
+            f"--config={CONFIGS / 'data/drawn.yaml'}",
+            f"--config={CONFIGS / 'annotator/relabel.yaml'}",
+            "--data.reader.init_args.count={train: 112, val: 28, test: 28}",
+            f"--model.voters={voters}",
+            *NOISE,
+            "--data.eval_batch_size=40",
+            "--trainer.accelerator=cpu",
+            *QUIET,
+            *more,
+            f"--run_dir={run_dir}",
+        ]
+    )
+
+
+def clean_labels() -> np.ndarray:
+    return DrawnReader({"train": 112, "val": 28, "test": 28}, label_space="basic7").clean_labels("train")
+
+
+def test_relabel_score_and_train_on_it(study: Path, tmp_path: Path, tiny_run: list[str]) -> None:
+    voters = "{own: " + checkpoints(study, "fold0", "fold1") + f", outside: [{study}/timm]" + "}"
+    cli = predict(study, tmp_path / "relabel", voters)
+    path = tmp_path / "relabel" / "labels.parquet"
+    table = read_label_table(path)
+    assert len(table) == 112 and set(table.votes) == {"own", "outside"} and table.label_space == BASIC7
+    mean = (table.votes["own"] + table.votes["outside"]) / 2
+    expected = 0.7 * mean + 0.3 * np.eye(7, dtype=np.float32)[table.old_label]
+    np.testing.assert_allclose(table.soft_label, expected, atol=1e-5)
+    np.testing.assert_array_equal(table.sample_id, cli.datamodule.train_table.sample_id)
+    summary = json.loads((tmp_path / "relabel" / "summary.json").read_text())
+    assert summary["counts"]["relabelled"] == 112
+    assert summary["counts"]["changed"] == int((table.label != table.old_label).sum())
+    assert (tmp_path / "relabel" / "samples" / "relabelled.png").is_file()
+    assert sorted(p.name for p in path.parent.iterdir() if p.suffix == ".parquet") == ["labels.parquet"]
+
+    score = [f"--config={CONFIGS / 'annotator/score_drawn.yaml'}", f"--model.label_table={path}", *QUIET]
+    score += ["--data.reader.init_args.reader.init_args.count={train: 112, val: 28, test: 28}"]
+    train.main(["validate", *score, f"--run_dir={tmp_path / 'score'}"])
+    metrics = json.loads((tmp_path / "score" / "summary.json").read_text())["metrics"]
+    truth = clean_labels()
+    wrong = table.old_label != truth
+    assert 0.2 < wrong.mean() < 0.6
+    assert metrics["val/agreement_old"] == pytest.approx(1 - wrong.mean(), abs=1e-6)
+    assert metrics["val/agreement_new"] == pytest.approx((table.label == truth).mean(), abs=1e-6)
+    assert metrics["val/repaired"] == pytest.approx((table.label == truth)[wrong].mean(), abs=1e-6)
+    assert metrics["val/found"] == pytest.approx((table.label != table.old_label)[wrong].mean(), abs=1e-6)
+    assert metrics["val/harmed"] == pytest.approx((table.label != truth)[~wrong].mean(), abs=1e-6)
+    assert metrics["val/agreement/own"] == pytest.approx((table.votes["own"].argmax(1) == truth).mean(), abs=1e-6)
+    assert metrics["val/rows"] == 112 and (tmp_path / "score" / "samples" / "reliability.png").is_file()
+
+    again = train.main(["fit", *tiny_run, *QUIET, f"--data.label_table={path}", f"--run_dir={tmp_path / 'fit'}"])
+    np.testing.assert_allclose(again.datamodule.train_table.soft_label, table.soft_label, atol=1e-5)
+
+
+def test_each_row_is_judged_by_the_network_that_held_it_out(study: Path, tmp_path: Path) -> None:
+    voters = "{own: " + checkpoints(study, "fold0", "fold1") + "}"
+    cli = predict(study, tmp_path, voters)
+    table = read_label_table(tmp_path / "labels.parquet")
+    rows = cli.datamodule.train_table
+    image = rows.images.batch(np.arange(112)).float() / 255
+    members = cli.model._voters["own"]
+    from datamodules.folds import assign_folds
+
+    fold = assign_folds(rows, 2)
+    for number, member in enumerate(members):
+        mine = np.flatnonzero(fold == number)
+        expected = member.network.predict_probabilities(image[mine])
+        np.testing.assert_allclose(table.votes["own"][mine], expected.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "message"),
+    [
+        (["all"], [], "were in the training of all 1 of its networks, expected one that held them out"),
+        (["fold0"], [], "were in the training of all 1 of its networks"),
+        (["fold0", "fold0"], [], "found the same weights twice"),
+        (["fold0"], ["--data.predict_split=synthesis"], "found data.predict_split=synthesis"),
+        (["fold0", "fold1"], ["--trainer.limit_predict_batches=1"], "found no votes on 'drawn-1-train-"),
+        (["fold0", "fold1"], ["--data.reader.init_args.label_space=ferplus8"], "does not know 'contempt'"),
+    ],
+)
+def test_what_would_make_a_wrong_table_is_refused(
+    names: list[str], more: list[str], message: str, study: Path, tmp_path: Path, capsys: Any
+) -> None:
+    with pytest.raises(SystemExit):
+        predict(study, tmp_path, "{own: " + checkpoints(study, *names) + "}", *more)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "labels.parquet").exists()
+
+
+def test_a_checkpoint_without_record_of_its_training_is_refused(study: Path, tmp_path: Path, capsys: Any) -> None:
+    path = save_checkpoint(tiny_classifier(BASIC7), tmp_path / "old.ckpt")
+    with pytest.raises(SystemExit):
+        predict(study, tmp_path / "run", "{own: [" + str(path) + "]}")
+    assert "does not say what it was trained on" in capsys.readouterr().err
+
+
+def test_one_fold_of_rows_with_the_network_that_held_it_out(study: Path, tmp_path: Path) -> None:
+    predict(study, tmp_path, "{own: " + checkpoints(study, "fold1") + "}", "--data.folds=2", "--data.fold=1")
+    assert len(read_label_table(tmp_path / "labels.parquet")) == 56
+
+
+def test_reliability_is_measured_and_used(study: Path, tmp_path: Path, capsys: Any) -> None:
+    voters = "{own: " + checkpoints(study, "fold0", "fold1") + f", outside: [{study}/timm]" + "}"
+    predict(study, tmp_path / "measured", voters, command="validate")
+    path = tmp_path / "measured" / "reliability.json"
+    table = json.loads(path.read_text())
+    assert set(table) == {"own", "outside"} and table["own"]["rows"] == 28
+    assert len(table["own"]["fingerprints"]) == 2
+    weighted = predict(study, tmp_path / "weighted", voters, f"--model.reliability={path}")
+    weights = weighted.model.weights
+    np.testing.assert_allclose(weights[1], [table["outside"]["precision"][name] for name in BASIC7], atol=1e-5)
+    predict(study, tmp_path / "plain", voters)
+    labels = [read_label_table(tmp_path / name / "labels.parquet").soft_label for name in ("weighted", "plain")]
+    assert np.abs(labels[0] - labels[1]).max() > 1e-3
+    with pytest.raises(SystemExit):
+        predict(study, tmp_path / "other", "{x: " + checkpoints(study, "all") + "}", f"--model.reliability={path}")
+    assert "found no entry of voter 'x'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rule", ["vote", "transition"])
+def test_other_rules(rule: str, study: Path, tmp_path: Path) -> None:
+    voters = "{own: " + checkpoints(study, "fold0", "fold1") + "}"
+    predict(study, tmp_path, voters, f"--model.rule={rule}", "--model.hard=true")
+    table = pq.read_table(tmp_path / "labels.parquet").to_pydict()
+    assert all(sorted(row.values())[-1] == 1 for row in table["soft_label"])
+
+
+def test_settings_out_of_range() -> None:
+    with pytest.raises(ValueError, match=r"model.voters: found none"):
+        Relabeller({})
+    with pytest.raises(ValueError, match=r"model.voters.a: found no checkpoint"):
+        Relabeller({"a": []})
+    with pytest.raises(ValueError, match=r"model.old_weight: found 1.5"):
+        Relabeller({"a": ["x"]}, old_weight=1.5)
+    with pytest.raises(FileNotFoundError, match=r"model\.reliability"):
+        Relabeller({"a": ["x"]}, reliability="nowhere.json")
+
+
+def test_rectify_by_hand() -> None:
+    votes = torch.tensor([[[0.6, 0.4], [0.1, 0.9]], [[0.8, 0.2], [0.7, 0.3]]])
+    old = torch.tensor([0, 0])
+    module = Relabeller({"a": ["x"], "b": ["y"]}, old_weight=0.5)
+    torch.testing.assert_close(module.rectify(old, votes), torch.tensor([[0.85, 0.15], [0.7, 0.3]]))
+    module = Relabeller({"a": ["x"], "b": ["y"]}, rule="vote")
+    torch.testing.assert_close(module.rectify(old, votes), torch.tensor([[1.0, 0.0], [0.4, 0.6]]))
+
+
+def test_two_networks_that_did_not_see_a_row_are_averaged() -> None:
+    class Fixed:
+        def __init__(self, *p: float) -> None:
+            self.p, self.label_space = torch.tensor(p), ("happy", "sad")
+
+        def predict_probabilities(self, image: torch.Tensor) -> torch.Tensor:
+            return self.p.expand(len(image), -1)
+
+        def to(self, device: Any) -> Fixed:
+            return self
+
+    module = Relabeller({"a": ["x"]})
+    module.label_space, module._hash_of = ("happy", "sad"), {"one": "0" * 16, "two": "0" * 15 + "1"}
+    networks = [Fixed(0.8, 0.2), Fixed(0.4, 0.6)]
+    module._voters = {"a": [Voter("x", networks[0], np.array([1])), Voter("y", networks[1], np.array([5]))]}  # type: ignore[arg-type]
+    found = module(torch.zeros(2, 3, 4, 4), ["one", "two"])["a"]
+    torch.testing.assert_close(found, torch.tensor([[0.6, 0.4], [0.4, 0.6]]))

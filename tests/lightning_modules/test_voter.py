@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, CLIPModel
+
+from datamodules.expressions import EXPRESSIONS
+from lightning_modules.annotator import LabelAnnotator
+from lightning_modules.classifier import ExpressionClassifier
+from lightning_modules.voter import load_voter
+from tests.lightning_modules.outside_models import save_clip, save_timm
+from tests.lightning_modules.tiny_generator import NAMES, SIDE, save_checkpoint, tiny_classifier, tiny_generator
+
+FACES = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_classifier_s_checkpoint(tmp_path: Path) -> None:
+    classifier = tiny_classifier()
+    voter = load_voter(save_checkpoint(classifier, tmp_path / "a.ckpt"))
+    assert isinstance(voter.network, ExpressionClassifier) and voter.name == str(tmp_path / "a.ckpt")
+    assert not voter.recorded and voter.trained_on is None  # no data module was there
+    torch.testing.assert_close(voter.network.predict_probabilities(FACES), classifier.predict_probabilities(FACES))
+
+
+def test_an_annotator_s_checkpoint_and_a_generator_that_has_moved(tmp_path: Path) -> None:
+    tiny_generator().save_trained(tmp_path / "generator")
+    module = LabelAnnotator(str(tmp_path / "generator"), list(NAMES), width=16, num_heads=2).eval()
+    path = save_checkpoint(module, tmp_path / "a.ckpt")
+    assert isinstance(load_voter(path).network, LabelAnnotator)
+    (tmp_path / "generator").rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError, match=r"generator '.*generator': no such"):
+        load_voter(path)
+    (tmp_path / "a.json").write_text(json.dumps({"path": "a.ckpt", "generator": "moved"}))
+    voter = load_voter(tmp_path / "a.json")
+    assert voter.name.endswith("a.json")
+    torch.testing.assert_close(voter.network.predict_probabilities(FACES), module.predict_probabilities(FACES))
+
+
+def test_a_timm_folder_votes_with_the_classes_that_are_expressions(tmp_path: Path) -> None:
+    folder = save_timm(tmp_path / "timm", ["Anger", "other", "Happiness", "sad"])
+    voter = load_voter(folder).network
+    assert voter.label_space == ("anger", "happy", "sad")
+    args = json.loads((folder / "config.json").read_text())["model_args"]
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=4, **args).eval()
+    network.load_state_dict(load_file(folder / "model.safetensors"))
+    with torch.no_grad():
+        expected = network(FACES * 2 - 1)[:, [0, 2, 3]].softmax(1)
+    torch.testing.assert_close(voter.predict_probabilities(FACES), expected)
+    assert tuple(voter.predict_probabilities(torch.rand(2, 3, 40, 40)).shape) == (2, 3)
+    assert tuple(voter.predict_probabilities(FACES[:0]).shape) == (0, 3)
+    other = load_voter(save_timm(tmp_path / "other", ["anger", "other", "happy", "sad"], seed=1)).network
+    assert voter.weights_fingerprint() != other.weights_fingerprint()
+
+
+def test_clip_names_the_expression_whose_captions_fit_best(tmp_path: Path) -> None:
+    folder = save_clip(tmp_path / "clip")
+    assert load_voter(folder).network.label_space == EXPRESSIONS
+    prompts = {"happy": ["a happy face", "a photo of a happy face"], "sad": ["a sad face"]}
+    (tmp_path / "clip.json").write_text(json.dumps({"path": "clip", "prompts": prompts}))
+    voter = load_voter(tmp_path / "clip.json").network
+    assert voter.label_space == ("happy", "sad")
+    clip, tokenizer = CLIPModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    mean, std = voter.mean, voter.std  # type: ignore[attr-defined]
+    similar = []
+    with torch.no_grad():
+        for captions in prompts.values():
+            logits = []
+            for caption in captions:
+                tokens = tokenizer([caption], return_tensors="pt")
+                text = clip.get_text_features(**tokens)
+                logits.append(F.normalize(getattr(text, "pooler_output", text), dim=1)[0])
+            similar.append(F.normalize(torch.stack(logits).mean(0), dim=0))
+        image = clip.get_image_features(pixel_values=(FACES - mean) / std)
+        image = F.normalize(getattr(image, "pooler_output", image), dim=1)
+        expected = (image @ torch.stack(similar).T * clip.logit_scale.exp()).softmax(1)
+    torch.testing.assert_close(voter.predict_probabilities(FACES), expected)
+    assert expected.std() > 0
+
+
+def test_what_cannot_vote_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"voter '.*nowhere': no such file or folder"):
+        load_voter(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="found another model's checkpoint"):
+        load_voter(save_checkpoint(tiny_generator(), tmp_path / "generator.ckpt"))
+    (tmp_path / "text.ckpt").write_text("hello")
+    with pytest.raises(ValueError, match=r"voter '.*text.ckpt' cannot be read"):
+        load_voter(tmp_path / "text.ckpt")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="found a folder without a config of timm or CLIP"):
+        load_voter(tmp_path / "empty")
+    (tmp_path / "spec.json").write_text(json.dumps({"path": "empty", "weights": 1}))
+    with pytest.raises(ValueError, match=r"found keys \['path', 'weights'\], expected path, generator, prompts"):
+        load_voter(tmp_path / "spec.json")
+    folder = save_timm(tmp_path / "timm", ["anger", "happy"])
+    config = json.loads((folder / "config.json").read_text())
+    del config["pretrained_cfg"]["label_names"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config.json lacks 'architecture' or 'label_names'"):
+        load_voter(folder)
+    config["label_names"] = ["anger", "happy", "sad"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"timm voter '.*': Error\(s\) in loading state_dict"):
+        load_voter(folder)
