@@ -131,6 +131,12 @@ class SynferCLI(LightningCLI):
             for key in parser.callback_keys
             if key not in SWITCHED_GROUPS or settings[key].enabled
         ]
+        makes_faces = settings[SWITCHED_GROUPS[0]].enabled or subcommand != "fit"
+        idle = [key for key in SWITCHED_GROUPS[1:] if settings[key].enabled and not makes_faces]
+        if idle and not hasattr(self.model, "synthesise"):
+            raise ValueError(
+                f"{idle[0]}.enabled=true, but no face is made in this fit: found synthesis.enabled=false, expected true"
+            )
         record = RunRecord(self.run_dir, subcommand, yaml.safe_load(self.config_yaml), self.config_yaml)
         callbacks.append(record)
         given = self._get(self.config_init, "trainer")

@@ -176,6 +176,11 @@ def test_groups_that_are_off_are_not_in_the_trainer(finished: train.SynferCLI) -
         (["--model=NoSuchModel"], "NoSuchModel"),
         (["--model.init_args.backbone=no_such_net"], "no_such_net"),
         (["--trainer.accelerator=abacus"], "abacus"),
+        (["--layout.enabled=true"], "layout.enabled=true, but no face is made"),
+        (["--synthesis.sampling.num_steps=0"], "sampling.num_steps: found 0"),
+        (["--synthesis.sampling.au_edits={AU99: 0.5}"], "unknown action unit 'AU99'"),
+        (["--synthesis.sampling.guidance_interval=[0.5,0.2]"], "guidance_interval"),
+        (["--guidance.targets={happy: {happy: 0.4}}"], "guidance.targets 'happy'"),
     ],
 )
 def test_wrong_configuration_is_one_line_and_exit_code_2(
