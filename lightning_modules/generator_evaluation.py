@@ -90,7 +90,8 @@ class GeneratorEvaluation:
             canonical_expression(name)
             for name in (asked or [n for n in generator.label_space if n in LABEL_SPACES["basic7"]])
         ]
-        self.device = generator.device
+        # Not generator.device: Lightning moves the module only after its setup hook.
+        self.device = generator.trainer.strategy.root_device
         self.judge = self._load_judge()
         self.extractor = self._load_extractor()
         estimator = self.settings["au_estimator"]
