@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from sweeping.grid import file_name
 from sweeping.local_runner import LocalRunner
 from sweeping.parser_check import check_against_parser
 from sweeping.progress_table import make_console, progress_table, rows_from_folders
@@ -47,12 +48,14 @@ def main(args: list[str] | None = None) -> int:
     except SweepError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
+    except KeyboardInterrupt:  # before the runs, or while an array job is waited for
+        return 130
 
 
 def _sweep(options: argparse.Namespace, extra: list[str]) -> int:
     console = make_console()
     sweep = read_sweep_file(options.file)
-    sweep_dir = options.sweep_dir or Path("runs") / sweep.name
+    sweep_dir = options.sweep_dir or Path("runs") / file_name(sweep.name)
     runs = plan_runs(sweep, sweep_dir, extra)
     if options.status:
         console.print(progress_table(rows_from_folders(runs), sweep.metric))
@@ -64,7 +67,7 @@ def _sweep(options: argparse.Namespace, extra: list[str]) -> int:
     refuse_changed(runs, sweep_dir)
     if sweep.early_terminate:
         print(f"{sweep.path}: early_terminate stays with W&B, every run goes to its end", file=sys.stderr)
-    environment = _environment(sweep)
+    environment = _environment(sweep, sweep_dir)
     if options.dry_run:
         _print_commands(runs, environment)
         return 0
@@ -111,15 +114,19 @@ def _print_commands(runs: list[SweepRun], environment: dict[str, str]) -> None:
             print(f"{prefix} {shlex.join(run.command(run.checkpoint()))}".strip())
 
 
-def _environment(sweep: SweepFile) -> dict[str, str]:
-    """Returns W&B's variables that keep the runs of a sweep together; what the user has set wins."""
-    wanted = {
-        "WANDB_RUN_GROUP": sweep.name,
+def _environment(sweep: SweepFile, sweep_dir: Path) -> dict[str, str]:
+    """Returns the variables of every run: the file's own, and W&B's that keep the runs together.
+
+    The group is the folder of the sweep, so that other settings in another folder are another group. What the user has
+    set wins over both.
+    """
+    wandb = {
+        "WANDB_RUN_GROUP": sweep_dir.resolve().name,
         "WANDB_JOB_TYPE": "sweep",
         "WANDB_PROJECT": sweep.project,
         "WANDB_ENTITY": sweep.entity,
     }
-    return {name: value for name, value in wanted.items() if value and name not in os.environ}
+    return {**sweep.environment(), **{name: os.environ.get(name) or value for name, value in wandb.items() if value}}
 
 
 def _devices(text: str | None) -> list[str]:

@@ -106,10 +106,15 @@ def point_name(swept: Mapping[str, Any]) -> str:
     for key, tail in zip(swept, tails, strict=True):
         words.append(f"{tail if tails.count(tail) == 1 else key}={value_text(swept[key])}")
     plain = "-".join(words)
-    name = re.sub(r"[^A-Za-z0-9._+=-]+", "_", plain)
+    name = file_name(plain)
     if name != plain or len(name) > _LONGEST_NAME:
         name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
     return name
+
+
+def file_name(text: str) -> str:
+    """Returns a text with an underscore for whatever does not belong into a file name."""
+    return re.sub(r"[^A-Za-z0-9._+=-]+", "_", text).lstrip(".") or "_"
 
 
 def value_text(value: Any) -> str:

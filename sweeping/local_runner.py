@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 from rich.console import Console
@@ -58,11 +58,12 @@ class LocalRunner:
 
     def run(self) -> int:
         """Returns 0 when every run has finished, 1 when one failed, 128 + signal when stopped."""
-        with self._signals_noted(), self._live():
+        with self._signals_noted(), self._live() as show:
             try:
                 while not self.signals and any(row.status in ("waiting", "running", "elsewhere") for row in self.rows):
                     self._collect()
                     self._start()
+                    show()
                     time.sleep(POLL_S)
             finally:
                 self._stop()
@@ -158,18 +159,18 @@ class LocalRunner:
         self.console.print(f"[{time_text(time.monotonic() - self._began)}] {line}", markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
-    def _live(self) -> Iterator[None]:
-        """Keeps the table on the screen of a terminal."""
+    def _live(self) -> Iterator[Callable[[], None]]:
+        """Keeps the table on the screen of a terminal, without a thread: children are forked from here."""
         if not self.console.is_terminal:
-            yield
+            yield lambda: None
             return
         with Live(
             get_renderable=lambda: progress_table(self.rows, self.metric, live=True),
             console=self.console,
-            refresh_per_second=2,
+            auto_refresh=False,
             transient=True,
-        ):
-            yield
+        ) as live:
+            yield live.refresh
 
     @contextlib.contextmanager
     def _signals_noted(self) -> Iterator[None]:
@@ -178,7 +179,9 @@ class LocalRunner:
         def note(number: int, frame: FrameType | None) -> None:
             self.signals.append(number)
 
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup wants it ignored
+            numbers.append(signal.SIGHUP)
         before = {number: signal.signal(number, note) for number in numbers}
         try:
             yield

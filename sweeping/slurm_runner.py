@@ -137,8 +137,13 @@ def submit(
         console.print(progress_table(rows, sweep.metric))
         console.print("the same command with --status tells how far they are")
         return 0
-    for job in submitted:
-        job.exception()  # waits; what came of it is in the run folder
+    try:
+        for job in submitted:
+            job.exception()  # waits; what came of it is in the run folder
+    except KeyboardInterrupt:
+        for job in submitted:
+            job.cancel(check=False)
+        raise
     rows = rows_from_folders(runs)
     console.print(progress_table(rows, sweep.metric))
     return 1 if any(row.status not in ("finished", "running") for row in rows) else 0

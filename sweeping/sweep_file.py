@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 PROGRAM = "train.py"
 METHODS = ("grid", "random", "bayes")
 _ENV_VAR = re.compile(r"\$\{envvar:([A-Za-z0-9_]*)\}")
+_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 _DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 
 
@@ -51,6 +53,8 @@ class SweepFile:
     def words(self, arguments: list[str]) -> tuple[list[str], list[str]]:
         """Returns the command with its macros filled in, in two parts: up to the program, and after it.
 
+        ``${env}`` and its variables are left out, see :meth:`environment`.
+
         Args:
             arguments: what takes the place of ``${args}``.
         """
@@ -63,13 +67,22 @@ class SweepFile:
                 part = options
             elif word == "${args}":
                 part.extend(arguments)
-            elif word == "${env}":
-                part.append("/usr/bin/env")
+            elif word == "${env}" or (part is launcher and word in self._assignments()):
+                continue
             elif word == "${interpreter}":
                 part.append(sys.executable)
             else:
-                part.append(_ENV_VAR.sub(lambda found: os.environ.get(found[1], found[1]), word))
+                part.append(_with_variables(word))
         return launcher, options
+
+    def environment(self) -> dict[str, str]:
+        """Returns what the command sets by ``NAME=value`` after ``${env}``, which W&B makes ``/usr/bin/env``."""
+        pairs = (_with_variables(word).partition("=") for word in self._assignments())
+        return {name: value for name, _, value in pairs}
+
+    def _assignments(self) -> list[str]:
+        words = itertools.dropwhile(lambda word: word != "${env}", self.command)
+        return list(itertools.takewhile(_ASSIGNMENT.match, itertools.islice(words, 1, None)))
 
 
 def read_sweep_file(path: Path) -> SweepFile:
@@ -144,6 +157,11 @@ def _checked_command(command: Any, path: Path) -> tuple[str, ...]:
     if unknown:
         raise SweepError(f"{path}: command: macro {unknown[0]}, expected one of {', '.join(known)}, ${{envvar:NAME}}")
     return tuple(words)
+
+
+def _with_variables(word: str) -> str:
+    """Returns a word with ``${envvar:NAME}`` filled in; W&B leaves the name where there is no such variable."""
+    return _ENV_VAR.sub(lambda found: os.environ.get(found[1], found[1]), word)
 
 
 def _program() -> str:

@@ -20,7 +20,7 @@ import yaml
 import sweep
 from sweeping import local_runner, sweep_file
 from sweeping.child_process import exit_text, last_error_line
-from sweeping.grid import expand, point_name, value_text
+from sweeping.grid import expand, file_name, point_name, value_text
 from sweeping.parser_check import check_against_parser
 from sweeping.run_lock import RunLock
 from sweeping.sweep_error import SweepError
@@ -172,15 +172,15 @@ def test_wandb_agent_starts_the_same_command(path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.chdir(PROJECT)
     found = read_sweep_file(path)
-    for point, run in list(zip(expand(found), plan_runs(found, Path("runs")), strict=True))[:: len(expand(found)) - 1]:
-        values = {key: {"value": value} for key, value in {**point.constants, **point.swept}.items()}
-        macros = utils.create_sweep_command_args({"args": values})
-        theirs = []
-        for word in utils.create_sweep_command(list(found.command)):
-            name = word.removeprefix("${").removesuffix("}")
-            theirs += macros.get(name, [word])
-        assert theirs[:5] == ["${env}", f"WANDB_RUN_GROUP={found.name}", "${interpreter}", "${program}", "fit"]
-        assert train.parse(theirs[4:]) == train.parse(run.options)
+    point, run = expand(found)[-1], plan_runs(found, Path("runs"))[-1]
+    values = {key: {"value": value} for key, value in {**point.constants, **point.swept}.items()}
+    macros = utils.create_sweep_command_args({"args": values})
+    theirs = []
+    for word in utils.create_sweep_command(list(found.command)):
+        name = word.removeprefix("${").removesuffix("}")
+        theirs += macros.get(name, [word])
+    assert theirs[:5] == ["${env}", f"WANDB_RUN_GROUP={found.name}", "${interpreter}", "${program}", "fit"]
+    assert train.parse(theirs[4:]) == train.parse(run.options)
 
 
 def test_ratio_sweep_has_a_control_and_three_seeds() -> None:
@@ -235,6 +235,7 @@ def test_names_are_file_names_and_differ() -> None:
     assert "/" not in point_name({"path": "x/y"})
     assert len(point_name({"text": "y" * 500})) < 150
     assert point_name({"path": "x/y"}) == point_name({"path": "x/y"})
+    assert file_name("../my sweep/1") == "_my_sweep_1"
 
 
 @pytest.mark.parametrize(
@@ -410,9 +411,15 @@ def test_one_device_each_and_cores_shared(folder: Path, monkeypatch: pytest.Monk
 def test_what_the_user_set_wins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setenv("WANDB_RUN_GROUP", "mine")
-    assert sweep.main([str(write(folder, modes("ok"))), "--jobs", "2"]) == 0
+    command = ["${env}", "WANDB_RUN_GROUP=file", "CUDA_VISIBLE_DEVICES=${envvar:GPU}", *COMMAND[1:]]
+    monkeypatch.setenv("GPU", "5")
+    path = str(write(folder, modes("ok"), command=command))
+    assert sweep.main([path, "--jobs", "2"]) == 0
     (only,) = starts(folder / "runs/s/run")
-    assert only["env"] == {"CUDA_VISIBLE_DEVICES": None, "OMP_NUM_THREADS": "3", "WANDB_RUN_GROUP": "mine"}
+    assert only["env"] == {"CUDA_VISIBLE_DEVICES": "5", "OMP_NUM_THREADS": "3", "WANDB_RUN_GROUP": "mine"}
+    monkeypatch.delenv("WANDB_RUN_GROUP")
+    assert sweep.main([path, "--sweep_dir", "runs/other"]) == 0  # other settings, another group
+    assert starts(folder / "runs/other/run")[0]["env"]["WANDB_RUN_GROUP"] == "other"
 
 
 def test_dry_run_prints_what_is_left(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
