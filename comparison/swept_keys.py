@@ -162,7 +162,7 @@ def parse_setting(text: str) -> tuple[str, Value]:
 
 def short_name(key: str) -> str:
     """Returns a key without the part that everyone knows: ``data.synthetic_ratio`` → ``synthetic_ratio``."""
-    for start in ("synthesis.sampling.", "data.", "model.", "trainer."):
+    for start in ("synthesis.sampling.", "synthesis.", "data.", "model.", "trainer."):
         if key.startswith(start):
             return key.removeprefix(start)
     return key

@@ -10,6 +10,7 @@ import pytest
 import wandb
 
 import compare
+from comparison.run_folders import read_run_folders
 from tests.comparison.synthetic_runs import write_run
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -31,6 +32,22 @@ def test_prints_the_table_and_writes_the_files(tmp_path: Path, capsys: pytest.Ca
         *("report.html", "table.csv"),
         *("curve_synthetic_ratio.png", "differences.png", "recall.png"),
     }
+
+
+def test_reads_what_train_py_really_writes(
+    tmp_path: Path, tiny_run: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import train
+
+    train.main(["fit", *tiny_run, f"--run_dir={tmp_path / 'runs' / 'a'}"])
+    capsys.readouterr()
+    assert compare.main([str(tmp_path / "runs"), "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert len(printed.err.splitlines()) == 1 and "one seed per group" in printed.err
+    assert "val/accuracy in %, last" in printed.out and printed.out.count("neutral") == 1
+    assert "data:image/jpeg" in (tmp_path / "report.html").read_text()  # the confusion matrix
+    (run,) = read_run_folders([tmp_path / "runs"])[0]
+    assert set(run.splits) >= {"train", "val"} and run.history("val/accuracy") and run.counts["real"] == 112
 
 
 def test_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks import run_record
 from callbacks.run_record import RunRecord, cpu_seconds, git_state, versions
+from datamodules.provenance import split_manifest
+from tests.datamodules.tiny_data import tiny_table
 
 
 class Line(LightningModule):
@@ -99,6 +101,19 @@ def test_killed_run_is_seen_as_running(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(RunRecord, "teardown", Callback.teardown)  # what a kill leaves undone
     fit(tmp_path)
     assert summary_of(tmp_path)["status"] == "running"
+
+
+def test_manifests_of_the_tables_that_were_read(tmp_path: Path) -> None:
+    class Tables(LightningDataModule):
+        train_table, val_table = tiny_table(8), None
+
+        def train_dataloader(self) -> DataLoader:
+            return DataLoader(TensorDataset(torch.ones(4, 1)))
+
+    record = RunRecord(tmp_path, "fit", {}, "")
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    Trainer(accelerator="cpu", max_steps=1, logger=False, callbacks=[record], **quiet).fit(Line(), datamodule=Tables())
+    assert summary_of(tmp_path)["splits"] == {"train": split_manifest(Tables.train_table)}
 
 
 def test_state_keeps_the_wandb_id(tmp_path: Path) -> None:

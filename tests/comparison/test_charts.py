@@ -40,7 +40,7 @@ def test_the_control_belongs_to_the_line_of_each_generator(tmp_path: Path) -> No
     found = two_generators(tmp_path)
     assert numeric_keys(found) == ["data.synthetic_ratio"]
     lines = lines_of(found, "data.synthetic_ratio")
-    assert list(lines) == ["synthesis.generator own", "synthesis.generator transfer"]
+    assert list(lines) == ["generator own", "generator transfer"]
     for points in lines.values():
         assert [x for x, _ in points] == list(RATIOS)
         assert points[0][1] is found.groups[0]

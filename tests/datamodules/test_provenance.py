@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from datamodules.provenance import check_sources, content_hash, find_twins
+from datamodules.provenance import check_sources, content_hash, find_twins, split_manifest
 from datamodules.sample_table import ArrayImages, SampleTable, one_hot
 
 SPACE = ("neutral", "happy")
@@ -69,3 +69,11 @@ def test_sources_from_evaluation_are_refused() -> None:
     check_sources([], [val], "layout source")
     with pytest.raises(ValueError, match="layout source: found val image 'val-1'"):
         check_sources(["a", "x"], [val], "layout source")
+
+
+def test_manifest_depends_on_pixels_and_labels_and_not_on_the_order() -> None:
+    manifest = split_manifest(table("train", ["a", "b", "c"], [0, 1, 0]))
+    assert manifest == {"rows": 3, "sha256": hashlib.sha256(b"a neutral\nb happy\nc neutral\n").hexdigest()[:16]}
+    assert split_manifest(table("val", ["c", "a", "b"], [0, 0, 1])) == manifest
+    for hashes, labels in ((["a", "b", "d"], [0, 1, 0]), (["a", "b", "c"], [1, 1, 0]), (["a", "b"], [0, 1])):
+        assert split_manifest(table("train", hashes, labels))["sha256"] != manifest["sha256"]
