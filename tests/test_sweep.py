@@ -650,6 +650,24 @@ def test_array_task_that_runs_out_of_time_is_queued_again(folder: Path) -> None:
     assert starts(run.run_dir)[1]["ckpt_path"] is not None
 
 
+def test_slurm_gets_one_array_job(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("submitit")
+    (folder / "bin").mkdir()
+    for name, line in (("srun", "exit 0"), ("sbatch", 'cp "$1" job.sh; echo Submitted batch job 12')):
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{line}\n")
+        (folder / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+    parameters = [f"--slurm_parameter={pair}" for pair in ("timeout_min=90", "gpus_per_node=1", "slurm_partition=gpu")]
+    assert sweep.main([str(write(folder, modes("ok", "fail", "fine"))), "--slurm", "--jobs", "2", *parameters]) == 0
+    said = capsys.readouterr().out
+    assert "3 runs: 3 submitted" in said and "job 12_0" in said and "job 12_2" in said
+    script = (folder / "job.sh").read_text()
+    for line in ("--array=0-2%2", "--time=90", "--gpus-per-node=1", "--partition=gpu", "--job-name=s"):
+        assert f"#SBATCH {line}" in script
+
+
 def test_slurm_without_slurm_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("submitit")
     if shutil.which("srun"):
