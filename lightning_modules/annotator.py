@@ -64,7 +64,7 @@ class LabelAnnotator(LightningModule):
         map_size: side to which larger maps are pooled; sets the size of the cache.
         branches: "both", "features" or "attention" (ablations).
         width: channels of the head's tokens.
-        depth: residual convolutions per branch.
+        depth: residual convolutions of the feature branch (of the attention branch where it is alone).
         num_heads: attention heads of the head.
         dropout: of the head, in [0, 1).
         label_smoothing: share of each label spread evenly, in [0, 1).

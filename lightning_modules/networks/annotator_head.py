@@ -17,10 +17,10 @@ MapShape = tuple[int, int]
 class AnnotatorHead(nn.Module):
     """Two branches → bidirectional cross-attention → logits (FERAnno of SynFER, arXiv 2410.09865).
 
-    Each branch brings its maps to one side and one width: per map BatchNorm and a 1×1 convolution, summed, then
-    residual 3×3 convolutions; s² tokens with learned places come out. The feature tokens attend to the attention-map
-    tokens and the other way round; both are averaged over the face, joined and classified. With one branch alone, its
-    tokens attend to themselves, at the same size, so that an ablation compares like with like.
+    Each branch brings its maps to one side and one width: per size BatchNorm and a 1×1 convolution, summed (feature
+    maps then go through residual 3×3 convolutions); s² tokens with learned places come out. The feature tokens attend
+    to the attention-map tokens and the other way round; both are averaged over the face, joined and classified. With
+    one branch alone, its tokens attend to themselves.
 
     Args:
         feature_shapes: channels and side of each feature map.
@@ -28,7 +28,7 @@ class AnnotatorHead(nn.Module):
         num_classes: K.
         branches: which branches there are.
         width: channels of a token.
-        depth: residual convolutions per branch.
+        depth: residual convolutions of the feature branch (of the attention branch where it is alone).
         num_heads: attention heads.
         dropout: in attention, between layers and before the linear layer, in [0, 1).
     """
@@ -48,7 +48,8 @@ class AnnotatorHead(nn.Module):
         used = {"features": feature_shapes, "attention": attention_shapes}
         names = ("features", "attention") if branches == "both" else (branches,)
         side = max(s for name in names for _, s in used[name])
-        self.branches = nn.ModuleDict({name: _Branch(used[name], side, width, depth, dropout) for name in names})
+        depths = dict.fromkeys(names, depth) | ({"attention": 0} if branches == "both" else {})
+        self.branches = nn.ModuleDict({name: _Branch(used[name], side, width, depths[name], dropout) for name in names})
         self.cross = nn.ModuleDict({name: _CrossBlock(width, num_heads, dropout) for name in names})
         self.norm = nn.LayerNorm(width * len(names))
         self.dropout = nn.Dropout(dropout)
@@ -71,8 +72,12 @@ class _Branch(nn.Module):
     def __init__(self, shapes: Sequence[MapShape], side: int, width: int, depth: int, dropout: float) -> None:
         super().__init__()
         self.side = side
+        # Maps of one size are one map of many channels, projected at that size: the small ones have the most channels.
+        sizes = sorted({s for _, s in shapes})
+        self.groups = [[i for i, (_, s) in enumerate(shapes) if s == size] for size in sizes]
+        channels = [sum(shapes[i][0] for i in group) for group in self.groups]
         self.inputs = nn.ModuleList(
-            [nn.Sequential(nn.BatchNorm2d(c), nn.Dropout2d(dropout), nn.Conv2d(c, width, 1)) for c, _ in shapes]
+            [nn.Sequential(nn.BatchNorm2d(c), nn.Dropout2d(dropout), nn.Conv2d(c, width, 1)) for c in channels]
         )
         self.blocks = nn.ModuleList(
             [
@@ -84,15 +89,16 @@ class _Branch(nn.Module):
         nn.init.trunc_normal_(self.place, std=0.02)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        size = (self.side, self.side)
-        # Projected at their own size first: the small maps have the most channels.
-        projected = [layer(m) for layer, m in zip(self.inputs, maps, strict=True)]
-        x = torch.stack(
-            [p if p.shape[-2:] == size else F.interpolate(p, size, mode="bilinear") for p in projected]
-        ).sum(0)
+        total: Tensor | None = None
+        for group, layer in zip(self.groups, self.inputs, strict=True):
+            x = layer(torch.cat([maps[i] for i in group], 1))
+            if x.shape[-1] != self.side:
+                x = F.interpolate(x, (self.side, self.side), mode="bilinear")
+            total = x if total is None else total + x
+        assert total is not None
         for block in self.blocks:
-            x = x + block(x)
-        return x.flatten(2).transpose(1, 2) + self.place
+            total = total + block(total)
+        return total.flatten(2).transpose(1, 2) + self.place
 
 
 class _CrossBlock(nn.Module):

@@ -1,0 +1,112 @@
+"""Each file of configs/annotator/ runs, on little data."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import train
+from datamodules.label_table import LabelTable, write_label_table
+from datamodules.readers import FER2013Reader
+from lightning_modules.annotator import LabelAnnotator
+from tests.lightning_modules.tiny_generator import tiny_generator
+
+CONFIGS = Path(train.__file__).parent / "configs"
+HERE = sorted(path.name for path in (CONFIGS / "annotator").glob("*.yaml"))
+QUIET = ["--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+OF_CODE = ("anger", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+OF_VOTE = ("neutral", "happy", "surprise", "sad", "anger", "disgust", "fear", "contempt")
+
+
+def config(name: str) -> str:
+    return f"--config={CONFIGS / name}"
+
+
+@pytest.fixture(scope="module")
+def fer2013(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise in FER2013's layout: 24 training rows whose original label is i mod 7 and whose FER+ label is i mod 8."""
+    folder = tmp_path_factory.mktemp("fer2013")
+    random = np.random.default_rng(0)
+    for usage in ("Training", "PublicTest"):
+        images = []
+        for _ in range(24):
+            png = io.BytesIO()
+            Image.fromarray(random.integers(0, 256, (48, 48), dtype=np.uint8)).save(png, "PNG")
+            images.append(png.getvalue())
+        table = {
+            "row": pa.array(range(24 * (usage != "Training"), 24 + 24 * (usage != "Training"))),
+            "image": pa.array(images, pa.binary()),
+            "label": pa.array([row % 7 for row in range(24)]),
+            "usage": pa.array([usage] * 24),
+            "ferplus_votes": pa.array([[10 * (c == row % 8) for c in range(10)] for row in range(24)]),
+        }
+        pq.write_table(pa.table(table), folder / f"{usage}.parquet")
+    return folder
+
+
+def test_every_file_is_tested_here_or_with_the_relabeller() -> None:
+    tests = (
+        Path(__file__).read_text()
+        + Path(__file__).parents[1].joinpath("lightning_modules/test_relabeller.py").read_text()
+    )
+    assert HERE and all(f"annotator/{name}" in tests for name in HERE)
+
+
+def test_feranno_on_fer2013_from_fit_to_relabelling(fer2013: Path, tmp_path: Path) -> None:
+    tiny_generator(image_size=48, label_space="basic7", codec_config={"patch": 8, "channels": 1}).save_trained(
+        tmp_path / "generator"
+    )
+    data = [config("data/fer2013.yaml"), f"--data.reader.init_args.root={fer2013}"]
+    for fold in range(2):
+        small = [f"--model.generator={tmp_path / 'generator'}", "--model.width=16", "--trainer.max_epochs=2"]
+        small += [f"--model.feature_cache={tmp_path / 'cache'}", "--trainer.accelerator=cpu", "--data.batch_size=6"]
+        folds = ["--data.folds=2", f"--data.fold={fold}", f"--run_dir={tmp_path / str(fold)}"]
+        cli = train.main(["fit", *data, config("annotator/fer2013.yaml"), *small, *folds, *QUIET])
+        assert isinstance(cli.model, LabelAnnotator) and cli.trainer.global_step == 4
+    paths = ",".join(str(tmp_path / str(fold) / "checkpoints" / "last.ckpt") for fold in range(2))
+    relabel = [
+        config("annotator/relabel.yaml"),
+        "--model.voters={feranno: [" + paths + "]}",
+        "--trainer.accelerator=cpu",
+    ]
+    train.main(["predict", *data, *relabel, *QUIET, f"--run_dir={tmp_path / 'relabel'}"])
+    score = [config("annotator/score_fer2013.yaml"), f"--data.reader.init_args.root={fer2013}"]
+    score += [f"--model.label_table={tmp_path / 'relabel' / 'labels.parquet'}", f"--run_dir={tmp_path / 'score'}"]
+    train.main(["validate", *score, *QUIET])
+    metrics = json.loads((tmp_path / "score" / "summary.json").read_text())["metrics"]
+    assert metrics["val/rows"] == 21 and metrics["val/rows_left_out"] == 3  # contempt is none of the seven
+    assert "val/agreement/feranno" in metrics
+
+
+def test_score_against_ferplus_by_hand(fer2013: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = FER2013Reader(str(fer2013)).read("train")
+    space = rows.label_space
+    truth = np.array([space.index(OF_VOTE[i % 8]) if i % 8 < 7 else -1 for i in range(24)])
+    np.testing.assert_array_equal(rows.label, [space.index(OF_CODE[i % 7]) for i in range(24)])
+    new = np.where(np.arange(24) < 12, truth, rows.label)  # the first half is repaired, contempt left as it was
+    new = np.where(truth < 0, rows.label, new)
+    table = LabelTable(rows.sample_id, rows.content_hash, space, rows.label, np.eye(7, dtype=np.float32)[new])
+    path = write_label_table(tmp_path / "labels.parquet", table)
+    score = [config("annotator/score_fer2013.yaml"), f"--data.reader.init_args.root={fer2013}", *QUIET]
+    train.main(["validate", *score, f"--model.label_table={path}", f"--run_dir={tmp_path / 'run'}"])
+    metrics = json.loads((tmp_path / "run" / "summary.json").read_text())["metrics"]
+    known = truth >= 0
+    assert metrics["val/agreement_old"] == pytest.approx((rows.label == truth)[known].mean(), abs=1e-6)
+    assert metrics["val/agreement_new"] == pytest.approx((new == truth)[known].mean(), abs=1e-6)
+    assert metrics["val/harmed"] == 0 and 0 < metrics["val/repaired"] < 1
+    happy = truth == space.index("happy")
+    assert metrics["val/recall_new/happy"] == pytest.approx((new == truth)[happy].mean(), abs=1e-6)
+    strangers = LabelTable(
+        np.array([f"x{i}" for i in range(24)]), rows.content_hash, space, rows.label, np.eye(7, dtype=np.float32)[new]
+    )
+    write_label_table(path, strangers)
+    with pytest.raises(SystemExit):
+        train.main(["validate", *score, f"--model.label_table={path}", f"--run_dir={tmp_path / 'other'}"])
+    assert "found none of the 24 rows" in capsys.readouterr().err
