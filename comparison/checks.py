@@ -48,7 +48,7 @@ def usable_runs(runs: Sequence[Run], metric: str) -> tuple[list[Run], list[str]]
 def check(comparison: Comparison) -> list[str]:
     """Returns what makes the groups less comparable than the table suggests."""
     return [
-        *shortened(comparison.warnings, "lines of this kind"),
+        *shortened(comparison.warnings, "such lines"),
         *_label_spaces(comparison),
         *_other_differences(comparison),
         *_tied_keys(comparison),
@@ -114,7 +114,7 @@ def _missing_seeds(comparison: Comparison) -> list[str]:
     unseeded = [run.name for group in comparison.groups for run in group.runs if run.seed is None]
     if unseeded:
         warnings.append(f"{_count(unseeded, 'run')} without a recorded seed, not paired: {_names(unseeded)}")
-    if comparison.groups and all(len(group.runs) == 1 for group in comparison.groups):
+    if comparison.groups and all(len(group.seeds) == 1 for group in comparison.groups):
         warnings.append("one seed per group: no intervals, and no difference here is more than an observation")
     return warnings
 

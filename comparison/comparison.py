@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from comparison.intervals import Interval, paired_difference, t_interval
@@ -11,6 +11,7 @@ from comparison.swept_keys import (
     ABSENT,
     OFF,
     SweptKeys,
+    comparable_settings,
     effective_config,
     find_swept_keys,
     resolve_key,
@@ -30,15 +31,18 @@ SHARES = ("accuracy", "recall", "f1", "ece", "precision", "agreement")
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but their seed, and what came of them.
+    """Runs with the same values of the swept keys, and what came of them.
+
+    Where runs of one seed differ in other keys (the user named the swept ones), the seed's value is their mean.
 
     Attributes:
         values: its value of each swept key.
         label: the same as text.
-        runs: one run per seed, by seed.
+        runs: its runs, by seed.
         last: seed → metric at the end of the run.
         best: seed → the best of the metric over the run; runs that logged no history are missing.
         recall: expression → interval of its recall at the end; {} where the runs hold none.
+        best_of_run: run name → the best of its metric.
     """
 
     values: tuple[Value, ...]
@@ -47,6 +51,7 @@ class Group:
     last: Mapping[int, float]
     best: Mapping[int, float]
     recall: Mapping[str, Interval] = field(default_factory=dict)
+    best_of_run: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -193,26 +198,47 @@ def compare(
 
 
 def _group(values: tuple[Value, ...], label: str, runs: list[Run], metric: str, warnings: list[str]) -> Group:
-    by_seed: dict[int, Run] = {}
-    for run in sorted(runs, key=lambda run: run.ended):
+    newest: dict[tuple[int, frozenset[tuple[str, Value]]], Run] = {}
+    for number, run in enumerate(sorted(runs, key=lambda run: run.ended)):
         # Runs without a recorded seed cannot be paired; each counts, under a number that no seed has.
-        seed = run.seed if run.seed is not None else -1 - len(by_seed)
-        earlier = by_seed.get(seed)
+        seed = run.seed if run.seed is not None else -1 - number
+        identity = (seed, frozenset(comparable_settings(effective_config(run)).items()))
+        earlier = newest.get(identity)
         if earlier is not None:
             warnings.append(f"seed {seed} twice in group '{label}': '{run.name}' counts, '{earlier.name}' is older")
-        by_seed[seed] = run
-    kept = {seed: by_seed[seed] for seed in sorted(by_seed)}
-    best = {}
-    for seed, run in kept.items():
+        newest[identity] = run
+    by_seed: dict[int, list[Run]] = {}
+    for (seed, _), run in newest.items():
+        by_seed.setdefault(seed, []).append(run)
+    by_seed = {seed: sorted(by_seed[seed], key=lambda run: run.name) for seed in sorted(by_seed)}
+    best: dict[str, float] = {}
+    for run in (run for found in by_seed.values() for run in found):
         try:
             value = best_of(run, metric)
         except ValueError as error:
             warnings.append(str(error))
             continue
         if value is not None:
-            best[seed] = value
-    last = {seed: run.last[metric] for seed, run in kept.items()}
-    return Group(values, label, tuple(kept.values()), last, best, _recall(list(kept.values()), metric))
+            best[run.name] = value
+    return Group(
+        values=values,
+        label=label,
+        runs=tuple(run for found in by_seed.values() for run in found),
+        last=_mean_per_seed(by_seed, lambda run: run.last.get(metric)),
+        best=_mean_per_seed(by_seed, lambda run: best.get(run.name)),
+        recall=_recall(by_seed, metric),
+        best_of_run=best,
+    )
+
+
+def _mean_per_seed(by_seed: Mapping[int, Sequence[Run]], value_of: Callable[[Run], float | None]) -> dict[int, float]:
+    """Returns seed → mean over its runs: one, unless runs differ in keys that make no groups; seeds without are out."""
+    means = {}
+    for seed, runs in by_seed.items():
+        values = [value for run in runs if (value := value_of(run)) is not None]
+        if values:
+            means[seed] = sum(values) / len(values)
+    return means
 
 
 def best_of(run: Run, metric: str) -> float | None:
@@ -240,14 +266,19 @@ def recall_prefix(metric: str) -> str:
     return f"{split}/{stem}recall/" if split else f"{stem}recall/"
 
 
-def _recall(runs: Sequence[Run], metric: str) -> dict[str, Interval]:
+def _recall(by_seed: Mapping[int, Sequence[Run]], metric: str) -> dict[str, Interval]:
     prefix = recall_prefix(metric)
-    found: dict[str, list[float]] = {}
-    for run in runs:
-        names = [name.removeprefix(prefix) for name in run.last if name.startswith(prefix)]
-        for name in sorted(names, key=lambda name: run.label_space.index(name) if name in run.label_space else 99):
-            found.setdefault(name, []).append(run.last[prefix + name])
-    return {name: t_interval(values) for name, values in found.items()}
+    runs = [run for found in by_seed.values() for run in found]
+    space = runs[0].label_space
+    found = dict.fromkeys(key for run in runs for key in run.last if key.startswith(prefix))
+    names = sorted(
+        (key.removeprefix(prefix) for key in found), key=lambda n: space.index(n) if n in space else len(space)
+    )
+
+    def per_seed(name: str) -> list[float]:
+        return list(_mean_per_seed(by_seed, lambda run: run.last.get(prefix + name)).values())
+
+    return {name: t_interval(per_seed(name)) for name in names}
 
 
 def _controls(swept: SweptKeys, groups: Sequence[Group], control: Mapping[str, Value] | None) -> dict[int, int]:

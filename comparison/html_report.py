@@ -69,17 +69,14 @@ def _recall_tables(comparison: Comparison) -> list[tuple[tuple[str, ...], list[t
 
 def _run_rows(comparison: Comparison) -> list[tuple[str, str, str, str, str]]:
     """Returns name, group, seed, last and best of every run."""
-    found = []
-    for group in comparison.groups:
-        for seed, run in zip(group.seeds, group.runs, strict=True):
-            best = group.best.get(seed)
-            found.append(
-                (
-                    run.name,
-                    group.label,
-                    NOTHING if run.seed is None else str(seed),
-                    f"{comparison.factor * group.last[seed]:.4g}",
-                    NOTHING if best is None else f"{comparison.factor * best:.4g}",
-                )
-            )
-    return found
+    return [
+        (
+            run.name,
+            group.label,
+            NOTHING if run.seed is None else str(run.seed),
+            f"{comparison.factor * run.last[comparison.metric]:.4g}",
+            f"{comparison.factor * group.best_of_run[run.name]:.4g}" if run.name in group.best_of_run else NOTHING,
+        )
+        for group in comparison.groups
+        for run in group.runs
+    ]

@@ -76,6 +76,11 @@ def effective_config(run: Run) -> dict[str, Value]:
     return config
 
 
+def comparable_settings(config: Mapping[str, Value]) -> dict[str, Value]:
+    """Returns the settings without seeds and bookkeeping."""
+    return {key: value for key, value in config.items() if not _starts_with(key, (*SEED_KEYS, *BOOKKEEPING))}
+
+
 def find_swept_keys(
     configs: Sequence[Mapping[str, Value]], named: Sequence[str] | None = None, declared: Sequence[str] | None = None
 ) -> SweptKeys:
@@ -97,8 +102,7 @@ def find_swept_keys(
     for config in configs:
         for key, value in config.items():
             values.setdefault(key, set()).add(value)
-    ignored = (*SEED_KEYS, *BOOKKEEPING)
-    differing = [key for key, found in values.items() if len(found - {OFF}) > 1 and not _starts_with(key, ignored)]
+    differing = list(comparable_settings({key: 0 for key, found in values.items() if len(found - {OFF}) > 1}))
     # Of the rest, settings of the trainer last: the same backbone in other epochs reads better than the reverse.
     differing.sort(key=lambda key: (_rank(key), key.startswith("trainer.")))
     if named is not None:

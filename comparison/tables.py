@@ -48,13 +48,13 @@ def rows(comparison: Comparison) -> list[Row]:
         said = "control" if number in controls else NOTHING
         if difference is not None:
             said = show_difference(difference, comparison.factor)
-            if difference.n < len(group.runs):
+            if difference.n < len(group.seeds):
                 said += f" (n {difference.n})"
         result.append(
             Row(
                 label=group.label,
                 settings=tuple(shown[place][value] for place, value in enumerate(group.values)),
-                n=str(len(group.runs)),
+                n=str(len(group.seeds)),
                 last=show_interval(group.last_interval, comparison.factor),
                 best=show_interval(group.best_interval, comparison.factor),
                 difference=said,

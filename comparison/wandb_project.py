@@ -106,7 +106,7 @@ def _reason(error: Exception) -> str:
     origin, key = _key()
     if not key:
         return f"found no key in WANDB_API_KEY or from `wandb login` ({said})"
-    return f"the key ending in '{key[-4:]}' (from {origin}) was not accepted ({said.replace(key, '…' + key[-4:])})"
+    return f"the key ending in '{key[-4:]}' (from {origin}) could not be used ({said.replace(key, '…' + key[-4:])})"
 
 
 def _key() -> tuple[str, str]:

@@ -92,6 +92,19 @@ def test_the_later_of_two_runs_with_one_seed_counts(tmp_path: Path) -> None:
     assert "seed 1 twice" in found.warnings[0] and "a-new' counts" in found.warnings[0]
 
 
+def test_a_seed_counts_once_where_its_runs_differ_in_a_key_that_makes_no_groups(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_run(tmp_path / f"c{seed}", 0.0, seed, 0.5)
+        for batch_size, accuracy in ((64, 0.6), (128, 0.7)):
+            name = f"{seed}-{batch_size}"
+            write_run(tmp_path / name, 0.5, seed, accuracy + seed / 100, data__batch_size=batch_size)
+    found = compared(tmp_path, swept=["data.synthetic_ratio"])
+    mixed = found.groups[1]
+    assert mixed.last == pytest.approx({1: 0.66, 2: 0.67}) and len(mixed.runs) == 4 and not found.warnings
+    assert found.difference[1].n == 2 and found.difference[1].mean == pytest.approx(0.165)
+    assert mixed.recall["neutral"].n == 2 and found.num_runs == 6
+
+
 def test_one_control_for_all_generators_but_one_per_training_fraction(tmp_path: Path) -> None:
     for fraction in (0.05, 0.2):
         write_run(tmp_path / f"control-{fraction}", 0.0, data__training_fraction=fraction)

@@ -19,7 +19,7 @@ from comparison.wandb_project import read_wandb_project
 from tests.comparison.synthetic_runs import write_run
 
 METRIC = "val/accuracy"
-REFUSED = "the key ending in 'wxyz' (from WANDB_API_KEY) was not accepted"
+REFUSED = "the key ending in 'wxyz' (from WANDB_API_KEY) could not be used"
 
 
 class FakeRun:
@@ -136,4 +136,4 @@ def test_the_real_client_with_a_key_of_the_wrong_form(monkeypatch: pytest.Monkey
     monkeypatch.setenv("NETRC", os.devnull)
     runs, warnings = read_wandb_project("entity/project")  # refused before any request
     assert runs == [] and len(warnings) == 1
-    assert "the key ending in 'hort' (from WANDB_API_KEY) was not accepted" in warnings[0]
+    assert "the key ending in 'hort' (from WANDB_API_KEY) could not be used" in warnings[0]
