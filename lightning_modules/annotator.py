@@ -125,6 +125,7 @@ class LabelAnnotator(LightningModule):
         self.feature_modules = tuple(feature_modules or DEFAULT_MODULES)
         # In a list, so that it is no submodule: frozen weights enter neither checkpoints nor the optimiser.
         self._generator = [ExpressionGenerator.load_trained(generator)]
+        self._generator[0].model.unet._compiled_call_impl = None  # hooks on parts of a compiled network are not heard
         self.generator_fingerprint = self._generator[0].weights_fingerprint()
         steps = len(self._generator[0].model.scheduler.alphas_cumprod)
         _check(0 <= timestep < steps, "timestep", timestep, f"a training timestep in 0…{steps - 1}")

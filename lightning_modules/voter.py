@@ -61,32 +61,33 @@ def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Vo
         FileNotFoundError: nothing there.
         ValueError: nothing that can vote.
     """
-    name, path = str(path), Path(path)
+    name = str(path)
+    place = Path(path)
     options: dict[str, Any] = {}
-    if path.suffix == ".json" and path.is_file():
-        options = _read_json(path)
+    if place.suffix == ".json" and place.is_file():
+        options = _read_json(place)
         unknown = sorted(set(options) - {"path", "generator", "prompts"})
         if unknown or "path" not in options:
             raise ValueError(f"voter '{name}': found keys {sorted(options)}, expected path, generator, prompts")
-        base = path.parent
-        path = base / options["path"]
+        base = place.parent
+        place = base / options["path"]
         if options.get("generator"):
             options["generator"] = str(base / options["generator"])
-    if path.is_dir():
-        return Voter(name, _load_folder(path, options).eval().requires_grad_(False).to(map_location))
-    if not path.is_file():
-        raise FileNotFoundError(f"voter '{name}': no such file or folder '{path}', expected {_KINDS}")
+    if place.is_dir():
+        return Voter(name, _load_folder(place, options).eval().requires_grad_(False).to(map_location))
+    if not place.is_file():
+        raise FileNotFoundError(f"voter '{name}': no such file or folder '{place}', expected {_KINDS}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = torch.load(place, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # zip, pickle and torch each raise their own types here
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise ValueError(f"voter '{name}' cannot be read ({reason}), expected {_KINDS}") from error
     keys = set(checkpoint) if isinstance(checkpoint, dict) else set()
     network: VoterNetwork
     if "label_annotator" in keys:
-        network = LabelAnnotator.load_trained(path, map_location, generator=options.get("generator"))
+        network = LabelAnnotator.load_trained(place, map_location, generator=options.get("generator"))
     elif "expression_classifier" in keys:
-        network = ExpressionClassifier.load_trained(path, map_location)
+        network = ExpressionClassifier.load_trained(place, map_location)
     else:
         raise ValueError(f"voter '{name}': found another model's checkpoint, expected {_KINDS}")
     hashes = checkpoint.get("ExpressionDataModule", {}).get("trained_on")
