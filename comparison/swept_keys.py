@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from comparison.run import LABEL_SPACE_KEY, Run, Value
+from comparison.run import LABEL_SPACE_KEY, Run, Value, flatten
 
 SEED_KEYS = ("seed_everything", "data.seed")
 
@@ -114,7 +114,7 @@ def find_swept_keys(
         return SweptKeys(keys, tied, tuple(key for key in rest if key not in tied), named=True)
     kept: list[str] = []
     tied = {}
-    wanted = {resolve_key(key, values) for key in declared} if declared else set(differing)
+    wanted = set(flatten(dict.fromkeys(declared))) if declared else set(differing)
     for key in [key for key in differing if key in wanted or key == LABEL_SPACE_KEY]:
         by = _determined_by(key, kept, configs)
         if by:

@@ -97,7 +97,7 @@ def test_named_keys_leave_the_rest_as_other_differences(tmp_path: Path) -> None:
 
 def test_parameters_of_the_sweep_leave_the_rest_as_other_differences(tmp_path: Path) -> None:
     found = configs(tmp_path, {"ratio": 0}, {"ratio": 0.5}, {"ratio": 0.5, "data__batch_size": 32})
-    swept = find_swept_keys(found, declared=["data.synthetic_ratio", "seed_everything"])
+    swept = find_swept_keys(found, declared=["data.synthetic_ratio", "seed_everything", "config"])
     assert swept.keys == ("data.synthetic_ratio",) and swept.others == ("data.batch_size",)
 
 
