@@ -120,6 +120,12 @@ def test_one_pass_of_the_network_per_batch(generator: str) -> None:
     assert len(passes) == 1
 
 
+def test_a_compiled_generator_is_read_as_well(generator: str, tmp_path: Path) -> None:
+    livelier(tiny_generator(compile_backend="eager")).save_trained(tmp_path)
+    for compiled, plain in zip(annotator(str(tmp_path)).read(faces()), annotator(generator).read(faces()), strict=True):
+        torch.testing.assert_close(compiled, plain)
+
+
 def test_probabilities_are_calibrated_ones_and_empty_batches_stay_empty(generator: str) -> None:
     module = annotator(generator).eval()
     logits = module(faces())
