@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from comparison.comparison import Comparison, Group, lower_is_better
 from comparison.intervals import Interval
+from comparison.run import Value
 from comparison.swept_keys import OFF, short_name, show_values
 
 WIDTH = 5.0
@@ -139,28 +140,39 @@ def numeric_keys(comparison: Comparison) -> list[str]:
 def lines_of(comparison: Comparison, key: str) -> dict[str, list[tuple[float, Group]]]:
     """Returns label → points of each line of the curve over a swept key, by ascending number.
 
-    A line is what agrees in all other swept keys; its label names those in which lines differ. A group in which
-    another key is off (real-only training, whatever the generator) belongs to every line that it agrees with otherwise.
+    A line is what agrees in all other swept keys; its label names those in which lines differ. Groups in which another
+    key is off only at numbers where no line has points of its own (real-only training, whatever the generator) are no
+    line but the continuation of every line that they agree with otherwise.
     """
     place = comparison.swept.keys.index(key)
     others = [number for number in range(len(comparison.swept.keys)) if number != place]
-    points = [(float(g.values[place]), g) for g in comparison.groups if _is_number(g.values[place])]  # type: ignore[arg-type]
-    found = list(dict.fromkeys(tuple(group.values[other] for other in others) for _, group in points))
-
-    def covers(wide: Sequence[object], narrow: Sequence[object]) -> bool:
-        return all(w in (n, OFF) for w, n in zip(wide, narrow, strict=True))
-
-    kept = [line for line in found if not any(line != other and covers(line, other) for other in found)]
+    points: dict[tuple[Value, ...], dict[float, Group]] = {}
+    for group in comparison.groups:
+        x = group.values[place]
+        if _is_number(x):
+            points.setdefault(tuple(group.values[other] for other in others), {})[float(x)] = group  # type: ignore[arg-type]
+    continued: dict[tuple[Value, ...], dict[float, Group]] = {line: dict(own) for line, own in points.items()}
+    for line, own in points.items():
+        met = [narrower for narrower in points if narrower != line and _agrees(line, narrower)]
+        if met and not any(own.keys() & points[narrower].keys() for narrower in met):
+            del continued[line]
+            for narrower in met:
+                if narrower in continued:
+                    continued[narrower].update(own)
     result = {}
-    for line in kept:
-        on_it = [(x, group) for x, group in points if covers([group.values[other] for other in others], line)]
+    for line, found in continued.items():
         named = []
         for position, other in enumerate(others):
-            if len({kept_line[position] for kept_line in kept}) > 1:
+            if len({line[position] for line in continued}) > 1:
                 shown = show_values(group.values[other] for group in comparison.groups)
                 named.append(f"{short_name(comparison.swept.keys[other])} {shown[line[position]]}")
-        result[", ".join(named)] = sorted(on_it, key=lambda point: point[0])
+        result[", ".join(named)] = sorted(found.items(), key=lambda point: point[0])
     return result
+
+
+def _agrees(line: Sequence[Value], other: Sequence[Value]) -> bool:
+    """Whether two lines agree in every key that is not off in the first."""
+    return all(mine in (theirs, OFF) for mine, theirs in zip(line, other, strict=True))
 
 
 def shown_groups(comparison: Comparison, numbers: Sequence[int], limit: int = MAX_LINES) -> list[Group]:
@@ -206,7 +218,8 @@ def _curve(comparison: Comparison, key: str, lines: dict[str, list[tuple[float, 
     axes.set_xlabel(f"{AXIS_NAMES[key]}\n({key})" if key in AXIS_NAMES else key)
     axes.set_ylabel(f"{comparison.metric} in %" if comparison.in_per_cent else comparison.metric)
     numbers = sorted({x for points in lines.values() for x, _ in points})
-    if len(numbers) <= 8:
+    closest = min(b - a for a, b in itertools.pairwise(numbers))
+    if closest >= 0.07 * (numbers[-1] - numbers[0]):  # else their labels would meet
         axes.set_xticks(numbers, [f"{x:g}" for x in numbers])
     axes.yaxis.set_major_locator(MaxNLocator(6))
     axes.grid(axis="y")

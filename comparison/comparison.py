@@ -189,6 +189,8 @@ def compare(
         )
         groups.append(_group(group_values, label or "all runs", values[group_values], metric, warnings))
     controls = _controls(keys, groups, control)
+    if control and not controls:
+        warnings.append("no group has a control: none agrees with the control's group in all other swept keys")
     differences = {}
     for number, other in controls.items():
         difference = paired_difference(groups[number].last, groups[other].last)

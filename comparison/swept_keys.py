@@ -15,9 +15,10 @@ BOOKKEEPING = (
     *("run_dir", "ckpt_path", "weights_only", "checkpoint", "data.pool_dir", "data.num_workers"),
     *("trainer.logger", "trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.profiler"),
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.enable_checkpointing"),
-    *("trainer.model_registry", "trainer.enable_autolog_hparams"),
+    *("trainer.model_registry", "trainer.enable_autolog_hparams", "trainer.accelerator", "trainer.inference_mode"),
+    *("data.eval_batch_size", "model.test_batch_size"),
 )
-"""Keys, or first parts of keys, that change where results lie and not what they are."""
+"""Keys, or first parts of keys, that change where results lie or how they are computed, and not what they are."""
 
 STUDIED = (
     "data.synthetic_ratio",

@@ -46,6 +46,17 @@ def test_the_control_belongs_to_the_line_of_each_generator(tmp_path: Path) -> No
         assert points[0][1] is found.groups[0]
 
 
+def test_guidance_that_is_off_at_every_number_is_a_line_of_its_own(tmp_path: Path) -> None:
+    for scale in (2.0, 4.0):
+        settings = {"synthesis__sampling": {"guidance_scale": scale}}
+        write_run(tmp_path / f"off-{scale}", 0.5, guidance__enabled=False, **settings)
+        for step_size in (0.1, 0.2):
+            write_run(tmp_path / f"{step_size}-{scale}", 0.5, guidance__step_size=step_size, **settings)
+    lines = lines_of(compared(tmp_path), "synthesis.sampling.guidance_scale")
+    assert list(lines) == ["guidance.step_size off", "guidance.step_size 0.1", "guidance.step_size 0.2"]
+    assert all([x for x, _ in points] == [2, 4] for points in lines.values())
+
+
 def test_files_and_svgs(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

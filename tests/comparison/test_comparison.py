@@ -153,6 +153,14 @@ def test_a_control_that_is_not_there(tmp_path: Path, control: dict[str, float], 
         compared(tmp_path, control=control)
 
 
+def test_a_control_that_agrees_with_no_group_is_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 0.25, data__batch_size=32)
+    write_run(tmp_path / "b", 0.5, data__batch_size=64)
+    write_run(tmp_path / "c", 0.5, data__batch_size=128)
+    found = compared(tmp_path, control={"synthetic_ratio": 0.25})
+    assert not found.control and "no group has a control" in found.warnings[0]
+
+
 def test_runs_without_a_seed_count_but_are_not_paired(tmp_path: Path) -> None:
     for number in range(3):
         write_run(tmp_path / f"a{number}", 0.0, summary={"seed": None})

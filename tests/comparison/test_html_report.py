@@ -29,7 +29,7 @@ frame.onload = () => {
   const page = frame.contentDocument, root = page.documentElement;
   for (const details of page.querySelectorAll("details")) details.open = true;
   const outside = [...page.querySelectorAll("body *")].filter(
-    (node) => !node.closest(".scroll, .strip, svg") && node.getBoundingClientRect().right > root.clientWidth + 1
+    (node) => !node.closest(".wide, .scroll, .strip, svg") && node.getBoundingClientRect().right > root.clientWidth + 1
   );
   const text = page.querySelector("svg text").getBoundingClientRect();
   seen[width] = {
@@ -49,17 +49,20 @@ document.body.append(frame);
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report with everything in it: curves, intervals, recalls of two label spaces, pictures, warnings, odd names."""
+    """A report with curves, intervals, recalls of two label spaces, pictures, warnings and more columns than fit."""
     folder = tmp_path_factory.mktemp("report")
+    many = {f"data__setting_with_a_long_name_{number}": 0.123456 for number in range(9)}
     noise = np.random.default_rng(0).integers(0, 255, (300, 900, 3), dtype=np.uint8)
     for ratio in (0.0, 0.25, 0.5):
         for seed in (1, 2, 3):
-            run = write_run(folder / "runs" / f"{ratio}-{seed}", ratio, seed, 0.6 + ratio / 10 + seed / 100)
+            accuracy = 0.6 + ratio / 10 + seed / 100
+            run = write_run(folder / "runs" / f"{ratio}-{seed}", ratio, seed, accuracy, **many)
             (run / "samples").mkdir()
             Image.fromarray(noise).save(run / "samples" / "grid-step0000010.png")
-    write_run(folder / "runs" / ("long" * 30), 0.5, 1, label_space="ferplus8", model__backbone="<b>&'\"")
+    write_run(folder / "runs" / ("long" * 30), 0.5, 1, label_space="ferplus8", model__backbone="<b>&'\"", **many)
     write_run(folder / "runs" / "unfinished", 0.5, 9, status="running")
-    assert compare.main([str(folder / "runs"), "--out", str(folder)]) == 0
+    swept = ",".join(["synthetic_ratio", "backbone", *(key.rpartition("__")[2] for key in many)])
+    assert compare.main([str(folder / "runs"), "--out", str(folder), "--swept", swept]) == 0
     return folder / "report.html"
 
 
