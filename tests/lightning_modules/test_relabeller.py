@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +210,27 @@ def test_two_networks_that_did_not_see_a_row_are_averaged() -> None:
     module._voters = {"a": [Voter("x", networks[0], np.array([1])), Voter("y", networks[1], np.array([5]))]}  # type: ignore[arg-type]
     found = module(torch.zeros(2, 3, 4, 4), ["one", "two"])["a"]
     torch.testing.assert_close(found, torch.tensor([[0.6, 0.4], [0.4, 0.6]]))
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_two_ranks_write_the_same_table_as_one(study: Path, tmp_path: Path) -> None:
+    voters = "{own: " + checkpoints(study, "fold0", "fold1") + "}"
+    predict(study, tmp_path / "one", voters)
+    config = tmp_path / "one" / "config.yaml"
+    command = [sys.executable, str(CONFIGS.parent / "train.py"), "predict", f"--config={config}"]
+    command += ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.eval_batch_size=33"]
+    done = subprocess.run(
+        [*command, f"--run_dir={tmp_path / 'two'}"],
+        cwd=CONFIGS.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (read_label_table(tmp_path / name / "labels.parquet") for name in ("one", "two"))
+    np.testing.assert_array_equal(one.sample_id, two.sample_id)
+    np.testing.assert_allclose(one.soft_label, two.soft_label, atol=1e-5)
+    assert sorted(p.name for p in (tmp_path / "two").glob("*.parquet")) == ["labels.parquet"]
+    assert json.loads((tmp_path / "two" / "summary.json").read_text())["counts"]["relabelled"] == 112
