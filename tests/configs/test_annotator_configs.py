@@ -70,6 +70,10 @@ def test_feranno_on_fer2013_from_fit_to_relabelling(fer2013: Path, tmp_path: Pat
         folds = ["--data.folds=2", f"--data.fold={fold}", f"--run_dir={tmp_path / str(fold)}"]
         cli = train.main(["fit", *data, config("annotator/fer2013.yaml"), *small, *folds, *QUIET])
         assert isinstance(cli.model, LabelAnnotator) and cli.trainer.global_step == 4
+    seven = [config("annotator/ferplus_shared7.yaml"), f"--data.reader.init_args.reader.init_args.root={fer2013}"]
+    last = f"--ckpt_path={tmp_path / '1' / 'checkpoints' / 'last.ckpt'}"
+    train.main(["test", *seven, config("annotator/fer2013.yaml"), *small, last, *QUIET, f"--run_dir={tmp_path / 't'}"])
+    assert "test/accuracy" in json.loads((tmp_path / "t" / "summary.json").read_text())["metrics"]
     paths = ",".join(str(tmp_path / str(fold) / "checkpoints" / "last.ckpt") for fold in range(2))
     relabel = [
         config("annotator/relabel.yaml"),
