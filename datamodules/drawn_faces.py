@@ -40,6 +40,9 @@ NUM_IDENTITY_TRAITS = len(IDENTITY_TRAITS)
 SMALLEST_SIZE, LARGEST_SIZE = 32, 256
 """Edge lengths in pixels between which the proportions of lines and shapes were tuned."""
 
+LARGEST_ZOOM = 2.0
+"""Closest crop: eyes to mouth."""
+
 _CHUNK_PIXELS = 24 * 64 * 64  # faces drawn at once: few enough that the planes stay in the processor's cache
 _TRAIT_COLUMN = {name: column for column, name in enumerate(IDENTITY_TRAITS)}
 _SKIN_TONES = ((0.98, 0.84, 0.74), (0.93, 0.73, 0.58), (0.84, 0.62, 0.46), (0.68, 0.47, 0.33), (0.50, 0.34, 0.24))
@@ -50,19 +53,21 @@ _HAIR_TONES = (
 _PICTURE_SIDES = ((0, -1.0), (1, 1.0))  # (column of a two-sided value, direction of the outer corner)
 
 
-def draw_faces(action_units: np.ndarray, identity: np.ndarray, size: int) -> np.ndarray:
+def draw_faces(action_units: np.ndarray, identity: np.ndarray, size: int, zoom: float = 1.0) -> np.ndarray:
     """Draws one face per row.
 
     Args:
         action_units: intensities in [0, 1], (n, 41), columns in the order of ``ACTION_UNITS``.
         identity: uniform numbers in [0, 1), (n, NUM_IDENTITY_TRAITS).
         size: edge length in pixels, 32…256.
+        zoom: how much closer the picture is cropped, 1…2: 1 shows head and shoulders, 1.5 brows to chin.
 
     Returns:
-        uint8 (n, size, size, 3), RGB. Row i is a function of row i of both arguments and of ``size`` alone.
+        uint8 (n, size, size, 3), RGB. Row i is a function of row i of both arguments, of ``size`` and ``zoom`` alone.
 
     Raises:
-        ValueError: an array of another shape, a value outside its range (NaN included), or a size outside 32…256.
+        ValueError: an array of another shape, a value outside its range (NaN included), a size outside 32…256 or a zoom
+            outside 1…2.
     """
     n = len(action_units)
     for name, array, columns in (
@@ -76,11 +81,13 @@ def draw_faces(action_units: np.ndarray, identity: np.ndarray, size: int) -> np.
             raise ValueError(f"draw_faces: {name} of row {wrong[0]} lies outside [0, 1] (and of {len(wrong) - 1} more)")
     if not SMALLEST_SIZE <= size <= LARGEST_SIZE:
         raise ValueError(f"draw_faces: size is {size}, expected {SMALLEST_SIZE}…{LARGEST_SIZE} pixels")
+    if not 1 <= zoom <= LARGEST_ZOOM:
+        raise ValueError(f"draw_faces: zoom is {zoom}, expected 1…{LARGEST_ZOOM}")
     images = np.empty((n, size, size, 3), dtype=np.uint8)
     chunk = max(1, _CHUNK_PIXELS // size**2)
     for start in range(0, n, chunk):
         rows = slice(start, start + chunk)
-        face = _Face(action_units[rows].astype(np.float32), identity[rows].astype(np.float32), size)
+        face = _Face(action_units[rows].astype(np.float32), identity[rows].astype(np.float32), size, zoom)
         for part in _PARTS:
             part(face)
         face.develop(images[rows])
@@ -178,8 +185,8 @@ class _Window:
 class _Face:
     """A chunk of n faces being drawn: measures that several parts share, and the picture so far."""
 
-    def __init__(self, action_units: np.ndarray, identity: np.ndarray, size: int) -> None:
-        self._action_units, self._identity, self._size = action_units, identity, size
+    def __init__(self, action_units: np.ndarray, identity: np.ndarray, size: int, zoom: float) -> None:
+        self._action_units, self._identity, self._size, self._zoom = action_units, identity, size, zoom
         n = len(action_units)
         self.planes = np.empty((3, n, size, size), dtype=np.float32)
         # Set when the head is drawn: signed distance from its outline, and how much light falls on it; (n, size, size).
@@ -212,12 +219,13 @@ class _Face:
     def _place(self) -> None:
         """Sets the pose and the face coordinates of every pixel."""
         size = self._size
-        self.scale = self.trait("scale", 0.98, 1.20)
+        self.scale = self._zoom * self.trait("scale", 0.98, 1.20)
         self.pixel = _pixelwise(2 / size / self.scale)
         self.per_pixel = 1 / self.pixel
         angle = self.trait("roll", -0.12, 0.12)
         self._cos, self._sin = np.cos(angle), np.sin(angle)
         self._x0, self._y0 = self.trait("shift_x", -0.06, 0.06), self.trait("shift_y", -0.04, 0.06)
+        self._y0 = self._y0 - 0.25 * (self._zoom - 1)  # closer, the middle is between brows and chin
         self.axis = ((np.arange(size, dtype=np.float32) + 0.5) * 2 / size - 1).astype(np.float32)
         x = self.axis[None, None, :] - _pixelwise(self._x0)
         y = self.axis[None, :, None] - _pixelwise(self._y0)

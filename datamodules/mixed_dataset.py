@@ -24,7 +24,7 @@ def as_is(batch: Batch) -> Batch:
 
 
 def grey_as_one_channel(batch: Batch) -> Batch:
-    """The ``collate_fn`` of loaders: a grey batch is carried as (B, 1, H, W), which can be pinned and is a third as big.
+    """The ``collate_fn`` of loaders: grey batches are carried as (B, 1, H, W), which is smaller and can be pinned.
 
     ``ExpressionDataModule.on_after_batch_transfer`` spreads it over three channels again.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from datamodules.drawn_faces import LARGEST_SIZE, NUM_IDENTITY_TRAITS, SMALLEST_SIZE, draw_faces
+from datamodules.drawn_faces import LARGEST_SIZE, LARGEST_ZOOM, NUM_IDENTITY_TRAITS, SMALLEST_SIZE, draw_faces
 from datamodules.expressions import (
     ACTION_UNITS,
     action_unit_indices,
@@ -58,6 +58,7 @@ class DrawnReader(Reader):
             action units stay what they were; ``clean_labels`` gives the labels before.
         imbalance: largest ÷ smallest class in training, ≥ 1; geometric in between, in the order of the label space.
         grey: grey pictures instead of colour.
+        zoom: how close the pictures are cropped, 1…2: 1 = head and shoulders, 1.5 = brows to chin.
 
     Raises:
         ValueError: a value out of its range, an unknown split or label space; the line names the config key.
@@ -72,6 +73,7 @@ class DrawnReader(Reader):
         label_noise: float = 0.0,
         imbalance: float = 1.0,
         grey: bool = False,
+        zoom: float = 1.0,
     ) -> None:
         count = {} if count is None else dict(count)
         for split, number in count.items():
@@ -85,6 +87,8 @@ class DrawnReader(Reader):
             raise ValueError(f"{_KEY}.label_noise: found {label_noise}, expected a share in [0, 1]")
         if not 1 <= imbalance < float("inf"):
             raise ValueError(f"{_KEY}.imbalance: found {imbalance}, expected a finite ratio of at least 1")
+        if not 1 <= zoom <= LARGEST_ZOOM:
+            raise ValueError(f"{_KEY}.zoom: found {zoom}, expected 1…{LARGEST_ZOOM}")
         try:
             self.label_space = resolve_label_space(label_space)
         except ValueError as error:
@@ -95,6 +99,7 @@ class DrawnReader(Reader):
         self.label_noise = label_noise
         self.imbalance = imbalance
         self.grey = grey
+        self.zoom = zoom
 
     def read(self, split: Split) -> SampleTable:
         """Draws all rows of one split.
@@ -111,7 +116,7 @@ class DrawnReader(Reader):
         for start in range(0, len(rows), _CHUNK):
             chunk = slice(start, start + _CHUNK)
             identity = keyed_uniform(rows[chunk], NUM_IDENTITY_TRAITS, *self._stream(split, _IDENTITY))
-            faces = draw_faces(action_units[chunk], identity, self.image_size)
+            faces = draw_faces(action_units[chunk], identity, self.image_size, self.zoom)
             pixels[chunk] = _luminance(faces) if self.grey else faces
         return SampleTable(
             images=ArrayImages(pixels),

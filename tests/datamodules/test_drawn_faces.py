@@ -139,3 +139,17 @@ def test_five_hundred_images_a_second() -> None:
 def test_bad_input_is_named(action_units: np.ndarray, identity: np.ndarray, size: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         draw_faces(action_units, identity, size)
+
+
+def test_a_closer_crop_shows_more_of_what_action_units_move() -> None:
+    identity = np.random.default_rng(0).random((20, NUM_IDENTITY_TRAITS))
+    still, smiling = np.zeros((20, len(ACTION_UNITS))), np.zeros((20, len(ACTION_UNITS)))
+    smiling[:, action_unit_indices(["AU12", "AU6"])] = 1
+
+    def changed(zoom: float) -> float:
+        pictures = [draw_faces(units, identity, 48, zoom).astype(float) for units in (still, smiling)]
+        return float((np.abs(pictures[0] - pictures[1]).max(-1) > 16).mean())
+
+    assert changed(1.5) > 1.6 * changed(1.0)
+    with pytest.raises(ValueError, match=r"zoom is 2.5, expected 1…2"):
+        draw_faces(still, identity, 48, 2.5)

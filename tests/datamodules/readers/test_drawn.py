@@ -116,6 +116,7 @@ def test_label_space_and_grey() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"zoom": 0.9}, "data.reader.init_args.zoom: found 0.9, expected 1…2"),
         ({"label_noise": 1.5}, "data.reader.init_args.label_noise: found 1.5"),
         ({"label_noise": float("nan")}, "data.reader.init_args.label_noise"),
         ({"imbalance": 0.5}, "data.reader.init_args.imbalance: found 0.5"),
