@@ -12,8 +12,11 @@ from torch import Tensor
 from callbacks.synthesis import SynthesisCallback
 from datamodules.expressions import canonical_expression
 from lightning_modules.classifier import ExpressionClassifier
+from lightning_modules.networks.latent_codec import LatentCodec
+from lightning_modules.networks.outside_voters import OutsideVoter
 from lightning_modules.sampling.denoising import DenoisingState
 from lightning_modules.sampling.guidance import descend, guidance_step
+from lightning_modules.voter import load_voter
 
 
 class SemanticGuidance(SynthesisCallback):
@@ -25,10 +28,9 @@ class SemanticGuidance(SynthesisCallback):
 
     Args:
         enabled: whether to guide.
-        guide: checkpoint of an :class:`ExpressionClassifier`, or another classifier as
-            :func:`lightning_modules.face_classifiers.load_face_classifier` reads it. A classifier trained on this
-            generator's latents (``model.latents_of``) is asked without decoding. It must not be the judge of the
-            results.
+        guide: checkpoint of an :class:`ExpressionClassifier`, or a timm or CLIP folder as
+            :func:`lightning_modules.voter.load_voter` reads it. A classifier trained on this generator's latents
+            (``model.latents_of``) is asked without decoding. It must not be the judge of the results.
         step_size: λ_g, length of each step in embedding units, > 0.
         start_step: first guided step, counted from the first denoising step that is run.
         end_step: steps from here on are not guided; null = to the end.
@@ -88,17 +90,27 @@ class SemanticGuidance(SynthesisCallback):
         self.stop_above = stop_above
         self.chunk = chunk
         self.gradient_checkpointing = gradient_checkpointing
-        self._guide: ExpressionClassifier | None = None
+        self._guide: ExpressionClassifier | OutsideVoter | None = None
         self._target: Tensor | None = None
         self._active: Tensor | None = None
         self.losses: list[float] = []
         self.guided_passes = 0
 
     @property
-    def guide(self) -> ExpressionClassifier:
-        """The guide, loaded when first asked for."""
+    def guide(self) -> ExpressionClassifier | OutsideVoter:
+        """The guide, loaded when first asked for.
+
+        Raises:
+            ValueError: what is there cannot guide.
+        """
         if self._guide is None:
-            self._guide = ExpressionClassifier.load_trained(str(self.guide_path))
+            network = load_voter(str(self.guide_path)).network
+            if not isinstance(network, ExpressionClassifier | OutsideVoter):
+                raise ValueError(
+                    f"guidance.guide '{self.guide_path}': found a {type(network).__name__}, expected a classifier with "
+                    "gradients from its logits to the face (an ExpressionClassifier, a timm or a CLIP folder)"
+                )
+            self._guide = network.eval().requires_grad_(False)
         return self._guide
 
     def guide_fingerprint(self) -> str | None:
@@ -130,10 +142,11 @@ class SemanticGuidance(SynthesisCallback):
             ValueError: the guide does not know a target, or reads latents of another codec.
         """
         guide = self.guide.to(state.latents.device)
-        if guide.codec is not None and guide.codec.fingerprint() != state.codec_fingerprint():
+        codec = _codec_of(guide)
+        if codec is not None and codec.fingerprint() != state.codec_fingerprint():
             raise ValueError(
                 f"guidance.guide '{self.guide_path}' reads latents of another codec than the generator's: found "
-                f"{guide.codec.fingerprint()}, expected {state.codec_fingerprint()}"
+                f"{codec.fingerprint()}, expected {state.codec_fingerprint()}"
             )
         names = state.request.expressions
         guided = [self.expressions is None or name in self.expressions for name in names]
@@ -165,7 +178,8 @@ class SemanticGuidance(SynthesisCallback):
         rows = self._active.nonzero()[:, 0]
         if not len(rows):
             return
-        guide, on_latents = self.guide, self.guide.codec is not None
+        guide: Any = self.guide
+        on_latents = _codec_of(guide) is not None
         look = guide.forward_latents if on_latents else guide
         with state.checkpointing(self.gradient_checkpointing):
             found = guidance_step(state, look, self._target[rows], rows, on_latents, self.chunk)
@@ -179,6 +193,10 @@ class SemanticGuidance(SynthesisCallback):
             self._active = torch.zeros_like(self._active).index_fill(0, rows[unsure], True)
         moved = descend(state.text[rows[unsure]], found.gradient[unsure], self.step_size, self.norm)
         state.text = state.text.index_copy(0, rows[unsure], moved)
+
+
+def _codec_of(guide: ExpressionClassifier | OutsideVoter) -> LatentCodec | None:
+    return guide.codec if isinstance(guide, ExpressionClassifier) else None
 
 
 def _soft_target(name: str, soft: dict[str, float]) -> dict[str, float]:

@@ -38,15 +38,19 @@ class OutsideVoter(nn.Module):
     def _logits(self, image: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def forward(self, image: Tensor) -> Tensor:
+        """Returns logits (B, K) of images (B, 3, H, W) in [0, 1]; differentiable, so that it may guide."""
+        size = (self.image_size, self.image_size)
+        if image.shape[-2:] != size:
+            image = F.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
+        return self._logits((image - self.mean) / self.std)
+
     @torch.no_grad()
     def predict_probabilities(self, image: Tensor) -> Tensor:
         """Returns probabilities float32 (B, K) of images (B, 3, H, W) in [0, 1]."""
         if len(image) == 0:
             return image.new_zeros(0, len(self.label_space))
-        size = (self.image_size, self.image_size)
-        if image.shape[-2:] != size:
-            image = F.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
-        return self._logits((image - self.mean) / self.std).float().softmax(1)
+        return self(image).float().softmax(1)
 
     def weights_fingerprint(self) -> str:
         """Returns 16 hex digits of SHA-256 over all parameters."""

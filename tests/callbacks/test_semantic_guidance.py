@@ -11,6 +11,7 @@ from callbacks.semantic_guidance import SemanticGuidance
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.sampling.denoising import DenoisingState, denoise
+from tests.lightning_modules.outside_models import save_timm
 from tests.lightning_modules.tiny_generator import (
     NAMES,
     livelier,
@@ -338,3 +339,12 @@ def test_a_guide_on_the_latents_of_another_codec_is_refused(generator: Expressio
 def test_a_classifier_of_pixels_has_no_latents(guide: str) -> None:
     with pytest.raises(ValueError, match=r"reads pixels, not latents"):
         ExpressionClassifier.load_trained(guide).forward_latents(torch.rand(1, 48, 4, 4))
+
+
+def test_a_timm_network_with_named_classes_may_guide(generator: ExpressionGenerator, tmp_path: Path) -> None:
+    folder = save_timm(tmp_path / "timm", ["happiness", "other", "sad", "neutral"])
+    callback = guidance(str(folder))
+    names = [name for name in NAMES if name in callback.guide.label_space]
+    assert names
+    moved, _ = steps_and_text(generator, callback, names, steps=3)
+    assert (moved > 0).all() and callback.guide_fingerprint() == callback.guide.weights_fingerprint()
