@@ -26,11 +26,13 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
+from callbacks.face_table import FaceTable
 from callbacks.metrics_csv import MetricsCsv
 from callbacks.run_checkpoint import RunCheckpoint
 from callbacks.run_folder import choose_run_dir, refuse_occupied
 from callbacks.run_record import RunRecord
-from callbacks.wandb_run import WandbRun
+from callbacks.throughput import Throughput
+from callbacks.wandb_run import WandbOptions, WandbRun, finish_wandb
 
 PROJECT = Path(__file__).resolve().parent
 SWITCHED_GROUPS = ("synthesis", "layout", "guidance", "pseudo_labels")
@@ -71,6 +73,7 @@ class SynferCLI(LightningCLI):
         groups = (OnlineSynthesis, LayoutInitialisation, SemanticGuidance, PseudoLabeller)
         for name, callback in zip(SWITCHED_GROUPS, groups, strict=True):
             parser.add_lightning_class_args(callback, name)
+        parser.add_class_arguments(WandbOptions, "wandb")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         # The newest state is kept, or the best with --checkpoint.monitor=val/accuracy --checkpoint.mode=max; last.ckpt
         # is the newest in both cases. (With save_top_k=0 Lightning would write nothing before the end of training.)
@@ -137,13 +140,28 @@ class SynferCLI(LightningCLI):
             raise ValueError(
                 f"{idle[0]}.enabled=true, but no face is made in this fit: found synthesis.enabled=false, expected true"
             )
-        record = RunRecord(self.run_dir, subcommand, yaml.safe_load(self.config_yaml), self.config_yaml)
-        callbacks.append(record)
+        config, options = yaml.safe_load(self.config_yaml), self._get(self.config_init, "wandb")
+        if subcommand == "fit" and settings[SWITCHED_GROUPS[0]].enabled and options.faces:
+            callbacks.append(FaceTable(options.faces))  # after the vote, whose outcome it shows
+        if subcommand == "fit":
+            callbacks.append(Throughput())
+        callbacks.append(
+            RunRecord(self.run_dir, subcommand, config, self.config_yaml, self.continues, options.log_checkpoints)
+        )
         given = self._get(self.config_init, "trainer")
         if given.logger in (None, True):
             loggers: list[Any] = [
                 MetricsCsv(self.run_dir, append=self.continues or subcommand != "fit"),
-                WandbRun(self.run_dir, run_id=self._stored_wandb_id() if self.continues else None),
+                WandbRun(
+                    self.run_dir,
+                    run_id=self._stored_wandb_id() if self.continues else None,
+                    task=subcommand,
+                    config=config,
+                    config_names=[
+                        f"{Path(str(path)).parent.name}/{Path(str(path)).stem}" for path in settings.config or []
+                    ],
+                    options=options,
+                ),
             ]
         elif given.logger is False:
             loggers = []
@@ -224,7 +242,7 @@ def main(args: list[str] | None = None) -> SynferCLI:
         with _as_command_line(args), one_line_errors(exit_code=1):
             return _command_line(SynferCLI)
     finally:
-        _finish_wandb()
+        finish_wandb()
 
 
 def parse(args: list[str]) -> Namespace:
@@ -360,13 +378,6 @@ def _as_command_line(args: list[str] | None) -> Iterator[None]:
         yield
     finally:
         sys.argv = before
-
-
-def _finish_wandb() -> None:
-    """Ends this run's W&B run, so that a second run of the same process does not write into it."""
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and getattr(wandb, "run", None) is not None:
-        wandb.finish()
 
 
 if __name__ == "__main__":

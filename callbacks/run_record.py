@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 
+from callbacks.wandb_run import WandbRun
 from datamodules.provenance import split_manifest
 
 PACKAGES = (
@@ -37,6 +39,12 @@ PACKAGES = (
 COUNTS = ("real", "synthetic", "discarded")
 """Samples counted in every summary: trained on (real, synthetic) and thrown away by the vote (discarded)."""
 
+LOWER_IS_BETTER = ("loss", "ece")
+"""Last parts of the names of validation metrics whose best value is the smallest."""
+
+WITHOUT_BEST = ("temperature", "rows")
+"""Last parts of the names of those that cannot be good or bad."""
+
 
 class RunRecord(Callback):
     """Writes what a run was and what came of it.
@@ -51,20 +59,39 @@ class RunRecord(Callback):
     the callbacks (discarded, …). Where validate, test or predict run in the folder of a finished fit, the fit's summary
     stays and gets their metrics.
 
-    The W&B run id travels in the checkpoint, so that a continued run stays one W&B run.
+    The W&B run id travels in the checkpoint, so that a continued run stays one W&B run. A continued run keeps what its
+    earlier attempts measured and it has not measured again, for one that was killed after its last validation may have
+    nothing left to measure. ``best`` holds the best value of each validation metric, over all attempts.
+
+    W&B gets the settings, the split manifest and, where asked, the checkpoints as artifacts, and best and last values
+    in its summary.
 
     Args:
         run_dir: the run folder.
         task: fit, validate, test or predict.
         config: the resolved configuration as plain types.
         config_yaml: the same as the text of config.yaml.
+        continues: whether a fit goes on from a checkpoint, so that what the folder holds is its own past.
+        log_checkpoints: whether a finished fit gives W&B its checkpoints.
     """
 
-    def __init__(self, run_dir: str | Path, task: str, config: Mapping[str, Any], config_yaml: str) -> None:
+    def __init__(
+        self,
+        run_dir: str | Path,
+        task: str,
+        config: Mapping[str, Any],
+        config_yaml: str,
+        continues: bool = False,
+        log_checkpoints: bool = False,
+    ) -> None:
         self.run_dir = Path(run_dir)
         self.task = task
         self.config = config
         self.config_yaml = config_yaml
+        self.continues = continues
+        self.log_checkpoints = log_checkpoints
+        self.best: dict[str, float] = {}
+        self._metrics_before: dict[str, Any] = {}
         self.wandb_id: str | None = None
         self._started, self._cpu_before = time.time(), cpu_seconds()
         self._totals: dict[str, float] | None = None
@@ -78,6 +105,11 @@ class RunRecord(Callback):
             return
         if self.task != "fit":
             self._earlier = _read_summary(self.run_dir / "summary.json")
+        elif self.continues:
+            before = _read_summary(self.run_dir / "summary.json") or {}
+            measured = before.get("metrics", {}).items()
+            self._metrics_before = {n: v for n, v in measured if not n.startswith("test/")}  # of other weights
+            self._take_best(before.get("best", {}))
         self.run_dir.mkdir(parents=True, exist_ok=True)
         name = "config.yaml" if self._earlier is None else f"config.{self.task}.yaml"
         (self.run_dir / name).write_text(self.config_yaml)
@@ -85,6 +117,10 @@ class RunRecord(Callback):
             self._write(trainer, "running")
         for logger in trainer.loggers:
             logger.log_hyperparams(dict(self.config))
+        for run in _wandb_runs(trainer):
+            run.log_artifact(f"config-{run.version}", "config", [self.run_dir / name])
+            if splits := self._splits(trainer):
+                run.log_artifact("split-manifest", "dataset", contents={"splits.json": splits})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sums over ranks."""
@@ -95,6 +131,13 @@ class RunRecord(Callback):
         if trainer.state.fn == "validate":
             self._sum_over_ranks(trainer)
         elif trainer.is_global_zero and not trainer.sanity_checking:
+            measured = _plain(trainer.callback_metrics).items()
+            last = {n: v for n, v in measured if n.startswith("val/") and v is not None}
+            self._take_best({n: v for n, v in last.items() if not n.endswith(WITHOUT_BEST)})
+            for run in _wandb_runs(trainer):
+                run.summarise(
+                    {f"last/{n}": v for n, v in last.items()} | {f"best/{n}": v for n, v in self.best.items()}
+                )
             self._write(trainer, "running")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -107,8 +150,14 @@ class RunRecord(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes the final summary."""
-        if trainer.is_global_zero:
-            self._write(trainer, "finished")
+        if not trainer.is_global_zero:
+            return
+        self._write(trainer, "finished")
+        for run in _wandb_runs(trainer):
+            run.log_new_pictures(self.run_dir / "samples")
+            checkpoints = sorted(_checkpoints(trainer)) if self.log_checkpoints and self.task == "fit" else []
+            if checkpoints:
+                run.log_artifact(f"checkpoints-{run.version}", "model", checkpoints)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Writes the summary of a run that failed or was stopped, without waiting for other ranks."""
@@ -118,12 +167,18 @@ class RunRecord(Callback):
             self._write(trainer, "interrupted" if stopped else "failed", error)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the W&B run id."""
-        return {"wandb_id": self.wandb_id}
+        """Returns the W&B run id and the best validation metrics."""
+        return {"wandb_id": self.wandb_id, "best": dict(self.best)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes the stored W&B run id, unless a W&B run is going on (the entry point has given it that id already)."""
         self.wandb_id = self.wandb_id or state_dict.get("wandb_id")
+        self._take_best(state_dict.get("best", {}))
+
+    def _take_best(self, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            better = min if name.endswith(LOWER_IS_BETTER) else max
+            self.best[name] = better(value, self.best.get(name, value))
 
     def _splits(self, trainer: Trainer) -> dict[str, Any]:
         """Returns split → manifest of the tables that the data module has read; each is hashed once."""
@@ -171,11 +226,13 @@ class RunRecord(Callback):
             "epochs": trainer.current_epoch,
             "wandb_id": self.wandb_id,
             "splits": self._splits(trainer),
-            "metrics": _plain(trainer.callback_metrics),
+            "metrics": dict(sorted({**self._metrics_before, **_plain(trainer.callback_metrics)}.items())),
+            "best": dict(sorted(self.best.items())),
         }
         if self._earlier is not None:
             metrics = {**self._earlier.get("metrics", {}), **summary.pop("metrics")}
-            summary.pop("versions"), summary.pop("counts"), summary.pop("counts_of")
+            for name in ("versions", "counts", "counts_of", "best"):
+                summary.pop(name)
             summary = {**self._earlier, "metrics": metrics, self.task: summary}
         self.run_dir.mkdir(parents=True, exist_ok=True)
         temporary = self.run_dir / "summary.json.tmp"
@@ -245,6 +302,18 @@ def _read_summary(path: Path) -> dict[str, Any] | None:
     except (OSError, json.JSONDecodeError):
         return None
     return found if isinstance(found, dict) and found.get("task") == "fit" else None
+
+
+def _wandb_runs(trainer: Trainer) -> list[WandbRun]:
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbRun)]
+
+
+def _checkpoints(trainer: Trainer) -> set[Path]:
+    """Returns the last and the best checkpoint of each kind that is kept."""
+    kept = [
+        (c.last_model_path, c.best_model_path) for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)
+    ]
+    return {Path(path) for pair in kept for path in pair if path and Path(path).is_file()}
 
 
 def _wandb_id(trainer: Trainer) -> str | None:

@@ -12,7 +12,7 @@ from comparison.run import LABEL_SPACE_KEY, Run, Value, flatten
 SEED_KEYS = ("seed_everything", "data.seed")
 
 BOOKKEEPING = (
-    *("run_dir", "ckpt_path", "weights_only", "checkpoint", "data.pool_dir", "data.num_workers"),
+    *("run_dir", "ckpt_path", "weights_only", "checkpoint", "wandb", "data.pool_dir", "data.num_workers"),
     *("trainer.logger", "trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.profiler"),
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.enable_checkpointing"),
     *("trainer.model_registry", "trainer.enable_autolog_hparams", "trainer.accelerator", "trainer.inference_mode"),

@@ -19,8 +19,10 @@ from torchmetrics.classification import MulticlassCalibrationError, MulticlassCo
 
 from datamodules.batch import Batch
 from datamodules.expressions import resolve_label_space
+from lightning_modules.metrics.collected import Collected
 from lightning_modules.metrics.confusion_picture import save_confusion_picture
 from lightning_modules.metrics.confusion_scores import confusion_scores
+from lightning_modules.metrics.reliability_picture import save_reliability_picture
 from lightning_modules.metrics.sample_mean import SampleMean
 from lightning_modules.networks.backbone import Stem, build_backbone, normalisation
 from lightning_modules.networks.ema import ParameterEMA
@@ -419,32 +421,40 @@ class ExpressionClassifier(LightningModule):
         metrics = self._metrics(stage)
         metrics["confusion"].update(probabilities, batch["label"])
         metrics["ece"].update(probabilities, batch["label"])
+        confidence, chosen = probabilities.max(1)
+        metrics["confidence"].update(torch.stack([confidence, (chosen == batch["label"]).float()], 1))
         losses = -(batch["soft_label"] * probabilities.clamp_min(1e-12).log()).sum(1)
         metrics["loss"].update(losses)
 
     def _finish_evaluation(self, stage: str) -> None:
         if self.ema is not None:
             self.ema.restore()
-        # All ranks compute (a collective) and so all log the same numbers; only the picture is rank 0's alone.
+        # All ranks compute (a collective) and so all log the same numbers; only the pictures are rank 0's alone.
         values: dict[str, Tensor] = {name: metric.compute() for name, metric in self._metrics(stage).items()}
-        confusion = values.pop("confusion")
+        confusion, confidence = values.pop("confusion"), values.pop("confidence")
         scores = {**confusion_scores(confusion, self.label_space), **{name: float(v) for name, v in values.items()}}
         for name, value in scores.items():
             shown = stage == "val" and name in ("accuracy", "mean_class_accuracy")
             self.log(f"{stage}/{name}", value, prog_bar=shown, rank_zero_only=False, sync_dist=True)
         if self.trainer.is_global_zero and not self.trainer.sanity_checking and not self._is_dry_run():
-            self._save_confusion(stage, confusion)
+            self._save_pictures(stage, confusion, confidence)
 
     def _is_dry_run(self) -> bool:
         return bool(getattr(self.trainer, "fast_dev_run", False))
 
-    def _save_confusion(self, stage: str, confusion: Tensor) -> None:
+    def _save_pictures(self, stage: str, confusion: Tensor, confidence: Tensor) -> None:
         folder = Path(self.trainer.default_root_dir) / "samples"
         title = f"{stage}, epoch {self.current_epoch}" if stage == "val" else stage
-        path = save_confusion_picture(confusion, self.label_space, folder / f"confusion_{stage}.png", title)
+        pictures = {
+            "confusion": save_confusion_picture(confusion, self.label_space, folder / f"confusion_{stage}.png", title),
+            "reliability": save_reliability_picture(
+                confidence[:, 0], confidence[:, 1] > 0, folder / f"reliability_{stage}.png", title
+            ),
+        }
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_image(f"{stage}/confusion", [str(path)])
+                for name, path in pictures.items():
+                    logger.log_image(f"{stage}/{name}", [str(path)])
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -493,6 +503,7 @@ def _evaluation_metrics(num_classes: int) -> nn.ModuleDict:
         {
             "confusion": MulticlassConfusionMatrix(num_classes, validate_args=False),
             "ece": MulticlassCalibrationError(num_classes, n_bins=15, norm="l1", validate_args=False),
+            "confidence": Collected(2),  # probability of the chosen class, and whether it was the true one
             "loss": SampleMean(),
         }
     )

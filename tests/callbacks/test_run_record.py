@@ -119,10 +119,49 @@ def test_manifests_of_the_tables_that_were_read(tmp_path: Path) -> None:
 def test_state_keeps_the_wandb_id(tmp_path: Path) -> None:
     record = RunRecord(tmp_path, "fit", {}, "")
     record.load_state_dict({"wandb_id": "abc"})
-    assert record.state_dict() == {"wandb_id": "abc"}
+    assert record.state_dict() == {"wandb_id": "abc", "best": {}}
     record.wandb_id = "going-on"
     record.load_state_dict({"wandb_id": "abc"})
     assert record.wandb_id == "going-on"
+
+
+def continued(folder: Path, **measured: float) -> dict[str, Any]:
+    """Ends a continued fit that measured no more than this, and returns its summary."""
+    record = RunRecord(folder, "fit", {}, "", continues=True)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.state.fn = "fit"  # type: ignore[assignment]
+    record.setup(trainer, Line(), "fit")
+    trainer._logger_connector._callback_metrics.update({name: torch.tensor(v) for name, v in measured.items()})
+    record.on_validation_end(trainer, Line())
+    record.teardown(trainer, Line(), "fit")
+    return summary_of(folder)
+
+
+def test_continued_run_keeps_what_earlier_attempts_measured(tmp_path: Path) -> None:
+    metrics = {"val/accuracy": 0.75, "val/loss": 0.5, "val/nothing": None, "test/accuracy": 0.125}
+    earlier = {"task": "fit", "status": "running", "metrics": metrics, "best": {"val/accuracy": 0.875, "val/loss": 0.5}}
+    (tmp_path / "summary.json").write_text(json.dumps(earlier))
+    summary = continued(tmp_path)  # killed between the last checkpoint and the last summary: nothing left to measure
+    assert summary["status"] == "finished"
+    assert summary["metrics"] == {"val/accuracy": 0.75, "val/loss": 0.5, "val/nothing": None}  # test: other weights
+    assert summary["best"] == earlier["best"]
+    summary = continued(tmp_path, **{"val/accuracy": 0.8125, "val/loss": 0.25, "val/temperature": 3.0})
+    assert summary["metrics"]["val/accuracy"] == 0.8125 and summary["metrics"]["val/nothing"] is None
+    assert summary["best"] == {"val/accuracy": 0.875, "val/loss": 0.25}
+
+
+def test_new_run_forgets_what_lies_in_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps({"task": "fit", "metrics": {"val/accuracy": 0.75}}))
+    fit(tmp_path)
+    assert "val/accuracy" not in summary_of(tmp_path)["metrics"]
+
+
+def test_best_travels_in_the_checkpoint(tmp_path: Path) -> None:
+    record, another = RunRecord(tmp_path, "fit", {}, ""), RunRecord(tmp_path, "fit", {}, "")
+    record.load_state_dict({"best": {"val/accuracy": 0.5, "val/ece": 0.25}})
+    another.load_state_dict(record.state_dict())
+    another.load_state_dict({"best": {"val/accuracy": 0.75, "val/ece": 0.5}})
+    assert another.best == {"val/accuracy": 0.75, "val/ece": 0.25}
 
 
 def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,6 +232,7 @@ def test_training_learns_and_logs_the_names_of_the_contract(tmp_path) -> None:
     assert expected <= set(run.callback_metrics)
     assert float(run.callback_metrics["train/accuracy"]) > 0.8
     assert (tmp_path / "samples" / "confusion_val.png").is_file()
+    assert (tmp_path / "samples" / "reliability_val.png").is_file()
     run.test(classifier, datamodule=data, verbose=False)
     assert {f"test/{name}" for name in scores} <= set(run.callback_metrics)
     assert float(run.callback_metrics["test/accuracy"]) > 0.8
