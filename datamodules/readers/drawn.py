@@ -59,6 +59,8 @@ class DrawnReader(Reader):
         imbalance: largest ÷ smallest class in training, ≥ 1; geometric in between, in the order of the label space.
         grey: grey pictures instead of colour.
         zoom: how close the pictures are cropped, 1…2: 1 = head and shoulders, 1.5 = brows to chin.
+        variety: how much persons and pictures differ, in [0, 1]: 0 = always the same average person in the same light.
+            What is left of the variance is the expression's, which small networks then find sooner.
 
     Raises:
         ValueError: a value out of its range, an unknown split or label space; the line names the config key.
@@ -74,6 +76,7 @@ class DrawnReader(Reader):
         imbalance: float = 1.0,
         grey: bool = False,
         zoom: float = 1.0,
+        variety: float = 1.0,
     ) -> None:
         count = {} if count is None else dict(count)
         for split, number in count.items():
@@ -89,6 +92,8 @@ class DrawnReader(Reader):
             raise ValueError(f"{_KEY}.imbalance: found {imbalance}, expected a finite ratio of at least 1")
         if not 1 <= zoom <= LARGEST_ZOOM:
             raise ValueError(f"{_KEY}.zoom: found {zoom}, expected 1…{LARGEST_ZOOM}")
+        if not 0 <= variety <= 1:
+            raise ValueError(f"{_KEY}.variety: found {variety}, expected a number in [0, 1]")
         try:
             self.label_space = resolve_label_space(label_space)
         except ValueError as error:
@@ -100,6 +105,7 @@ class DrawnReader(Reader):
         self.imbalance = imbalance
         self.grey = grey
         self.zoom = zoom
+        self.variety = variety
 
     def read(self, split: Split) -> SampleTable:
         """Draws all rows of one split.
@@ -116,6 +122,8 @@ class DrawnReader(Reader):
         for start in range(0, len(rows), _CHUNK):
             chunk = slice(start, start + _CHUNK)
             identity = keyed_uniform(rows[chunk], NUM_IDENTITY_TRAITS, *self._stream(split, _IDENTITY))
+            if self.variety < 1:
+                identity = 0.5 + self.variety * (identity - 0.5)
             faces = draw_faces(action_units[chunk], identity, self.image_size, self.zoom)
             pixels[chunk] = _luminance(faces) if self.grey else faces
         return SampleTable(

@@ -116,6 +116,7 @@ def test_label_space_and_grey() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"variety": 1.1}, "data.reader.init_args.variety: found 1.1, expected a number in"),
         ({"zoom": 0.9}, "data.reader.init_args.zoom: found 0.9, expected 1…2"),
         ({"label_noise": 1.5}, "data.reader.init_args.label_noise: found 1.5"),
         ({"label_noise": float("nan")}, "data.reader.init_args.label_noise"),
@@ -134,3 +135,14 @@ def test_errors_name_the_config_key(settings: dict, message: str) -> None:
 def test_unknown_split() -> None:
     with pytest.raises(ValueError, match="found split 'dev', expected train, val, test"):
         drawn().read("dev")  # type: ignore[arg-type]
+
+
+def test_less_variety_leaves_the_expression() -> None:
+    def share_of_the_expression(variety: float) -> float:
+        table = DrawnReader({"train": 350}, label_space="basic7", zoom=1.5, variety=variety).read("train")
+        pixels = table.images.batch(np.arange(350)).flatten(1).double().numpy()
+        means = np.stack([pixels[table.label == code].mean(0) for code in range(7)])
+        return float(means.var(0).sum() / pixels.var(0).sum())
+
+    shares = [share_of_the_expression(variety) for variety in (1.0, 0.5, 0.0)]
+    assert shares[0] < 0.6 * shares[1] < 0.3 * shares[2]
