@@ -1,0 +1,27 @@
+"""A callback for the benchmark of the start: notes when the first training step was done."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+
+class FirstStep(Callback):
+    """Writes seconds since 1970, once.
+
+    Args:
+        path: where to.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Writes the file."""
+        if trainer.global_step == 1:
+            self.path.write_text(repr(time.time()))
