@@ -71,8 +71,14 @@ def _read(path: str, found: Any) -> Run:
 
 
 def _last_and_best(summary: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
-    """Splits a summary, whose metrics are numbers or ``{"last": …, "max": …}``, into last and best values."""
-    last, best = numbers(summary), {}
+    """Splits a summary into last and best values.
+
+    Metrics are numbers or ``{"last": …, "max": …}``; what train.py writes under ``best/`` and ``last/`` is the best and
+    last value of the metric behind it.
+    """
+    found = numbers(summary)
+    best = {name.removeprefix("best/"): value for name, value in found.items() if name.startswith("best/")}
+    last = {name: value for name, value in found.items() if not name.startswith(("best/", "last/"))}
     for name, value in summary.items():
         if isinstance(value, Mapping) or hasattr(value, "keys"):
             entries = numbers(dict(value))

@@ -111,26 +111,13 @@ class SweepRun:
             "resumed_from": str(checkpoint.relative_to(self.run_dir)) if checkpoint else None,
         }
         attempts = self._record().get("attempts", [])
-        if checkpoint:  # train.py starts its summary anew, and a run that was killed at its very end logs nothing more
-            earlier = attempts[-1].get("metrics_before", {}) if attempts else {}
-            attempt["metrics_before"] = {**earlier, **self.summary().get("metrics", {})}
         attempts.append(attempt)
         _write_json(self.run_dir / "sweep.json", {"parameters": self.swept, **self.settings(), "attempts": attempts})
         return checkpoint
 
     def close_attempt(self, outcome: Literal["finished", "failed", "interrupted"], error: str = "") -> None:
-        """Records how the attempt ended; without this it was broken off.
-
-        A finished summary gets the metrics of the attempts before that this one has not measured again.
-        """
+        """Records how the attempt ended; without this it was broken off."""
         record = self._record()
-        before = record["attempts"][-1].pop("metrics_before", {})
-        summary = self.summary()
-        if outcome == "finished" and not before.keys() <= summary.get("metrics", {}).keys():
-            summary["metrics"] = dict(sorted({**before, **summary.get("metrics", {})}.items()))
-            _write_json(self.run_dir / "summary.json", summary)
-        elif outcome != "finished" and before:
-            record["attempts"][-1]["metrics_before"] = before
         record["attempts"][-1] |= {"outcome": outcome, **({"error": error} if error else {})}
         _write_json(self.run_dir / "sweep.json", record)
 

@@ -15,7 +15,7 @@ from wandb.apis.public.summary import HTTPSummary
 from comparison.checks import usable_runs
 from comparison.comparison import best_of, compare
 from comparison.run_folders import read_run_folder
-from comparison.wandb_project import read_wandb_project
+from comparison.wandb_project import _last_and_best, read_wandb_project
 from tests.comparison.synthetic_runs import write_run
 
 METRIC = "val/accuracy"
@@ -137,3 +137,10 @@ def test_the_real_client_with_a_key_of_the_wrong_form(monkeypatch: pytest.Monkey
     runs, warnings = read_wandb_project("entity/project")  # refused before any request
     assert runs == [] and len(warnings) == 1
     assert "the key ending in 'hort' (from WANDB_API_KEY) could not be used" in warnings[0]
+
+
+def test_best_and_last_as_train_py_writes_them() -> None:
+    summary = {"val/accuracy": 0.5, "best/val/accuracy": 0.75, "last/val/accuracy": 0.5, "_step": 9}
+    last, best = _last_and_best(summary)
+    assert best == {"val/accuracy": 0.75}
+    assert last == {"val/accuracy": 0.5, "_step": 9}
