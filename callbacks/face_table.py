@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
@@ -89,8 +90,9 @@ class FaceTable(SynthesisCallback):
         if not rows:
             return
         names = [name for name in self._label_space if self._rows.get(name)]
+        faces = [torch.stack([row.face for row in self._rows[name]]) for name in names]
         captions = [[row.final if row.kept else f"({row.final})" for row in self._rows[name]] for name in names]
-        columns = FaceColumns("final label", [[row.face for row in self._rows[name]] for name in names], captions)  # type: ignore[arg-type]
+        columns = FaceColumns("final label", faces, captions)
         path = Path(trainer.default_root_dir) / "samples" / "synthetic_faces.png"
         save_captioned_grid([columns], names, path)
         voters = list(dict.fromkeys(voter for row in rows for voter in row.votes))

@@ -1,7 +1,8 @@
-"""A callback for the benchmark of the start: notes when the first training step was done."""
+"""A callback for the benchmark of the start: notes when the first training step was done, and what it took."""
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class FirstStep(Callback):
-    """Writes seconds since 1970, once.
+    """Writes seconds since 1970 and CPU seconds of the process, as a JSON list, once.
 
     Args:
         path: where to.
@@ -24,4 +25,4 @@ class FirstStep(Callback):
     ) -> None:
         """Writes the file."""
         if trainer.global_step == 1:
-            self.path.write_text(repr(time.time()))
+            self.path.write_text(json.dumps([time.time(), time.process_time()]))
