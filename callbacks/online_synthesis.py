@@ -172,7 +172,9 @@ class OnlineSynthesis(SynthesisCallback):
         order = keyed_uniform(rounds, classes, seed, rank, _EXPRESSION_STREAM).argsort(1)
         expressions = [self._names[index] for index in order[np.arange(count), place]]
         sample_ids = [int(number) + rank * _RANK_STRIDE for number in numbers]
-        return SynthesisRequest.from_expressions(expressions, sample_ids, seed, self.sampling)
+        # The generator's own settings count as if they were given: its action-unit edits belong into the request.
+        settings = self.sampling or (self._generator.sampling if self._generator is not None else None)
+        return SynthesisRequest.from_expressions(expressions, sample_ids, seed, settings)
 
     def _generate(self, trainer: Trainer) -> None:
         assert self._generator is not None

@@ -91,6 +91,7 @@ class SemanticGuidance(SynthesisCallback):
         self.chunk = chunk
         self.gradient_checkpointing = gradient_checkpointing
         self._guide: ExpressionClassifier | OutsideVoter | None = None
+        self._codec_checked = False
         self._target: Tensor | None = None
         self._active: Tensor | None = None
         self.losses: list[float] = []
@@ -142,12 +143,7 @@ class SemanticGuidance(SynthesisCallback):
             ValueError: the guide does not know a target, or reads latents of another codec.
         """
         guide = self.guide.to(state.latents.device)
-        codec = _codec_of(guide)
-        if codec is not None and codec.fingerprint() != state.codec_fingerprint():
-            raise ValueError(
-                f"guidance.guide '{self.guide_path}' reads latents of another codec than the generator's: found "
-                f"{codec.fingerprint()}, expected {state.codec_fingerprint()}"
-            )
+        self._check_codec(guide, state)
         names = state.request.expressions
         guided = [self.expressions is None or name in self.expressions for name in names]
         rows = {name: self._target_of(name, guide.label_space) for name, on in zip(names, guided, strict=True) if on}
@@ -156,6 +152,18 @@ class SemanticGuidance(SynthesisCallback):
         self._active = torch.tensor(guided, device=state.latents.device)
         self.losses = []
         self.guided_passes = 0
+
+    def _check_codec(self, guide: ExpressionClassifier | OutsideVoter, state: DenoisingState) -> None:
+        codec = _codec_of(guide)
+        if codec is None or self._codec_checked:
+            return
+        found, expected = codec.fingerprint(), state.codec_fingerprint()
+        if found != expected:
+            raise ValueError(
+                f"guidance.guide '{self.guide_path}' reads latents of another codec than the generator's: found "
+                f"{found}, expected {expected}"
+            )
+        self._codec_checked = True  # once per run: hashing a large autoencoder takes time
 
     def _target_of(self, name: str, label_space: tuple[str, ...]) -> Tensor:
         """Returns the soft label, (K,) over the guide's classes, to which an expression is guided."""

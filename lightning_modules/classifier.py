@@ -248,6 +248,12 @@ class ExpressionClassifier(LightningModule):
                 f"classifier checkpoint {path}: found the label space {', '.join(classifier.label_space)}, "
                 f"expected {', '.join(resolve_label_space(label_space))}"
             )
+        found = None if classifier.codec is None else classifier.codec.fingerprint()
+        if found != saved.get("codec", found):
+            raise ValueError(
+                f"classifier checkpoint {path} was trained on the latents of another codec than that of "
+                f"'{saved['config']['latents_of']}' now: found {found}, expected {saved['codec']}"
+            )
         classifier.load_state_dict(checkpoint["state_dict"])
         if classifier.ema is not None and saved["ema"] is not None:
             classifier.ema.load_state_dict(saved["ema"])
@@ -461,7 +467,8 @@ class ExpressionClassifier(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what :meth:`load_trained` needs, in plain types and tensors."""
         ema = None if self.ema is None or self.ema.num_updates == 0 else self.ema.state_dict()
-        checkpoint[_CHECKPOINT_KEY] = {"config": self._config, "ema": ema}
+        codec = None if self.codec is None else self.codec.fingerprint()
+        checkpoint[_CHECKPOINT_KEY] = {"config": self._config, "ema": ema, "codec": codec}
         if self.ema is not None:  # saved in the middle of an evaluation, say on Ctrl-C: training weights all the same
             for name, tensor in self.ema.replaced.items():
                 checkpoint["state_dict"][f"backbone.{name}"] = tensor

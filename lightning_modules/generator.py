@@ -160,8 +160,8 @@ class ExpressionGenerator(LightningModule):
             raise ValueError(f"model.drop_*: shares add up to {drop_text + drop_au + drop_both:g}, expected at most 1")
         if min_snr_gamma is not None and min_snr_gamma <= 0:
             raise ValueError(f"model.min_snr_gamma: found {min_snr_gamma}, expected a number above 0 or null")
-        known = torch.compiler.list_backends(exclude_tags=())
-        if compile_backend is not None and compile_backend not in known:
+        # Asked only where it matters: the list costs seconds.
+        if compile_backend is not None and compile_backend not in (known := torch.compiler.list_backends(())):
             raise ValueError(f"model.compile_backend: found '{compile_backend}', expected null or one of {known}")
         for name, value in (("test_samples", test_samples), ("test_batch_size", test_batch_size)):
             if value < 1:

@@ -59,8 +59,8 @@ class DrawnReader(Reader):
         imbalance: largest ÷ smallest class in training, ≥ 1; geometric in between, in the order of the label space.
         grey: grey pictures instead of colour.
         zoom: how close the pictures are cropped, 1…2: 1 = head and shoulders, 1.5 = brows to chin.
-        variety: how much persons and pictures differ, in [0, 1]: 0 = always the same average person in the same light.
-            What is left of the variance is the expression's, which small networks then find sooner.
+        variety: how much persons and pictures differ, in (0, 1]: near 0 = always the same average person in the same
+            light. What is left of the variance is the expression's, which small networks then find sooner.
 
     Raises:
         ValueError: a value out of its range, an unknown split or label space; the line names the config key.
@@ -92,8 +92,8 @@ class DrawnReader(Reader):
             raise ValueError(f"{_KEY}.imbalance: found {imbalance}, expected a finite ratio of at least 1")
         if not 1 <= zoom <= LARGEST_ZOOM:
             raise ValueError(f"{_KEY}.zoom: found {zoom}, expected 1…{LARGEST_ZOOM}")
-        if not 0 <= variety <= 1:
-            raise ValueError(f"{_KEY}.variety: found {variety}, expected a number in [0, 1]")
+        if not 0 < variety <= 1:  # at 0 neutral faces of all splits would be one picture
+            raise ValueError(f"{_KEY}.variety: found {variety}, expected a number in (0, 1]")
         try:
             self.label_space = resolve_label_space(label_space)
         except ValueError as error:

@@ -15,7 +15,7 @@ in changing order, so that whatever else the machine does falls on all alike:
 
 All run under the same autocast. Prints one JSON line. ``speedup`` is ours ÷ published in images/s,
 ``guided_over_unguided`` time of ours ÷ unguided, ``memory_ratio`` peak of ours ÷ published: medians over the rounds,
-memory from one batch in a process of its own (resident memory above what the loaded models hold; on a GPU what CUDA
+memory from one batch in a process of its own (peak above what was resident when it began; on a GPU what CUDA
 allocated). ``judge_accuracy`` is the macro recall of the judge, ``frechet`` the Fréchet distance in the judge's
 features to the PublicTest faces, weighted to the same classes. The guide must not be the judge.
 """
@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -147,9 +146,12 @@ def make_loops(args: argparse.Namespace) -> tuple[dict[str, tuple[Loop, Sampling
     ours = SamplingSettings(**config["synthesis"]["sampling"])
     long = SamplingSettings(num_steps=STEPS, guidance_scale=ours.guidance_scale)
     own_layout = [layout(config["layout"]["num_inverted"])] if config["layout"]["enabled"] else []
-    step_size = config["guidance"]["step_size"]
+    if args.published_step_size is None:  # the text may go as far as in ours, in more and smaller steps
+        run = config["layout"]["num_inverted"] if own_layout else ours.num_steps
+        ours_guided = range(config["guidance"]["start_step"], run, config["guidance"]["every"])
+        args.published_step_size = config["guidance"]["step_size"] * len(ours_guided) / (INVERTED - GUIDED_FROM)
     loops = {
-        "published": (published_loop(generator, layout(INVERTED), guide, step_size), long),
+        "published": (published_loop(generator, layout(INVERTED), guide, args.published_step_size), long),
         "ours": (our_loop(generator, [*own_layout, guidance()]), ours),
         "ours_same_steps": (
             our_loop(generator, [layout(INVERTED), guidance(start_step=GUIDED_FROM)]),
@@ -186,10 +188,28 @@ def peak_bytes(args: argparse.Namespace) -> int:
         before = torch.cuda.memory_allocated()
         loop(request_of(0, args, names, settings))
         return torch.cuda.max_memory_allocated() - before
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    reset_peak()
+    before = status_bytes("VmRSS")
     loop(request_of(0, args, names, settings))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit
+    return status_bytes("VmHWM") - before
+
+
+def reset_peak() -> None:
+    """Sets the high-water mark of this process's memory to what it holds now, so that loading does not count.
+
+    Raises:
+        RuntimeError: not Linux, where this cannot be done.
+    """
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError as error:
+        raise RuntimeError(f"memory on a CPU is measured on Linux alone: {error}") from error
+
+
+def status_bytes(name: str) -> int:
+    """Returns a field of /proc/self/status in bytes: VmRSS (resident now) or VmHWM (its peak)."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
 
 
 def measured_alone(name: str) -> int:
@@ -246,6 +266,9 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=CONFIG, help="settings of ours: synthesis, layout, guidance")
     names = ["published", "ours", "ours_same_steps", "unguided"]
     parser.add_argument("--loops", nargs="+", choices=names, default=names)
+    parser.add_argument(
+        "--published_step_size", type=float, help="λ of the published loop (default: as far in all as ours may go)"
+    )
     parser.add_argument("--batch_size", type=int, default=56)
     parser.add_argument("--rounds", type=int, default=5, help="batches of each loop")
     parser.add_argument("--seed", type=int, default=1)
@@ -301,6 +324,7 @@ def main() -> None:
         "memory_ratio": memory("ours", "published"),
         "memory_ratio_same_steps": memory("ours_same_steps", "published"),
         **report,
+        "published_step_size": args.published_step_size,
         "faces": total,
         "batch_size": args.batch_size,
         "rounds": args.rounds,

@@ -348,3 +348,11 @@ def test_a_timm_network_with_named_classes_may_guide(generator: ExpressionGenera
     assert names
     moved, _ = steps_and_text(generator, callback, names, steps=3)
     assert (moved > 0).all() and callback.guide_fingerprint() == callback.guide.weights_fingerprint()
+
+
+def test_a_guide_on_latents_remembers_its_codec(generator: ExpressionGenerator, tmp_path: Path) -> None:
+    path = latent_guide(generator, tmp_path)
+    other = tiny_generator(codec_config={"patch": 4, "channels": 3, "scaling_factor": 1.5})
+    other.save_trained(tmp_path / "generator")  # trained anew in the same place
+    with pytest.raises(ValueError, match=r"trained on the latents of another codec than that of .*generator' now"):
+        ExpressionClassifier.load_trained(path)
