@@ -105,6 +105,9 @@ class WandbRun(WandbLogger):
         options: name, group, tags, project.
     """
 
+    data_dir: str | None = None
+    """What an earlier run of this process made of ``WANDB_DATA_DIR``."""
+
     def __init__(
         self,
         run_dir: str | Path,
@@ -142,7 +145,8 @@ class WandbRun(WandbLogger):
             # W&B picks another folder, with a warning, where this one does not exist yet.
             Path(str(self._save_dir)).mkdir(parents=True, exist_ok=True)
             # Artifacts wait for their upload here too, so that the folder is all that `wandb sync` needs.
-            os.environ.setdefault("WANDB_DATA_DIR", str(Path(str(self._save_dir)).resolve() / "wandb"))
+            if os.environ.get("WANDB_DATA_DIR") in (None, WandbRun.data_dir):  # not the user's own choice
+                WandbRun.data_dir = os.environ["WANDB_DATA_DIR"] = str(Path(str(self._save_dir)).resolve() / "wandb")
             settings: dict[str, Any] = {"init_timeout": CONNECT_SECONDS, "quiet": True}
             if "WANDB_FINISH_TIMEOUT" not in os.environ:
                 settings["finish_timeout"] = FINISH_SECONDS

@@ -56,6 +56,27 @@ def test_run_folder_holds_what_the_contract_says(finished: train.SynferCLI) -> N
     assert summary["config"]["data"]["batch_size"] == 56
     rows = list(csv.DictReader((folder / "metrics.csv").open()))
     assert any(row["val/accuracy"] for row in rows) and any(row["train/loss"] for row in rows)
+    assert any(row["train/gradient_norm"] for row in rows) and any(row["throughput/steps_per_s"] for row in rows)
+    assert {row["data/effective_ratio"] for row in rows} == {"", "0.0"}
+    assert summary["best"]["val/accuracy"] == summary["metrics"]["val/accuracy"]
+    assert (folder / "samples" / "reliability_val.png").is_file()
+
+
+def test_wandb_run_of_a_fit(finished: train.SynferCLI) -> None:
+    (folder,) = (finished.run_dir / "wandb").glob("offline-run-*")
+    deadline = time.monotonic() + 10  # W&B's own process flushes its file a little later
+    words = [
+        b"data.synthetic_ratio",
+        b"model.backbone",
+        b"best/val/accuracy",
+        b"split-manifest",
+        b"ExpressionClassifier",
+    ]
+    while missing := [word for word in words if word not in next(folder.glob("*.wandb")).read_bytes()]:
+        assert time.monotonic() < deadline, missing
+        time.sleep(0.05)
+    pictures = {path.name.rsplit("_", 2)[0] for path in (folder / "files" / "media" / "images").rglob("*.png")}
+    assert pictures == {"confusion", "reliability"}  # each once
 
 
 def test_checkpoint_loads_with_weights_only(finished: train.SynferCLI) -> None:
@@ -181,6 +202,8 @@ def test_groups_that_are_off_are_not_in_the_trainer(finished: train.SynferCLI) -
         (["--synthesis.sampling.au_edits={AU99: 0.5}"], "unknown action unit 'AU99'"),
         (["--synthesis.sampling.guidance_interval=[0.5,0.2]"], "guidance_interval"),
         (["--guidance.targets={happy: {happy: 0.4}}"], "guidance.targets 'happy'"),
+        (["--wandb.faces=-1"], "wandb.faces: found -1"),
+        (["--wandb.log_checkpoint=true"], "wandb.log_checkpoint"),
     ],
 )
 def test_wrong_configuration_is_one_line_and_exit_code_2(
@@ -267,9 +290,11 @@ def test_a_misspelt_key_is_reported_within_fifteen_seconds(tiny_run: list[str], 
 def test_two_ranks_share_one_run_folder(tiny_run: list[str], tmp_path: Path) -> None:
     ranks = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=14"]
     command = [sys.executable, str(PROJECT / "train.py"), "fit", *tiny_run, *ranks]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=dict(os.environ))
+    environment = {**os.environ, "WANDB_MODE": "offline"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "runs").iterdir()
     summary = summary_of(folder)
     assert summary["status"] == "finished" and summary["world_size"] == 2
     assert summary["counts"]["real"] == 112 and summary["counts_of"] == "all ranks"
+    assert len(list((folder / "wandb").glob("offline-run-*"))) == 1  # one W&B run, whatever the number of ranks
