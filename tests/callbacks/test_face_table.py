@@ -8,10 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning import Trainer
 from PIL import Image
 
 from callbacks.face_table import FaceTable, voter_name
+from callbacks.online_synthesis import OnlineSynthesis
+from callbacks.pseudo_labeller import PseudoLabeller
 from callbacks.wandb_run import WandbRun
+from datamodules.expression import ExpressionDataModule
+from lightning_modules.sampling.request import SamplingSettings
+from tests.datamodules.tiny_data import TinyReader, tiny_table
+from tests.lightning_modules.tiny_generator import NAMES as TINY_NAMES
+from tests.lightning_modules.tiny_generator import SIDE, save_checkpoint, tiny_classifier, tiny_generator
 
 NAMES = ("neutral", "happy", "sad")
 
@@ -78,3 +86,39 @@ def test_names_of_voters() -> None:
     assert voter_name("runs/judge-ferplus/checkpoints/last.ckpt") == "judge-ferplus"
     assert voter_name("voters/clip") == "clip"
     assert voter_name("logits.json") == "logits"
+
+
+def test_faces_of_a_real_fit(tmp_path: Path) -> None:
+    generator = save_checkpoint(tiny_generator(), tmp_path / "generator.ckpt")
+    voter = save_checkpoint(tiny_classifier(TINY_NAMES), tmp_path / "voter.ckpt")
+    data = ExpressionDataModule(
+        TinyReader(
+            **{split: tiny_table(16, split, SIDE, label_space=TINY_NAMES) for split in ("train", "val", "test")}
+        ),
+        batch_size=8,
+        seed=0,
+        synthetic_ratio=0.5,
+    )
+    fast = SamplingSettings(num_steps=1, guidance_scale=1.0)
+    logger = Logged(tmp_path)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        callbacks=[
+            OnlineSynthesis(True, str(generator), batch_size=6, sampling=fast),
+            PseudoLabeller(True, [str(voter)]),
+            FaceTable(6),
+        ],
+    )
+    trainer.loggers = [logger]
+    logger.log_metrics = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
+    trainer.fit(tiny_classifier(TINY_NAMES), datamodule=data)
+    assert logger.table["intended"] == [name for name in TINY_NAMES for _ in range(2)]
+    assert all(vote.split()[0] in TINY_NAMES for vote in logger.table["vote of " + tmp_path.name])
+    assert (tmp_path / "samples" / "synthetic_faces.png").is_file()
