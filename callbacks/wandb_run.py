@@ -157,14 +157,11 @@ class WandbRun(WandbLogger):
                 mode = self._wandb_init["mode"]
                 if mode == "disabled":
                     raise
+                why, folder = _one_line(error), f"{self._save_dir}/wandb"
                 if mode == "offline":
-                    rank_zero_warn(
-                        f"W&B cannot write to {self._save_dir}/wandb ({error}): this run is not logged there"
-                    )
+                    rank_zero_warn(f"W&B cannot write to {folder} ({why}): this run is not logged there")
                 else:
-                    rank_zero_warn(
-                        f"W&B cannot be reached ({error}): this run is kept offline in {self._save_dir}/wandb"
-                    )
+                    rank_zero_warn(f"W&B cannot be reached ({why}): this run is kept offline in {folder}")
                 self._wandb_init["mode"] = "disabled" if mode == "offline" else "offline"
                 os.environ["WANDB_MODE"] = self._wandb_init["mode"]
         return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]

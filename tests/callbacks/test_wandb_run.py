@@ -15,6 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
+from callbacks import wandb_run
 from callbacks.run_record import RunRecord
 from callbacks.wandb_run import PATIENCE, WandbOptions, WandbRun, choose_group, choose_mode, finish_wandb, flat_config
 
@@ -63,6 +64,22 @@ def test_server_out_of_reach_means_offline(monkeypatch: pytest.MonkeyPatch, tmp_
     with pytest.warns(UserWarning, match="kept offline"):
         assert logger.experiment.id == "abc"
     assert modes == ["online", "offline"]
+
+
+@pytest.mark.slow
+def test_refused_connection_of_the_real_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(wandb_run, "CONNECT_SECONDS", 2)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    logger = WandbRun(tmp_path)
+    assert logger._wandb_init["mode"] == "online"
+    try:
+        with pytest.warns(UserWarning, match="cannot be reached.*kept offline"):
+            logger.log_metrics({"train/loss": 0.5}, 1)
+        assert logger.failures == 0 and logger.experiment.summary["train/loss"] == 0.5
+    finally:
+        finish_wandb()
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
 
 
 def test_name_and_group_come_from_the_folder(tmp_path: Path) -> None:
