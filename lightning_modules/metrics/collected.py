@@ -27,6 +27,12 @@ class Collected(Metric):
         """Takes in (n, columns)."""
         self.rows.append(values.float())
 
+    def _sync_dist(self, *args: object, **kwargs: object) -> None:
+        # A rank without a row takes part with zero rows of the right width.
+        if not self.rows:
+            self.rows.append(torch.empty(0, self.columns, device=self.device))
+        super()._sync_dist(*args, **kwargs)  # type: ignore[arg-type]
+
     def compute(self) -> Tensor:
         """Returns float32 (N, columns)."""
         rows = self.rows
