@@ -22,7 +22,7 @@ from comparison.swept_keys import (
 METRICS = ("val/accuracy", "test/accuracy", "test/fer_accuracy", "val/mean_class_accuracy")
 """Compared by default: the first of these that a run holds."""
 
-LOWER_IS_BETTER = ("loss", "ece", "fid", "kid", "mae", "mse", "error")
+LOWER_IS_BETTER = ("loss", "ece", "fid", "frechet", "kid", "mae", "mse", "error")
 RATIO = "data.synthetic_ratio"
 
 SHARES = ("accuracy", "recall", "f1", "ece", "precision", "agreement")
