@@ -8,8 +8,16 @@ from comparison.comparison import RATIO, Comparison
 from comparison.run import Run, Value
 from comparison.swept_keys import ABSENT, effective_config, show_values
 
-ROW_KEYS = ("data.reader", "data.training_fraction", "data.drop_duplicates", "data.seed")
-"""Settings that choose which rows are trained on, the seed apart."""
+ROW_KEYS = (
+    "data.reader",
+    "data.training_fraction",
+    "data.drop_duplicates",
+    "data.seed",
+    "data.label_table",
+    "data.folds",
+    "data.fold",
+)
+"""Settings that choose which rows are trained on and with which labels, the seed apart."""
 
 RATIO_TOLERANCE = 0.02
 """How far the counted share of synthetic samples may be from the configured one."""
@@ -139,7 +147,7 @@ def _splits(comparison: Comparison) -> list[str]:
         if len(found) > 1:
             warnings.append(f"split manifests differ: training rows of {_versus(found.values())} (same settings)")
     unknown = [run.name for run in runs if not run.splits]
-    if unknown and len(unknown) < len(runs):
+    if unknown:
         warnings.append(f"{_count(unknown, 'run')} without a split manifest, not checked: {_names(unknown)}")
     return warnings
 

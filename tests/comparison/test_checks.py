@@ -115,6 +115,23 @@ def test_some_runs_without_a_manifest(tmp_path: Path) -> None:
     assert warnings_of(tmp_path) == [f"1 run without a split manifest, not checked: {tmp_path}/x"]
 
 
+def test_no_run_with_a_manifest(tmp_path: Path) -> None:
+    for ratio in (0.0, 0.5):
+        for seed in (1, 2):
+            write_run(tmp_path / f"{ratio}-{seed}", ratio, seed, summary={"splits": None})
+    (line,) = warnings_of(tmp_path)
+    assert line.startswith("4 runs without a split manifest, not checked: ")
+
+
+def test_training_rows_differ_with_labels_and_folds_that_chose_them(tmp_path: Path) -> None:
+    for fold in (0, 1):
+        for seed in (1, 2):
+            chosen = {"data__folds": 2, "data__fold": fold, "data__label_table": f"table-{fold}.parquet"}
+            splits = {"train": f"{fold}", "val": "same"}
+            write_run(tmp_path / f"{fold}-{seed}", 0.5, seed, splits=splits, **chosen)
+    assert not [line for line in warnings_of(tmp_path) if "training rows" in line]
+
+
 def test_different_label_spaces_are_named(tmp_path: Path) -> None:
     study(tmp_path)
     for seed in (1, 2):
