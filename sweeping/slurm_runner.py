@@ -17,12 +17,14 @@ from sweeping.local_runner import PATIENCE_S, POLL_S
 from sweeping.progress_table import progress_table, rows_from_folders
 from sweeping.sweep_error import SweepError
 from sweeping.sweep_file import PROJECT, SweepFile
-from sweeping.sweep_run import SweepRun
+from sweeping.sweep_run import SweepRun, read_json, write_json
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 EXECUTORS = ("slurm", "local", "debug")
+WORD_PATIENCE_S = 600.0
+"""How long tasks wait for word of task 0: nodes may start minutes apart."""
 
 
 class RunFailed(Exception):
@@ -50,26 +52,52 @@ class ArrayTask:
     def __call__(self) -> str:
         """Returns what became of the run.
 
-        With several tasks per run (one rank each) task 0 holds the lock, and the others only take part.
+        With several tasks per run (one rank each) task 0 holds the lock and says whether the run starts, and from which
+        checkpoint; the others only take part.
 
         Raises:
-            RunFailed: the run failed.
+            RunFailed: the run failed, or task 0 said nothing.
         """
         environment = {**self.environment, **_rank_environment()}
-        if int(os.environ.get("SLURM_PROCID", "0")) > 0:
-            command = self.run.command(self.run.checkpoint())
-            return f"exit code {subprocess.run(command, env={**os.environ, **environment}).returncode}"
         if self.run.is_finished():
+            self._say("kept")
             return "kept"
+        if not _is_first_task():
+            return self._take_part(environment)
         lock = self.run.lock
         if not lock.take(patience_s=2):
-            return f"elsewhere: {lock.holder()}"
+            found = f"elsewhere: {lock.holder()}"
+            self._say(found)
+            return found
         self.child = ChildProcess(self.run, lock, environment)
+        self._say("started", self.child.checkpoint)
         while (outcome := self.child.poll()) is None:
             time.sleep(POLL_S)
         if outcome.status == "failed" and self.fails_loudly:
             raise RunFailed(f"{self.run.name}: {outcome.error}")
         return outcome.status
+
+    def _take_part(self, environment: dict[str, str]) -> str:
+        """Waits for task 0, then starts this task's rank from the same checkpoint."""
+        deadline = time.monotonic() + WORD_PATIENCE_S
+        while (word := read_json(self._word_path)).get("attempt") != _attempt():
+            if time.monotonic() > deadline:
+                raise RunFailed(f"{self.run.name}: task 0 said nothing in {WORD_PATIENCE_S:.0f} s, expected a start")
+            time.sleep(POLL_S)
+        if word["outcome"] != "started":
+            return str(word["outcome"])
+        command = self.run.command(Path(word["checkpoint"]) if word["checkpoint"] else None)
+        return f"exit code {subprocess.run(command, env={**os.environ, **environment}).returncode}"
+
+    def _say(self, outcome: str, checkpoint: Path | None = None) -> None:
+        """Tells the other tasks of this attempt, where there are any, what task 0 does."""
+        if _is_first_task() and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+            said = {"attempt": _attempt(), "outcome": outcome, "checkpoint": str(checkpoint) if checkpoint else None}
+            write_json(self._word_path, said)
+
+    @property
+    def _word_path(self) -> Path:
+        return self.run.run_dir / "slurm_task0.json"
 
     def checkpoint(self) -> DelayedSubmission:
         """Ends the run before its time is up and returns what is to be queued again (submitit calls this)."""
@@ -147,6 +175,15 @@ def submit(
     rows = rows_from_folders(runs)
     console.print(progress_table(rows, sweep.metric))
     return 1 if any(row.status not in ("finished", "running") for row in rows) else 0
+
+
+def _is_first_task() -> bool:
+    return int(os.environ.get("SLURM_PROCID", "0")) == 0
+
+
+def _attempt() -> str:
+    """Names this start of the job: the id, which a requeued job keeps, and how often it was requeued."""
+    return f"{os.environ.get('SLURM_JOB_ID', '')}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
 
 
 def _rank_environment() -> dict[str, str]:

@@ -65,7 +65,7 @@ class SweepRun:
 
     def summary(self) -> dict[str, Any]:
         """Returns summary.json; empty while there is none."""
-        return _read_json(self.run_dir / "summary.json")
+        return read_json(self.run_dir / "summary.json")
 
     def is_finished(self) -> bool:
         """Whether the run came to its end: only the summary knows, an exit code may be that of a stop signal."""
@@ -112,14 +112,14 @@ class SweepRun:
         }
         attempts = self._record().get("attempts", [])
         attempts.append(attempt)
-        _write_json(self.run_dir / "sweep.json", {"parameters": self.swept, **self.settings(), "attempts": attempts})
+        write_json(self.run_dir / "sweep.json", {"parameters": self.swept, **self.settings(), "attempts": attempts})
         return checkpoint
 
     def close_attempt(self, outcome: Literal["finished", "failed", "interrupted"], error: str = "") -> None:
         """Records how the attempt ended; without this it was broken off."""
         record = self._record()
         record["attempts"][-1] |= {"outcome": outcome, **({"error": error} if error else {})}
-        _write_json(self.run_dir / "sweep.json", record)
+        write_json(self.run_dir / "sweep.json", record)
 
     def settings(self) -> dict[str, Any]:
         """Returns what the result depends on: the options and the content of the configs that they name."""
@@ -142,7 +142,7 @@ class SweepRun:
         return f"{different[0]} has changed since" if different else None
 
     def _record(self) -> dict[str, Any]:
-        return _read_json(self.run_dir / "sweep.json")
+        return read_json(self.run_dir / "sweep.json")
 
     def _checkpoints(self) -> list[Path]:
         return sorted((self.run_dir / "checkpoints").glob("*.ckpt"))
@@ -213,7 +213,8 @@ def _content_hash(path: Path) -> str | None:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the object in a JSON file; {} where there is none."""
     try:
         found = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError):
@@ -221,7 +222,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON file as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(json.dumps(content, indent=2, default=str) + "\n")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -616,6 +617,42 @@ def test_array_task_leaves_a_run_that_is_at_work_or_done(folder: Path) -> None:
     assert ArrayTask(run, {})() == "finished"
     assert ArrayTask(run, {})() == "kept"
     assert len(starts(run.run_dir)) == 1
+
+
+def test_other_tasks_of_a_run_wait_for_the_word_of_the_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sweeping import slurm_runner
+    from sweeping.slurm_runner import ArrayTask, RunFailed
+
+    (run,) = plan_runs(read_sweep_file(write(folder, modes("slow"))), Path("runs"))
+    for name, value in (("SLURM_NTASKS", "2"), ("SLURM_JOB_ID", "7"), ("SLURM_PROCID", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(slurm_runner, "WORD_PATIENCE_S", 0.3)
+    with pytest.raises(RunFailed, match="task 0 said nothing"):
+        ArrayTask(run, {})()
+    assert not starts(run.run_dir)
+
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    (run.run_dir / "checkpoints").mkdir(parents=True)
+    with zipfile.ZipFile(run.run_dir / "checkpoints" / "last.ckpt", "w") as file:
+        file.writestr("weights", "1")
+    assert ArrayTask(run, {})() == "finished"
+    (run.run_dir / "summary.json").unlink()
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert ArrayTask(run, {})() == "exit code 0"  # as if beside task 0: both from its checkpoint
+    assert [Path(start["ckpt_path"]).name for start in starts(run.run_dir)] == ["last.ckpt", "last.ckpt"]
+
+    assert ArrayTask(run, {})() == "kept" and len(starts(run.run_dir)) == 2  # requeued after the run's end
+    (run.run_dir / "summary.json").unlink()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with pytest.raises(RunFailed, match="task 0 said nothing"):  # the word of an earlier attempt does not count
+        ArrayTask(run, {})()
+
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    with run.lock as lock:
+        assert lock.take()
+        assert ArrayTask(run, {})().startswith("elsewhere")
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert ArrayTask(run, {})().startswith("elsewhere") and len(starts(run.run_dir)) == 2
 
 
 def test_array_task_that_runs_out_of_time_is_queued_again(folder: Path) -> None:
