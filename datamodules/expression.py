@@ -152,6 +152,7 @@ class ExpressionDataModule(L.LightningDataModule):
         self._pool_folder: weakref.finalize | None = None
         self._drawn = {"real": 0, "synthetic": 0}
         self._validated: tuple[Any, int] | None = None
+        self._trained_before = torch.empty(0, dtype=torch.int64)
 
     @property
     def label_space(self) -> tuple[str, ...]:
@@ -401,18 +402,32 @@ class ExpressionDataModule(L.LightningDataModule):
         return torch.from_numpy(uniform.astype(np.float32))
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the counts, and content hashes of what is trained on, so that nobody is judged by his own pupil.
+        """Returns the counts, and source and content hashes of the rows, so that nobody is judged by his own pupil.
 
         All ranks hold the same, so rank 0's state, the only one stored, serves them all.
         """
         state: dict[str, Any] = {"counts": self.counts, "folds": self.folds, "fold": self.fold}
+        state["source"] = self.reader.source()
         if self.train_table is not None:
-            state["trained_on"] = torch.from_numpy(np.unique(hash_numbers(self.train_table.content_hash)))
+            now = torch.from_numpy(hash_numbers(self.train_table.content_hash))
+            state["trained_on"] = torch.cat([self._trained_before, now]).unique()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on counting from a checkpoint."""
+        """Goes on counting from a checkpoint, and remembers the rows that its model has seen.
+
+        Raises:
+            ValueError: a fit goes on with other folds: the rows held out now were trained on before.
+        """
+        if self.trainer is not None and self.trainer.state.fn == "fit" and "folds" in state_dict:
+            before, now = (state_dict["folds"], state_dict["fold"]), (self.folds, self.fold)
+            if before != now:
+                raise ValueError(
+                    f"data.folds={now[0]}, data.fold={now[1]}: found a checkpoint trained with folds={before[0]}, "
+                    f"fold={before[1]}, expected the same to go on from it"
+                )
         self._drawn = {"real": 0, "synthetic": 0, **state_dict.get("counts", {})}
+        self._trained_before = state_dict.get("trained_on", self._trained_before).cpu()
 
     def _is_training(self) -> bool:
         return self.trainer is not None and self.trainer.training and not self.trainer.sanity_checking

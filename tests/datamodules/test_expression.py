@@ -19,6 +19,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from datamodules.augmentation import Augmentation
 from datamodules.expression import ExpressionDataModule
 from datamodules.expressions import ACTION_UNITS, LABEL_SPACES
+from datamodules.folds import hash_numbers
 from datamodules.sample_table import SampleTable
 from tests.datamodules.tiny_data import BASIC7, TinyReader, tiny_table
 
@@ -216,6 +217,38 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_goes_on_as_the_whole_one(tmp_pa
         assert expected["sample_id"] == found["sample_id"]
         assert torch.equal(expected["image"], found["image"])
     assert resumed.counts == {"real": 120, "synthetic": 0}
+
+
+def _resume(tmp_path: Path, before: dict[str, Any], now: dict[str, Any]) -> ExpressionDataModule:
+    """Trains one epoch with one set of rows and goes on for another with others."""
+    saver = ModelCheckpoint(tmp_path, filename="saved")
+    first = ExpressionDataModule(_reader(), batch_size=6, seed=5, **before)
+    _trainer(tmp_path, saver, enable_checkpointing=True).fit(_Recorder(), datamodule=first)
+    resumed = ExpressionDataModule(_reader(), batch_size=6, seed=5, **now)
+    _trainer(tmp_path, max_epochs=2).fit(_Recorder(), datamodule=resumed, ckpt_path=tmp_path / "saved.ckpt")
+    return resumed
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({"folds": 3, "fold": 0}, {"folds": 3, "fold": 1}),
+        ({}, {"folds": 3, "fold": 0}),
+        ({"folds": 3, "fold": 0}, {"folds": 2, "fold": 0}),
+    ],
+)
+def test_a_fit_does_not_go_on_with_other_folds(tmp_path: Path, before: Any, now: Any) -> None:
+    with pytest.raises(ValueError, match=r"data\.folds=.*: found a checkpoint trained with folds="):
+        _resume(tmp_path, before, now)
+
+
+def test_rows_of_earlier_attempts_stay_recorded(tmp_path: Path) -> None:
+    resumed = _resume(tmp_path, {}, {"training_fraction": 0.5})
+    assert resumed.num_real_rows < 60
+    stored = resumed.state_dict()["trained_on"]
+    assert set(stored.tolist()) == set(hash_numbers(_reader().tables["train"].content_hash).tolist())
+    same = _resume(tmp_path / "folds", {"folds": 3, "fold": 1}, {"folds": 3, "fold": 1})
+    assert len(same.state_dict()["trained_on"]) == same.num_real_rows < 60
 
 
 def test_one_rank_with_double_batch_gets_the_same_pictures_as_two_ranks() -> None:
