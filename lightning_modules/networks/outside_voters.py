@@ -29,6 +29,8 @@ class OutsideVoter(nn.Module):
 
     label_space: tuple[str, ...]
     image_size: int
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
