@@ -105,7 +105,7 @@ class FER2013Reader(Reader):
             raise ValueError(f"data.reader.init_args.usages: found split '{unknown[0]}', expected train, val or test")
         if limit is not None and limit < 1:
             raise ValueError(f"data.reader.init_args.limit: found {limit}, expected at least 1 or null")
-        self._root, self._labels, self._limit, self._on_bad_sample = Path(root), labels, limit, on_bad_sample
+        self._root, self.labels, self._limit, self._on_bad_sample = Path(root), labels, limit, on_bad_sample
         self._usages = {**OFFICIAL_USAGES, **(usages or {})}
         self._layout = _detect_layout(self._root, with_votes=labels != "original")
         self.label_space = LABEL_SPACES["basic7"] if labels == "original" else FERPLUS_SPACE
@@ -120,7 +120,7 @@ class FER2013Reader(Reader):
         rows = self._layout(usage, bad)
         found = rows.total
         excluded: dict[str, int] = {}
-        if self._labels == "original":
+        if self.labels == "original":
             label, soft_label = self._original_labels(rows, bad)
             keep = label >= 0
         else:
@@ -186,7 +186,7 @@ class FER2013Reader(Reader):
         outcome = count_votes(votes)
         rejected, tied = outcome.rejected & readable, outcome.tied & readable
         keep = readable & ~rejected
-        soft = self._labels == "ferplus_soft" and split == "train"
+        soft = self.labels == "ferplus_soft" and split == "train"
         if not soft:
             keep &= ~tied
             if tied.any():

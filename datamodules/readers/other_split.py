@@ -41,6 +41,10 @@ class OtherSplitReader(Reader):
                 f"{', '.join(reader.label_space)}"
             )
 
+    def source(self) -> dict[str, str | None]:
+        """Returns that of the data set behind this one."""
+        return self.reader.source()
+
     def read(self, split: Split) -> SampleTable:
         """Returns the rows of the split that stands for this one.
 

@@ -19,9 +19,15 @@ class Reader(ABC):
 
     Attributes:
         label_space: ordered names of the expressions.
+        labels: which of several labellings is read; None where there is one alone.
     """
 
     label_space: tuple[str, ...]
+    labels: str | None = None
+
+    def source(self) -> dict[str, str | None]:
+        """Returns what a checkpoint says of its data: the reader's class and its labelling."""
+        return {"reader": type(self).__name__, "labels": self.labels}
 
     @abstractmethod
     def read(self, split: Split) -> SampleTable:
