@@ -267,7 +267,7 @@ class GeneratorEvaluation:
         for name in self.names:
             mine = rows["label"] == self.generator.label_space.index(name)
             if mine.any():
-                recalls[name] = float((seen[mine] == rows["label"][mine]).double().mean())
+                recalls[name] = float((seen[mine] == rows["label"][mine]).cpu().double().mean())
         macro = sum(recalls.values()) / max(1, len(recalls))
         return {f"{prefix}_accuracy": macro, **{f"{prefix}_recall/{name}": value for name, value in recalls.items()}}
 

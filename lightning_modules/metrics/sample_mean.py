@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -10,7 +13,8 @@ from torchmetrics import Metric
 class SampleMean(Metric):
     """Mean over all samples of all ranks; NaN where no rank saw one (torchmetrics' own gives 0).
 
-    Ranks may see different numbers of samples, none among them: sum and count are added up apart.
+    Ranks may see different numbers of samples, none among them: sum and count are added up apart. The sum is kept in
+    float64, on MPS, which has none, in float32.
     """
 
     full_state_update = False
@@ -21,6 +25,14 @@ class SampleMean(Metric):
         super().__init__()
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = "") -> Any:
+        try:
+            return super()._apply(fn, exclude_state)
+        except TypeError:  # MPS refuses float64
+            self.total = self.total.float()
+            self._defaults["total"] = torch.zeros_like(self.total)
+            return super()._apply(fn, exclude_state)
 
     def update(self, values: Tensor, counted: Tensor | None = None) -> None:
         """Takes in one batch.

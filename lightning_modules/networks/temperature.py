@@ -24,8 +24,9 @@ def fit_temperature(logits: Tensor, label: Tensor) -> float:
     if len(logits) == 0:
         return 1.0
     with torch.inference_mode(False), torch.enable_grad():
-        fixed, target = logits.detach().clone().double(), label.clone()
-        log_t = torch.zeros((), dtype=torch.float64, device=fixed.device, requires_grad=True)
+        # On the CPU, for MPS knows no float64; clones, for inference tensors cannot be differentiated through.
+        fixed, target = logits.detach().clone().cpu().double(), label.clone().cpu()
+        log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
         optimizer = torch.optim.LBFGS([log_t], lr=0.5, max_iter=100, line_search_fn="strong_wolfe")
 
         def closure() -> Tensor:

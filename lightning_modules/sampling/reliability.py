@@ -20,7 +20,7 @@ def class_precision(confusion: Tensor) -> Tensor:
     Args:
         confusion: counts (K, K), rows true, columns the voter's.
     """
-    counts = confusion.double().cpu()
+    counts = confusion.cpu().double()
     accuracy = (counts.diagonal().sum() + 1) / (counts.sum() + 2)
     return (counts.diagonal() + _PSEUDO_COUNT * accuracy) / (counts.sum(0) + _PSEUDO_COUNT)
 
