@@ -43,6 +43,8 @@ class PseudoLabeller(SynthesisCallback):
         FileNotFoundError: no such voter or table.
     """
 
+    changes_picture = False
+
     def __init__(
         self,
         enabled: bool = False,
@@ -176,9 +178,19 @@ class PseudoLabeller(SynthesisCallback):
     on_test_end = on_predict_end = on_train_end
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the class thresholds; rank 0's serve all ranks."""
-        return {} if self.thresholds is None else {"thresholds": self.thresholds.state_dict()}
+        """Returns the counts and the class thresholds; rank 0's serve all ranks, as those of online synthesis do."""
+        if not self.enabled:
+            return {}
+        state: dict[str, Any] = {"seen": self.seen, "agreed": self.agreed, "discarded": self.discarded}
+        if self.flow is not None:
+            state |= {"flow": self.flow.clone(), "label_space": list(self._label_space)}
+        if self.thresholds is not None:
+            state["thresholds"] = self.thresholds.state_dict()
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the stored class thresholds."""
+        """Goes on counting, and with the stored class thresholds."""
         self._stored_thresholds = state_dict.get("thresholds")
+        self.seen, self.agreed, self.discarded = (int(state_dict.get(n, 0)) for n in ("seen", "agreed", "discarded"))
+        if "flow" in state_dict:
+            self.flow, self._label_space = state_dict["flow"].cpu().clone(), tuple(state_dict["label_space"])

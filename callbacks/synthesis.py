@@ -15,7 +15,12 @@ class SynthesisCallback(Callback):
 
     Args:
         enabled: whether the callback takes part.
+
+    Attributes:
+        changes_picture: whether a face would look different without this callback.
     """
+
+    changes_picture = True
 
     def __init__(self, enabled: bool = False) -> None:
         self.enabled = enabled

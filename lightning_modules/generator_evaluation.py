@@ -348,9 +348,10 @@ class GeneratorEvaluation:
 
     def _unguided_twins(self, request: SynthesisRequest, hooks: Sequence[Any]) -> Tensor | None:
         """Makes the first faces of each expression again, from the same seeds without the guide (a collective)."""
-        others = [hook for hook in hooks if not hasattr(hook, "guide_fingerprint")]
-        if len(others) == len(hooks):
+        if not any(hasattr(hook, "guide_fingerprint") for hook in hooks):
             return None
+        # A vote changes no picture, and would count these faces as if they were more of the test's.
+        others = [h for h in hooks if not hasattr(h, "guide_fingerprint") and getattr(h, "changes_picture", True)]
         few = request.part(0, _PICTURE_COLUMNS * len(self.names))
         return self.generator.synthesise_over_ranks(few, others, self.settings["test_batch_size"])["images"]
 

@@ -141,6 +141,19 @@ def test_counts_go_on_over_batches_and_are_empty_while_it_is_off(voter: Any) -> 
     assert PseudoLabeller(False).counts == {}
 
 
+def test_a_resumed_run_goes_on_counting(voter: Any, tmp_path: Path) -> None:
+    path = voter("a", ("happy", 0.8))
+    labeller, again = PseudoLabeller(True, [path], discard_below=0.7), PseudoLabeller(True, [path], discard_below=0.7)
+    labeller.on_synthesis_end(finished())
+    torch.save(labeller.state_dict(), tmp_path / "state.pt")
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    again.on_synthesis_end(finished(("sad", "sad")))
+    labeller.on_synthesis_end(finished(("sad", "sad")))
+    assert labeller.seen == 4 and again.counts == labeller.counts
+    assert (again.seen, again.discarded) == (labeller.seen, labeller.discarded)
+    assert torch.equal(again.flow, labeller.flow)  # type: ignore[arg-type]
+
+
 def test_agreement_is_logged(voter: Any) -> None:
     labeller, logged = PseudoLabeller(True, [voter("a", ("happy", 0.8))]), {}
     module: Any = SimpleNamespace(log=logged.__setitem__)
