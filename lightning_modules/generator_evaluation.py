@@ -29,6 +29,7 @@ from lightning_modules.networks.au_estimator import AUEstimator, read_config
 from lightning_modules.networks.feature_extractor import (
     ClassifierFeatures,
     TimmFeatures,
+    backbone_fingerprint,
     check_timm_name,
     name_of_checkpoint,
 )
@@ -78,8 +79,8 @@ class GeneratorEvaluation:
 
     Raises:
         FileNotFoundError: a file of judge, extractor or estimator is missing.
-        ValueError: no judge, a judge or extractor that is the guide, weights that do not fit, fewer than two faces on
-            either side, or no training faces to compare with.
+        ValueError: no judge, one that lacks an expression, a judge or extractor that is the guide, weights that do not
+            fit, fewer than two faces on either side, or no training faces to compare with.
     """
 
     def __init__(self, generator: ExpressionGenerator) -> None:
@@ -110,25 +111,38 @@ class GeneratorEvaluation:
         path = self.settings["judge"]
         if path is None:
             raise ValueError("model.judge: found none, expected the checkpoint of a classifier that scores the test")
-        return self._independent(ExpressionClassifier.load_trained(path, self.device), f"model.judge '{path}'", "judge")
+        judge = ExpressionClassifier.load_trained(path, self.device)
+        unknown = [name for name in self.names if name not in judge.label_space]
+        if unknown:
+            raise ValueError(
+                f"model.judge '{path}' does not know '{unknown[0]}': found {', '.join(judge.label_space)}, "
+                f"expected all expressions of the test ({', '.join(self.names)})"
+            )
+        self._refuse_the_guide(judge, f"model.judge '{path}'", "judge")
+        return judge
 
     def _load_extractor(self) -> ClassifierFeatures | TimmFeatures:
         features = self.settings["features"]
         if features is None:
             return ClassifierFeatures(self.judge, name_of_checkpoint(self.settings["judge"]))
         if self.settings["features_weights"] is not None:
-            return TimmFeatures(features, self.settings["features_weights"]).to(self.device)
+            network = TimmFeatures(features, self.settings["features_weights"]).to(self.device)
+            where = f"model.features_weights '{self.settings['features_weights']}'"
+            self._refuse_the_guide(network, where, "feature extractor")
+            return network
         classifier = ExpressionClassifier.load_trained(features, self.device)
-        self._independent(classifier, f"model.features '{features}'", "feature extractor")
+        self._refuse_the_guide(classifier, f"model.features '{features}'", "feature extractor")
         return ClassifierFeatures(classifier, name_of_checkpoint(features))
 
-    def _independent(self, classifier: ExpressionClassifier, where: str, role: str) -> ExpressionClassifier:
-        """Refuses a network that also guides (METHOD: guide ≠ judge)."""
+    def _refuse_the_guide(self, network: ExpressionClassifier | TimmFeatures, where: str, role: str) -> None:
+        """Refuses a network that also guides, whatever its head (METHOD: guide ≠ judge)."""
+        own = backbone_fingerprint(network)
         for callback in self.generator.trainer.callbacks:  # type: ignore[attr-defined]
             fingerprint = getattr(callback, "guide_fingerprint", None)
-            if fingerprint is not None and fingerprint() == classifier.weights_fingerprint():
+            if fingerprint is None or fingerprint() is None:  # none, or disabled
+                continue
+            if own is not None and own == backbone_fingerprint(callback.guide):
                 raise ValueError(f"{where} is the guide's own network: a {role} must be independent of it")
-        return classifier
 
     def _real_faces(self) -> SampleTable:
         if self.settings["test_samples"] < 2:
@@ -378,12 +392,12 @@ class GeneratorEvaluation:
         save_captioned_grid(groups, self.names, path)
 
     def _columns(self, title: str, faces: list[Tensor]) -> FaceColumns:
-        captions = []
+        captions: list[list[str]] = []
         for name, row in zip(self.names, faces, strict=True):
-            column = self.judge.label_space.index(name) if name in self.judge.label_space else None
-            if not len(row) or column is None:
-                captions.append(["?"] * len(row))
+            if not len(row):
+                captions.append([])
                 continue
+            column = self.judge.label_space.index(name)
             seen = self._score(row.to(self.device).float() / 255)["probabilities"][:, column]
             captions.append([f"{value:.0%}" for value in seen.tolist()])
         return FaceColumns(title, faces, captions)

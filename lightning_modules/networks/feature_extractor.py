@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from pathlib import Path
 from typing import Any, Protocol
@@ -124,6 +125,26 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"model.features_weights '{path}': found no tensors by name, expected a network's weights")
     return state
+
+
+def backbone_fingerprint(network: nn.Module) -> str | None:
+    """Returns 16 hex digits of SHA-256 over the parameters of a timm network without its head.
+
+    The same network has the same fingerprint as a classifier's backbone, as an extractor and as a guide from a folder.
+
+    Args:
+        network: what holds a timm network as ``backbone`` or ``network``; None is returned for anything else.
+    """
+    bare: Any = getattr(network, "backbone", getattr(network, "network", None))
+    if bare is None:
+        return None
+    heads = (getattr(bare, "pretrained_cfg", None) or {}).get("classifier") or ()
+    left_out = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+    digest = hashlib.sha256()
+    for name, parameter in sorted(bare.named_parameters()):
+        if not name.startswith(left_out):
+            digest.update(name.encode() + parameter.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def check_timm_name(name: str, key: str) -> None:

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from lightning import Callback
 from PIL import Image
+from safetensors.torch import save_file
 
+from callbacks.pseudo_labeller import PseudoLabeller
 from callbacks.semantic_guidance import SemanticGuidance
 from datamodules.augmentation import Augmentation
 from datamodules.expression import ExpressionDataModule
@@ -168,6 +172,35 @@ def test_the_guide_must_not_give_the_features(tmp_path: Path) -> None:
     guidance = SemanticGuidance(True, guide, start_step=1)
     with pytest.raises(ValueError, match=r"model.features '.*guide.ckpt' is the guide's own network: a feature ext"):
         evaluate(tmp_path, callbacks=[guidance], features=guide)
+
+
+def test_the_guide_must_not_be_the_timm_extractor(tmp_path: Path) -> None:
+    name = "test_vit"
+    torch.manual_seed(0)
+    network = timm.create_model(name, num_classes=len(NAMES))
+    folder = tmp_path / "guide"
+    folder.mkdir()
+    save_file(network.state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"architecture": name, "label_names": list(NAMES)}))
+    bare = {key: value for key, value in network.state_dict().items() if not key.startswith("head.")}
+    save_file(bare, tmp_path / "bare.safetensors")
+    guidance = SemanticGuidance(True, str(folder), start_step=1)
+    with pytest.raises(ValueError, match=r"'.*bare.safetensors' is the guide's own network: a feature"):
+        evaluate(tmp_path, callbacks=[guidance], features=name, features_weights=str(tmp_path / "bare.safetensors"))
+
+
+def test_a_judge_that_lacks_an_expression_is_refused(tmp_path: Path) -> None:
+    path = save_checkpoint(tiny_classifier(("neutral", "happy")), tmp_path / "two.ckpt")
+    with pytest.raises(ValueError, match=r"two.ckpt' does not know 'sad': found neutral, happy, expected all"):
+        evaluate(tmp_path, judge=str(path))
+    assert "test/fer_recall/happy" in evaluate(tmp_path, judge=str(path), test_expressions=["neutral", "happy"])
+
+
+def test_the_vote_does_not_count_the_unguided_twins(tmp_path: Path) -> None:
+    guidance = SemanticGuidance(True, checkpoint(tmp_path, "guide", 2), start_step=1)
+    labeller = PseudoLabeller(True, [checkpoint(tmp_path, "voter", 3)])
+    evaluate(tmp_path, callbacks=[guidance, labeller])
+    assert labeller.seen == SAMPLES
 
 
 def test_one_face_is_too_few(tmp_path: Path) -> None:
