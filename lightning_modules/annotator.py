@@ -75,7 +75,7 @@ class LabelAnnotator(LightningModule):
         warmup_share: share of the steps with rising rate.
         feature_cache: folder for cached features; null = none.
         flip: share of training faces that are mirrored where the cache is used, in [0, 1].
-        flip_tta: average predictions over each face and its mirror image; doubles the passes.
+        flip_tta: average predictions over each face and its mirror image, then calibrate; doubles the passes.
 
     Raises:
         ValueError: a value out of range, an unknown module or a word that the text encoder cannot take.
@@ -235,10 +235,16 @@ class LabelAnnotator(LightningModule):
         """
         if len(image) == 0:
             return image.new_zeros(0, len(self.label_space))
-        probabilities = (self(image).float() / self.temperature).softmax(1)
-        if self._config["flip_tta"] if flip is None else flip:
-            probabilities = (probabilities + (self(image.flip(-1)).float() / self.temperature).softmax(1)) / 2
-        return probabilities
+        return (self._logits(image, self._config["flip_tta"] if flip is None else flip) / self.temperature).softmax(1)
+
+    def _logits(self, image: Tensor, flip: bool, cache: FeatureCache | None = None) -> Tensor:
+        """Returns what the temperature divides, float32 (B, K): logits, or with ``flip`` log of the mean softmax."""
+        logits = self._classify(self.read(image, cache)).float()
+        if not flip:
+            return logits
+        mirrored = self._classify(self.read(image.flip(-1), cache)).float()
+        # Without the − log 2 of a mean: one number for all classes is nothing to a softmax.
+        return torch.logaddexp(logits.log_softmax(1), mirrored.log_softmax(1))
 
     def weights_fingerprint(self) -> str:
         """Returns 16 hex digits of SHA-256 over the head and the generator's fingerprint."""
@@ -376,10 +382,7 @@ class LabelAnnotator(LightningModule):
         return {"sample_id": batch["sample_id"], "probabilities": self.predict_probabilities(batch["image"])}
 
     def _evaluate(self, stage: str, batch: Batch) -> None:
-        logits = self._classify(self.read(batch["image"], self._cache)).float()
-        if self._config["flip_tta"]:
-            mirrored = self._classify(self.read(batch["image"].flip(-1), self._cache)).float()
-            logits = ((logits.softmax(1) + mirrored.softmax(1)) / 2).clamp_min(1e-12).log()
+        logits = self._logits(batch["image"], self._config["flip_tta"], self._cache)
         rows = torch.cat([logits, batch["soft_label"].float(), batch["label"][:, None].float()], 1)
         self._outcomes[stage].to(self.device).update(rows)
 

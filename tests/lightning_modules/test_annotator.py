@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
 from torch.nn import functional as F
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 import train
 from lightning_modules.annotator import LabelAnnotator
@@ -131,7 +133,8 @@ def test_probabilities_are_calibrated_ones_and_empty_batches_stay_empty(generato
     logits = module(faces())
     module.temperature.fill_(2.5)
     torch.testing.assert_close(module.predict_probabilities(faces()), (logits / 2.5).softmax(1))
-    flipped = (module.predict_probabilities(faces()) + module.predict_probabilities(faces().flip(-1))) / 2
+    mean = (logits.softmax(1) + module(faces().flip(-1)).softmax(1)) / 2
+    flipped = (mean.log() / 2.5).softmax(1)
     torch.testing.assert_close(module.predict_probabilities(faces(), flip=True), flipped)
     assert tuple(module.predict_probabilities(faces(0)).shape) == (0, 3)
     assert tuple(module.predict_probabilities(faces(2, side=24)).shape) == (2, 3)
@@ -199,6 +202,35 @@ def test_fit_with_a_cache_reads_each_face_once(generator: str, tmp_path: Path) -
     torch.testing.assert_close(loaded.temperature, cli.model.temperature.cpu())
     (folder,) = (tmp_path / "cache").iterdir()
     assert json.loads((folder / "about.json").read_text())["generator"] == cli.model.generator_fingerprint
+
+
+def test_what_is_predicted_is_as_calibrated_as_validation_says(
+    generator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, logged = annotator(generator, flip_tta=True).eval(), {}
+    with torch.no_grad():  # a face and its mirror image are to be seen differently
+        for parameter in module.head.parameters():
+            parameter.mul_(3)
+    module.temperature.fill_(2.5)
+    label = torch.arange(24) % 3
+    soft_label = F.one_hot(label, 3).float()
+    batch: Any = {
+        "image": faces(24),
+        "label": label,
+        "soft_label": soft_label,
+        "sample_id": [str(i) for i in range(24)],
+    }
+    monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: value}))
+    module._trainer = SimpleNamespace(  # type: ignore[assignment]
+        sanity_checking=False, fast_dev_run=True, is_global_zero=True, barebones=False
+    )
+    with torch.no_grad():
+        module.validation_step(batch, 0)
+        module._report("val", module._outcomes["val"].compute())
+        found = module.predict_step(batch, 0)["probabilities"]
+    assert float(F.nll_loss(found.log(), label)) == pytest.approx(logged["val/loss"], abs=1e-5)
+    ece = float(multiclass_calibration_error(found, label, 3, validate_args=False))
+    assert ece == pytest.approx(logged["val/ece"], abs=1e-5)
 
 
 def test_cached_maps_are_those_of_the_generator(generator: str, tmp_path: Path) -> None:
