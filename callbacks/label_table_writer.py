@@ -29,14 +29,15 @@ class LabelTableWriter(Callback):
         self.path = path
         self._batches: list[dict[str, Any]] = []
         self._flow = torch.zeros(0, 0)
+        self._seen: dict[str, int] = {}
 
     @property
     def counts(self) -> dict[str, int]:
-        """Rows relabelled and rows whose label is another now: for summary.json."""
-        if not len(self._flow):
-            return {"relabelled": 0, "changed": 0}
+        """For summary.json: rows relabelled, changed, and seen before by the generator of each voter that has one."""
+        if not len(self._flow):  # other ranks: theirs are summed with rank 0's
+            return {"relabelled": 0, "changed": 0, **dict.fromkeys(self._seen, 0)}
         total = int(self._flow.sum())
-        return {"relabelled": total, "changed": total - int(self._flow.diagonal().sum())}
+        return {"relabelled": total, "changed": total - int(self._flow.diagonal().sum()), **self._seen}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checks that there is something to write.
@@ -52,7 +53,10 @@ class LabelTableWriter(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets an earlier prediction, and removes the part of one that broke off."""
+        assert isinstance(pl_module, Relabeller)
         self._batches, self._flow = [], torch.zeros(0, 0)
+        known = {name: seen["rows"] for name, seen in pl_module.generators.items() if seen["rows"] is not None}
+        self._seen = {f"seen_by_generator_of/{name}": rows for name, rows in known.items()}
         self._part_path(trainer, trainer.global_rank).unlink(missing_ok=True)
 
     def on_predict_batch_end(
@@ -135,6 +139,7 @@ class LabelTableWriter(Callback):
             old_label=old,
             soft_label=module.rectify(torch.from_numpy(old), stacked).float().numpy(),
             votes=votes,
+            generators=module.generators,
         )
 
     def _report(self, table: LabelTable, path: Path, trainer: Trainer) -> None:

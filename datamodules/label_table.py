@@ -2,14 +2,17 @@
 
 A Parquet file with one row per sample: ``sample_id``, ``content_hash``, ``old_label`` (name), ``label`` (name of the
 most probable class), ``soft_label`` (struct, probability by name), ``confidence`` (of ``label``) and ``votes`` (struct,
-voter → struct, probability by name).
+voter → struct, probability by name). The metadata entry ``generators`` is JSON: voter → what its generator was trained
+on.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +35,8 @@ class LabelTable:
         old_label: int64 (N,).
         soft_label: float32 (N, K), rows sum to 1.
         votes: voter → float32 (N, K).
+        generators: voter → {"rows": how many of the N its generator was trained on, None = not recorded, "of": N,
+            "label_space", "reader", "labels"}; voters without a generator are missing.
     """
 
     sample_id: np.ndarray
@@ -40,6 +45,7 @@ class LabelTable:
     old_label: np.ndarray
     soft_label: np.ndarray
     votes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    generators: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -71,7 +77,7 @@ def write_label_table(path: str | Path, table: LabelTable) -> Path:
     else:
         columns["votes"] = pa.nulls(len(table))
     partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(pa.table(columns), partial)
+    pq.write_table(pa.table(columns, metadata={"generators": json.dumps(dict(table.generators))}), partial)
     partial.replace(path)
     return path
 
@@ -127,6 +133,7 @@ def read_label_table(path: str | Path) -> LabelTable:
         old_label=np.array([space.index(name) for name in old], dtype=np.int64),
         soft_label=soft_label,
         votes=votes,
+        generators=json.loads((read.schema.metadata or {}).get(b"generators", b"{}")),
     )
 
 

@@ -30,6 +30,7 @@ from lightning_modules.networks.diffusion_features import capture, word_prompt
 from lightning_modules.networks.schedule import Schedule, schedule_factor
 from lightning_modules.networks.temperature import fit_temperature
 from lightning_modules.sampling.prediction import predict_noise, signal_and_noise
+from lightning_modules.training_data import TrainingData
 
 _CHECKPOINT_KEY = "label_annotator"
 _FLIP_STREAM = 0xF11
@@ -127,6 +128,7 @@ class LabelAnnotator(LightningModule):
         self._generator = [ExpressionGenerator.load_trained(generator)]
         self._generator[0].model.unet._compiled_call_impl = None  # hooks on parts of a compiled network are not heard
         self.generator_fingerprint = self._generator[0].weights_fingerprint()
+        self.generator_data = TrainingData.of_file(generator, self._generator[0].label_space)
         steps = len(self._generator[0].model.scheduler.alphas_cumprod)
         _check(0 <= timestep < steps, "timestep", timestep, f"a training timestep in 0…{steps - 1}")
         words = [ADJECTIVES[name] for name in self.label_space]
@@ -422,7 +424,11 @@ class LabelAnnotator(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what :meth:`load_trained` needs, in plain types."""
-        checkpoint[_CHECKPOINT_KEY] = {"config": self._config, "generator_fingerprint": self.generator_fingerprint}
+        checkpoint[_CHECKPOINT_KEY] = {
+            "config": self._config,
+            "generator_fingerprint": self.generator_fingerprint,
+            "generator_data": self.generator_data.state_dict(),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks what is loaded.
@@ -444,6 +450,8 @@ class LabelAnnotator(LightningModule):
                 f"'{self._config['generator']}' has {self.generator_fingerprint}: expected the generator that it was "
                 "trained on"
             )
+        if "generator_data" in saved and self.generator_data.trained_on is None:  # it may lie as bare weights now
+            self.generator_data = TrainingData.from_state_dict(saved["generator_data"])
 
     @classmethod
     def load_trained(

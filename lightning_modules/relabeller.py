@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -25,7 +25,10 @@ class Relabeller(LightningModule):
 
     A voter is one network, or the k networks of k folds: then each row is judged by those of them that did not train on
     it (their mean). Checkpoints of this project carry the content hashes of their training rows, so this is checked row
-    by row; a row without any such network is an error. ``predict`` yields the votes, which
+    by row; a row without any such network is an error. The check is of what was trained on the fold, which in an
+    annotator is its head: a generator that was trained on all rows has had their labels as captions, so that these
+    votes are not independent of them. A generator that has seen rows is warned of, and ``generators`` says of how many.
+    ``predict`` yields the votes, which
     :class:`callbacks.label_table_writer.LabelTableWriter` turns into a Parquet label table; ``validate`` measures each
     voter's per-class precision on the validation split and writes ``reliability.json`` into the run folder.
 
@@ -37,6 +40,11 @@ class Relabeller(LightningModule):
         old_weight: weight of the old label in "blend", in [0, 1].
         hard: one-hot labels of the most probable class instead of soft ones.
         reliability: a ``reliability.json``: votes are weighted by each voter's precision in each class; null = alike.
+
+    Attributes:
+        generators: voter → what the generators of its networks have seen, known after ``setup``: {"rows": n of the
+            split, None = not recorded, "of": rows of the split, "label_space", "reader", "labels"}. Voters that read no
+            generator are missing.
 
     Raises:
         ValueError: no voter, or a value out of range.
@@ -70,6 +78,7 @@ class Relabeller(LightningModule):
         self._voters: dict[str, list[Voter]] = {}
         self._confusions: dict[str, MulticlassConfusionMatrix] = {}
         self._hash_of: dict[str, str] = {}
+        self.generators: dict[str, dict[str, Any]] = {}
 
     def setup(self, stage: str) -> None:
         """Loads the voters and learns which image is which.
@@ -86,6 +95,7 @@ class Relabeller(LightningModule):
             )
         self.label_space = tuple(data.label_space)
         table = getattr(data, f"{split}_table")
+        numbers = hash_numbers(table.content_hash)
         self._hash_of = dict(zip(table.sample_id.tolist(), table.content_hash.tolist(), strict=True))
         if not self._voters:
             self._voters = {name: [load_voter(path) for path in paths] for name, paths in self.voter_paths.items()}
@@ -97,6 +107,8 @@ class Relabeller(LightningModule):
                         "checkpoint of a fit with this version"
                     )
         fingerprints = {name: [m.network.weights_fingerprint() for m in ms] for name, ms in self._voters.items()}
+        found = {name: _seen_by_generators(name, members, numbers) for name, members in self._voters.items()}
+        self.generators = {name: seen for name, seen in found.items() if seen is not None}
         twice = [name for name, own in fingerprints.items() if len(set(own)) < len(own)]
         if twice:
             raise ValueError(f"model.voters.{twice[0]}: found the same weights twice, expected one network per fold")
@@ -186,3 +198,26 @@ class Relabeller(LightningModule):
             path = Path(self.trainer.default_root_dir) / "reliability.json"
             write_reliability(path, confusions, fingerprints, self.label_space)
             rank_zero_info(f"reliability of {len(confusions)} voters: {path}")
+
+
+def _seen_by_generators(name: str, members: list[Voter], numbers: np.ndarray) -> dict[str, Any] | None:
+    """Returns, and warns of, what the generators behind a voter were trained on; None where there is no generator."""
+    known = [member.generator for member in members if member.generator is not None]
+    if not known:
+        return None
+    source = known[0].source
+    whose = f"reader {source['reader'] or 'not recorded'}, labels {source['labels'] or 'of its own'}"
+    trained_on = [generator.trained_on for generator in known if generator.trained_on is not None]
+    if len(trained_on) < len(known):
+        rank_zero_warn(
+            f"model.voters.{name}: what its generator was trained on is not recorded ({whose}); if it was these rows, "
+            "with their labels as captions, these votes are not independent of the labels"
+        )
+        return {"rows": None, "of": len(numbers), **source}
+    seen = np.isin(numbers, np.concatenate(trained_on))
+    if seen.any():
+        rank_zero_warn(
+            f"model.voters.{name}: its generator was trained on {seen.sum()} of these {len(numbers)} rows, with their "
+            f"labels as captions ({whose}): only the head held them out"
+        )
+    return {"rows": int(seen.sum()), "of": len(numbers), **source}

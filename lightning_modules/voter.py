@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.networks.outside_voters import ClipVoter, TimmVoter
+from lightning_modules.training_data import TrainingData
 
 _KINDS = "a checkpoint of ExpressionClassifier or LabelAnnotator, a timm or CLIP folder, or a .json file that names one"
 
@@ -37,7 +38,9 @@ class Voter:
     Attributes:
         name: the path that it was loaded from.
         network: in evaluation mode, gradients off.
-        trained_on: content hashes of its training rows, int64, sorted; None = a network from elsewhere.
+        trained_on: content hashes of its training rows, int64, sorted; None = a network from elsewhere. Of an annotator
+            these are the rows of its head alone.
+        generator: what the generator was trained on that an annotator reads; None = no annotator.
         recorded: whether it is known what it was trained on; False for old checkpoints of this project.
     """
 
@@ -45,6 +48,7 @@ class Voter:
     network: VoterNetwork
     trained_on: np.ndarray | None = None
     recorded: bool = True
+    generator: TrainingData | None = None
 
 
 def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Voter:
@@ -90,10 +94,9 @@ def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Vo
         network = ExpressionClassifier.load_trained(place, map_location)
     else:
         raise ValueError(f"voter '{name}': found another model's checkpoint, expected {_KINDS}")
-    hashes = checkpoint.get("ExpressionDataModule", {}).get("trained_on")
-    if hashes is None:
-        return Voter(name, network, recorded=False)
-    return Voter(name, network, trained_on=np.sort(hashes.numpy().copy()))
+    own = TrainingData.of_checkpoint(checkpoint, network.label_space).trained_on
+    generator = network.generator_data if isinstance(network, LabelAnnotator) else None
+    return Voter(name, network, own, recorded=own is not None, generator=generator)
 
 
 def _load_folder(folder: Path, options: dict[str, Any]) -> TimmVoter | ClipVoter:

@@ -20,6 +20,7 @@ from datamodules.augmentation import Augmentation
 from datamodules.expression import ExpressionDataModule
 from datamodules.expressions import ACTION_UNITS, LABEL_SPACES
 from datamodules.folds import hash_numbers
+from datamodules.readers.other_split import OtherSplitReader
 from datamodules.sample_table import SampleTable
 from tests.datamodules.tiny_data import BASIC7, TinyReader, tiny_table
 
@@ -249,6 +250,13 @@ def test_rows_of_earlier_attempts_stay_recorded(tmp_path: Path) -> None:
     assert set(stored.tolist()) == set(hash_numbers(_reader().tables["train"].content_hash).tolist())
     same = _resume(tmp_path / "folds", {"folds": 3, "fold": 1}, {"folds": 3, "fold": 1})
     assert len(same.state_dict()["trained_on"]) == same.num_real_rows < 60
+
+
+def test_the_source_of_the_rows_is_recorded() -> None:
+    reader = _reader()
+    reader.labels = "majority"
+    stored = ExpressionDataModule(OtherSplitReader(reader), batch_size=6).state_dict()
+    assert stored["source"] == {"reader": "TinyReader", "labels": "majority"}
 
 
 def test_one_rank_with_double_batch_gets_the_same_pictures_as_two_ranks() -> None:

@@ -13,12 +13,20 @@ import pytest
 import torch
 
 import train
+from datamodules.folds import hash_numbers
 from datamodules.label_table import read_label_table
 from datamodules.readers import DrawnReader
-from lightning_modules.relabeller import Relabeller
+from lightning_modules.annotator import LabelAnnotator
+from lightning_modules.relabeller import Relabeller, _seen_by_generators
 from lightning_modules.voter import Voter
 from tests.lightning_modules.outside_models import save_timm
-from tests.lightning_modules.tiny_generator import save_checkpoint, tiny_classifier
+from tests.lightning_modules.tiny_generator import (
+    NAMES,
+    save_checkpoint,
+    save_trained_on,
+    tiny_classifier,
+    tiny_generator,
+)
 
 CONFIGS = Path(train.__file__).parent / "configs"
 BASIC7 = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
@@ -113,6 +121,33 @@ def test_each_row_is_judged_by_the_network_that_held_it_out(study: Path, tmp_pat
         mine = np.flatnonzero(fold == number)
         expected = member.network.predict_probabilities(image[mine])
         np.testing.assert_allclose(table.votes["own"][mine], expected.numpy(), atol=1e-4)
+
+
+def test_rows_that_a_generator_has_seen_are_said(tmp_path: Path) -> None:
+    rows = DrawnReader({"train": 112, "val": 28, "test": 28}, label_space="basic7").read("train")
+    seen = hash_numbers(rows.content_hash[:100])
+    generator = save_trained_on(tiny_generator(label_space=list(BASIC7)), tmp_path / "generator.ckpt", seen)
+    module = LabelAnnotator(str(generator), "basic7", width=16, num_heads=2)
+    head = save_trained_on(module, tmp_path / "head.ckpt", [])  # trained on other rows
+    said = (
+        r"model.voters.feranno: its generator was trained on 100 of these 112 rows, .* \(reader FER2013Reader, labels o"
+    )
+    with pytest.warns(UserWarning, match=said):
+        predict(tmp_path, tmp_path / "run", f"{{feranno: [{head}]}}")
+    generators = read_label_table(tmp_path / "run" / "labels.parquet").generators
+    assert generators["feranno"]["rows"] == 100 and generators["feranno"]["of"] == 112
+    assert generators["feranno"]["labels"] == "original" and generators["feranno"]["label_space"] == list(BASIC7)
+    counts = json.loads((tmp_path / "run" / "summary.json").read_text())["counts"]
+    assert counts["seen_by_generator_of/feranno"] == 100 and counts["relabelled"] == 112
+
+
+def test_a_generator_that_says_nothing_of_its_training_is_warned_of(tmp_path: Path) -> None:
+    generator = save_checkpoint(tiny_generator(), tmp_path / "generator.ckpt")
+    module = LabelAnnotator(str(generator), list(NAMES), width=16, num_heads=2)
+    voter = Voter("a", module, np.zeros(0, np.int64), generator=module.generator_data)
+    with pytest.warns(UserWarning, match=r"what its generator was trained on is not recorded \(reader not recorded"):
+        found = _seen_by_generators("a", [voter], np.arange(3))
+    assert found is not None and found["rows"] is None and found["of"] == 3
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,14 @@ from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.voter import load_voter
 from tests.lightning_modules.outside_models import save_clip, save_timm
-from tests.lightning_modules.tiny_generator import NAMES, SIDE, save_checkpoint, tiny_classifier, tiny_generator
+from tests.lightning_modules.tiny_generator import (
+    NAMES,
+    SIDE,
+    save_checkpoint,
+    save_trained_on,
+    tiny_classifier,
+    tiny_generator,
+)
 
 FACES = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
 
@@ -40,6 +47,25 @@ def test_an_annotator_s_checkpoint_and_a_generator_that_has_moved(tmp_path: Path
     voter = load_voter(tmp_path / "a.json")
     assert voter.name.endswith("a.json")
     torch.testing.assert_close(voter.network.predict_probabilities(FACES), module.predict_probabilities(FACES))
+
+
+def test_an_annotator_knows_what_its_generator_was_trained_on(tmp_path: Path) -> None:
+    generator = save_trained_on(tiny_generator(), tmp_path / "generator.ckpt", [5, 3, 9])
+    module = LabelAnnotator(str(generator), list(NAMES), width=16, num_heads=2).eval()
+    save_trained_on(module, tmp_path / "a.ckpt", [7])
+    bare = torch.load(generator, weights_only=True)
+    del bare["ExpressionDataModule"]  # as in an export: the annotator's own checkpoint says it still
+    torch.save(bare, tmp_path / "bare.ckpt")
+    generator.unlink()
+    (tmp_path / "a.json").write_text(json.dumps({"path": "a.ckpt", "generator": "bare.ckpt"}))
+    voter = load_voter(tmp_path / "a.json")
+    assert voter.trained_on is not None and voter.trained_on.tolist() == [7]
+    assert voter.generator is not None and voter.generator.trained_on is not None
+    assert voter.generator.trained_on.tolist() == [3, 5, 9]
+    assert voter.generator.source == {"label_space": list(NAMES), "reader": "FER2013Reader", "labels": "original"}
+    unknown = LabelAnnotator(str(tmp_path / "bare.ckpt"), list(NAMES), width=16, num_heads=2).generator_data
+    assert unknown.trained_on is None and unknown.reader is None
+    assert load_voter(save_checkpoint(tiny_classifier(), tmp_path / "c.ckpt")).generator is None
 
 
 def test_a_timm_folder_votes_with_the_classes_that_are_expressions(tmp_path: Path) -> None:

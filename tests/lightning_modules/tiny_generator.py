@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from lightning import LightningModule, Trainer
@@ -103,6 +104,15 @@ def save_checkpoint(module: LightningModule, path: Path) -> Path:
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False)
     trainer.strategy.connect(module)
     trainer.save_checkpoint(path)
+    return path
+
+
+def save_trained_on(module: LightningModule, path: Path, rows: Sequence[int] | np.ndarray) -> Path:
+    """Writes a checkpoint as of a training on rows with these content hashes (int64), read by a FER2013Reader."""
+    checkpoint = torch.load(save_checkpoint(module, path), weights_only=True)
+    source = {"reader": "FER2013Reader", "labels": "original"}
+    checkpoint["ExpressionDataModule"] = {"trained_on": torch.tensor(rows, dtype=torch.int64), "source": source}
+    torch.save(checkpoint, path)
     return path
 
 
