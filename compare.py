@@ -66,7 +66,7 @@ def _compare(options: argparse.Namespace) -> list[str]:
     warnings += check(comparison)
 
     options.out.mkdir(parents=True, exist_ok=True)
-    charts = draw_charts(comparison, options.out)
+    charts = draw_charts(comparison, options.out, options.against)
     strips, unreadable = sample_strips(comparison.groups)
     warnings += unreadable
     write_csv(comparison, options.out / "table.csv")
@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "--wandb", action="append", default=[], metavar="ENTITY/PROJECT", help="a W&B project to read as well"
     )
     parser.add_argument("--metric", help="metric to compare (default: val/accuracy, or what the runs hold)")
+    parser.add_argument("--against", metavar="METRIC", help="also draw the metric against this one, say test/frechet/x")
     parser.add_argument(
         "--control", action="append", default=[], metavar="KEY=VALUE",
         help="settings of the control group (default: data.synthetic_ratio=0 where the ratio was swept)",

@@ -31,7 +31,7 @@ LINE = 0.18
 MAX_LINES = 6
 """Lines or kinds of bars that can still be told apart."""
 
-FILES = ("curve_*.png", "differences.png", "groups.png", "recall.png", "recall_*.png")
+FILES = ("curve_*.png", "trade_off.png", "differences.png", "groups.png", "recall.png", "recall_*.png")
 """Names of the pictures."""
 
 MAX_ROWS = 30
@@ -103,8 +103,16 @@ class Chart:
     svg: str
 
 
-def draw_charts(comparison: Comparison, folder: Path) -> list[Chart]:
+def draw_charts(comparison: Comparison, folder: Path, against: str | None = None) -> list[Chart]:
     """Draws all charts that the comparison has values for and writes each as PNG into a folder.
+
+    Args:
+        comparison: the groups.
+        folder: where the PNG files go.
+        against: another metric, for a chart of one against the other.
+
+    Raises:
+        ValueError: no run holds the other metric, or no number was swept.
 
     Returns:
         A curve for each swept number that changes along some line, the interval of each group, and recalls per
@@ -119,6 +127,8 @@ def draw_charts(comparison: Comparison, folder: Path) -> list[Chart]:
             lines = lines_of(comparison, key)
             if any(len(points) > 1 for points in lines.values()):
                 charts.append(_curve(comparison, key, lines, folder))
+        if against is not None:
+            charts.append(_trade_off(comparison, against, folder))
         if len(comparison.groups) > 1:
             charts.append(_intervals(comparison, folder))
         sections = comparison.recall_sections
@@ -231,6 +241,47 @@ def _curve(comparison: Comparison, key: str, lines: dict[str, list[tuple[float, 
         note += f" {left_out} more lines are in the table only."
     title = f"{comparison.metric} against {AXIS_NAMES.get(key, key)}"
     return _finish(figure, f"curve_{re.sub(r'[^a-z0-9]+', '_', short_name(key).lower())}", title, note, folder)
+
+
+def _trade_off(comparison: Comparison, against: str, folder: Path) -> Chart:
+    """Draws one metric against another: a line for each value of the other keys, a point for each swept number."""
+    keys = numeric_keys(comparison)
+    if not keys:
+        raise ValueError(f"--against {against}: no number was swept, expected one along which to draw")
+    place = comparison.swept.keys.index(keys[0])
+    decided = {place, *(i for i, key in enumerate(comparison.swept.keys) if key.endswith(".enabled"))}
+    lines: dict[str, list[tuple[float, float, float, str]]] = {}
+    for group in comparison.groups:
+        values = [run.last[against] for run in group.runs if against in run.last]
+        if not values:
+            continue
+        number = group.values[place]
+        line = ", ".join(
+            f"{short_name(key)} {group.values[i]}" for i, key in enumerate(comparison.swept.keys) if i not in decided
+        )
+        order = float(number) if _is_number(number) else float("-inf")  # type: ignore[arg-type]
+        point = (order, sum(values) / len(values), comparison.factor * group.last_interval.mean, str(number))
+        lines.setdefault(line, []).append(point)
+    if not lines:
+        raise ValueError(f"--against {against}: found no run with this metric")
+    figure, axes = _figure(3.6 + _height_of(list(lines)))
+    for number, (label, points) in enumerate(list(lines.items())[:MAX_LINES]):
+        points = sorted(points)
+        axes.plot(
+            [x for _, x, _, _ in points], [y for _, _, y, _ in points],
+            color=SERIES[number], linestyle=DASHES[number], marker=MARKERS[number], linewidth=2, markersize=6,
+            label=_wrapped(label or comparison.metric),
+        )  # fmt: skip
+        for _, x, y, text in points:
+            axes.annotate(text, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=8, color=LIGHT["muted"])
+    axes.set_xlabel(against)
+    axes.set_ylabel(f"{comparison.metric} in %" if comparison.in_per_cent else comparison.metric)
+    axes.grid(axis="both")
+    if len(lines) > 1:
+        _legend_below(axes)
+    title = f"{comparison.metric} against {against}"
+    note = f"Beside each point its {keys[0]}. Means over runs."
+    return _finish(figure, "trade_off", title, note, folder)
 
 
 def _intervals(comparison: Comparison, folder: Path) -> Chart:

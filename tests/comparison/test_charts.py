@@ -130,3 +130,13 @@ def contrast(one: str, other: str) -> float:
 
     high, low = sorted((luminance(one), luminance(other)), reverse=True)
     return (high + 0.05) / (low + 0.05)
+
+
+def test_one_metric_against_another(tmp_path: Path) -> None:
+    found = two_generators(tmp_path)
+    out = tmp_path / "out"
+    out.mkdir()
+    names = [chart.name for chart in draw_charts(found, out, against="val/mean_class_accuracy")]
+    assert "trade_off" in names and (out / "trade_off.png").is_file()
+    with pytest.raises(ValueError, match=r"--against val/nothing: found no run with this metric"):
+        draw_charts(found, out, against="val/nothing")
