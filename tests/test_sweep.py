@@ -742,7 +742,8 @@ def test_real_runs_survive_a_kill(tmp_path: Path, tiny_run: list[str]) -> None:
     output = first.communicate()[0]
     assert first.returncode == -signal.SIGKILL, output
     before = (short / "summary.json").read_bytes()
-    assert json.loads((long / "summary.json").read_text())["status"] == "running"
+    # The training is told to stop when its sweep dies; how far it has come with that is a race.
+    assert json.loads((long / "summary.json").read_text())["status"] in ("running", "interrupted")
     done = subprocess.run(words, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 runs: 1 finished, 1 kept" in done.stdout and "max_epochs=30: resumed from last.ckpt" in done.stdout

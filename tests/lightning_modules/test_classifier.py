@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from datamodules.expressions import EXPRESSIONS
 from lightning_modules.classifier import ExpressionClassifier
+from tests.lightning_modules.tiny_generator import tiny_generator
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "classifier"
 NAMES = ["neutral", "happy", "sad"]
@@ -408,7 +409,7 @@ def test_what_cannot_be_loaded_says_why(trained: tuple[ExpressionClassifier, Pat
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_config_builds_and_classifies(path: Path) -> None:
+def test_every_config_builds_and_classifies(path: Path, tmp_path: Path) -> None:
     config = yaml.safe_load(path.read_text())
     assert config["model"]["class_path"] == "lightning_modules.classifier.ExpressionClassifier"
     arguments = config["model"]["init_args"]
@@ -416,6 +417,10 @@ def test_every_config_builds_and_classifies(path: Path) -> None:
     assert config["data"]["image_size"] == arguments["image_size"]
     every = config["trainer"].get("check_val_every_n_epoch", 1)
     assert config["trainer"]["max_epochs"] % every == 0, "the last epoch must be evaluated"
+    if "latents_of" in arguments:
+        grey = {"patch": 4, "channels": 1}
+        tiny_generator(image_size=arguments["image_size"], codec_config=grey).save_trained(tmp_path)
+        arguments["latents_of"] = str(tmp_path)
     classifier = ExpressionClassifier(**arguments).eval()
     size = arguments["image_size"]
     assert classifier(torch.zeros(1, 3, size, size)).shape == (1, len(classifier.label_space))
