@@ -4,8 +4,8 @@
     python tests/benchmarks/annotator.py --rows 256 --batch_size 32 --repeats 1
 
 ``annotate_over_generate``: seconds in which the annotator labels a batch ÷ seconds in which the generator that it reads
-makes that batch (default settings of its config: 25 steps, CFG 2); the median over the repeats. ``cache_speedup``:
-seconds of the first epoch of an annotator's training (every face and its mirror image goes through the generator, the
+makes that batch with the sampling settings of its config, which the line names; the median over the repeats.
+``cache_speedup``: seconds of the first epoch of an annotator's training (every face and its mirror image goes through the generator, the
 features are written) ÷ seconds of the second (they are read); ``cache_speedup_cpu`` is the same in CPU seconds of this
 process, which other processes disturb less (without an accelerator). Both use the configs that users start from, faces
 drawn in FER2013's format and a generator of random weights, which costs what a trained one does.
@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,7 @@ def time_annotation(generator_path: Path, settings: dict[str, Any], batch_size: 
         "annotate_over_generate": round(statistics.median(ratios), 4),
         "generate_ms_per_face": round(statistics.median(made) / batch_size * 1e3, 3),
         "annotate_ms_per_face": round(statistics.median(labelled) / batch_size * 1e3, 3),
+        "sampling": asdict(generator.sampling),
     }
 
 
