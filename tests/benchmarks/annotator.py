@@ -7,7 +7,7 @@
 makes that batch, with the sampling settings of its config, which the line names; the median over the repeats.
 ``cache_speedup``: seconds of the first epoch of an annotator's training (every face and its mirror image goes through
 the generator, the features are written) ÷ seconds of the second (they are read); ``cache_speedup_cpu`` is the same in
-CPU seconds of this process, which other processes disturb less (without an accelerator). Both use the configs that users
+CPU seconds of this process, which other processes disturb less (without an accelerator). Both use the configs users
 start from, faces drawn in FER2013's format and a generator of random weights, which costs what a trained one does.
 
 Prints one JSON line.
