@@ -14,7 +14,7 @@ from datamodules.expressions import ACTION_UNITS, action_unit_indices
 from lightning_modules.metrics.action_unit_scores import action_unit_scores
 from lightning_modules.metrics.gathered_rows import GatheredRows
 from lightning_modules.networks.au_estimator import AUEstimator
-from lightning_modules.networks.schedule import schedule_factor
+from lightning_modules.networks.schedule import scheduled
 
 
 class ActionUnitEstimation(LightningModule):
@@ -87,6 +87,4 @@ class ActionUnitEstimation(LightningModule):
     def configure_optimizers(self) -> Any:
         rate, decay = self.hparams["learning_rate"], self.hparams["weight_decay"]
         optimizer = torch.optim.AdamW(self.parameters(), lr=rate, weight_decay=decay)
-        factor = schedule_factor("one_cycle", max(1, int(self.trainer.estimated_stepping_batches)), 0.2)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return scheduled(optimizer, "one_cycle", self.trainer.estimated_stepping_batches, 0.2)

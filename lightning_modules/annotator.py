@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,6 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from datamodules.batch import Batch
@@ -20,6 +18,7 @@ from datamodules.captions import ADJECTIVES
 from datamodules.expressions import resolve_label_space
 from datamodules.feature_cache import FeatureCache, image_keys
 from datamodules.keyed_random import keyed_seed
+from lightning_modules.checkpoint_file import read_checkpoint
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.metrics.collected import Collected
 from lightning_modules.metrics.confusion_picture import save_confusion_picture
@@ -27,9 +26,12 @@ from lightning_modules.metrics.confusion_scores import confusion_scores
 from lightning_modules.networks.annotator_head import AnnotatorHead, Branches
 from lightning_modules.networks.au_adapter import embed_action_units
 from lightning_modules.networks.diffusion_features import capture, word_prompt
-from lightning_modules.networks.schedule import Schedule, schedule_factor
+from lightning_modules.networks.fingerprint import fingerprint
+from lightning_modules.networks.schedule import Schedule, scheduled
 from lightning_modules.networks.temperature import fit_temperature
+from lightning_modules.networks.weight_decay import decay_groups
 from lightning_modules.sampling.prediction import predict_noise, signal_and_noise
+from lightning_modules.setting_check import check_setting
 from lightning_modules.training_data import TrainingData
 
 _CHECKPOINT_KEY = "label_annotator"
@@ -112,17 +114,19 @@ class LabelAnnotator(LightningModule):
         self._config = config
         self.label_space = resolve_label_space(label_space)
         for name, share in (("dropout", dropout), ("label_smoothing", label_smoothing), ("warmup_share", warmup_share)):
-            _check(0 <= share < 1, name, share, "a number in [0, 1)")
-        _check(0 <= flip <= 1, "flip", flip, "a share in [0, 1]")
-        _check(learning_rate > 0, "learning_rate", learning_rate, "a number > 0")
-        _check(weight_decay >= 0, "weight_decay", weight_decay, "a number ≥ 0")
-        _check(synthetic_loss_weight >= 0, "synthetic_loss_weight", synthetic_loss_weight, "a number ≥ 0")
+            check_setting(0 <= share < 1, name, share, "a number in [0, 1)")
+        check_setting(0 <= flip <= 1, "flip", flip, "a share in [0, 1]")
+        check_setting(learning_rate > 0, "learning_rate", learning_rate, "a number > 0")
+        check_setting(weight_decay >= 0, "weight_decay", weight_decay, "a number ≥ 0")
+        check_setting(synthetic_loss_weight >= 0, "synthetic_loss_weight", synthetic_loss_weight, "a number ≥ 0")
         for name, value in (("map_size", map_size), ("width", width), ("num_heads", num_heads)):
-            _check(value >= 1, name, value, "at least 1")
-        _check(depth >= 0, "depth", depth, "at least 0")
-        _check(width % num_heads == 0, "width", width, f"a multiple of num_heads ({num_heads})")
-        _check(branches in ("both", "features", "attention"), "branches", branches, "both, features or attention")
-        _check(latents in ("clean", "inverted", "noised"), "latents", latents, "clean, inverted or noised")
+            check_setting(value >= 1, name, value, "at least 1")
+        check_setting(depth >= 0, "depth", depth, "at least 0")
+        check_setting(width % num_heads == 0, "width", width, f"a multiple of num_heads ({num_heads})")
+        check_setting(
+            branches in ("both", "features", "attention"), "branches", branches, "both, features or attention"
+        )
+        check_setting(latents in ("clean", "inverted", "noised"), "latents", latents, "clean, inverted or noised")
         self.feature_modules = tuple(feature_modules or DEFAULT_MODULES)
         # In a list, so that it is no submodule: frozen weights enter neither checkpoints nor the optimiser.
         self._generator = [ExpressionGenerator.load_trained(generator)]
@@ -130,7 +134,7 @@ class LabelAnnotator(LightningModule):
         self.generator_fingerprint = self._generator[0].weights_fingerprint()
         self.generator_data = TrainingData.of_file(generator, self._generator[0].label_space)
         steps = len(self._generator[0].model.scheduler.alphas_cumprod)
-        _check(0 <= timestep < steps, "timestep", timestep, f"a training timestep in 0…{steps - 1}")
+        check_setting(0 <= timestep < steps, "timestep", timestep, f"a training timestep in 0…{steps - 1}")
         words = [ADJECTIVES[name] for name in self.label_space]
         self._prompt, self._word_positions = word_prompt(self._generator[0].model.tokenizer, words)
         self._text: Tensor | None = None
@@ -250,10 +254,7 @@ class LabelAnnotator(LightningModule):
 
     def weights_fingerprint(self) -> str:
         """Returns 16 hex digits of SHA-256 over the head and the generator's fingerprint."""
-        digest = hashlib.sha256(self.generator_fingerprint.encode())
-        for name, parameter in sorted(self.head.named_parameters()):
-            digest.update(name.encode() + parameter.detach().float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint(self.head.named_parameters(), self.generator_fingerprint)
 
     # ---------------------------------------------------------------- training
 
@@ -349,17 +350,11 @@ class LabelAnnotator(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW over the head; no decay on biases and norms."""
-        trained = [p for p in self.head.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self._config["weight_decay"]},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, self._config["learning_rate"])
+        config = self._config
+        groups = decay_groups(self.head.parameters(), config["weight_decay"])
+        optimizer = torch.optim.AdamW(groups, config["learning_rate"])
         steps = self.trainer.estimated_stepping_batches
-        if steps == float("inf"):
-            raise ValueError("a schedule needs an end: set trainer.max_epochs or trainer.max_steps (found neither)")
-        factor = schedule_factor(self._config["schedule"], max(1, int(steps)), self._config["warmup_share"])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+        return scheduled(optimizer, config["schedule"], steps, config["warmup_share"])
 
     # ---------------------------------------------------------------- evaluation
 
@@ -473,14 +468,7 @@ class LabelAnnotator(LightningModule):
             FileNotFoundError: no file there, or no generator.
             ValueError: not a checkpoint of this class, of another label space, or of another generator.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"annotator checkpoint: no file at {path}, expected one written by training")
-        try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # zip, pickle and torch each raise their own types here
-            reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-            raise ValueError(f"annotator checkpoint {path} cannot be read as a checkpoint: {reason}") from error
+        checkpoint = read_checkpoint(Path(path), "annotator")
         if not isinstance(checkpoint, dict) or _CHECKPOINT_KEY not in checkpoint:
             raise ValueError(f"{path} is no checkpoint of LabelAnnotator: it lacks the key '{_CHECKPOINT_KEY}'")
         config = {**checkpoint[_CHECKPOINT_KEY]["config"], "feature_cache": None}
@@ -493,8 +481,3 @@ class LabelAnnotator(LightningModule):
         annotator.on_load_checkpoint(checkpoint)
         annotator.load_state_dict(checkpoint["state_dict"])
         return annotator.to(map_location).eval().requires_grad_(False)
-
-
-def _check(fine: bool, key: str, found: Any, expected: str) -> None:
-    if not fine:
-        raise ValueError(f"model.{key}: found {found}, expected {expected}")

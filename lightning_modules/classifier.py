@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,15 +9,14 @@ from typing import Any, Literal
 import torch
 from lightning import LightningModule
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from datamodules.batch import Batch
 from datamodules.expressions import resolve_label_space
+from lightning_modules.checkpoint_file import read_checkpoint
 from lightning_modules.metrics.collected import Collected
 from lightning_modules.metrics.confusion_picture import save_confusion_picture
 from lightning_modules.metrics.confusion_scores import confusion_scores
@@ -26,8 +24,11 @@ from lightning_modules.metrics.reliability_picture import save_reliability_pictu
 from lightning_modules.metrics.sample_mean import SampleMean
 from lightning_modules.networks.backbone import Stem, build_backbone, normalisation
 from lightning_modules.networks.ema import ParameterEMA
+from lightning_modules.networks.fingerprint import fingerprint
 from lightning_modules.networks.latent_codec import LatentCodec
-from lightning_modules.networks.schedule import Schedule, schedule_factor
+from lightning_modules.networks.schedule import Schedule, scheduled
+from lightning_modules.networks.weight_decay import decay_groups
+from lightning_modules.setting_check import check_setting
 
 _CHECKPOINT_KEY = "expression_classifier"
 
@@ -105,24 +106,24 @@ class ExpressionClassifier(LightningModule):
         self._config = config
         self.label_space = resolve_label_space(label_space)
         k = len(self.label_space)
-        _check(0 <= drop_rate < 1, "drop_rate", drop_rate, "a number in [0, 1)")
-        _check(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "a number in [0, 1)")
-        _check(synthetic_loss_weight >= 0, "synthetic_loss_weight", synthetic_loss_weight, "a number ≥ 0")
-        _check(learning_rate > 0, "learning_rate", learning_rate, "a number > 0")
-        _check(weight_decay >= 0, "weight_decay", weight_decay, "a number ≥ 0")
-        _check(0 <= momentum < 1, "momentum", momentum, "a number in [0, 1)")
-        _check(0 <= warmup_share < 1, "warmup_share", warmup_share, "a number in [0, 1)")
-        _check(in_channels in (1, 3), "in_channels", in_channels, "1 or 3")
-        _check(image_size >= 8, "image_size", image_size, "at least 8 pixels")
+        check_setting(0 <= drop_rate < 1, "drop_rate", drop_rate, "a number in [0, 1)")
+        check_setting(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "a number in [0, 1)")
+        check_setting(synthetic_loss_weight >= 0, "synthetic_loss_weight", synthetic_loss_weight, "a number ≥ 0")
+        check_setting(learning_rate > 0, "learning_rate", learning_rate, "a number > 0")
+        check_setting(weight_decay >= 0, "weight_decay", weight_decay, "a number ≥ 0")
+        check_setting(0 <= momentum < 1, "momentum", momentum, "a number in [0, 1)")
+        check_setting(0 <= warmup_share < 1, "warmup_share", warmup_share, "a number in [0, 1)")
+        check_setting(in_channels in (1, 3), "in_channels", in_channels, "1 or 3")
+        check_setting(image_size >= 8, "image_size", image_size, "at least 8 pixels")
         if isinstance(class_weights, list):
-            _check(
+            check_setting(
                 len(class_weights) == k and min(class_weights, default=-1) >= 0 and sum(class_weights) > 0,
                 "class_weights",
                 class_weights,
                 f"{k} numbers ≥ 0 in the order {', '.join(self.label_space)}",
             )
         elif class_weights not in (None, "balanced"):
-            _check(False, "class_weights", class_weights, "null, 'balanced' or a list of numbers")
+            check_setting(False, "class_weights", class_weights, "null, 'balanced' or a list of numbers")
 
         self.image_size = image_size
         # In a list, so that the codec is no submodule: it is neither trained nor saved.
@@ -154,7 +155,7 @@ class ExpressionClassifier(LightningModule):
         self.register_buffer("std", _per_channel("std", std or expected_std, channels), persistent=False)
         self.mean: Tensor
         self.std: Tensor
-        _check(bool((self.std > 0).all()), "std", std, "numbers > 0")
+        check_setting(bool((self.std > 0).all()), "std", std, "numbers > 0")
         weights = torch.tensor(class_weights) if isinstance(class_weights, list) else torch.ones(k)
         self.register_buffer("class_weights", weights.float(), persistent=False)
         self.class_weights: Tensor
@@ -231,13 +232,7 @@ class ExpressionClassifier(LightningModule):
             ValueError: not a checkpoint, not one of this class, or of another label space.
         """
         path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"classifier checkpoint: no file at {path}, expected one written by training")
-        try:
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-        except Exception as error:  # zip, pickle and torch each raise their own types here
-            reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-            raise ValueError(f"classifier checkpoint {path} cannot be read as a checkpoint: {reason}") from error
+        checkpoint = read_checkpoint(path, "classifier", map_location)
         if not isinstance(checkpoint, dict) or _CHECKPOINT_KEY not in checkpoint:
             raise ValueError(f"{path} is no checkpoint of ExpressionClassifier: it lacks the key '{_CHECKPOINT_KEY}'")
         saved = checkpoint[_CHECKPOINT_KEY]
@@ -262,11 +257,7 @@ class ExpressionClassifier(LightningModule):
 
     def weights_fingerprint(self) -> str:
         """Returns 16 hex digits of SHA-256 over all parameters: tells whether two classifiers are the same one."""
-        digest = hashlib.sha256()
-        for name, parameter in sorted(self.backbone.named_parameters()):
-            digest.update(name.encode())
-            digest.update(parameter.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint(self.backbone.named_parameters())
 
     # ------------------------------------------------------------------ training
 
@@ -343,18 +334,14 @@ class ExpressionClassifier(LightningModule):
             if bool(value.isfinite()):  # NaN where the epoch held no such sample on any rank
                 self.log(f"train/{name}", value, sync_dist=True)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    def configure_optimizers(self) -> Any:
         """Builds the optimiser and a schedule over ``trainer.estimated_stepping_batches`` steps.
 
         Raises:
             ValueError: the length of the training is unknown, or nothing is left to train.
         """
         config = self._config
-        trained = [p for p in self.backbone.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": config["weight_decay"]},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
+        groups = decay_groups(self.backbone.parameters(), config["weight_decay"])
         optimizer: torch.optim.Optimizer
         if config["optimizer"] == "sgd":
             momentum = config["momentum"]
@@ -362,12 +349,7 @@ class ExpressionClassifier(LightningModule):
         else:
             optimizer = torch.optim.AdamW(groups, config["learning_rate"])
         steps = self.trainer.estimated_stepping_batches
-        if config["schedule"] == "constant" and steps == float("inf"):
-            steps = 1
-        if steps == float("inf"):
-            raise ValueError("a schedule needs an end: set trainer.max_epochs or trainer.max_steps (found neither)")
-        factor = schedule_factor(config["schedule"], max(1, int(steps)), config["warmup_share"])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+        return scheduled(optimizer, config["schedule"], steps, config["warmup_share"])
 
     # ------------------------------------------------------------------ evaluation
 
@@ -519,10 +501,5 @@ def _evaluation_metrics(num_classes: int) -> nn.ModuleDict:
 def _per_channel(name: str, values: Sequence[float], channels: int) -> Tensor:
     if channels == 1 and len(values) == 3:
         values = [sum(values) / 3]
-    _check(len(values) == channels, name, list(values), f"{channels} numbers")
+    check_setting(len(values) == channels, name, list(values), f"{channels} numbers")
     return torch.tensor(values, dtype=torch.float32).view(1, channels, 1, 1)
-
-
-def _check(fine: bool, key: str, found: Any, expected: str) -> None:
-    if not fine:
-        raise ValueError(f"model.{key}: found {found}, expected {expected}")

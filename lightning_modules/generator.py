@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -38,8 +37,9 @@ from lightning_modules.networks.au_adapter import (
 )
 from lightning_modules.networks.diffusion import load_diffusion_model, small_diffusion_model
 from lightning_modules.networks.ema import ParameterEMA
+from lightning_modules.networks.fingerprint import fingerprint
 from lightning_modules.networks.latent_codec import AutoencoderKLCodec
-from lightning_modules.networks.schedule import schedule_factor
+from lightning_modules.networks.schedule import scheduled
 from lightning_modules.sampling.denoising import DenoisingState, SynthesisHook, denoise
 from lightning_modules.sampling.prediction import min_snr_weight, signal_and_noise, training_target
 from lightning_modules.sampling.request import SamplingSettings, SynthesisRequest, SynthesisResult, initial_noise
@@ -259,10 +259,7 @@ class ExpressionGenerator(LightningModule):
 
     def weights_fingerprint(self) -> str:
         """Returns 16 hex digits of SHA-256 over the trained weights (C6: an image is a function of them)."""
-        digest = hashlib.sha256()
-        for name, parameter in sorted(self.model.named_parameters()):
-            digest.update(name.encode() + parameter.detach().float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint(self.model.named_parameters())
 
     # ---------------------------------------------------------------- training
 
@@ -373,10 +370,8 @@ class ExpressionGenerator(LightningModule):
             weight_decay=self.hparams["weight_decay"],
             betas=(0.9, 0.99),
         )
-        total = max(1, int(self.trainer.estimated_stepping_batches))
-        factor = schedule_factor("cosine", total, self.hparams["warmup_share"])
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        steps = self.trainer.estimated_stepping_batches
+        return scheduled(optimizer, "cosine", steps, self.hparams["warmup_share"])
 
     # ---------------------------------------------------------------- evaluation
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import re
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_modules.networks.backbone import normalisation
+from lightning_modules.networks.fingerprint import fingerprint
 
 
 class HasBackbone(Protocol):
@@ -140,11 +140,7 @@ def backbone_fingerprint(network: nn.Module) -> str | None:
         return None
     heads = (getattr(bare, "pretrained_cfg", None) or {}).get("classifier") or ()
     left_out = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
-    digest = hashlib.sha256()
-    for name, parameter in sorted(bare.named_parameters()):
-        if not name.startswith(left_out):
-            digest.update(name.encode() + parameter.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return fingerprint((name, p) for name, p in bare.named_parameters() if not name.startswith(left_out))
 
 
 def check_timm_name(name: str, key: str) -> None:

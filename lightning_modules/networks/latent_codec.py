@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from abc import ABC, abstractmethod
 from typing import Any
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.networks.config_keys import check_config_keys
+from lightning_modules.networks.fingerprint import fingerprint
 
 
 class LatentCodec(nn.Module, ABC):
@@ -33,10 +33,7 @@ class LatentCodec(nn.Module, ABC):
 
     def fingerprint(self) -> str:
         """Returns 16 hex digits of SHA-256 over settings and weights: equal codecs give equal latents."""
-        digest = hashlib.sha256(self._settings().encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint(self.state_dict().items(), self._settings())
 
     @abstractmethod
     def _settings(self) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from datamodules.captions import ADJECTIVES, TEMPLATES
 from datamodules.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
+from lightning_modules.networks.fingerprint import fingerprint
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-class OutsideVoter(nn.Module):
+class OutsideVoter(nn.Module, ABC):
     """A network that was trained elsewhere.
 
     Attributes:
@@ -37,8 +38,8 @@ class OutsideVoter(nn.Module):
         self.register_buffer("mean", torch.tensor(list(mean)).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(list(std)).view(1, -1, 1, 1))
 
-    def _logits(self, image: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _logits(self, image: Tensor) -> Tensor: ...
 
     def forward(self, image: Tensor) -> Tensor:
         """Returns logits (B, K) of images (B, 3, H, W) in [0, 1]; differentiable, so that it may guide."""
@@ -56,10 +57,7 @@ class OutsideVoter(nn.Module):
 
     def weights_fingerprint(self) -> str:
         """Returns 16 hex digits of SHA-256 over all parameters."""
-        digest = hashlib.sha256()
-        for name, parameter in sorted(self.named_parameters()):
-            digest.update(name.encode() + parameter.detach().float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint(self.named_parameters())
 
 
 class TimmVoter(OutsideVoter):

@@ -1,10 +1,13 @@
-"""Learning-rate schedules as factors of the peak rate: pure functions of the step."""
+"""Learning-rate schedules as factors of the peak rate, and an optimiser that follows one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 Schedule = Literal["one_cycle", "cosine", "constant"]
 
@@ -47,6 +50,26 @@ def schedule_factor(schedule: Schedule, total_steps: int, warmup_share: float) -
         return 1.0 if schedule == "constant" else _half_cosine(1.0, 0.0, down)
 
     return factor
+
+
+def scheduled(optimizer: Optimizer, schedule: Schedule, total_steps: float, warmup_share: float) -> dict[str, Any]:
+    """Returns optimiser and schedule as Lightning's ``configure_optimizers`` does, stepped every optimiser step.
+
+    Args:
+        optimizer: with the peak rates.
+        schedule: as :func:`schedule_factor`.
+        total_steps: optimiser steps of the whole training; inf = unknown, which only ``constant`` can do with.
+        warmup_share: as :func:`schedule_factor`.
+
+    Raises:
+        ValueError: a schedule without an end.
+    """
+    if schedule == "constant" and math.isinf(total_steps):
+        total_steps = 1
+    if math.isinf(total_steps):
+        raise ValueError("a schedule needs an end: set trainer.max_epochs or trainer.max_steps (found neither)")
+    factor = schedule_factor(schedule, max(1, int(total_steps)), warmup_share)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
 
 def _half_cosine(start: float, end: float, share: float) -> float:

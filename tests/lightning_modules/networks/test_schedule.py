@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from lightning_modules.networks.schedule import schedule_factor
+from lightning_modules.networks.schedule import schedule_factor, scheduled
 
 
 def test_one_cycle_rises_to_the_peak_and_falls_to_almost_nothing() -> None:
@@ -33,3 +34,22 @@ def test_wrong_values_are_refused() -> None:
         schedule_factor("linear", 10, 0.1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="warmup_share 1"):
         schedule_factor("cosine", 10, 1.0)
+
+
+def test_an_optimiser_follows_its_schedule() -> None:
+    weight = torch.nn.Parameter(torch.ones(1))
+    made = scheduled(torch.optim.SGD([weight], lr=0.5), "cosine", 10, 0.2)
+    rates = []
+    for _ in range(10):
+        rates.append(made["optimizer"].param_groups[0]["lr"])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    expected = [0.5 * schedule_factor("cosine", 10, 0.2)(step) for step in range(10)]
+    assert rates == pytest.approx(expected) and made["lr_scheduler"]["interval"] == "step"
+
+
+def test_only_a_constant_rate_needs_no_end() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5)
+    assert scheduled(optimizer, "constant", float("inf"), 0.0)["optimizer"] is optimizer
+    with pytest.raises(ValueError, match="a schedule needs an end"):
+        scheduled(optimizer, "one_cycle", float("inf"), 0.0)
