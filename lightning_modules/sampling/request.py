@@ -53,10 +53,7 @@ class SamplingSettings:
             raise ValueError(
                 f"sampling.guidance_interval: found {list(self.guidance_interval)}, expected 0 ≤ start < end ≤ 1"
             )
-        for name, value in self.au_edits.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"sampling.au_edits '{name}': found {value}, expected an intensity in [0, 1]")
-        action_unit_indices(list(self.au_edits), ACTION_UNITS)
+        _check_au_edits(self.au_edits, ACTION_UNITS)
         if self.au_scale < 0:
             raise ValueError(f"sampling.au_scale: found {self.au_scale}, expected at least 0")
         if self.scheduler not in ("ddim", "dpm_solver++"):
@@ -127,10 +124,8 @@ class SynthesisRequest:
         names = tuple(canonical_expression(name) for name in expressions)
         uniform = keyed_uniform(np.array(sample_ids), 2 * len(au_names), seed, _AU_STREAM)
         units = sample_action_units(names, uniform.reshape(len(names), 2, len(au_names)), au_names)
-        for name, value in {**(settings.au_edits if settings else {}), **(au_edits or {})}.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"au_edits '{name}': found {value}, expected an intensity in [0, 1]")
-            units[:, action_unit_indices([name], au_names)] = value
+        edits = {**(settings.au_edits if settings else {}), **(au_edits or {})}
+        units[:, _check_au_edits(edits, au_names)] = list(edits.values())
         return cls(names, tuple(sample_ids), seed, tuple(caption_for(name) for name in names), units, settings)
 
     def part(self, start: int, stop: int) -> SynthesisRequest:
@@ -145,6 +140,14 @@ class SynthesisRequest:
 
     def __len__(self) -> int:
         return len(self.expressions)
+
+
+def _check_au_edits(edits: dict[str, float], au_names: Sequence[str]) -> list[int]:
+    """Returns the columns of the edited action units; names one that does not exist or goes too far."""
+    for name, value in edits.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"sampling.au_edits '{name}': found {value}, expected an intensity in [0, 1]")
+    return action_unit_indices(list(edits), au_names)
 
 
 def initial_noise(request: SynthesisRequest, shape: tuple[int, ...]) -> Tensor:
