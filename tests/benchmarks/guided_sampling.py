@@ -222,17 +222,37 @@ def measured_alone(name: str) -> int:
 
 
 @torch.no_grad()
-def quality(
-    images: torch.Tensor, label: torch.Tensor, judge: ExpressionClassifier, data: ExpressionDataModule, device: str
-) -> dict[str, float]:
-    """Returns the judge's macro recall and the Fréchet distance in its features, weighted to the same classes."""
+def features_of(pixels: torch.Tensor, judge: ExpressionClassifier, device: str) -> torch.Tensor:
+    """Returns the judge's features, (n, D), of uint8 images."""
     extractor = ClassifierFeatures(judge, "judge")
+    return torch.cat([extractor(part.to(device).float() / 255) for part in pixels.split(64)]).cpu()
+
+
+def real_moments(
+    label: torch.Tensor, judge: ExpressionClassifier, data: ExpressionDataModule, device: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns mean and covariance of the held-out faces' features, weighted to the classes of ``label``."""
     table = data.val_table
     assert table is not None
+    faces = MixedDataset(table)
+    asked = torch.bincount(label, minlength=len(data.label_space))
+    rows = [i for i, code in enumerate(table.label.tolist()) if asked[code]]
+    pixels = torch.cat([faces.__getitems__(rows[i : i + 256])["image"] for i in range(0, len(rows), 256)])
+    codes = torch.from_numpy(table.label[rows])
+    share = asked / torch.bincount(codes, minlength=len(data.label_space)).clamp_min(1)
+    return weighted_moments(features_of(pixels, judge, device), share[codes])
 
-    def features(pixels: torch.Tensor) -> torch.Tensor:
-        return torch.cat([extractor(part.to(device).float() / 255) for part in pixels.split(64)]).cpu()
 
+@torch.no_grad()
+def quality(
+    images: torch.Tensor,
+    label: torch.Tensor,
+    judge: ExpressionClassifier,
+    data: ExpressionDataModule,
+    real: tuple[torch.Tensor, torch.Tensor],
+    device: str,
+) -> dict[str, float]:
+    """Returns the judge's macro recall and the Fréchet distance in its features to the real faces' moments."""
     seen = torch.cat(
         [judge.predict_probabilities(part.to(device).float() / 255).argmax(1) for part in images.split(64)]
     )
@@ -245,14 +265,7 @@ def quality(
         statistics.mean(float(s == a) for s, a in zip(seen_names, asked, strict=True) if a == name)
         for name in sorted(set(asked))
     ]
-    faces = MixedDataset(table)
-    rows = [i for i, code in enumerate(table.label.tolist()) if data.label_space[code] in set(asked)]
-    real = features(torch.cat([faces.__getitems__(rows[i : i + 256])["image"] for i in range(0, len(rows), 256)]))
-    codes = torch.from_numpy(table.label[rows])
-    share = torch.bincount(label, minlength=len(data.label_space)) / torch.bincount(
-        codes, minlength=len(data.label_space)
-    ).clamp_min(1)
-    distance = frechet_distance(weighted_moments(real, share[codes]), weighted_moments(features(images)))
+    distance = frechet_distance(real, weighted_moments(features_of(images, judge, device)))
     return {"judge_accuracy": round(statistics.mean(recalls), 4), "frechet": round(distance, 4)}
 
 
@@ -297,12 +310,13 @@ def main() -> None:
             print(f"round {batch + 1}, {name}: {times[name][-1]:.2f} s", file=sys.stderr, flush=True)
     total = args.rounds * args.batch_size
     label = torch.tensor([data.label_space.index(expressions[i % len(expressions)]) for i in range(total)])
+    real = real_moments(label, judge, data, args.device)
     report: dict[str, Any] = {}
     for name in loops:
         report[name] = {
             "images_per_s": round(args.batch_size / statistics.median(times[name]), 3),
             "peak_mb": round(measured_alone(name) / 2**20, 1),
-            **quality(torch.cat(images[name]), label, judge, data, args.device),
+            **quality(torch.cat(images[name]), label, judge, data, real, args.device),
         }
 
     def ratio(first: str, second: str) -> float | None:
