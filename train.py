@@ -46,7 +46,7 @@ class SynferParser(LightningArgumentParser):
         """Prints one line and exits with code 2."""
         if not self.exit_on_error or _debugging():
             super().error(message, ex)
-        report(_without_type_listing(message))
+        report(message)
         raise SystemExit(2)
 
 
@@ -304,7 +304,7 @@ def report(message: str) -> None:
     # An error in a data worker arrives with the worker's whole traceback in its text; the last line is the error.
     if "Original Traceback" in message:
         message = message.strip().splitlines()[-1].partition(": ")[2]
-    line = " ".join(message.split())
+    line = " ".join(_without_type_listing(message).split())
     print(f"error: {line}" if rank == 0 else f"error on rank {rank}: {line}", file=sys.stderr, flush=True)
 
 
@@ -322,7 +322,7 @@ def _without_type_listing(message: str) -> str:
         "- Expected a <class 'NoneType'>",
     )
     kept = [line for line in lines if not line.startswith(noise)]
-    return re.sub(r"<class '(\w+)'>", r"\1", " ".join(kept))
+    return re.sub(r"<class '(\w+)'>", r"\1", " ".join(kept).removeprefix("- "))
 
 
 def _meant_for_the_user(error: BaseException) -> bool:

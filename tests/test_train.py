@@ -240,6 +240,15 @@ def test_error_in_the_run_is_one_line_and_exit_code_1(
     assert "label_space" in summary_of(tmp_path)["error"]
 
 
+def test_a_module_that_cannot_be_built_says_why_and_not_what_types_there_are(
+    tiny_run: list[str], tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    model = [f"--config={PROJECT / 'configs/generator/tiny.yaml'}", "--model.sampling.au_edits={AU99: 0.5}"]
+    code, line = one_line_exit(capfd, ["fit", *tiny_run, *model, f"--run_dir={tmp_path / 'run'}"])
+    assert code == 2 and "unknown action unit 'AU99'" in line
+    assert "Union" not in line and "class" not in line and "Given value" not in line
+
+
 def test_debug_lets_the_error_through(tiny_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNFER_DEBUG", "1")
     with pytest.raises(ValueError, match="label_space"):

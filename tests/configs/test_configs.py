@@ -149,7 +149,8 @@ def test_data(name: str, tmp_path: Path, faces: Path) -> None:
         source = "fer2013" if reader["class_path"].endswith("FER2013Reader") else "image_folder"
         args.append(f"--data.reader.init_args.root={faces / source}")
     for subcommand in ("fit", "test"):
-        train.main([subcommand, *args, f"--run_dir={tmp_path}"])
+        cli = train.main([subcommand, *args, f"--run_dir={tmp_path}"])
+        assert cli.trainer.state.finished and cli.trainer.global_step == (subcommand == "fit")
 
 
 @pytest.mark.parametrize("name", OF_ROOM["debug"])
