@@ -2,8 +2,8 @@
 
     python tests/benchmarks/inversion.py --generator runs/generator-fer2013/checkpoints/last.ckpt
 
-50 steps at CFG 1, in float32. Prints one JSON line: for each pair of inverted steps and refinements the worst PSNR in dB
-over the faces. Shifted timesteps or a wrong order would show at once.
+50 steps at CFG 1, in float32. Prints one JSON line: for each pair of inverted steps and refinements the worst PSNR in
+dB over the faces. Shifted timesteps or a wrong order would show at once.
 """
 
 from __future__ import annotations
