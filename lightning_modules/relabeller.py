@@ -13,8 +13,14 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from datamodules.batch import Batch
+from datamodules.expressions import canonical_expression
 from datamodules.folds import hash_numbers
-from lightning_modules.sampling.label_rectification import blend_labels, correct_by_transition, noise_transition
+from lightning_modules.sampling.label_rectification import (
+    blend_labels,
+    correct_by_transition,
+    noise_transition,
+    shift_prior,
+)
 from lightning_modules.sampling.label_vote import map_votes, mean_vote, vote
 from lightning_modules.sampling.reliability import read_reliability, write_reliability
 from lightning_modules.voter import Voter, load_voter
@@ -39,6 +45,9 @@ class Relabeller(LightningModule):
             estimated from the votes and undone (``sampling/label_rectification.py``).
         old_weight: weight of the old label in "blend", in [0, 1].
         hard: one-hot labels of the most probable class instead of soft ones.
+        class_prior: expression → how frequent it is among such faces, > 0, in any unit, known from elsewhere (a survey,
+            another data set); the votes are shifted from the old labels' frequencies to these before the rule. null =
+            the old labels' frequencies are believed.
         reliability: a ``reliability.json``: votes are weighted by each voter's precision in each class; null = alike.
 
     Attributes:
@@ -56,6 +65,7 @@ class Relabeller(LightningModule):
         rule: Literal["blend", "vote", "transition"] = "blend",
         old_weight: float = 0.3,
         hard: bool = False,
+        class_prior: dict[str, float] | None = None,
         reliability: str | None = None,
     ) -> None:
         super().__init__()
@@ -68,11 +78,17 @@ class Relabeller(LightningModule):
             raise ValueError(f"model.old_weight: found {old_weight}, expected a number in [0, 1]")
         if rule not in ("blend", "vote", "transition"):
             raise ValueError(f"model.rule: found '{rule}', expected blend, vote or transition")
+        low = [name for name, share in (class_prior or {}).items() if not 0 < share < float("inf")]
+        if low:
+            raise ValueError(
+                f"model.class_prior.{low[0]}: found {class_prior[low[0]]}, expected a number above 0"  # type: ignore[index]
+            )
         if reliability is not None and not Path(reliability).is_file():
             raise FileNotFoundError(f"model.reliability '{reliability}': no such file, expected a reliability.json")
         self.voter_paths, self.rule, self.old_weight, self.hard = voters, rule, old_weight, hard
-        self.reliability = reliability
+        self.class_prior, self.reliability = class_prior, reliability
         self.label_space: tuple[str, ...] = ()
+        self.prior: Tensor | None = None
         self.weights: Tensor | None = None
         # In a plain dictionary: nothing here is trained or saved.
         self._voters: dict[str, list[Voter]] = {}
@@ -84,7 +100,7 @@ class Relabeller(LightningModule):
         """Loads the voters and learns which image is which.
 
         Raises:
-            ValueError: the command is neither predict on real faces nor validate.
+            ValueError: the command is neither predict on real faces nor validate, or a prior of other classes.
         """
         data: Any = getattr(self.trainer, "datamodule", None)
         split = {"predict": getattr(data, "predict_split", None), "validate": "val"}.get(stage)
@@ -94,6 +110,8 @@ class Relabeller(LightningModule):
                 "predict with data.predict_split=train, or validate"
             )
         self.label_space = tuple(data.label_space)
+        if self.class_prior is not None:
+            self.prior = _prior_of(self.class_prior, self.label_space)
         table = getattr(data, f"{split}_table")
         numbers = hash_numbers(table.content_hash)
         self._hash_of = dict(zip(table.sample_id.tolist(), table.content_hash.tolist(), strict=True))
@@ -163,6 +181,8 @@ class Relabeller(LightningModule):
             votes: float (V, n, K), in the order of ``voters``.
         """
         weights = None if self.weights is None else self.weights.to(votes)
+        if self.prior is not None:
+            votes = shift_prior(votes, old, self.prior)
         if self.rule == "vote":
             new = vote(votes, old, weights=weights).soft_label
         else:
@@ -198,6 +218,21 @@ class Relabeller(LightningModule):
             path = Path(self.trainer.default_root_dir) / "reliability.json"
             write_reliability(path, confusions, fingerprints, self.label_space)
             rank_zero_info(f"reliability of {len(confusions)} voters: {path}")
+
+
+def _prior_of(shares: dict[str, float], names: tuple[str, ...]) -> Tensor:
+    """Returns a prior in the order of the label space, (K,), sum 1."""
+    try:
+        known = {canonical_expression(name): share for name, share in shares.items()}
+    except ValueError as error:
+        raise ValueError(f"model.class_prior: {error}") from error
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise ValueError(
+            f"model.class_prior: found no '{missing[0]}' among {list(known)}, expected every one of {list(names)}"
+        )
+    prior = torch.tensor([known[name] for name in names])
+    return prior / prior.sum()
 
 
 def _seen_by_generators(name: str, members: list[Voter], numbers: np.ndarray) -> dict[str, Any] | None:

@@ -20,6 +20,24 @@ def blend_labels(mean: Tensor, old: Tensor, old_weight: float) -> Tensor:
     return old_weight * F.one_hot(old, mean.shape[1]).to(mean.dtype) + (1 - old_weight) * mean
 
 
+def shift_prior(votes: Tensor, old: Tensor, prior: Tensor) -> Tensor:
+    """Returns what the voters would say if the classes were as frequent as in ``prior``: shape of ``votes``.
+
+    p'(c | face) ∝ p(c | face) · prior(c) / share of c among the old labels (Saerens et al., Neural Computation 2002).
+    Labels that were made by searching for the name of an expression are spread far more evenly than what the faces
+    show, and whoever learned from them sees rare expressions too often.
+
+    Args:
+        votes: probabilities, (..., n, K), of voters that learned from labels distributed like the old ones.
+        old: int64 (n,).
+        prior: how frequent the classes are, > 0, (K,), in any unit.
+    """
+    # One pseudo-count: a class that no row carries keeps a finite weight.
+    share = torch.bincount(old, minlength=votes.shape[-1]).to(votes).clamp_min(1)
+    shifted = votes * (prior.to(votes) / share)
+    return shifted / shifted.sum(-1, keepdim=True).clamp_min(1e-12)
+
+
 def noise_transition(mean: Tensor, old: Tensor, smoothing: float = 1.0) -> Tensor:
     """Estimates T[true, old] = p(old label | true class) without ground truth: (K, K), rows sum to 1.
 

@@ -208,6 +208,31 @@ def test_other_rules(rule: str, study: Path, tmp_path: Path) -> None:
     assert all(sorted(row.values())[-1] == 1 for row in table["soft_label"])
 
 
+def test_a_prior_for_rare_expressions(study: Path, tmp_path: Path) -> None:
+    voters = "{own: " + checkpoints(study, "fold0", "fold1") + "}"
+    predict(study, tmp_path / "plain", voters, "--model.old_weight=0")
+    affectnet = f"--config={CONFIGS / 'annotator/prior_affectnet.yaml'}"
+    shifted = predict(study, tmp_path / "shifted", voters, "--model.old_weight=0", affectnet)
+    plain, new = (read_label_table(tmp_path / name / "labels.parquet") for name in ("plain", "shifted"))
+    np.testing.assert_allclose(plain.votes["own"], new.votes["own"], atol=1e-6)  # what was said stays on record
+    prior = shifted.model.prior.numpy()
+    assert BASIC7[int(prior.argmax())] == "happy" and prior[0] == pytest.approx(75374 / 287401)
+    expected = plain.soft_label * prior / np.bincount(plain.old_label, minlength=7)
+    np.testing.assert_allclose(new.soft_label, expected / expected.sum(1, keepdims=True), atol=1e-5)
+
+
+def test_priors_that_do_not_fit(study: Path, tmp_path: Path, capsys: Any) -> None:
+    voters = "{own: " + checkpoints(study, "fold0", "fold1") + "}"
+    for prior, message in (
+        ("{neutral: 1, happy: 2}", "model.class_prior: found no 'sad' among ['neutral', 'happy']"),
+        ("{bored: 1}", "model.class_prior: unknown expression 'bored'"),
+        ("{happy: 0}", "model.class_prior.happy: found 0"),
+    ):
+        with pytest.raises(SystemExit):
+            predict(study, tmp_path, voters, f"--model.class_prior={prior}")
+        assert message in capsys.readouterr().err
+
+
 def test_settings_out_of_range() -> None:
     with pytest.raises(ValueError, match=r"model.voters: found none"):
         Relabeller({})

@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import torch
 
-from lightning_modules.sampling.label_rectification import blend_labels, correct_by_transition, noise_transition
+from lightning_modules.sampling.label_rectification import (
+    blend_labels,
+    correct_by_transition,
+    noise_transition,
+    shift_prior,
+)
 
 
 def noisy(n: int = 3000, k: int = 5, noise: float = 0.4, seed: int = 0) -> tuple[torch.Tensor, ...]:
@@ -59,3 +64,20 @@ def test_a_class_without_labels_or_votes_does_no_harm() -> None:
     transition = noise_transition(mean, torch.tensor([0, 1, 0]))
     assert bool(transition.isfinite().all()) and transition[2].argmax() == 2
     assert bool(correct_by_transition(mean, torch.tensor([0, 1, 1]), transition).isfinite().all())
+
+
+def test_shifted_votes_are_those_of_a_voter_that_learned_the_other_frequencies() -> None:
+    """Bayes by hand: p(face | class) fixed, the frequencies of the classes changed."""
+    likelihood = torch.tensor([[0.5, 0.2, 0.1], [0.1, 0.3, 0.6], [0.2, 0.2, 0.2]])
+    old = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
+    learned, wanted = torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.1, 0.6, 0.3])
+    votes = likelihood * learned / (likelihood * learned).sum(1, keepdim=True)
+    expected = likelihood * wanted / (likelihood * wanted).sum(1, keepdim=True)
+    torch.testing.assert_close(shift_prior(votes, old, wanted), expected)
+    torch.testing.assert_close(shift_prior(torch.stack([votes, votes]), old, 100 * wanted)[1], expected)
+    torch.testing.assert_close(shift_prior(votes, old, learned), votes)
+
+
+def test_a_shift_with_a_class_that_no_row_carries_is_finite() -> None:
+    shifted = shift_prior(torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([0, 1]), torch.tensor([0.2, 0.2, 0.6]))
+    assert bool(shifted.isfinite().all()) and float(shifted.sum()) == 1
