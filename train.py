@@ -33,6 +33,7 @@ from callbacks.run_folder import choose_run_dir, refuse_occupied
 from callbacks.run_record import RunRecord
 from callbacks.throughput import Throughput
 from callbacks.wandb_run import WandbOptions, WandbRun, finish_wandb
+from lightning_modules.checkpoint_file import read_checkpoint
 
 PROJECT = Path(__file__).resolve().parent
 SWITCHED_GROUPS = ("synthesis", "layout", "guidance", "pseudo_labels")
@@ -83,6 +84,7 @@ class SynferCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.set_defaults({"weights_only": True})  # a checkpoint is data: nothing in it may run
         if subcommand == "predict":  # callbacks write predictions; kept in memory, a large set would fill it
             parser.set_defaults({"return_predictions": False})
         return parser
@@ -94,6 +96,9 @@ class SynferCLI(LightningCLI):
             return
         if not Path(ckpt_path).exists():
             self.parser.error(f"ckpt_path: found no file '{ckpt_path}', expected a checkpoint")
+        if Path(ckpt_path).is_file():  # sharded checkpoints are folders
+            with one_line_errors(exit_code=2):
+                read_checkpoint(Path(ckpt_path), "ckpt_path", mmap=True)
 
     def _set_seed(self) -> None:
         # As Lightning's, without its line of text: an error of the configuration is to be the only line.

@@ -81,6 +81,10 @@ class LayoutInitialisation(SynthesisCallback):
         check_sources(training.content_hash, evaluation, "layout source (data.drop_duplicates=true removes twins)")
         self._table = training
 
+    def recipe(self) -> dict[str, Any]:
+        """Returns the settings."""
+        return {"num_inverted": self.num_inverted, "refinements": self.refinements, "source": self.source}
+
     def on_synthesis_start(self, state: DenoisingState) -> None:
         """Replaces the starting noise by inverted training faces.
 

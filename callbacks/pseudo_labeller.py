@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,17 @@ class PseudoLabeller(SynthesisCallback):
         if not self._voters:
             self._voters = [load_voter(path) for path in self.voter_paths]
         return self._voters
+
+    def recipe(self) -> dict[str, Any]:
+        """Returns the settings, and the voters by their weights."""
+        return {
+            "voters": [voter.network.weights_fingerprint() for voter in self._load()],
+            "soft": self.soft,
+            "discard_below": self.discard_below,
+            "adaptive_quantile": self.adaptive_quantile,
+            "adaptive_momentum": self.adaptive_momentum,
+            "reliability": None if self.reliability is None else json.loads(Path(self.reliability).read_text()),
+        }
 
     @property
     def counts(self) -> dict[str, int]:

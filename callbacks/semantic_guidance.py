@@ -118,6 +118,20 @@ class SemanticGuidance(SynthesisCallback):
         """Returns the fingerprint of the guide's weights, for whoever must not be judged by it; None while disabled."""
         return self.guide.weights_fingerprint() if self.enabled else None
 
+    def recipe(self) -> dict[str, Any]:
+        """Returns the settings, and the guide by its weights; what only saves memory is left out."""
+        return {
+            "guide": self.guide_fingerprint(),
+            "step_size": self.step_size,
+            "start_step": self.start_step,
+            "end_step": self.end_step,
+            "every": self.every,
+            "norm": self.norm,
+            "expressions": None if self.expressions is None else sorted(self.expressions),
+            "targets": self.targets,
+            "stop_above": self.stop_above,
+        }
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checks that gradients will be there and loads the guide.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning.pytorch import Callback, Trainer
 
 from lightning_modules.sampling.denoising import DenoisingState, SynthesisHook
@@ -24,6 +26,10 @@ class SynthesisCallback(Callback):
 
     def __init__(self, enabled: bool = False) -> None:
         self.enabled = enabled
+
+    def recipe(self) -> dict[str, Any]:
+        """Returns what of this callback a face depends on, as plain values: for the record of a synthetic set."""
+        return {}
 
     def on_synthesis_start(self, state: DenoisingState) -> None:
         """Called once, noise drawn and text encoded: may set latents and the first step."""

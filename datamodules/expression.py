@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from datamodules.augmentation import UNIFORM_COLUMNS, Augmentation, augment, is_flipped
 from datamodules.batch import validate_batch
 from datamodules.evaluation_sampler import EvaluationSampler
-from datamodules.expressions import map_label_space, mirrored_order
+from datamodules.expressions import canonical_expression, map_label_space, mirrored_order
 from datamodules.folds import assign_folds, hash_numbers
 from datamodules.keyed_random import keyed_uniform, keys_of
 from datamodules.label_table import join_label_table
@@ -65,6 +65,7 @@ class ExpressionDataModule(L.LightningDataModule):
         pool_dir: folder for the pool's file; None = the system's temporary folder.
         predict_split: what ``predict`` sees: "synthesis" = a list of samples to make, else the faces of a split.
         synthesis_count: length of that list.
+        synthesis_expressions: the expressions in it, in turn; None = all of the label space.
         folds: cut the training rows into so many folds, by content and evenly over the classes; None = no folds.
         fold: the fold, from 0, that ``fit`` holds out of training and that ``predict`` on the training split sees.
         label_table: Parquet label table (``datamodules/label_table.py``) whose labels replace those of the training
@@ -77,6 +78,7 @@ class ExpressionDataModule(L.LightningDataModule):
         synthetic_table: rows of ``synthetic_reader`` in use; None without one.
         pool: the rank's pool; None unless online synthesis feeds the training.
         duplicate_report: twins of training rows in the evaluation splits that were read; None before setup.
+        synthesis_done: indices of that list that exist already and are not made again; None = none.
         max_synthetic: distinct synthetic samples that may be used, over all ranks; None = unbounded. Online synthesis
             keeps to it; a synthetic table is cut to it here.
 
@@ -104,6 +106,7 @@ class ExpressionDataModule(L.LightningDataModule):
         pool_dir: str | None = None,
         predict_split: Literal["synthesis", "train", "val", "test"] = "synthesis",
         synthesis_count: int = 1000,
+        synthesis_expressions: list[str] | None = None,
         folds: int | None = None,
         fold: int | None = None,
         label_table: str | None = None,
@@ -139,6 +142,8 @@ class ExpressionDataModule(L.LightningDataModule):
         self.drop_duplicates, self.training_fraction = drop_duplicates, training_fraction
         self.class_balance, self.steps_per_epoch = class_balance, steps_per_epoch
         self.predict_split, self.synthesis_count = predict_split, synthesis_count
+        wanted = synthesis_expressions if synthesis_expressions is not None else list(self.label_space)
+        self.synthesis_expressions = [canonical_expression(name) for name in wanted]
         self.folds, self.fold, self.label_table = folds, fold, label_table
 
         self.train_table: SampleTable | None = None
@@ -148,6 +153,7 @@ class ExpressionDataModule(L.LightningDataModule):
         self.pool: SyntheticPool | None = None
         self.duplicate_report: DuplicateReport | None = None
         self.max_synthetic: int | None = None
+        self.synthesis_done: np.ndarray | None = None
         self._mirrored_order: list[int] = []
         self._pool_folder: weakref.finalize | None = None
         self._drawn = {"real": 0, "synthetic": 0}
@@ -337,7 +343,13 @@ class ExpressionDataModule(L.LightningDataModule):
         """Returns this rank's part of the synthesis work (``WorkBatch``), or of ``predict_split`` (``Batch``)."""
         if self.predict_split != "synthesis":
             return self._evaluation_loader(self._need(getattr(self, f"{self.predict_split}_table"), self.predict_split))
-        work = SynthesisWork(self.synthesis_count, self.label_space, self.run_seed)
+        work = SynthesisWork(
+            self.synthesis_count,
+            self.label_space,
+            self.run_seed,
+            expressions=self.synthesis_expressions,
+            done=self.synthesis_done,
+        )
         world_size, rank = self._ranks()
         return DataLoader(
             work,

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from datamodules.captions import caption_for
 from datamodules.expressions import ACTION_UNITS, sample_action_units
-from datamodules.keyed_random import key_of, keyed_uniform, keys_of
+from datamodules.keyed_random import keyed_uniform, keys_of
 
 
 class WorkBatch(TypedDict):
@@ -24,7 +24,6 @@ class WorkBatch(TypedDict):
         expression: n names.
         au: float32 (n, A) in [0, 1].
         caption: n captions.
-        seed: int64 (n,), of each sample's own noise.
         sample_id: n strings, "syn-<seed>-<index>".
     """
 
@@ -33,37 +32,53 @@ class WorkBatch(TypedDict):
     expression: list[str]
     au: Tensor
     caption: list[str]
-    seed: Tensor
     sample_id: list[str]
 
 
 class SynthesisWork(Dataset):
-    """``count`` samples, the expressions in turn, each a pure function of (seed, sample id).
+    """``count`` samples, the expressions in turn, each a pure function of (seed, index).
 
     Args:
         count: number of samples.
-        label_space: names of the expressions.
+        label_space: names of the K expressions.
         seed: of the whole set.
         au_names: names of the action units.
+        expressions: those to make; None = all of the label space.
+        done: indices that exist already and are left out.
+
+    Raises:
+        ValueError: an expression outside the label space.
     """
 
     def __init__(
-        self, count: int, label_space: tuple[str, ...], seed: int, au_names: tuple[str, ...] = ACTION_UNITS
+        self,
+        count: int,
+        label_space: tuple[str, ...],
+        seed: int,
+        au_names: tuple[str, ...] = ACTION_UNITS,
+        expressions: Sequence[str] | None = None,
+        done: np.ndarray | None = None,
     ) -> None:
-        self.count, self.label_space, self.seed, self.au_names = count, label_space, seed, au_names
+        self.label_space, self.seed, self.au_names = label_space, seed, au_names
+        self.expressions = list(label_space if expressions is None else expressions)
+        unknown = [name for name in self.expressions if name not in label_space]
+        if unknown:
+            raise ValueError(f"data.synthesis_expressions: found '{unknown[0]}', expected some of {list(label_space)}")
+        every = np.arange(count, dtype=np.int64)
+        self.to_do = every if done is None else np.setdiff1d(every, done)
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.to_do)
 
     def __getitem__(self, index: int) -> WorkBatch:
         """Returns a batch of one."""
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> WorkBatch:
-        """Returns the batch of these indices; ``collate_fn`` has nothing left to do."""
-        index = np.asarray(indices, dtype=np.int64)
-        label = index % len(self.label_space)
-        names = [self.label_space[k] for k in label.tolist()]
+        """Returns the batch of these places in what is left to do; ``collate_fn`` has nothing left to do."""
+        index = self.to_do[np.asarray(indices, dtype=np.int64)]
+        names = [self.expressions[k] for k in (index % len(self.expressions)).tolist()]
+        label = np.array([self.label_space.index(name) for name in names], dtype=np.int64)
         sample_id = [f"syn-{self.seed}-{i:06d}" for i in index.tolist()]
         keys = keys_of(sample_id)
         uniform = keyed_uniform(keys, 2 * len(self.au_names), self.seed).reshape(len(index), 2, -1)
@@ -73,6 +88,5 @@ class SynthesisWork(Dataset):
             "expression": names,
             "au": torch.from_numpy(sample_action_units(names, uniform, self.au_names)),
             "caption": [caption_for(name) for name in names],
-            "seed": torch.tensor([key_of(f"{self.seed}/{name}") for name in sample_id], dtype=torch.int64),
             "sample_id": sample_id,
         }

@@ -22,10 +22,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from datamodules.batch import Batch
 from datamodules.expressions import (
     ACTION_UNITS,
+    action_unit_indices,
     resolve_label_space,
     sample_action_units,
 )
 from datamodules.keyed_random import keyed_seed, keyed_uniform, keys_of
+from datamodules.synthesis_work import WorkBatch
 from lightning_modules.generator_evaluation import GeneratorEvaluation, check_test_settings
 from lightning_modules.networks.au_adapter import (
     AUTokens,
@@ -424,6 +426,32 @@ class ExpressionGenerator(LightningModule):
         from callbacks.synthesis import active_hooks
 
         self.log_dict(self._evaluation.finish(active_hooks(self.trainer)), rank_zero_only=True)
+
+    # ---------------------------------------------------------------- prediction: a synthetic set
+
+    def predict_step(self, batch: WorkBatch, batch_idx: int) -> SynthesisResult:
+        """Makes the faces of one batch of work; ``callbacks/synthetic_set_writer.py`` writes them.
+
+        Raises:
+            ValueError: ``predict`` on real faces.
+        """
+        from callbacks.synthesis import active_hooks
+
+        if "index" not in batch:
+            raise ValueError("predict of a generator: found real faces, expected data.predict_split=synthesis")
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        units = batch["au"].cpu().numpy().copy()
+        edits = self.sampling.au_edits
+        units[:, action_unit_indices(list(edits), self.au_names)] = list(edits.values())
+        request = SynthesisRequest(
+            tuple(batch["expression"]),
+            tuple(batch["index"].tolist()),
+            datamodule.run_seed,
+            tuple(batch["caption"]),
+            units,
+            self.sampling,
+        )
+        return self.synthesise(request, active_hooks(self.trainer))
 
     # ---------------------------------------------------------------- synthesis
 

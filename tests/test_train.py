@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -83,6 +84,26 @@ def test_checkpoint_loads_with_weights_only(finished: train.SynferCLI) -> None:
     state = torch.load(finished.run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 2
     assert state["callbacks"]["RunRecord"]["wandb_id"] == summary_of(finished.run_dir)["wandb_id"]
+
+
+class Evil:
+    """What a pickle could do: touch a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_nothing_in_a_checkpoint_is_executed(tiny_run: list[str], tmp_path: Path, capsys: Any) -> None:
+    torch.save({"state_dict": {}, "evil": Evil(tmp_path / "touched")}, tmp_path / "evil.ckpt")
+    for command in ("fit", "test"):
+        with pytest.raises(SystemExit) as stopped:
+            train.main([command, *tiny_run, f"--ckpt_path={tmp_path / 'evil.ckpt'}", f"--run_dir={tmp_path / 'run'}"])
+        error = capsys.readouterr().err
+        assert stopped.value.code == 2 and "evil.ckpt cannot be read as a checkpoint" in error
+    assert not (tmp_path / "touched").exists()
 
 
 def test_saved_config_starts_a_new_run(finished: train.SynferCLI) -> None:

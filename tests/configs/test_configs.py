@@ -17,13 +17,15 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 import train
+from datamodules.readers import SyntheticSetReader
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.sampling.request import SamplingSettings
+from tests.lightning_modules.tiny_generator import save_checkpoint
 
 CONFIGS = Path(train.__file__).parent / "configs"
 FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
-ROOMS = ("data", "debug", "trainer", "sweeps", "annotator")  # annotator: test_annotator_configs.py
+ROOMS = ("data", "debug", "trainer", "sweeps", "annotator", "synthesise")  # annotator: test_annotator_configs.py
 OF_ROOM = {room: [name for name in FILES if name.startswith(f"{room}/")] for room in ROOMS}
 LOOPS = [name for name in FILES if "synthesis" in yaml.safe_load((CONFIGS / name).read_text())]
 OTHERS = [name for name in FILES if name.split("/")[0] not in ROOMS and name not in LOOPS]  # runs of their own
@@ -112,6 +114,27 @@ def test_one_batch(name: str, tmp_path: Path, weights: dict[str, Path]) -> None:
         more.append(f"--model.init_args.latents_of={weights['generator']}")
     cli = train.main(["fit", *model, *DRAWN, config(name), *more, *ONE_BATCH, f"--run_dir={tmp_path}"])
     assert cli.trainer.global_step == 1
+
+
+@pytest.mark.parametrize("name", OF_ROOM["synthesise"])
+def test_synthetic_set(name: str, tmp_path: Path, weights: dict[str, Path]) -> None:
+    generator = ExpressionGenerator.load_trained(weights["generator"])
+    save_checkpoint(generator, tmp_path / "generator.ckpt")
+    more = ["--data.reader.init_args.label_space=ferplus8", "--model.init_args.label_space=ferplus8"]
+    more += [
+        "--data.synthesis_count=8",
+        "--model.init_args.sampling.num_steps=2",
+        f"--ckpt_path={tmp_path}/generator.ckpt",
+    ]
+    if "layout" in content(name):
+        voters = f"[{weights['classifier']},{weights['voter']}]"
+        more += [f"--guidance.guide={weights['classifier']}", f"--pseudo_labels.voters={voters}"]
+        more += ["--layout.num_inverted=1", "--guidance.start_step=0"]
+    one_batch = [option for option in ONE_BATCH if "fast_dev_run" not in option]
+    tiny = config("generator/tiny.yaml")
+    train.main(["predict", *DRAWN, tiny, config(name), *more, *one_batch, f"--run_dir={tmp_path / 'run'}"])
+    table = SyntheticSetReader(str(tmp_path / "run" / "synthetic_set"), "ferplus8").read("train")
+    assert table.report.read == 8
 
 
 @pytest.mark.parametrize("name", LOOPS)

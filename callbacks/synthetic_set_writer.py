@@ -1,0 +1,156 @@
+"""When faces are made ahead: the synthetic set is written."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from callbacks.synthesis import SynthesisCallback, active_hooks
+from datamodules.images import decode_image
+from datamodules.synthetic_shards import SyntheticRows, check_record, finished_indices, write_card, write_shard
+from lightning_modules.generator import ExpressionGenerator
+from lightning_modules.sampling.request import SynthesisResult
+
+_GRID_COLUMNS = 8
+
+
+class SyntheticSetWriter(Callback):
+    """Writes the faces of ``predict`` as Parquet shards with a card (contract C6).
+
+    Each rank writes each of its batches as soon as it is finished. Started again, the set goes on with the faces that
+    are missing, whatever the number of ranks and the batch size then; with other weights, settings or seed it refuses.
+    A larger ``data.synthesis_count`` makes a finished set longer.
+
+    Args:
+        path: folder of the set; null = ``synthetic_set`` in the run folder.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = path
+        self._written = 0
+        self._discarded = 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Faces written by this rank, and those of them thrown away by the vote: for summary.json."""
+        return {"generated": self._written, "discarded": self._discarded}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds out what is already there.
+
+        Raises:
+            ValueError: the model is no generator, or the data are real faces.
+        """
+        if stage != "predict":
+            return
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(pl_module, ExpressionGenerator) or datamodule.predict_split != "synthesis":
+            raise ValueError(
+                f"SyntheticSetWriter: found the model {type(pl_module).__name__} and data.predict_split="
+                f"{datamodule.predict_split}, expected ExpressionGenerator and synthesis"
+            )
+        # All ranks look before any of them writes: Lightning waits for all after this hook.
+        datamodule.synthesis_done = finished_indices(self._folder(trainer))
+
+    def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Checks, averaged weights in place, that the set on disk is of the same kind.
+
+        Raises:
+            ValueError: an untrained generator, or a set of another kind.
+        """
+        assert isinstance(pl_module, ExpressionGenerator)
+        if trainer.ckpt_path is None and pl_module.hparams["base"] is None:
+            raise ValueError("synthetic set: found no --ckpt_path, expected a trained generator")
+        self._written = self._discarded = 0
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if trainer.is_global_zero:
+            hooks = [hook for hook in active_hooks(trainer) if isinstance(hook, SynthesisCallback)]
+            made_with = {
+                "generator": pl_module.weights_fingerprint(),
+                "sampling": asdict(pl_module.sampling),
+                "seed": datamodule.run_seed,
+                "expressions": list(datamodule.synthesis_expressions),
+                **{type(hook).__name__: hook.recipe() for hook in hooks},
+            }
+            check_record(self._folder(trainer), made_with)
+        done = len(datamodule.synthesis_done)
+        if done:
+            rank_zero_info(f"synthetic set {self._folder(trainer)}: {done} faces are there already")
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Writes one shard."""
+        assert isinstance(pl_module, ExpressionGenerator) and isinstance(outputs, SynthesisResult)
+        write_shard(
+            self._folder(trainer),
+            SyntheticRows(
+                index=batch["index"].cpu().numpy(),
+                sample_id=batch["sample_id"],
+                image=outputs.images.permute(0, 2, 3, 1).cpu().numpy(),
+                label=outputs.request.expressions,
+                soft_label=outputs.soft_label.float().cpu().numpy(),
+                label_space=pl_module.label_space,
+                caption=outputs.request.captions,
+                au=outputs.request.action_units,
+                au_names=pl_module.au_names,
+                seed=outputs.request.seed,
+                layout_source=outputs.layout_source,
+                kept=outputs.kept.cpu().numpy(),
+                votes={name: votes.float().cpu().numpy() for name, votes in outputs.votes.items()},
+            ),
+        )
+        self._written += len(outputs.kept)
+        self._discarded += int((~outputs.kept).sum())
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the card and a picture of the first faces.
+
+        Raises:
+            ValueError: faces are missing (``trainer.limit_predict_batches``).
+        """
+        trainer.strategy.barrier("synthetic set")
+        if not trainer.is_global_zero:
+            return
+        folder, count = self._folder(trainer), trainer.datamodule.synthesis_count  # type: ignore[attr-defined]
+        found = finished_indices(folder)
+        kept = write_card(folder)
+        self._save_grid(folder, Path(trainer.default_root_dir) / "samples" / "synthetic_set.png")
+        rank_zero_info(f"synthetic set {folder}: {len(found)} faces, {sum(kept.values())} of them kept")
+        missing = np.setdiff1d(np.arange(count), found)
+        if len(missing):
+            raise ValueError(
+                f"synthetic set '{folder}': found {len(found)} faces, face {missing[0]} and {len(missing) - 1} more "
+                f"are missing, expected {count} (was trainer.limit_predict_batches set? The command makes the rest)"
+            )
+
+    def _folder(self, trainer: Trainer) -> Path:
+        return Path(self.path) if self.path else Path(trainer.default_root_dir) / "synthetic_set"
+
+    def _save_grid(self, folder: Path, path: Path) -> None:
+        from lightning_modules.sample_grid import save_sample_grid
+
+        faces: dict[str, list[torch.Tensor]] = {}
+        for shard in sorted(folder.glob("data/*.parquet")):
+            if faces and all(len(found) >= _GRID_COLUMNS for found in faces.values()):
+                break
+            for row in pq.read_table(shard, columns=["image", "label"]).to_pylist():
+                image = torch.from_numpy(decode_image(row["image"]["bytes"], str(shard)).copy())
+                faces.setdefault(row["label"], []).append(image)
+        columns = min(_GRID_COLUMNS, *(len(found) for found in faces.values())) if faces else 0
+        if columns:
+            grid = torch.stack([image for found in faces.values() for image in found[:columns]])
+            save_sample_grid(grid.permute(0, 3, 1, 2), list(faces), columns, path)
