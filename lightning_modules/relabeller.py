@@ -16,6 +16,7 @@ from datamodules.batch import Batch
 from datamodules.expressions import canonical_expression
 from datamodules.folds import hash_numbers
 from lightning_modules.sampling.label_rectification import (
+    add_label_evidence,
     blend_labels,
     correct_by_transition,
     noise_transition,
@@ -41,7 +42,8 @@ class Relabeller(LightningModule):
     Args:
         voters: name → checkpoints, folders or ``.json`` files (see :func:`lightning_modules.voter.load_voter`).
         rule: "blend" = old_weight · old label + (1 − old_weight) · mean of the votes; "vote" = SynFER's rule (more than
-            half of the voters confirm the old label: it stays; otherwise the mean); "transition" = the label noise is
+            half of the voters confirm the old label: it stays; otherwise the mean); "evidence" = the old label is one
+            more witness, as reliable per class as the votes make it (Bayes); "transition" = the label noise is
             estimated from the votes and undone (``sampling/label_rectification.py``).
         old_weight: weight of the old label in "blend", in [0, 1].
         hard: one-hot labels of the most probable class instead of soft ones.
@@ -62,7 +64,7 @@ class Relabeller(LightningModule):
     def __init__(
         self,
         voters: dict[str, list[str]],
-        rule: Literal["blend", "vote", "transition"] = "blend",
+        rule: Literal["blend", "vote", "evidence", "transition"] = "blend",
         old_weight: float = 0.3,
         hard: bool = False,
         class_prior: dict[str, float] | None = None,
@@ -76,8 +78,8 @@ class Relabeller(LightningModule):
             raise ValueError(f"model.voters.{empty[0]}: found no checkpoint, expected at least one")
         if not 0 <= old_weight <= 1:
             raise ValueError(f"model.old_weight: found {old_weight}, expected a number in [0, 1]")
-        if rule not in ("blend", "vote", "transition"):
-            raise ValueError(f"model.rule: found '{rule}', expected blend, vote or transition")
+        if rule not in ("blend", "vote", "evidence", "transition"):
+            raise ValueError(f"model.rule: found '{rule}', expected blend, vote, evidence or transition")
         low = [name for name, share in (class_prior or {}).items() if not 0 < share < float("inf")]
         if low:
             raise ValueError(
@@ -189,6 +191,8 @@ class Relabeller(LightningModule):
             mean = mean_vote(votes, weights)
             if self.rule == "blend":
                 new = blend_labels(mean, old, self.old_weight)
+            elif self.rule == "evidence":
+                new = add_label_evidence(mean, old)
             else:
                 transition = noise_transition(mean, old)
                 wrong = float(1 - transition[old, old].mean())

@@ -38,6 +38,24 @@ def shift_prior(votes: Tensor, old: Tensor, prior: Tensor) -> Tensor:
     return shifted / shifted.sum(-1, keepdim=True).clamp_min(1e-12)
 
 
+def add_label_evidence(mean: Tensor, old: Tensor) -> Tensor:
+    """Returns p(true class | face, old label), the old label as one more witness: (n, K), rows sum to 1.
+
+    p(c | face, old) ∝ p(c | face) · p(old | c), where p(old | c) is counted from all rows, each shared out between the
+    classes by the voters: one step of expectation maximisation for a witness of unknown reliability (Dawid and Skene
+    1979). More steps would make the old labels explain themselves.
+
+    Args:
+        mean: the voters' probabilities, (n, K).
+        old: int64 (n,).
+    """
+    given = F.one_hot(old, mean.shape[1]).to(mean.dtype)
+    witness = mean.T @ given
+    witness = witness / witness.sum(1, keepdim=True).clamp_min(1e-12)
+    posterior = (mean * witness[:, old].T).clamp_min(1e-12)
+    return posterior / posterior.sum(1, keepdim=True)
+
+
 def noise_transition(mean: Tensor, old: Tensor, smoothing: float = 1.0) -> Tensor:
     """Estimates T[true, old] = p(old label | true class) without ground truth: (K, K), rows sum to 1.
 

@@ -58,6 +58,7 @@ def predict(study: Path, run_dir: Path, voters: str, *more: str, command: str = 
             f"--config={CONFIGS / 'annotator/relabel.yaml'}",
             "--data.reader.init_args.count={train: 112, val: 28, test: 28}",
             f"--model.voters={voters}",
+            "--model.rule=blend",
             *NOISE,
             "--data.eval_batch_size=40",
             "--trainer.accelerator=cpu",
@@ -200,7 +201,7 @@ def test_reliability_is_measured_and_used(study: Path, tmp_path: Path, capsys: A
     assert "found no entry of voter 'x'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("rule", ["vote", "transition"])
+@pytest.mark.parametrize("rule", ["vote", "evidence", "transition"])
 def test_other_rules(rule: str, study: Path, tmp_path: Path) -> None:
     voters = "{own: " + checkpoints(study, "fold0", "fold1") + "}"
     predict(study, tmp_path, voters, f"--model.rule={rule}", "--model.hard=true")

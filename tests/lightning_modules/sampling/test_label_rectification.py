@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 
 from lightning_modules.sampling.label_rectification import (
+    add_label_evidence,
     blend_labels,
     correct_by_transition,
     noise_transition,
@@ -28,6 +29,27 @@ def test_blend_is_the_weighted_sum() -> None:
     blended = blend_labels(mean, torch.tensor([0, 0]), 0.3)
     torch.testing.assert_close(blended, torch.tensor([[0.44, 0.56], [0.72, 0.28]]))
     assert torch.equal(blend_labels(mean, torch.tensor([1, 1]), 0.0), mean)
+
+
+def test_a_label_is_one_more_witness() -> None:
+    mean = torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7]])
+    old = torch.tensor([0, 1, 1])
+    # Counted: of the first class 0.8 rows carry label 0 and 0.9 label 1, of the second 0.2 and 1.1.
+    witness = torch.tensor([[0.8 / 1.7, 0.9 / 1.7], [0.2 / 1.3, 1.1 / 1.3]])
+    expected = mean * witness[:, old].T
+    torch.testing.assert_close(add_label_evidence(mean, old), expected / expected.sum(1, keepdim=True))
+
+
+def test_labels_without_information_change_nothing() -> None:
+    mean = torch.tensor([[0.8, 0.2], [0.8, 0.2], [0.3, 0.7], [0.3, 0.7]])
+    torch.testing.assert_close(add_label_evidence(mean, torch.tensor([0, 1, 0, 1])), mean)
+
+
+def test_evidence_repairs_noise() -> None:
+    true, old, mean, _ = noisy()
+    sharp = (mean**4) / (mean**4).sum(1, keepdim=True)  # voters that are as sure as they are right
+    right = add_label_evidence(sharp, old).argmax(1) == true
+    assert (old == true).float().mean() < 0.65 < 0.94 < right.float().mean()
 
 
 def test_transition_is_found_without_ground_truth() -> None:
