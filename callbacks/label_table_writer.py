@@ -131,7 +131,7 @@ class LabelTableWriter(Callback):
         index = np.array([place[name] for name in order.tolist()])
         votes = {name: np.concatenate([part.votes[name] for part in parts])[index] for name in parts[0].votes}
         old = np.concatenate([part.old_label for part in parts])[index]
-        stacked = torch.from_numpy(np.stack([votes[name] for name in module.voter_paths]))
+        stacked = torch.from_numpy(np.stack([votes[name] for name in module.voter_names]))
         return LabelTable(
             sample_id=ids[index],
             content_hash=np.concatenate([part.content_hash for part in parts])[index],

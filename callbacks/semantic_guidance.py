@@ -145,7 +145,7 @@ class SemanticGuidance(SynthesisCallback):
         )
         if loop is not None and loop.inference_mode:
             raise ValueError(
-                f"guidance.enabled=true in {stage} needs gradients: found trainer.inference_mode=true, expected "
+                f"guidance.enabled=true in {getattr(stage, 'value', stage)} needs gradients: found trainer.inference_mode=true, expected "
                 "--trainer.inference_mode=false"
             )
         self.guide.to(pl_module.device)

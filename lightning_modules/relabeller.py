@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from datamodules.batch import Batch
 from datamodules.expressions import canonical_expression
 from datamodules.folds import hash_numbers
+from datamodules.label_table import LabelTable, read_label_table
 from lightning_modules.sampling.label_rectification import (
     add_label_evidence,
     blend_labels,
@@ -50,6 +51,8 @@ class Relabeller(LightningModule):
         class_prior: expression → how frequent it is among such faces, > 0, in any unit, known from elsewhere (a survey,
             another data set); the votes are shifted from the old labels' frequencies to these before the rule. null =
             the old labels' frequencies are believed.
+        votes_from: a label table of an earlier ``predict`` on the same rows: its votes are combined anew, and no voter
+            is asked. For trying rules, which then takes seconds.
         reliability: a ``reliability.json``: votes are weighted by each voter's precision in each class; null = alike.
 
     Attributes:
@@ -69,9 +72,15 @@ class Relabeller(LightningModule):
         hard: bool = False,
         class_prior: dict[str, float] | None = None,
         reliability: str | None = None,
+        votes_from: str | None = None,
     ) -> None:
         super().__init__()
-        if not voters:
+        if votes_from is not None and reliability is not None:
+            raise ValueError(
+                f"model.votes_from '{votes_from}' does not say whose weights voted: found model.reliability beside it, "
+                "expected one of them"
+            )
+        if not voters and votes_from is None:
             raise ValueError("model.voters: found none, expected at least one name with its checkpoints")
         empty = [name for name, paths in voters.items() if not paths]
         if empty:
@@ -89,6 +98,8 @@ class Relabeller(LightningModule):
             raise FileNotFoundError(f"model.reliability '{reliability}': no such file, expected a reliability.json")
         self.voter_paths, self.rule, self.old_weight, self.hard = voters, rule, old_weight, hard
         self.class_prior, self.reliability = class_prior, reliability
+        self._stored: LabelTable | None = None if votes_from is None else read_label_table(votes_from)
+        self.votes_from = votes_from
         self.label_space: tuple[str, ...] = ()
         self.prior: Tensor | None = None
         self.weights: Tensor | None = None
@@ -96,6 +107,7 @@ class Relabeller(LightningModule):
         self._voters: dict[str, list[Voter]] = {}
         self._confusions: dict[str, MulticlassConfusionMatrix] = {}
         self._hash_of: dict[str, str] = {}
+        self._row_of: dict[str, int] = {}
         self.generators: dict[str, dict[str, Any]] = {}
 
     def setup(self, stage: str) -> None:
@@ -108,7 +120,7 @@ class Relabeller(LightningModule):
         split = {"predict": getattr(data, "predict_split", None), "validate": "val"}.get(stage)
         if split in (None, "synthesis"):
             raise ValueError(
-                f"relabelling in {stage}: found data.predict_split={getattr(data, 'predict_split', None)}, expected "
+                f"relabelling in {getattr(stage, 'value', stage)}: found data.predict_split={getattr(data, 'predict_split', None)}, expected "
                 "predict with data.predict_split=train, or validate"
             )
         self.label_space = tuple(data.label_space)
@@ -117,6 +129,9 @@ class Relabeller(LightningModule):
         table = getattr(data, f"{split}_table")
         numbers = hash_numbers(table.content_hash)
         self._hash_of = dict(zip(table.sample_id.tolist(), table.content_hash.tolist(), strict=True))
+        if self._stored is not None:
+            self._use_stored(self._stored, stage)
+            return
         if not self._voters:
             self._voters = {name: [load_voter(path) for path in paths] for name, paths in self.voter_paths.items()}
         for name, members in self._voters.items():
@@ -139,12 +154,47 @@ class Relabeller(LightningModule):
                 name: MulticlassConfusionMatrix(len(self.label_space), validate_args=False) for name in self._voters
             }
 
+    @property
+    def voter_names(self) -> list[str]:
+        """Names of the voters, in the order of the votes."""
+        return list(self.voter_paths if self._stored is None else self._stored.votes)
+
+    def _use_stored(self, stored: LabelTable, stage: str) -> None:
+        """Checks that the stored votes are on these rows.
+
+        Raises:
+            ValueError: another command than predict, no votes, other classes, or other rows.
+        """
+        found = f"model.votes_from '{self.votes_from}'"
+        if stage != "predict":
+            raise ValueError(
+                f"{found} in {getattr(stage, 'value', stage)}: expected predict (there are no networks to measure)"
+            )
+        if not stored.votes:
+            raise ValueError(f"{found}: found no votes, expected a table of predict with a Relabeller")
+        if stored.label_space != self.label_space:
+            raise ValueError(
+                f"{found}: found the classes {list(stored.label_space)}, expected {list(self.label_space)}"
+            )
+        known = dict(zip(stored.sample_id.tolist(), stored.content_hash.tolist(), strict=True))
+        other = [name for name, own in self._hash_of.items() if known.get(name) != own]
+        if other:
+            raise ValueError(
+                f"{found}: found {'another image' if other[0] in known else 'no vote'} under '{other[0]}' "
+                f"({len(other)} of {len(self._hash_of)} rows), expected the rows that were voted on"
+            )
+        self._row_of = {name: row for row, name in enumerate(stored.sample_id.tolist())}
+        self.generators = {name: dict(seen) for name, seen in stored.generators.items()}
+
     def forward(self, image: Tensor, sample_id: list[str]) -> dict[str, Tensor]:
         """Returns each voter's probabilities, float32 (B, K), of images in [0, 1].
 
         Raises:
             ValueError: a row that every network of a voter was trained on, or a voter without a wanted class.
         """
+        if self._stored is not None:
+            rows = [self._row_of[name] for name in sample_id]
+            return {name: torch.from_numpy(v[rows]).to(image.device) for name, v in self._stored.votes.items()}
         numbers = hash_numbers([self._hash_of[name] for name in sample_id])
         return {name: self._votes(name, members, image, sample_id, numbers) for name, members in self._voters.items()}
 

@@ -222,6 +222,28 @@ def test_a_prior_for_rare_expressions(study: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(new.soft_label, expected / expected.sum(1, keepdims=True), atol=1e-5)
 
 
+def test_stored_votes_are_combined_anew(study: Path, tmp_path: Path, capsys: Any) -> None:
+    voters = "{own: " + checkpoints(study, "fold0", "fold1") + f", outside: [{study}/timm]" + "}"
+    predict(study, tmp_path / "first", voters)
+    stored = f"--model.votes_from={tmp_path / 'first' / 'labels.parquet'}"
+    predict(study, tmp_path / "asked", voters, "--model.rule=vote")
+    predict(study, tmp_path / "again", "{}", stored, "--model.rule=vote")
+    asked, again = (read_label_table(tmp_path / name / "labels.parquet") for name in ("asked", "again"))
+    assert list(again.votes) == ["own", "outside"]
+    np.testing.assert_allclose(again.soft_label, asked.soft_label, atol=1e-6)
+    for more, message in (
+        (["--data.reader.init_args.seed=5"], "'drawn-5-train-"),
+        (["--data.reader.init_args.label_space=ferplus8"], "found the classes ["),
+        ([f"--model.reliability={tmp_path}/x.json"], "found model.reliability beside it"),
+    ):
+        with pytest.raises(SystemExit):
+            predict(study, tmp_path / "other", "{}", stored, *more)
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        predict(study, tmp_path / "other", "{}", stored, command="validate")
+    assert "in validate: expected predict" in capsys.readouterr().err
+
+
 def test_priors_that_do_not_fit(study: Path, tmp_path: Path, capsys: Any) -> None:
     voters = "{own: " + checkpoints(study, "fold0", "fold1") + "}"
     for prior, message in (
