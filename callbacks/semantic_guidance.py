@@ -140,12 +140,13 @@ class SemanticGuidance(SynthesisCallback):
         """
         if not self.enabled:
             return
+        stage = str(getattr(stage, "value", stage))  # Lightning's enumeration prints its own name
         loop: Any = {"test": trainer.test_loop, "predict": trainer.predict_loop, "validate": trainer.validate_loop}.get(
             stage
         )
         if loop is not None and loop.inference_mode:
             raise ValueError(
-                f"guidance.enabled=true in {getattr(stage, 'value', stage)} needs gradients: found trainer.inference_mode=true, expected "
+                f"guidance.enabled=true in {stage} needs gradients: found trainer.inference_mode=true, expected "
                 "--trainer.inference_mode=false"
             )
         self.guide.to(pl_module.device)

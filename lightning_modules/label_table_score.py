@@ -56,6 +56,7 @@ class LabelTableScore(LightningModule):
         Raises:
             ValueError: another command than validate, no common row, or another image under a sample id.
         """
+        stage = str(getattr(stage, "value", stage))  # Lightning's enumeration prints its own name
         data: Any = getattr(self.trainer, "datamodule", None)
         if stage != "validate":
             raise ValueError(f"scoring a label table: found the command {stage}, expected validate")

@@ -116,11 +116,12 @@ class Relabeller(LightningModule):
         Raises:
             ValueError: the command is neither predict on real faces nor validate, or a prior of other classes.
         """
+        stage = str(getattr(stage, "value", stage))  # Lightning's enumeration prints its own name
         data: Any = getattr(self.trainer, "datamodule", None)
         split = {"predict": getattr(data, "predict_split", None), "validate": "val"}.get(stage)
         if split in (None, "synthesis"):
             raise ValueError(
-                f"relabelling in {getattr(stage, 'value', stage)}: found data.predict_split={getattr(data, 'predict_split', None)}, expected "
+                f"relabelling in {stage}: found data.predict_split={getattr(data, 'predict_split', None)}, expected "
                 "predict with data.predict_split=train, or validate"
             )
         self.label_space = tuple(data.label_space)
@@ -167,9 +168,7 @@ class Relabeller(LightningModule):
         """
         found = f"model.votes_from '{self.votes_from}'"
         if stage != "predict":
-            raise ValueError(
-                f"{found} in {getattr(stage, 'value', stage)}: expected predict (there are no networks to measure)"
-            )
+            raise ValueError(f"{found} in {stage}: expected predict (there are no networks to measure)")
         if not stored.votes:
             raise ValueError(f"{found}: found no votes, expected a table of predict with a Relabeller")
         if stored.label_space != self.label_space:
