@@ -94,6 +94,7 @@ class RunRecord(Callback):
         self._metrics_before: dict[str, Any] = {}
         self.wandb_id: str | None = None
         self._started, self._cpu_before = time.time(), cpu_seconds()
+        self._git = git_state()  # now: what is committed while the run goes on is not what runs
         self._totals: dict[str, float] | None = None
         self._earlier: dict[str, Any] | None = None
         self._manifests: dict[str, Any] = {}
@@ -215,7 +216,7 @@ class RunRecord(Callback):
             **({"error": " ".join(error.split())} if error else {}),
             "config": self.config,
             "seed": self.config.get("seed_everything"),
-            "git": git_state(),
+            "git": self._git,
             "versions": versions(),
             "world_size": trainer.world_size,
             "wall_s": round(time.time() - self._started, 2),

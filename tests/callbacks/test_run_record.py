@@ -164,6 +164,16 @@ def test_best_travels_in_the_checkpoint(tmp_path: Path) -> None:
     assert another.best == {"val/accuracy": 0.75, "val/ece": 0.25}
 
 
+def test_the_commit_is_that_of_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Committing(Callback):
+        def on_train_start(self, *args: Any) -> None:
+            monkeypatch.setattr(run_record, "git_state", lambda: {"commit": "later", "dirty": False})
+
+    monkeypatch.setattr(run_record, "git_state", lambda: {"commit": "start", "dirty": False})
+    fit(tmp_path, Committing())
+    assert summary_of(tmp_path)["git"]["commit"] == "start"
+
+
 def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_record, "__file__", str(tmp_path / "run_record.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
