@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
@@ -217,8 +218,8 @@ class LabelAnnotator(LightningModule):
             fresh = image[new]
             for faces in (fresh, fresh.flip(-1)) if mirror_too else (fresh,):
                 own = image_keys((faces * 255).round().to(torch.uint8).cpu().contiguous().numpy())
-                flat = torch.cat([m.half().flatten(1) for m in self._run_generator(faces)], 1)
-                cache.add(own, flat.cpu().numpy())
+                maps = [m.half().flatten(1).cpu().numpy() for m in self._run_generator(faces)]
+                cache.add(own, np.concatenate(maps, 1))  # not torch.cat: autocast on a CPU knows no float16
         flat = torch.from_numpy(cache.rows(keys)).to(image.device).float()
         sizes = [channels * side * side for channels, side in self._shapes]
         parts = flat.split(sizes, 1)
