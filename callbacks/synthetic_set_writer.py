@@ -46,7 +46,7 @@ class SyntheticSetWriter(Callback):
         """Finds out what is already there.
 
         Raises:
-            ValueError: the model is no generator, or the data are real faces.
+            ValueError: the model is no generator, real faces as data, or fewer faces left than ranks.
         """
         if stage != "predict":
             return
@@ -57,7 +57,13 @@ class SyntheticSetWriter(Callback):
                 f"{datamodule.predict_split}, expected ExpressionGenerator and synthesis"
             )
         # All ranks look before any of them writes: Lightning waits for all after this hook.
-        datamodule.synthesis_done = finished_indices(self._folder(trainer))
+        done = datamodule.synthesis_done = finished_indices(self._folder(trainer))
+        left = datamodule.synthesis_count - int((done < datamodule.synthesis_count).sum())
+        if 0 < left < trainer.world_size:  # a rank without work would leave the loop, and the others wait for it
+            raise ValueError(
+                f"synthetic set: found {left} faces left to make for {trainer.world_size} ranks, expected one for each "
+                "(fewer --trainer.devices)"
+            )
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks, averaged weights in place, that the set on disk is of the same kind.
@@ -80,6 +86,7 @@ class SyntheticSetWriter(Callback):
                 **{type(hook).__name__: hook.recipe() for hook in hooks},
             }
             check_record(self._folder(trainer), made_with)
+        trainer.strategy.barrier("record of the set")  # nobody writes before rank 0 has agreed
         done = len(datamodule.synthesis_done)
         if done:
             rank_zero_info(f"synthetic set {self._folder(trainer)}: {done} faces are there already")

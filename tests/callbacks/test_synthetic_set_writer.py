@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 import train
+from callbacks.synthetic_set_writer import SyntheticSetWriter
 from datamodules.expressions import LABEL_SPACES
 from datamodules.readers import SyntheticSetReader
 from datamodules.synthetic_shards import finished_indices
@@ -211,6 +213,16 @@ def test_layout_guidance_and_votes_are_on_record(weights: Path, tmp_path: Path) 
     record = json.loads((folder / "synthesis.json").read_text())
     assert record["SemanticGuidance"]["guide"] == record["PseudoLabeller"]["voters"][0]
     assert record["LayoutInitialisation"] == {"num_inverted": 1, "refinements": 0, "source": "any"}
+
+
+def test_fewer_faces_left_than_ranks(tmp_path: Path) -> None:
+    datamodule = SimpleNamespace(predict_split="synthesis", synthesis_count=3, synthesis_done=None)
+    trainer: Any = SimpleNamespace(world_size=4, datamodule=datamodule, default_root_dir=str(tmp_path))
+    with pytest.raises(ValueError, match=r"found 3 faces left to make for 4 ranks"):
+        SyntheticSetWriter().setup(trainer, tiny_generator(), "predict")
+    datamodule.synthesis_count = 4
+    SyntheticSetWriter().setup(trainer, tiny_generator(), "predict")
+    assert len(datamodule.synthesis_done) == 0
 
 
 @pytest.mark.ddp
