@@ -12,6 +12,7 @@ from torch import Tensor
 from callbacks.synthesis import SynthesisCallback
 from datamodules.expressions import canonical_expression
 from lightning_modules.classifier import ExpressionClassifier
+from lightning_modules.command_name import command_name
 from lightning_modules.networks.latent_codec import LatentCodec
 from lightning_modules.networks.outside_voters import OutsideVoter
 from lightning_modules.sampling.denoising import DenoisingState
@@ -140,7 +141,7 @@ class SemanticGuidance(SynthesisCallback):
         """
         if not self.enabled:
             return
-        stage = str(getattr(stage, "value", stage))  # Lightning's enumeration prints its own name
+        stage = command_name(stage)
         loop: Any = {"test": trainer.test_loop, "predict": trainer.predict_loop, "validate": trainer.validate_loop}.get(
             stage
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from lightning_modules.sampling.denoising import DenoisingState, SynthesisHook
+from lightning_modules.sampling.denoising import DenoisingState
 
 
 class SynthesisCallback(Callback):
@@ -41,7 +41,7 @@ class SynthesisCallback(Callback):
         """Called with the finished images: may soften or discard labels."""
 
 
-def active_hooks(trainer: Trainer) -> list[SynthesisHook]:
+def active_hooks(trainer: Trainer) -> list[SynthesisCallback]:
     """Returns the enabled synthesis callbacks of a trainer, in their order."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     return [c for c in callbacks if isinstance(c, SynthesisCallback) and c.enabled]

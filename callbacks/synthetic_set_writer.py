@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from callbacks.synthesis import SynthesisCallback, active_hooks
+from callbacks.synthesis import active_hooks
 from datamodules.images import decode_image
 from datamodules.synthetic_shards import SyntheticRows, check_record, finished_indices, write_card, write_shard
 from lightning_modules.generator import ExpressionGenerator
@@ -77,13 +77,12 @@ class SyntheticSetWriter(Callback):
         self._written = self._discarded = 0
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.is_global_zero:
-            hooks = [hook for hook in active_hooks(trainer) if isinstance(hook, SynthesisCallback)]
             made_with = {
                 "generator": pl_module.weights_fingerprint(),
                 "sampling": asdict(pl_module.sampling),
                 "seed": datamodule.run_seed,
                 "expressions": list(datamodule.synthesis_expressions),
-                **{type(hook).__name__: hook.recipe() for hook in hooks},
+                **{type(hook).__name__: hook.recipe() for hook in active_hooks(trainer)},
             }
             check_record(self._folder(trainer), made_with)
         trainer.strategy.barrier("record of the set")  # nobody writes before rank 0 has agreed

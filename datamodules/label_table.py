@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from datamodules.expressions import map_label_space
 from datamodules.sample_table import SampleTable
+from datamodules.whole_file import whole_file
 
 COLUMNS = ("sample_id", "content_hash", "old_label", "label", "soft_label", "confidence", "votes")
 
@@ -61,7 +62,6 @@ class LabelTable:
 def write_label_table(path: str | Path, table: LabelTable) -> Path:
     """Writes a label table: under another name first, so that it is there as a whole or not at all."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     names = np.array(table.label_space)
     columns = {
         "sample_id": pa.array(table.sample_id.tolist(), pa.string()),
@@ -76,9 +76,8 @@ def write_label_table(path: str | Path, table: LabelTable) -> Path:
         columns["votes"] = pa.StructArray.from_arrays(votes, names=list(table.votes))
     else:
         columns["votes"] = pa.nulls(len(table))
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(pa.table(columns, metadata={"generators": json.dumps(dict(table.generators))}), partial)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        pq.write_table(pa.table(columns, metadata={"generators": json.dumps(dict(table.generators))}), partial)
     return path
 
 

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from datamodules.whole_file import whole_file
+
 _RECORD = "synthesis.json"
 _SHARDS = "data/*.parquet"
 
@@ -84,10 +86,8 @@ def write_shard(folder: Path, rows: SyntheticRows) -> Path:
         "index": pa.array(rows.index.tolist(), pa.int64()),
     }
     path = folder / "data" / f"{int(rows.index[0]):08d}-{n}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")  # hidden, and of another ending: readers look for *.parquet
-    pq.write_table(pa.table(columns), partial)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        pq.write_table(pa.table(columns), partial)
     return path
 
 
@@ -129,10 +129,8 @@ def check_record(folder: Path, made_with: Mapping[str, Any]) -> None:
                     f"{wanted.get(name)}, expected the same (or another folder)"
                 )
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(wanted, indent=2, sort_keys=True) + "\n")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(wanted, indent=2, sort_keys=True) + "\n")
 
 
 def write_card(folder: Path) -> dict[str, int]:

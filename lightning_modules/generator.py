@@ -22,7 +22,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from datamodules.batch import Batch
 from datamodules.expressions import (
     ACTION_UNITS,
-    action_unit_indices,
     resolve_label_space,
     sample_action_units,
 )
@@ -44,7 +43,13 @@ from lightning_modules.networks.latent_codec import AutoencoderKLCodec
 from lightning_modules.networks.schedule import scheduled
 from lightning_modules.sampling.denoising import DenoisingState, SynthesisHook, denoise
 from lightning_modules.sampling.prediction import min_snr_weight, signal_and_noise, training_target
-from lightning_modules.sampling.request import SamplingSettings, SynthesisRequest, SynthesisResult, initial_noise
+from lightning_modules.sampling.request import (
+    SamplingSettings,
+    SynthesisRequest,
+    SynthesisResult,
+    edit_action_units,
+    initial_noise,
+)
 
 _WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
 _NO_TEST: dict[str, Any] = dict.fromkeys(("judge", "features", "features_weights", "au_estimator"))
@@ -441,8 +446,7 @@ class ExpressionGenerator(LightningModule):
             raise ValueError("predict of a generator: found real faces, expected data.predict_split=synthesis")
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         units = batch["au"].cpu().numpy().copy()
-        edits = self.sampling.au_edits
-        units[:, action_unit_indices(list(edits), self.au_names)] = list(edits.values())
+        edit_action_units(units, self.sampling.au_edits, self.au_names)
         request = SynthesisRequest(
             tuple(batch["expression"]),
             tuple(batch["index"].tolist()),

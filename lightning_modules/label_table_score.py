@@ -14,6 +14,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error,
 from datamodules.batch import Batch
 from datamodules.expressions import map_label_space
 from datamodules.label_table import LabelTable, read_label_table
+from lightning_modules.command_name import command_name
 from lightning_modules.metrics.collected import Collected
 from lightning_modules.metrics.confusion_picture import save_confusion_picture
 from lightning_modules.metrics.confusion_scores import confusion_scores
@@ -56,7 +57,7 @@ class LabelTableScore(LightningModule):
         Raises:
             ValueError: another command than validate, no common row, or another image under a sample id.
         """
-        stage = str(getattr(stage, "value", stage))  # Lightning's enumeration prints its own name
+        stage = command_name(stage)
         data: Any = getattr(self.trainer, "datamodule", None)
         if stage != "validate":
             raise ValueError(f"scoring a label table: found the command {stage}, expected validate")

@@ -16,6 +16,7 @@ from datamodules.batch import Batch
 from datamodules.expressions import canonical_expression
 from datamodules.folds import hash_numbers
 from datamodules.label_table import LabelTable, read_label_table
+from lightning_modules.command_name import command_name
 from lightning_modules.sampling.label_rectification import (
     add_label_evidence,
     blend_labels,
@@ -116,7 +117,7 @@ class Relabeller(LightningModule):
         Raises:
             ValueError: the command is neither predict on real faces nor validate, or a prior of other classes.
         """
-        stage = str(getattr(stage, "value", stage))  # Lightning's enumeration prints its own name
+        stage = command_name(stage)
         data: Any = getattr(self.trainer, "datamodule", None)
         split = {"predict": getattr(data, "predict_split", None), "validate": "val"}.get(stage)
         if split in (None, "synthesis"):

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from datamodules.whole_file import whole_file
+
 _PSEUDO_COUNT = 2.0
 
 
@@ -44,10 +46,8 @@ def write_reliability(
         }
         for voter, confusion in confusions.items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(table, indent=2) + "\n")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(table, indent=2) + "\n")
     return path
 
 

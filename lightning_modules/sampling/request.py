@@ -124,8 +124,7 @@ class SynthesisRequest:
         names = tuple(canonical_expression(name) for name in expressions)
         uniform = keyed_uniform(np.array(sample_ids), 2 * len(au_names), seed, _AU_STREAM)
         units = sample_action_units(names, uniform.reshape(len(names), 2, len(au_names)), au_names)
-        edits = {**(settings.au_edits if settings else {}), **(au_edits or {})}
-        units[:, _check_au_edits(edits, au_names)] = list(edits.values())
+        edit_action_units(units, {**(settings.au_edits if settings else {}), **(au_edits or {})}, au_names)
         return cls(names, tuple(sample_ids), seed, tuple(caption_for(name) for name in names), units, settings)
 
     def part(self, start: int, stop: int) -> SynthesisRequest:
@@ -140,6 +139,20 @@ class SynthesisRequest:
 
     def __len__(self) -> int:
         return len(self.expressions)
+
+
+def edit_action_units(units: np.ndarray, edits: dict[str, float], au_names: Sequence[str]) -> None:
+    """Sets the named action units of all rows in place.
+
+    Args:
+        units: (n, A).
+        edits: intensities in [0, 1] by name.
+        au_names: the A names.
+
+    Raises:
+        ValueError: unknown action unit, or an intensity outside [0, 1].
+    """
+    units[:, _check_au_edits(edits, au_names)] = list(edits.values())
 
 
 def _check_au_edits(edits: dict[str, float], au_names: Sequence[str]) -> list[int]:
