@@ -11,6 +11,7 @@ from comparison.swept_keys import ABSENT, effective_config, show_values
 ROW_KEYS = (
     "data.reader",
     "data.training_fraction",
+    "data.subset_seed",
     "data.drop_duplicates",
     "data.seed",
     "data.label_table",

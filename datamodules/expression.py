@@ -59,6 +59,8 @@ class ExpressionDataModule(L.LightningDataModule):
         drop_duplicates: remove training rows whose pixels are those of a validation or test row.
         training_fraction: share of the training rows to use, in (0, 1], the same in each class; a smaller share is a
             subset of a larger one.
+        subset_seed: of the choice of that subset alone, so that runs with other seeds see the same rows, those of a
+            generator for example; None = ``seed``.
         class_balance: b in [0, 1]: a class of n real rows is drawn with a share proportional to n^(1 − b); 0 = as they
             are, 1 = each class equally often.
         steps_per_epoch: training steps per epoch; None = one pass over the real rows.
@@ -101,6 +103,7 @@ class ExpressionDataModule(L.LightningDataModule):
         augmentation: Augmentation = _DEFAULT_AUGMENTATION,
         drop_duplicates: bool = False,
         training_fraction: float = 1.0,
+        subset_seed: int | None = None,
         class_balance: float = 0.0,
         steps_per_epoch: int | None = None,
         pool_dir: str | None = None,
@@ -139,7 +142,8 @@ class ExpressionDataModule(L.LightningDataModule):
         self.synthetic_ratio, self.synthetic_multiple = synthetic_ratio, synthetic_multiple
         self.pool_size, self.pool_dir, self.num_workers, self.seed = pool_size, pool_dir, num_workers, seed
         self.augmentation = augmentation
-        self.drop_duplicates, self.training_fraction = drop_duplicates, training_fraction
+        self.drop_duplicates = drop_duplicates
+        self.training_fraction, self.subset_seed = training_fraction, subset_seed
         self.class_balance, self.steps_per_epoch = class_balance, steps_per_epoch
         self.predict_split, self.synthesis_count = predict_split, synthesis_count
         wanted = synthesis_expressions if synthesis_expressions is not None else list(self.label_space)
@@ -236,7 +240,8 @@ class ExpressionDataModule(L.LightningDataModule):
             rank_zero_info(f"data.drop_duplicates: {len(train) - len(kept)} of {len(train)} training rows dropped")
             train = train.select(kept)
         if self.training_fraction < 1:
-            train = train.select(_stratified_subset(train, self.training_fraction, self.run_seed))
+            seed = self.run_seed if self.subset_seed is None else self.subset_seed
+            train = train.select(_stratified_subset(train, self.training_fraction, seed))
         if self.synthetic_ratio > 0 and self.synthetic_multiple is not None:
             self.max_synthetic = math.floor(self.synthetic_multiple * len(train) + 1e-9)
             if self.max_synthetic == 0:

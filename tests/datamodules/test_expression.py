@@ -172,6 +172,16 @@ def test_training_fraction_is_stratified_nested_and_seeded() -> None:
     assert ids[0.2, 1] < ids[0.5, 1] and ids[0.2, 1] != ids[0.2, 2]
 
 
+def test_subset_seed_alone_chooses_the_rows() -> None:
+    def rows(**seeds: int) -> list[str]:
+        datamodule = ExpressionDataModule(_reader(train=140), training_fraction=0.2, **seeds)
+        datamodule.setup("fit")
+        assert datamodule.train_table is not None
+        return list(datamodule.train_table.sample_id)
+
+    assert rows(seed=1, subset_seed=7) == rows(seed=2, subset_seed=7) == rows(seed=7) != rows(seed=1)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_fit_from_the_pool_has_the_exact_ratio_in_every_batch(tmp_path: Path, workers: int) -> None:
     pool_dir = tmp_path / "pools"
