@@ -284,6 +284,11 @@ class ExpressionDataModule(L.LightningDataModule):
         if table.label_space != self.label_space:
             table = _relabelled(table, self.label_space)
         if self.max_synthetic is not None:
+            if len(table) < self.max_synthetic:
+                rank_zero_warn(
+                    f"data.synthetic_multiple={self.synthetic_multiple}: found a synthetic set of {len(table)} "
+                    f"faces, expected {self.max_synthetic} for that multiple; all {len(table)} are used"
+                )
             table = table.select(np.arange(min(self.max_synthetic, len(table))))
         return replace(table, is_synthetic=True)
 

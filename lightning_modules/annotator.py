@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
+from torch.random import fork_rng
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from datamodules.batch import Batch
@@ -450,6 +451,7 @@ class LabelAnnotator(LightningModule):
             self.generator_data = TrainingData.from_state_dict(saved["generator_data"])
 
     @classmethod
+    @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
     def load_trained(
         cls,
         path: str | Path,

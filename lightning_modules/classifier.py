@@ -11,6 +11,7 @@ from lightning import LightningModule
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.random import fork_rng
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
@@ -214,6 +215,7 @@ class ExpressionClassifier(LightningModule):
         return probabilities
 
     @classmethod
+    @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
     def load_trained(
         cls,
         path: str | Path,

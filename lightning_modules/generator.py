@@ -18,6 +18,7 @@ from lightning.pytorch import LightningModule
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.random import fork_rng
 
 from datamodules.batch import Batch
 from datamodules.expressions import (
@@ -626,6 +627,7 @@ class ExpressionGenerator(LightningModule):
             self._ema_step = int(checkpoint.get("global_step", 0))
 
     @classmethod
+    @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
     def load_trained(cls, path: str | Path, map_location: str = "cpu") -> ExpressionGenerator:
         """Loads a generator for synthesis: averaged weights in place, eval mode, no gradients.
 

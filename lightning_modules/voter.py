@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.random import fork_rng
 
 from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.classifier import ExpressionClassifier
@@ -99,6 +100,7 @@ def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Vo
     return Voter(name, network, own, recorded=own is not None, generator=generator)
 
 
+@fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
 def _load_folder(folder: Path, options: dict[str, Any]) -> TimmVoter | ClipVoter:
     config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     if config.get("model_type") == "clip":

@@ -345,6 +345,14 @@ def test_synthetic_table_is_cut_to_the_multiple_and_relabelled() -> None:
     assert batch["is_synthetic"].tolist() == [False] * 6 + [True] * 2
 
 
+def test_a_set_too_small_for_the_multiple_is_said() -> None:
+    datamodule = ExpressionDataModule(
+        _reader(), synthetic_ratio=1, synthetic_multiple=2, synthetic_reader=TinyReader(train=tiny_table(5))
+    )
+    with pytest.warns(UserWarning, match=r"synthetic_multiple=2: found a synthetic set of 5 faces, expected 120"):
+        datamodule.setup("fit")
+
+
 @pytest.mark.parametrize("has_reader", [True, False])
 def test_a_multiple_that_allows_nothing(has_reader: bool) -> None:
     synthetic = TinyReader(train=tiny_table(5)) if has_reader else None

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, CLIPModel
 from datamodules.expressions import EXPRESSIONS
 from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.classifier import ExpressionClassifier
+from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.voter import load_voter
 from tests.lightning_modules.outside_models import save_clip, save_timm
 from tests.lightning_modules.tiny_generator import (
@@ -107,6 +108,24 @@ def test_clip_names_the_expression_whose_captions_fit_best(tmp_path: Path) -> No
         expected = (image @ torch.stack(similar).T * clip.logit_scale.exp()).softmax(1)
     torch.testing.assert_close(voter.predict_probabilities(FACES), expected)
     assert expected.std() > 0
+
+
+def test_loading_draws_no_random_number(tmp_path: Path) -> None:
+    """A control at ratio 0 would else depend on which guide and voters lie unused beside it."""
+    tiny_generator().save_trained(tmp_path / "generator")
+    annotator = LabelAnnotator(str(tmp_path / "generator"), list(NAMES), width=16, num_heads=2)
+    voters = [
+        save_checkpoint(tiny_classifier(), tmp_path / "classifier.ckpt"),
+        save_checkpoint(annotator, tmp_path / "annotator.ckpt"),
+        save_timm(tmp_path / "timm", ["anger", "happy"]),
+        save_clip(tmp_path / "clip"),
+    ]
+    before = torch.get_rng_state()
+    for voter in voters:
+        load_voter(voter)
+        assert torch.equal(torch.get_rng_state(), before), voter
+    ExpressionGenerator.load_trained(tmp_path / "generator")
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_what_cannot_vote_is_named(tmp_path: Path) -> None:
