@@ -134,7 +134,8 @@ class SyntheticSetWriter(Callback):
         folder, count = self._folder(trainer), trainer.datamodule.synthesis_count  # type: ignore[attr-defined]
         found = finished_indices(folder)
         kept = write_card(folder)
-        self._save_grid(folder, Path(trainer.default_root_dir) / "samples" / "synthetic_set.png")
+        names = trainer.datamodule.synthesis_expressions[:count]  # type: ignore[attr-defined]
+        self._save_grid(folder, names, Path(trainer.default_root_dir) / "samples" / "synthetic_set.png")
         rank_zero_info(f"synthetic set {folder}: {len(found)} faces, {sum(kept.values())} of them kept")
         missing = np.setdiff1d(np.arange(count), found)
         if len(missing):
@@ -146,17 +147,19 @@ class SyntheticSetWriter(Callback):
     def _folder(self, trainer: Trainer) -> Path:
         return Path(self.path) if self.path else Path(trainer.default_root_dir) / "synthetic_set"
 
-    def _save_grid(self, folder: Path, path: Path) -> None:
+    def _save_grid(self, folder: Path, names: list[str], path: Path) -> None:
         from lightning_modules.sample_grid import save_sample_grid
 
-        faces: dict[str, list[torch.Tensor]] = {}
+        # One of several ranks makes only some of the expressions, so that a shard need not hold all of them.
+        faces: dict[str, list[torch.Tensor]] = {name: [] for name in names}
         for shard in sorted(folder.glob("data/*.parquet")):
-            if faces and all(len(found) >= _GRID_COLUMNS for found in faces.values()):
+            if all(len(found) >= _GRID_COLUMNS for found in faces.values()):
                 break
             for row in pq.read_table(shard, columns=["image", "label"]).to_pylist():
                 image = torch.from_numpy(decode_image(row["image"]["bytes"], str(shard)).copy())
                 faces.setdefault(row["label"], []).append(image)
-        columns = min(_GRID_COLUMNS, *(len(found) for found in faces.values())) if faces else 0
+        faces = {name: found for name, found in faces.items() if found}
+        columns = min([_GRID_COLUMNS, *(len(found) for found in faces.values())]) if faces else 0
         if columns:
             grid = torch.stack([image for found in faces.values() for image in found[:columns]])
             save_sample_grid(grid.permute(0, 3, 1, 2), list(faces), columns, path)

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 
 import train
 from callbacks.synthetic_set_writer import SyntheticSetWriter
@@ -228,10 +229,12 @@ def test_fewer_faces_left_than_ranks(tmp_path: Path) -> None:
 @pytest.mark.ddp
 @pytest.mark.slow
 def test_two_ranks_make_the_same_set_as_one(weights: Path, tmp_path: Path) -> None:
-    train.main(arguments(weights, tmp_path / "one", count=9))
-    more = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    # Two expressions in turn on two ranks: the first shard holds one of them alone.
+    names = "--data.synthesis_expressions=[happy,sad]"
+    train.main(arguments(weights, tmp_path / "one", names, count=20))
+    more = [names, "--trainer.devices=2", "--trainer.strategy=ddp"]
     done = subprocess.run(
-        [sys.executable, str(PROJECT / "train.py"), *arguments(weights, tmp_path / "two", *more, count=9, batch=3)],
+        [sys.executable, str(PROJECT / "train.py"), *arguments(weights, tmp_path / "two", *more, count=20, batch=8)],
         cwd=PROJECT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -240,4 +243,6 @@ def test_two_ranks_make_the_same_set_as_one(weights: Path, tmp_path: Path) -> No
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert images(tmp_path / "two" / "synthetic_set") == images(tmp_path / "one" / "synthetic_set")
-    assert json.loads((tmp_path / "two" / "summary.json").read_text())["counts"]["generated"] == 9
+    assert json.loads((tmp_path / "two" / "summary.json").read_text())["counts"]["generated"] == 20
+    grids = [Image.open(tmp_path / run / "samples" / "synthetic_set.png").size for run in ("one", "two")]
+    assert grids[0] == grids[1]
