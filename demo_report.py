@@ -20,6 +20,7 @@ from torch import Tensor
 from callbacks.pseudo_labeller import PseudoLabeller
 from callbacks.semantic_guidance import SemanticGuidance
 from datamodules.readers import DrawnReader
+from datamodules.whole_file import whole_file
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.sampling.request import SamplingSettings, SynthesisRequest
 
@@ -126,10 +127,8 @@ def draw_report(real_only: FinishedRun, mixed: FinishedRun, path: Path) -> None:
     charts.subplots_adjust(left=0.1, right=0.97, top=0.93, bottom=0.1, hspace=0.38)
     _draw_curves(above, real_only, mixed)
     _draw_recalls(below, names, real_only, mixed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.stem + ".partial.png")
-    figure.savefig(partial)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png")
 
 
 def _real_faces(reader: DrawnReader) -> Tensor:

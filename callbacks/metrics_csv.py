@@ -11,6 +11,8 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from datamodules.whole_file import whole_file
+
 
 class MetricsCsv(Logger):
     """Writes ``<run_dir>/metrics.csv``: one row per call, a column per metric name, empty where not logged.
@@ -71,7 +73,6 @@ class MetricsCsv(Logger):
         first_write = self._columns is None
         earlier: list[dict[str, Any]] = []
         if first_write:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             earlier = self._read() if self.append else []
             self._columns = list(earlier[0]) if earlier else ["epoch", "step"]
         assert self._columns is not None
@@ -80,12 +81,10 @@ class MetricsCsv(Logger):
             earlier = self._read()
         self._columns += new
         if new or (first_write and not earlier):
-            temporary = self.path.with_suffix(".csv.tmp")
-            with temporary.open("w", newline="") as file:
+            with whole_file(self.path) as partial, partial.open("w", newline="") as file:
                 writer = csv.DictWriter(file, self._columns)
                 writer.writeheader()
                 writer.writerows(earlier + self._pending)
-            temporary.replace(self.path)
         else:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns).writerows(self._pending)

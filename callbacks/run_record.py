@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from callbacks.wandb_run import WandbRun
 from datamodules.provenance import split_manifest
+from datamodules.whole_file import whole_file
 
 PACKAGES = (
     "synfer",
@@ -235,10 +236,8 @@ class RunRecord(Callback):
             for name in ("versions", "counts", "counts_of", "best"):
                 summary.pop(name)
             summary = {**self._earlier, "metrics": metrics, self.task: summary}
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        temporary = self.run_dir / "summary.json.tmp"
-        temporary.write_text(json.dumps(summary, indent=2, default=str) + "\n")
-        temporary.replace(self.run_dir / "summary.json")
+        with whole_file(self.run_dir / "summary.json") as partial:
+            partial.write_text(json.dumps(summary, indent=2, default=str) + "\n")
 
 
 def cpu_seconds() -> float:

@@ -159,7 +159,7 @@ class SyntheticSetWriter(Callback):
                 image = torch.from_numpy(decode_image(row["image"]["bytes"], str(shard)).copy())
                 faces.setdefault(row["label"], []).append(image)
         faces = {name: found for name, found in faces.items() if found}
-        columns = min([_GRID_COLUMNS, *(len(found) for found in faces.values())]) if faces else 0
-        if columns:
+        if faces:
+            columns = min(_GRID_COLUMNS, *map(len, faces.values()))
             grid = torch.stack([image for found in faces.values() for image in found[:columns]])
             save_sample_grid(grid.permute(0, 3, 1, 2), list(faces), columns, path)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
+from datamodules.whole_file import whole_file
 from sweeping.grid import expand, value_text
 from sweeping.run_lock import RunLock
 from sweeping.sweep_error import SweepError
@@ -224,7 +225,5 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a JSON file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2, default=str) + "\n")
-    temporary.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, default=str) + "\n")

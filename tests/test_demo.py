@@ -217,6 +217,7 @@ def test_report_picture(tmp_path: Path) -> None:
     faces = picture[90:860, 110:960]
     assert (faces.std(axis=(0, 1)) > 20).all()  # faces in colour, not a white sheet
     assert not list(tmp_path.rglob("*.partial.png"))
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.png"]
 
 
 def test_shipped_generator_is_the_one_of_its_config() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from datamodules.whole_file import whole_file
+
 
 def save_confusion_picture(
     confusion: Tensor,
@@ -50,8 +52,6 @@ def save_confusion_picture(
             text = f"{int(counts[row, column])}\n{share:.0%}"
             colour = "white" if share > 0.5 else "black"
             axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.stem + ".partial.png")
-    figure.savefig(partial)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png")
     return path

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from datamodules.whole_file import whole_file
+
 
 def save_reliability_picture(confidence: Tensor, right: Tensor, path: Path, title: str, bins: int = 15) -> Path:
     """Writes a reliability diagram (DeGroot and Fienberg 1983) as PNG.
@@ -37,8 +39,6 @@ def save_reliability_picture(confidence: Tensor, right: Tensor, path: Path, titl
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is right", title=title)
     lower.bar(centre.numpy(), count.numpy(), width=0.9 / bins, color="grey")
     lower.set(xlabel="confidence", ylabel="rows")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.stem + ".partial.png")
-    figure.savefig(partial)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png")
     return path
