@@ -90,6 +90,8 @@ class ExpressionGenerator(LightningModule):
         drop_text: share of samples that train without caption.
         drop_au: share that train without AUs.
         drop_both: share that train without either.
+        null_caption: caption of samples without one, in training and where the negative prompt is empty. One that names
+            all expressions makes the network used to the prompt that :class:`LabelAnnotator` reads with.
         min_snr_gamma: γ of min-SNR weighting; None = unweighted.
         learning_rate: peak rate of AdamW.
         weight_decay: decoupled weight decay.
@@ -135,6 +137,7 @@ class ExpressionGenerator(LightningModule):
         drop_text: float = 0.05,
         drop_au: float = 0.05,
         drop_both: float = 0.05,
+        null_caption: str = "",
         min_snr_gamma: float | None = 5.0,
         learning_rate: float = 4e-4,
         weight_decay: float = 1e-2,
@@ -324,7 +327,7 @@ class ExpressionGenerator(LightningModule):
             text_share, au_share, both = (self.hparams[f"drop_{name}"] for name in ("text", "au", "both"))
             no_text = (draw < text_share) | ((draw >= text_share + au_share) & (draw < text_share + au_share + both))
             no_au = (draw >= text_share) & (draw < text_share + au_share + both)
-            captions = ["" if drop else c for c, drop in zip(captions, no_text.tolist(), strict=True)]
+            captions = [self.hparams["null_caption"] if drop else c for c, drop in zip(captions, no_text.tolist(), strict=True)]
             au = au.masked_fill(no_au[:, None], torch.nan)
         unique = sorted(set(captions))
         tokens = self.model.encode_text(unique)
@@ -523,7 +526,7 @@ class ExpressionGenerator(LightningModule):
     def _start(self, request: SynthesisRequest, settings: SamplingSettings) -> DenoisingState:
         n = len(request)
         set_au_scale(self.model.unet, settings.au_scale)
-        text = self._encode_text([settings.negative_prompt, *request.captions])
+        text = self._encode_text([settings.negative_prompt or self.hparams["null_caption"], *request.captions])
         au = torch.from_numpy(request.action_units).to(self.device)
         side = self.hparams["image_size"] // self.model.codec.downscale
         shape = (self.model.codec.latent_channels, side, side)

@@ -237,6 +237,20 @@ def test_conditions_are_really_dropped(dropped: str, text_goes: bool, au_goes: b
 
 
 @torch.no_grad()
+def test_null_caption_stands_for_none_in_training_and_in_sampling() -> None:
+    generator = tiny_generator(drop_text=1.0, drop_au=0.0, drop_both=0.0, null_caption="a happy sad face")
+    null = generator.model.encode_text(["a happy sad face"])
+    assert (null - generator.model.encode_text([""])).abs().amax() > 1e-3
+    text, _ = generator._conditions(batch_of(), drawn())
+    torch.testing.assert_close(text, null.expand_as(text), atol=1e-6, rtol=0)
+    request = SynthesisRequest.from_expressions(["happy"], [0], 0)
+    for settings, expected in ((SamplingSettings(), null), (SamplingSettings(negative_prompt="sad"), None)):
+        found = generator._start(request, settings).null_text
+        wanted = generator.model.encode_text(["sad"]) if expected is None else expected
+        torch.testing.assert_close(found, wanted, atol=2e-2, rtol=0)
+
+
+@torch.no_grad()
 def test_shares_of_dropped_conditions_are_as_asked() -> None:
     generator = tiny_generator(drop_text=0.3, drop_au=0.2, drop_both=0.1)
     n = 6000
