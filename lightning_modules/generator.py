@@ -327,7 +327,8 @@ class ExpressionGenerator(LightningModule):
             text_share, au_share, both = (self.hparams[f"drop_{name}"] for name in ("text", "au", "both"))
             no_text = (draw < text_share) | ((draw >= text_share + au_share) & (draw < text_share + au_share + both))
             no_au = (draw >= text_share) & (draw < text_share + au_share + both)
-            captions = [self.hparams["null_caption"] if drop else c for c, drop in zip(captions, no_text.tolist(), strict=True)]
+            null = self.hparams["null_caption"]
+            captions = [null if drop else c for c, drop in zip(captions, no_text.tolist(), strict=True)]
             au = au.masked_fill(no_au[:, None], torch.nan)
         unique = sorted(set(captions))
         tokens = self.model.encode_text(unique)

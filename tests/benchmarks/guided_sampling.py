@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from omegaconf import OmegaConf
 
 # Started as a file, Python looks for modules beside that file only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -109,7 +109,8 @@ def make_loops(args: argparse.Namespace) -> tuple[dict[str, tuple[Loop, Sampling
     Raises:
         ValueError: guide and judge are one network, or the guide has other classes than the generator.
     """
-    config = yaml.safe_load(args.config.read_text())
+    config = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, args.config)))
+    assert isinstance(config, dict)
     generator = ExpressionGenerator.load_trained(args.generator, args.device)
     guide = ExpressionClassifier.load_trained(args.guide, args.device)
     judge = ExpressionClassifier.load_trained(args.judge, args.device)
@@ -276,7 +277,13 @@ def main() -> None:
     parser.add_argument("--guide", required=True, help="classifier checkpoint that guides")
     parser.add_argument("--judge", required=True, help="another classifier checkpoint, which scores")
     parser.add_argument("--data", default="../shared/data/fer2013", help="FER2013 with FER+ votes, or 'drawn'")
-    parser.add_argument("--config", type=Path, default=CONFIG, help="settings of ours: synthesis, layout, guidance")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        nargs="+",
+        default=[CONFIG],
+        help="settings of ours: synthesis, layout, guidance; a later file changes what earlier ones say",
+    )
     names = ["published", "ours", "ours_same_steps", "unguided"]
     parser.add_argument("--loops", nargs="+", choices=names, default=names)
     parser.add_argument(
