@@ -96,6 +96,10 @@ class SynferCLI(LightningCLI):
             return
         if not Path(ckpt_path).exists():
             self.parser.error(f"ckpt_path: found no file '{ckpt_path}', expected a checkpoint")
+        if (Path(ckpt_path) / "model.safetensors").is_file():
+            self.parser.error(
+                f"ckpt_path: '{ckpt_path}' is a folder of save_trained, weights alone; expected a checkpoint"
+            )
         if Path(ckpt_path).is_file():  # sharded checkpoints are folders
             with one_line_errors(exit_code=2):
                 read_checkpoint(Path(ckpt_path), "ckpt_path", mmap=True)

@@ -215,6 +215,10 @@ def test_groups_that_are_off_are_not_in_the_trainer(finished: train.SynferCLI) -
         ),
         (["--config=nowhere.yaml"], "nowhere.yaml"),
         (["--ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),
+        (
+            [f"--ckpt_path={Path(train.__file__).parent / 'demo_weights/drawn_generator'}"],
+            "is a folder of save_trained",
+        ),
         (["--model=NoSuchModel"], "NoSuchModel"),
         (["--model.init_args.backbone=no_such_net"], "no_such_net"),
         (["--trainer.accelerator=abacus"], "abacus"),
