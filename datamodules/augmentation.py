@@ -33,6 +33,8 @@ class Augmentation:
         contrast: largest relative change of contrast, either way, in [0, 1].
         brightness: largest shift of brightness, either way, of a full range of 1, in [0, 1].
         erasing: probability that one rectangle is painted over with the face's mean, in [0, 1].
+        versions: how many versions of a face there are, ≥ 1, each drawn anew at every use: the same ones in every epoch
+            and in every run, whatever its seed, so that features of them can be kept. null = a new one at every use.
 
     Raises:
         ValueError: a value outside its range.
@@ -46,6 +48,7 @@ class Augmentation:
     contrast: float = 0.2
     brightness: float = 0.1
     erasing: float = 0.2
+    versions: int | None = None
 
     def __post_init__(self) -> None:
         limits = {
@@ -61,6 +64,8 @@ class Augmentation:
             value = getattr(self, name)
             if not low <= value <= high:  # also false for NaN
                 raise ValueError(f"data.augmentation.{name}={value}: expected a number in [{low:g}, {high:g}]")
+        if self.versions is not None and self.versions < 1:
+            raise ValueError(f"data.augmentation.versions={self.versions}: expected at least 1, or null")
 
 
 def augment(image: Tensor, settings: Augmentation, uniform: Tensor) -> Tensor:

@@ -419,8 +419,13 @@ class ExpressionDataModule(L.LightningDataModule):
     def _augmentation_numbers(self, sample_id: Sequence[str]) -> Tensor:
         """Returns float32 (B, 12): the same for the same sample at the same step, whatever its rank and batch."""
         assert self.trainer is not None
-        when = (self.trainer.current_epoch, self.trainer.global_step)
-        uniform = keyed_uniform(keys_of(sample_id), UNIFORM_COLUMNS, self.run_seed, _AUGMENT, *when)
+        stream: tuple[int, ...] = (self.run_seed, _AUGMENT, self.trainer.current_epoch, self.trainer.global_step)
+        versions = self.augmentation.versions
+        if versions is not None:
+            chosen = (keyed_uniform(keys_of(sample_id), 1, *stream)[:, 0] * versions).astype(int)
+            sample_id = [f"{name}, version {version}" for name, version in zip(sample_id, chosen, strict=True)]
+            stream = (_AUGMENT,)  # no seed: the versions are the same in every run
+        uniform = keyed_uniform(keys_of(sample_id), UNIFORM_COLUMNS, *stream)
         return torch.from_numpy(uniform.astype(np.float32))
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from lightning_modules.metrics.confusion_scores import confusion_scores
 from lightning_modules.networks.annotator_head import AnnotatorHead, Branches
 from lightning_modules.networks.au_adapter import embed_action_units
 from lightning_modules.networks.diffusion_features import capture, word_prompt
+from lightning_modules.networks.ema import ParameterEMA
 from lightning_modules.networks.fingerprint import fingerprint
 from lightning_modules.networks.schedule import Schedule, scheduled
 from lightning_modules.networks.temperature import fit_temperature
@@ -39,6 +41,8 @@ from lightning_modules.training_data import TrainingData
 _CHECKPOINT_KEY = "label_annotator"
 _FLIP_STREAM = 0xF11
 DEFAULT_MODULES = ("mid_block", "up_blocks.0", "up_blocks.1")
+DEFAULT_WIDTHS = [64, 96]
+DEFAULT_DEPTHS = [3, 2, 0]
 
 
 class LabelAnnotator(LightningModule):
@@ -50,18 +54,17 @@ class LabelAnnotator(LightningModule):
     layer go through two branches, bidirectional cross-attention and a linear layer. Only that head is trained; the
     generator is frozen, stays out of checkpoints and is recognised by its fingerprint.
 
-    With a ``feature_cache`` each face (and its mirror image) goes through the generator once and for all; faces must
-    then come without augmentation, and ``flip`` is the only one. Without it, the data's augmentation applies and every
-    step runs the generator.
+    With a ``feature_cache`` each face goes through the generator once and for all: as it is and mirrored (``flip``),
+    or, where the data's augmentation has a number of ``versions``, in each of these. Without it every step runs the
+    generator, and any augmentation will do.
 
     Has the interface of :class:`lightning_modules.classifier.ExpressionClassifier` for whoever wants a voter.
 
     Args:
         generator: checkpoint of an :class:`ExpressionGenerator`, or a folder of its ``save_trained``.
         label_space: "basic7", "ferplus8" or a list of expression names; the order of the K logits.
-        feature_modules: names of UNet submodules that are read; null = mid_block, up_blocks.0 and up_blocks.1, which
-            suits the small UNet (3×3 to 12×12 positions at 48 pixels). For Stable Diffusion 1.x mid_block, up_blocks.1
-            and up_blocks.2 (8×8 to 64×64 at 512 pixels) are the usual choice.
+        feature_modules: names of UNet submodules that are read; null = mid_block, up_blocks.0 and up_blocks.1.
+            For Stable Diffusion 1.x mid_block, up_blocks.1 and up_blocks.2 (8×8 to 64×64 at 512 pixels) are usual.
         timestep: training timestep t at which the UNet runs, ≥ 0.
         latents: what the UNet gets. "clean" = x0 itself: the pass of the DDIM inversion step to t is the one that is
             read, one pass in all. "inverted" = x_t of that step: a second pass. "noised" = x_t with one fixed draw of
@@ -69,7 +72,9 @@ class LabelAnnotator(LightningModule):
         map_size: side to which larger maps are pooled; sets the size of the cache.
         branches: "both", "features" or "attention" (ablations).
         width: channels of the head's tokens.
-        depth: residual convolutions of the feature branch (of the attention branch where it is alone).
+        widths: channels of its feature pyramid, from the largest maps to the smallest; the last serves all further
+            sizes. null = 64, 96.
+        depths: residual convolutions there, in the same way; null = 3, 2, 0.
         num_heads: attention heads of the head.
         dropout: of the head, in [0, 1).
         label_smoothing: share of each label spread evenly, in [0, 1).
@@ -78,8 +83,10 @@ class LabelAnnotator(LightningModule):
         weight_decay: on matrices and kernels.
         schedule: of the rate, stepped every step.
         warmup_share: share of the steps with rising rate.
+        ema_decay: of the moving average of the head's weights and BatchNorm statistics; None evaluates the raw weights.
         feature_cache: folder for cached features; null = none.
-        flip: share of training faces that are mirrored where the cache is used, in [0, 1].
+        flip: share of training faces, in [0, 1], that are mirrored where the cache is used and the data does not
+            augment.
         flip_tta: average predictions over each face and its mirror image, then calibrate; doubles the passes.
 
     Raises:
@@ -96,8 +103,9 @@ class LabelAnnotator(LightningModule):
         latents: Literal["clean", "inverted", "noised"] = "clean",
         map_size: int = 6,
         branches: Branches = "both",
-        width: int = 128,
-        depth: int = 1,
+        width: int = 64,
+        widths: list[int] | None = None,
+        depths: list[int] | None = None,
         num_heads: int = 4,
         dropout: float = 0.1,
         label_smoothing: float = 0.0,
@@ -106,6 +114,7 @@ class LabelAnnotator(LightningModule):
         weight_decay: float = 0.05,
         schedule: Schedule = "one_cycle",
         warmup_share: float = 0.2,
+        ema_decay: float | None = 0.999,
         feature_cache: str | None = None,
         flip: float = 0.5,
         flip_tta: bool = False,
@@ -123,7 +132,10 @@ class LabelAnnotator(LightningModule):
         check_setting(synthetic_loss_weight >= 0, "synthetic_loss_weight", synthetic_loss_weight, "a number ≥ 0")
         for name, value in (("map_size", map_size), ("width", width), ("num_heads", num_heads)):
             check_setting(value >= 1, name, value, "at least 1")
-        check_setting(depth >= 0, "depth", depth, "at least 0")
+        widths = DEFAULT_WIDTHS if widths is None else widths
+        depths = DEFAULT_DEPTHS if depths is None else depths
+        check_setting(len(widths) > 0 and min(widths) >= 1, "widths", widths, "at least one number ≥ 1")
+        check_setting(len(depths) > 0 and min(depths) >= 0, "depths", depths, "at least one number ≥ 0")
         check_setting(width % num_heads == 0, "width", width, f"a multiple of num_heads ({num_heads})")
         check_setting(
             branches in ("both", "features", "attention"), "branches", branches, "both, features or attention"
@@ -141,14 +153,17 @@ class LabelAnnotator(LightningModule):
         self._prompt, self._word_positions = word_prompt(self._generator[0].model.tokenizer, words)
         self._text: Tensor | None = None
         self._cache: FeatureCache | None = None
+        self._flip = flip
         side = self._generator[0].hparams["image_size"]
         maps = self._run_generator(torch.zeros(1, 3, side, side))
         self._shapes = [(m.shape[1], m.shape[-1]) for m in maps]
         self._num_features = len(self.feature_modules)
         features, attention = self._shapes[: self._num_features], self._shapes[self._num_features :]
         self.head = AnnotatorHead(
-            features, attention, len(self.label_space), branches, width, depth, num_heads, dropout
+            features, attention, len(self.label_space), branches, width, widths, depths, num_heads, dropout
         )
+        self.ema = None if ema_decay is None else ParameterEMA(self.head, ema_decay)
+        self._ema_step = 0
         self.temperature: Tensor
         self.register_buffer("temperature", torch.ones(()))
         self._outcomes = {stage: Collected(2 * len(self.label_space) + 1) for stage in ("val", "test")}
@@ -206,14 +221,15 @@ class LabelAnnotator(LightningModule):
         """Returns the maps of images in [0, 1], (B, 3, H, W), from the cache where they are there.
 
         Args:
-            image: the images; with a cache they must be whole 255ths, that is not augmented.
+            image: the images; with a cache they are rounded to whole 255ths, by which they are known.
             cache: where to look, and where to leave what is new.
             mirror_too: of an image that is new also compute the mirror image.
         """
         if cache is None:
             return self._run_generator(image)
-        pixels = (image * 255).round().to(torch.uint8).cpu()
-        keys = image_keys(pixels.contiguous().numpy())
+        levels = (image * 255).round()
+        image = levels / 255
+        keys = image_keys(levels.to(torch.uint8).cpu().contiguous().numpy())
         new = cache.missing(keys)
         if new:
             fresh = image[new]
@@ -264,7 +280,7 @@ class LabelAnnotator(LightningModule):
         """Checks that data and annotator agree, and opens the cache.
 
         Raises:
-            ValueError: other classes in the data, or augmented faces for a cache.
+            ValueError: other classes in the data, or endlessly many versions of a face for a cache.
         """
         data: Any = getattr(self.trainer, "datamodule", None)
         found = getattr(data, "label_space", self.label_space)
@@ -276,18 +292,25 @@ class LabelAnnotator(LightningModule):
         root = self._config["feature_cache"]
         if root is None:
             return
-        if stage == "fit" and data is not None and data.augmentation.enabled:
+        augmentation = getattr(data, "augmentation", None)
+        versions = augmentation.versions if augmentation is not None and augmentation.enabled else 1
+        if stage == "fit" and versions is None:
             raise ValueError(
-                "model.feature_cache keeps features of faces as they are: found data.augmentation.enabled=true, "
-                "expected false (model.flip mirrors them) or model.feature_cache=null"
+                "model.feature_cache keeps features of each version of a face: found data.augmentation.enabled=true "
+                "with versions=null, expected data.augmentation.versions=12 or so, data.augmentation.enabled=false "
+                "(model.flip mirrors faces then) or model.feature_cache=null"
             )
+        self._flip = (
+            0.0 if stage == "fit" and augmentation is not None and augmentation.enabled else self._config["flip"]
+        )
         self._cache = FeatureCache(root, self.cache_identity(), self.feature_width)
         table = getattr(data, "train_table", None)
         if stage == "fit" and table is not None:
-            rows = len(table) * (2 if self._config["flip"] > 0 else 1) + len(data.val_table)
+            seen = len(data.val_table) * (2 if self._config["flip_tta"] else 1)
+            rows = len(table) * (2 if self._flip > 0 else versions) + seen
             rank_zero_info(
-                f"feature cache {self._cache.folder}: {len(self._cache)} faces there; all {rows} faces and mirror "
-                f"images take {rows * self.feature_width * 2 / 1e9:.2f} GB ({self.feature_width} numbers each)"
+                f"feature cache {self._cache.folder}: {len(self._cache)} faces there; all {rows} faces, versions and "
+                f"mirror images take {rows * self.feature_width * 2 / 1e9:.2f} GB ({self.feature_width} numbers each)"
             )
 
     def cache_identity(self) -> dict[str, Any]:
@@ -304,6 +327,16 @@ class LabelAnnotator(LightningModule):
             "image_size": self._generator[0].hparams["image_size"],
             "bf16": bool(self._generator[0].hparams["bf16_sampling"]),
         }
+
+    def on_fit_start(self) -> None:
+        """Puts the training weights back if an earlier evaluation never came to its end."""
+        self._use_training_weights()
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Takes the weights into the moving average, once per optimiser step."""
+        if self.ema is not None and self.trainer.global_step != self._ema_step:
+            self._ema_step = self.trainer.global_step
+            self.ema.update()
 
     def on_train_epoch_start(self) -> None:
         """Takes in what other ranks have cached."""
@@ -334,15 +367,15 @@ class LabelAnnotator(LightningModule):
             return self.read(image)
         seed = keyed_seed(self._seed, self.global_rank, self.global_step, batch_idx, _FLIP_STREAM)
         draw = torch.rand(len(image), generator=torch.Generator().manual_seed(seed)).to(image.device)
-        image = torch.where((draw < self._config["flip"])[:, None, None, None], image.flip(-1), image)
+        image = torch.where((draw < self._flip)[:, None, None, None], image.flip(-1), image)
         synthetic = batch["is_synthetic"]
         if not bool(synthetic.any()):
-            return self.read(image, self._cache, mirror_too=self._config["flip"] > 0)
+            return self.read(image, self._cache, mirror_too=self._flip > 0)
         # Synthetic faces come and go: only real ones are worth a place on disk.
         order = torch.cat([(~synthetic).nonzero()[:, 0], synthetic.nonzero()[:, 0]]).argsort()
         parts = [self.read(image[synthetic])]
         if not bool(synthetic.all()):
-            parts.insert(0, self.read(image[~synthetic], self._cache, mirror_too=self._config["flip"] > 0))
+            parts.insert(0, self.read(image[~synthetic], self._cache, mirror_too=self._flip > 0))
         return [torch.cat(maps)[order] for maps in zip(*parts, strict=True)]
 
     @property
@@ -361,12 +394,32 @@ class LabelAnnotator(LightningModule):
     # ---------------------------------------------------------------- evaluation
 
     def on_validation_epoch_start(self) -> None:
-        """Forgets the last evaluation."""
+        """Forgets the last evaluation and takes the averaged weights."""
+        self._use_averaged_weights()
         self._outcomes["val"].reset()
 
     def on_test_epoch_start(self) -> None:
-        """Forgets the last evaluation."""
+        """Forgets the last evaluation and takes the averaged weights."""
+        self._use_averaged_weights()
         self._outcomes["test"].reset()
+
+    def on_predict_epoch_start(self) -> None:
+        """Takes the averaged weights."""
+        self._use_averaged_weights()
+
+    def on_predict_epoch_end(self) -> None:
+        """Puts the training weights back."""
+        self._use_training_weights()
+
+    def _use_averaged_weights(self) -> None:
+        if self.ema is not None:
+            self.ema.restore()  # an evaluation that was interrupted never came to its end
+            self.ema.average_buffers_over_ranks()
+            self.ema.store()
+
+    def _use_training_weights(self) -> None:
+        if self.ema is not None:
+            self.ema.restore()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Takes one batch into the evaluation."""
@@ -386,7 +439,8 @@ class LabelAnnotator(LightningModule):
         self._outcomes[stage].to(self.device).update(rows)
 
     def on_validation_epoch_end(self) -> None:
-        """Fits the temperature (inside ``fit``, not in a sanity check) and logs the metrics of all ranks."""
+        """Puts the training weights back, fits the temperature (in ``fit`` only) and logs the metrics of all ranks."""
+        self._use_training_weights()
         rows = self._outcomes["val"].compute()
         k = len(self.label_space)
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
@@ -397,7 +451,8 @@ class LabelAnnotator(LightningModule):
             self._cache.flush()
 
     def on_test_epoch_end(self) -> None:
-        """Logs the metrics of all ranks."""
+        """Puts the training weights back and logs the metrics of all ranks."""
+        self._use_training_weights()
         self._report("test", self._outcomes["test"].compute())
 
     def _report(self, stage: str, rows: Tensor) -> None:
@@ -420,15 +475,19 @@ class LabelAnnotator(LightningModule):
     # ---------------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what :meth:`load_trained` needs, in plain types."""
+        """Adds what :meth:`load_trained` needs, in plain types and tensors."""
         checkpoint[_CHECKPOINT_KEY] = {
             "config": self._config,
+            "ema": None if self.ema is None or self.ema.num_updates == 0 else self.ema.state_dict(),
             "generator_fingerprint": self.generator_fingerprint,
             "generator_data": self.generator_data.state_dict(),
         }
+        if self.ema is not None:  # saved in the middle of an evaluation, say on Ctrl-C: training weights all the same
+            for name, tensor in self.ema.replaced.items():
+                checkpoint["state_dict"][f"head.{name}"] = tensor
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Checks what is loaded.
+        """Checks what is loaded, and takes over the moving average.
 
         Raises:
             ValueError: not of this class, of another label space, or trained on another generator's features.
@@ -449,6 +508,9 @@ class LabelAnnotator(LightningModule):
             )
         if "generator_data" in saved and self.generator_data.trained_on is None:  # it may lie as bare weights now
             self.generator_data = TrainingData.from_state_dict(saved["generator_data"])
+        if self.ema is not None and saved["ema"] is not None:
+            self.ema.load_state_dict(saved["ema"])
+            self._ema_step = int(checkpoint.get("global_step", 0))
 
     @classmethod
     @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
@@ -475,6 +537,12 @@ class LabelAnnotator(LightningModule):
         if not isinstance(checkpoint, dict) or _CHECKPOINT_KEY not in checkpoint:
             raise ValueError(f"{path} is no checkpoint of LabelAnnotator: it lacks the key '{_CHECKPOINT_KEY}'")
         config = {**checkpoint[_CHECKPOINT_KEY]["config"], "feature_cache": None}
+        unknown = sorted(set(config) - set(inspect.signature(cls).parameters))
+        if unknown:
+            raise ValueError(
+                f"annotator checkpoint {path} has the setting '{unknown[0]}', which there is no more: its head was "
+                "built otherwise; train it again"
+            )
         annotator = cls(**{**config, "generator": generator or config["generator"]})
         if label_space is not None and resolve_label_space(label_space) != annotator.label_space:
             raise ValueError(
@@ -483,4 +551,6 @@ class LabelAnnotator(LightningModule):
             )
         annotator.on_load_checkpoint(checkpoint)
         annotator.load_state_dict(checkpoint["state_dict"])
+        if annotator.ema is not None:
+            annotator.ema.copy_to()
         return annotator.to(map_location).eval().requires_grad_(False)

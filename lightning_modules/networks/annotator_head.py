@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +18,12 @@ MapShape = tuple[int, int]
 class AnnotatorHead(nn.Module):
     """Two branches → bidirectional cross-attention → logits (FERAnno of SynFER, arXiv 2410.09865).
 
-    Each branch brings its maps to one side and one width: per size BatchNorm and a 1×1 convolution, summed (feature
-    maps then go through residual 3×3 convolutions); s² tokens with learned places come out. The feature tokens attend
-    to the attention-map tokens and the other way round; both are averaged over the face, joined and classified. With
-    one branch alone, its tokens attend to themselves.
+    The feature branch is a pyramid. It begins at the largest maps and goes down to the smallest; at each size the maps
+    of that size come in through BatchNorm and a 1×1 convolution and are added, residual 3×3 convolutions follow, and a
+    strided one leads to the next size. The maps of the smallest size become its tokens. The attention branch brings its
+    maps to their largest side and sums them; each place is a token. The feature tokens attend to the attention-map
+    tokens and the other way round; both are averaged over the face, joined and classified. With one branch alone, its
+    tokens attend to themselves (and attention maps get the convolutions of the largest size).
 
     Args:
         feature_shapes: channels and side of each feature map.
@@ -28,7 +31,9 @@ class AnnotatorHead(nn.Module):
         num_classes: K.
         branches: which branches there are.
         width: channels of a token.
-        depth: residual convolutions of the feature branch (of the attention branch where it is alone).
+        widths: channels of the pyramid at each size, from the largest maps to the smallest; the last number serves all
+            further sizes.
+        depths: residual convolutions at each size, in the same way.
         num_heads: attention heads.
         dropout: in attention, between layers and before the linear layer, in [0, 1).
     """
@@ -38,22 +43,24 @@ class AnnotatorHead(nn.Module):
         feature_shapes: Sequence[MapShape],
         attention_shapes: Sequence[MapShape],
         num_classes: int,
-        branches: Branches = "both",
-        width: int = 128,
-        depth: int = 1,
+        branches: Branches,
+        width: int,
+        widths: Sequence[int],
+        depths: Sequence[int],
         num_heads: int = 4,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        used = {"features": feature_shapes, "attention": attention_shapes}
-        names = ("features", "attention") if branches == "both" else (branches,)
-        side = max(s for name in names for _, s in used[name])
-        depths = dict.fromkeys(names, depth) | ({"attention": 0} if branches == "both" else {})
-        self.branches = nn.ModuleDict({name: _Branch(used[name], side, width, depths[name], dropout) for name in names})
-        self.cross = nn.ModuleDict({name: _CrossBlock(width, num_heads, dropout) for name in names})
-        self.norm = nn.LayerNorm(width * len(names))
+        parts: dict[str, nn.Module] = {}
+        if branches != "attention":
+            parts["features"] = _Pyramid(feature_shapes, width, widths, depths)
+        if branches != "features":
+            parts["attention"] = _Plane(attention_shapes, width, 0 if branches == "both" else depths[0], dropout)
+        self.branches = nn.ModuleDict(parts)
+        self.cross = nn.ModuleDict({name: _CrossBlock(width, num_heads, dropout) for name in parts})
+        self.norm = nn.LayerNorm(width * len(parts))
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(width * len(names), num_classes)
+        self.linear = nn.Linear(width * len(parts), num_classes)
 
     def forward(self, features: Sequence[Tensor], attention: Sequence[Tensor]) -> Tensor:
         """Returns logits (B, K) of feature maps (B, C, s, s) and attention maps (B, W, s, s), in the given order."""
@@ -66,26 +73,52 @@ class AnnotatorHead(nn.Module):
         return self.linear(self.dropout(self.norm(torch.cat(seen, 1))))
 
 
-class _Branch(nn.Module):
-    """Maps (B, C, s, s) of several sizes → tokens (B, side², width)."""
+class _Pyramid(nn.Module):
+    """Maps (B, C, s, s) of several sizes → tokens (B, smallest side², width)."""
 
-    def __init__(self, shapes: Sequence[MapShape], side: int, width: int, depth: int, dropout: float) -> None:
+    def __init__(self, shapes: Sequence[MapShape], width: int, widths: Sequence[int], depths: Sequence[int]) -> None:
         super().__init__()
-        self.side = side
-        # Maps of one size are one map of many channels, projected at that size: the small ones have the most channels.
-        sizes = sorted({s for _, s in shapes})
-        self.groups = [[i for i, (_, s) in enumerate(shapes) if s == size] for size in sizes]
-        channels = [sum(shapes[i][0] for i in group) for group in self.groups]
+        self.sides, self.groups = _by_side(shapes)
+        levels = range(len(self.sides))
+        wide = [widths[min(level, len(widths) - 1)] for level in levels]
+        deep = [depths[min(level, len(depths) - 1)] for level in levels]
         self.inputs = nn.ModuleList(
-            [nn.Sequential(nn.BatchNorm2d(c), nn.Dropout2d(dropout), nn.Conv2d(c, width, 1)) for c in channels]
+            [_projection(sum(shapes[i][0] for i in group), w) for group, w in zip(self.groups, wide, strict=True)]
         )
         self.blocks = nn.ModuleList(
-            [
-                nn.Sequential(nn.BatchNorm2d(width), nn.GELU(), nn.Conv2d(width, width, 3, padding=1))
-                for _ in range(depth)
-            ]
+            [nn.ModuleList([_convolution(w, w) for _ in range(d)]) for w, d in zip(wide, deep, strict=True)]
         )
-        self.place = nn.Parameter(torch.zeros(1, side * side, width))
+        strides = [a // b for a, b in pairwise(self.sides)]
+        self.downs = nn.ModuleList([_convolution(a, b, s) for (a, b), s in zip(pairwise(wide), strides, strict=True)])
+        self.output = nn.Linear(wide[-1], width)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        x: Tensor | None = None
+        for level, group in enumerate(self.groups):
+            here = self.inputs[level](torch.cat([maps[i] for i in group], 1))
+            if x is not None:
+                x = self.downs[level - 1](x)
+                if x.shape[-1] != self.sides[level]:  # a side that is no multiple of the next one
+                    x = F.adaptive_avg_pool2d(x, self.sides[level])
+                here = here + x
+            x = here
+            for block in cast(nn.ModuleList, self.blocks[level]):
+                x = x + block(x)
+        assert x is not None
+        return self.output(x.flatten(2).transpose(1, 2))
+
+
+class _Plane(nn.Module):
+    """Maps (B, C, s, s) of several sizes → tokens with learned places (B, largest side², width)."""
+
+    def __init__(self, shapes: Sequence[MapShape], width: int, depth: int, dropout: float) -> None:
+        super().__init__()
+        sides, self.groups = _by_side(shapes)
+        self.side = sides[0]
+        # Maps of one size are one map of many channels, projected at that size.
+        self.inputs = nn.ModuleList([_projection(sum(shapes[i][0] for i in g), width, dropout) for g in self.groups])
+        self.blocks = nn.ModuleList([_convolution(width, width) for _ in range(depth)])
+        self.place = nn.Parameter(torch.zeros(1, self.side**2, width))
         nn.init.trunc_normal_(self.place, std=0.02)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -99,6 +132,21 @@ class _Branch(nn.Module):
         for block in self.blocks:
             total = total + block(total)
         return total.flatten(2).transpose(1, 2) + self.place
+
+
+def _by_side(shapes: Sequence[MapShape]) -> tuple[list[int], list[list[int]]]:
+    """Returns the sides that occur, largest first, and for each the positions of its maps."""
+    sides = sorted({side for _, side in shapes}, reverse=True)
+    return sides, [[i for i, (_, side) in enumerate(shapes) if side == wanted] for wanted in sides]
+
+
+def _projection(channels: int, width: int, dropout: float = 0.0) -> nn.Sequential:
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.Dropout2d(dropout), nn.Conv2d(channels, width, 1))
+
+
+def _convolution(channels: int, width: int, stride: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(channels, width, 3, stride, padding=1)
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.GELU(), convolution)
 
 
 class _CrossBlock(nn.Module):

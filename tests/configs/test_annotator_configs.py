@@ -60,9 +60,19 @@ def test_every_file_is_tested_here_or_with_the_relabeller() -> None:
 
 
 def test_feranno_on_fer2013_from_fit_to_relabelling(fer2013: Path, tmp_path: Path) -> None:
-    tiny_generator(image_size=48, label_space="basic7", codec_config={"patch": 8, "channels": 1}).save_trained(
-        tmp_path / "generator"
-    )
+    three_sizes = {
+        "block_out_channels": [32, 32, 32],
+        "layers_per_block": 1,
+        "cross_attention_dim": 16,
+        "norm_num_groups": 8,
+    }
+    changes = {
+        "image_size": 48,
+        "label_space": "basic7",
+        "codec_config": {"patch": 4, "channels": 1},
+        "unet": three_sizes,
+    }
+    tiny_generator(**changes).save_trained(tmp_path / "generator")
     data = [config("data/fer2013.yaml"), f"--data.reader.init_args.root={fer2013}"]
     for fold in range(2):
         small = [f"--model.generator={tmp_path / 'generator'}", "--model.width=16", "--trainer.max_epochs=2"]

@@ -27,6 +27,11 @@ def test_out_of_range_is_named(field: str, value: float) -> None:
         Augmentation(**{field: value})
 
 
+def test_no_version_at_all_is_named() -> None:
+    with pytest.raises(ValueError, match=r"data\.augmentation\.versions=0: expected at least 1, or null"):
+        Augmentation(versions=0)
+
+
 def test_nothing_changes_nothing() -> None:
     image, uniform = _faces()
     assert torch.equal(augment(image, NOTHING, uniform), image)

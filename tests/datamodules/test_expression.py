@@ -300,6 +300,22 @@ def test_augmentation_changes_with_the_step_and_only_in_training() -> None:
     assert torch.equal(plain, (next(iter(loader))["image"].float() / 255).expand_as(plain))
 
 
+def test_versions_of_a_face_are_as_many_as_said_and_the_same_in_every_run() -> None:
+    seen: list[dict[str, set[bytes]]] = []
+    for seed in (2, 3):
+        datamodule = ExpressionDataModule(_reader(), seed=seed, augmentation=Augmentation(versions=3))
+        datamodule.setup("fit")
+        loader, found = datamodule.val_dataloader(), {}
+        for step in range(30):
+            _as_rank(datamodule, 0, 1, step=step)
+            batch = datamodule.on_after_batch_transfer(next(iter(loader)), 0)
+            for name, image in zip(batch["sample_id"], batch["image"], strict=True):
+                found.setdefault(name, set()).add((image * 255).round().byte().numpy().tobytes())
+        seen.append(found)
+    assert seen[0] == seen[1]
+    assert all(len(versions) == 3 for versions in seen[0].values())
+
+
 def test_grey_batches_can_be_pinned() -> None:
     """Pinned memory refuses tensors whose elements share memory, such as three views of one channel."""
     datamodule = ExpressionDataModule(_reader())

@@ -31,7 +31,9 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def annotator(generator: str, **changes: Any) -> LabelAnnotator:
     torch.manual_seed(0)
-    return LabelAnnotator(generator, **{"label_space": list(NAMES), "width": 16, "num_heads": 2, **changes})
+    return LabelAnnotator(
+        generator, **{"label_space": list(NAMES), "width": 16, "widths": [8], "depths": [1], "num_heads": 2, **changes}
+    )
 
 
 def faces(n: int = 4, side: int = SIDE, seed: int = 0) -> torch.Tensor:
@@ -69,6 +71,8 @@ def command(generator: str, run_dir: Path, *more: str, space: str = "[neutral,ha
         ({"timestep": 1000}, r"model.timestep: found 1000, expected a training timestep in 0…999"),
         ({"width": 15}, r"model.width: found 15, expected a multiple of num_heads \(2\)"),
         ({"dropout": 1.0}, r"model.dropout: found 1.0"),
+        ({"widths": [8, 0]}, r"model.widths: found \[8, 0\], expected at least one number ≥ 1"),
+        ({"depths": []}, r"model.depths: found \[\], expected at least one number ≥ 0"),
         ({"flip": -0.1}, r"model.flip: found -0.1"),
         ({"branches": "none"}, r"model.branches: found none"),
         ({"feature_modules": ["up_blocks.9"]}, r"model.feature_modules: found 'up_blocks.9'"),
@@ -159,6 +163,33 @@ def test_checkpoint_holds_the_head_alone_and_brings_everything_back(generator: s
     assert loaded.weights_fingerprint() == module.weights_fingerprint() and not loaded.training
     with pytest.raises(ValueError, match=r"found the label space neutral, happy, sad, expected neutral, happy, sad, s"):
         LabelAnnotator.load_trained(path, label_space="basic7")
+
+
+def test_evaluation_and_loading_take_the_averaged_weights(generator: str, tmp_path: Path) -> None:
+    cli = train.main(command(generator, tmp_path / "run", "--model.ema_decay=0.5"))
+    module, last = cli.model, tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert module.ema.num_updates == 6 and not module.ema.is_swapped
+    loaded = LabelAnnotator.load_trained(last)
+    name = "linear.weight"
+    torch.testing.assert_close(dict(loaded.head.named_parameters())[name], module.ema.average[name].cpu())
+    assert not torch.equal(module.ema.average[name].cpu(), module.head.linear.weight.cpu())
+    stored = torch.load(last, weights_only=True)["state_dict"]["head.linear.weight"]
+    torch.testing.assert_close(stored, module.head.linear.weight.cpu())
+    tested = train.main(["test", *command(generator, tmp_path / "test")[1:], f"--ckpt_path={last}"])
+    assert tested.model.ema.num_updates == 6
+    pixels = faces(4, side=32)
+    with tested.model.ema.swapped():
+        shown = tested.model.eval().predict_probabilities(pixels)
+    torch.testing.assert_close(shown, loaded.predict_probabilities(pixels))
+
+
+def test_a_checkpoint_of_another_head_is_refused(generator: str, tmp_path: Path) -> None:
+    path = save_checkpoint(annotator(generator), tmp_path / "a.ckpt")
+    content = torch.load(path, weights_only=True)
+    content["label_annotator"]["config"]["depth"] = 2
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="has the setting 'depth', which there is no more"):
+        LabelAnnotator.load_trained(path)
 
 
 def test_another_generator_is_refused(generator: str, tmp_path: Path) -> None:
@@ -256,11 +287,32 @@ def test_another_setting_is_another_cache(generator: str) -> None:
     assert annotator(generator, width=18).cache_identity() == one  # the head does not matter
 
 
-def test_augmented_faces_are_refused_by_the_cache(generator: str, tmp_path: Path, capsys: Any) -> None:
+def test_endlessly_many_versions_of_a_face_are_refused_by_the_cache(
+    generator: str, tmp_path: Path, capsys: Any
+) -> None:
     args = command(generator, tmp_path / "run", f"--model.feature_cache={tmp_path / 'c'}")
     with pytest.raises(SystemExit):
         train.main([*args, "--data.augmentation.enabled=true"])
-    assert "found data.augmentation.enabled=true, expected false" in capsys.readouterr().err
+    assert "found data.augmentation.enabled=true with versions=null" in capsys.readouterr().err
+
+
+def test_each_version_of_a_face_is_read_once_whatever_the_seed(generator: str, tmp_path: Path) -> None:
+    passes: list[int] = []
+    count = LabelAnnotator._run_generator
+
+    def counted(self: LabelAnnotator, image: torch.Tensor) -> list[torch.Tensor]:
+        passes.append(len(image))
+        return count(self, image)
+
+    more = [f"--model.feature_cache={tmp_path / 'cache'}", "--data.augmentation.enabled=true"]
+    more += ["--data.augmentation.versions=2", "--trainer.max_epochs=12"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LabelAnnotator, "_run_generator", counted)
+        train.main(command(generator, tmp_path / "first", *more))
+        assert sum(passes) == 1 + 2 * 24 + 12  # one to learn the shapes; two versions, no mirror images; validation
+        passes.clear()
+        train.main(command(generator, tmp_path / "second", *more, "--seed_everything=7"))
+        assert sum(passes) == 1
 
 
 def test_another_label_space_in_the_data_is_refused(generator: str, tmp_path: Path, capsys: Any) -> None:

@@ -9,6 +9,13 @@ from lightning_modules.networks.temperature import fit_temperature
 FEATURES, ATTENTION = [(8, 2), (6, 4)], [(3, 4), (3, 2)]
 
 
+def small_head(
+    branches: Branches = "both", features: list[tuple[int, int]] = FEATURES, dropout: float = 0.1
+) -> AnnotatorHead:
+    torch.manual_seed(0)
+    return AnnotatorHead(features, ATTENTION, 3, branches, 16, [8, 12], [1, 0], num_heads=2, dropout=dropout)
+
+
 def maps(n: int, shapes: list[tuple[int, int]], seed: int = 0) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(n, c, s, s, generator=generator) for c, s in shapes]
@@ -16,8 +23,7 @@ def maps(n: int, shapes: list[tuple[int, int]], seed: int = 0) -> list[torch.Ten
 
 @pytest.mark.parametrize("branches", ["both", "features", "attention"])
 def test_each_branch_counts_and_no_other(branches: Branches) -> None:
-    torch.manual_seed(0)
-    head = AnnotatorHead(FEATURES, ATTENTION, 3, branches, width=16, num_heads=2).eval()
+    head = small_head(branches).eval()
     features, attention = maps(2, FEATURES), maps(2, ATTENTION)
     logits = head(features, attention)
     assert tuple(logits.shape) == (2, 3)
@@ -27,22 +33,32 @@ def test_each_branch_counts_and_no_other(branches: Branches) -> None:
 
 
 def test_branches_look_at_each_other() -> None:
-    torch.manual_seed(0)
-    head = AnnotatorHead(FEATURES, ATTENTION, 3, width=16, num_heads=2).eval()
+    head = small_head().eval()
     head.linear.weight.data[:, 16:] = 0  # what the feature tokens end as, alone
     features = maps(2, FEATURES)
     assert not torch.equal(head(features, maps(2, ATTENTION)), head(features, maps(2, ATTENTION, 1)))
 
 
+def test_every_size_of_feature_map_counts_whatever_the_steps_between_them() -> None:
+    shapes = [(4, 7), (5, 12), (3, 4), (2, 12)]
+    head = small_head("features", shapes).eval()
+    first = maps(2, shapes)
+    logits = head(first, [])
+    for i in range(len(shapes)):
+        others = [new if j == i else old for j, (old, new) in enumerate(zip(first, maps(2, shapes, 1), strict=True))]
+        assert not torch.equal(head(others, []), logits)
+    widths = [projection[2].out_channels for projection in head.branches["features"].inputs]
+    assert widths == [8, 12, 12]  # the last width serves all further sizes
+
+
 def test_every_weight_learns() -> None:
-    head = AnnotatorHead(FEATURES, ATTENTION, 3, width=16, num_heads=2, dropout=0.1)
+    head = small_head()
     head(maps(4, FEATURES), maps(4, ATTENTION)).square().sum().backward()
     assert all(p.grad is not None and bool(p.grad.any()) for n, p in head.named_parameters() if "in_proj_bias" not in n)
 
 
 def test_it_learns_what_an_attention_map_shows() -> None:
-    torch.manual_seed(0)
-    head = AnnotatorHead(FEATURES, ATTENTION, 3, width=16, num_heads=2, dropout=0.0)
+    head = small_head(dropout=0.0)
     features, attention = maps(48, FEATURES), maps(48, ATTENTION)
     label = attention[0].mean((2, 3)).argmax(1)
     optimizer = torch.optim.AdamW(head.parameters(), 5e-3)
