@@ -33,8 +33,8 @@ class Augmentation:
         contrast: largest relative change of contrast, either way, in [0, 1].
         brightness: largest shift of brightness, either way, of a full range of 1, in [0, 1].
         erasing: probability that one rectangle is painted over with the face's mean, in [0, 1].
-        versions: how many versions of a face there are, ≥ 1, each drawn anew at every use: the same ones in every epoch
-            and in every run, whatever its seed, so that features of them can be kept. null = a new one at every use.
+        versions: how many versions of a face there are, ≥ 1; every use draws one of them. They are the same in every
+            epoch and in every run, whatever its seed, so that features of them can be kept. null = a new one each time.
 
     Raises:
         ValueError: a value outside its range.

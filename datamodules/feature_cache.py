@@ -64,6 +64,14 @@ class FeatureCache:
         self._about = json.dumps(about, sort_keys=True, indent=2) + "\n"
         self.refresh()
 
+    @staticmethod
+    def free_bytes(root: str | os.PathLike[str]) -> int:
+        """Returns what is free on the disk of a folder that need not be there yet."""
+        folder = Path(root).absolute()
+        while not folder.exists():
+            folder = folder.parent
+        return shutil.disk_usage(folder).free
+
     def __len__(self) -> int:
         return len(self._place) + len(self._waiting)
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.random import fork_rng
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
@@ -198,8 +198,9 @@ class LabelAnnotator(LightningModule):
             au = embed_action_units(unknown, generator.region_masks)
             latents = generator.model.codec.encode(image * 2 - 1)
             latents = self._at_timestep(latents, text, au)
-            wanted = () if config["branches"] == "features" else self._word_positions
-            with capture(generator.model.unet, self.feature_modules, wanted, config["map_size"]) as captured:
+            # Attention maps also where the head has no use for them: one cache serves every ablation.
+            words = self._word_positions
+            with capture(generator.model.unet, self.feature_modules, words, config["map_size"]) as captured:
                 generator.network(latents, config["timestep"], text, au)
         maps = [captured.features[name] for name in self.feature_modules]
         return maps + [captured.attention[name] for name in sorted(captured.attention)]
@@ -290,7 +291,7 @@ class LabelAnnotator(LightningModule):
                 "they must agree in names and order"
             )
         root = self._config["feature_cache"]
-        if root is None:
+        if root is None or stage == "predict":  # what is predicted is rarely seen twice
             return
         augmentation = getattr(data, "augmentation", None)
         versions = augmentation.versions if augmentation is not None and augmentation.enabled else 1
@@ -308,10 +309,17 @@ class LabelAnnotator(LightningModule):
         if stage == "fit" and table is not None:
             seen = len(data.val_table) * (2 if self._config["flip_tta"] else 1)
             rows = len(table) * (2 if self._flip > 0 else versions) + seen
+            size, free = 2 * self.feature_width, FeatureCache.free_bytes(root)
             rank_zero_info(
                 f"feature cache {self._cache.folder}: {len(self._cache)} faces there; all {rows} faces, versions and "
-                f"mirror images take {rows * self.feature_width * 2 / 1e9:.2f} GB ({self.feature_width} numbers each)"
+                f"mirror images take {rows * size / 1e9:.2f} GB ({self.feature_width} numbers each)"
             )
+            if (rows - len(self._cache)) * size > free:
+                rank_zero_warn(
+                    f"feature cache {self._cache.folder}: {(rows - len(self._cache)) * size / 1e9:.2f} GB are to come, "
+                    f"found {free / 1e9:.2f} GB free: give model.feature_cache another disk, fewer "
+                    "data.augmentation.versions or null"
+                )
 
     def cache_identity(self) -> dict[str, Any]:
         """Returns what cached features depend on besides the image."""
@@ -322,7 +330,7 @@ class LabelAnnotator(LightningModule):
             "latents": config["latents"],
             "modules": list(self.feature_modules),
             "prompt": self._prompt,
-            "attention": config["branches"] != "features",
+            "attention": True,
             "map_size": config["map_size"],
             "image_size": self._generator[0].hparams["image_size"],
             "bf16": bool(self._generator[0].hparams["bf16_sampling"]),
@@ -454,6 +462,8 @@ class LabelAnnotator(LightningModule):
         """Puts the training weights back and logs the metrics of all ranks."""
         self._use_training_weights()
         self._report("test", self._outcomes["test"].compute())
+        if self._cache is not None:
+            self._cache.flush()
 
     def _report(self, stage: str, rows: Tensor) -> None:
         k = len(self.label_space)
@@ -479,6 +489,7 @@ class LabelAnnotator(LightningModule):
         checkpoint[_CHECKPOINT_KEY] = {
             "config": self._config,
             "ema": None if self.ema is None or self.ema.num_updates == 0 else self.ema.state_dict(),
+            "ema_step": self._ema_step,
             "generator_fingerprint": self.generator_fingerprint,
             "generator_data": self.generator_data.state_dict(),
         }
@@ -495,6 +506,7 @@ class LabelAnnotator(LightningModule):
         saved = checkpoint.get(_CHECKPOINT_KEY)
         if saved is None:
             raise ValueError(f"no checkpoint of LabelAnnotator: it lacks the key '{_CHECKPOINT_KEY}'")
+        _check_settings_known(saved["config"])
         found = resolve_label_space(saved["config"]["label_space"])
         if found != self.label_space:
             raise ValueError(
@@ -508,9 +520,11 @@ class LabelAnnotator(LightningModule):
             )
         if "generator_data" in saved and self.generator_data.trained_on is None:  # it may lie as bare weights now
             self.generator_data = TrainingData.from_state_dict(saved["generator_data"])
-        if self.ema is not None and saved["ema"] is not None:
-            self.ema.load_state_dict(saved["ema"])
-            self._ema_step = int(checkpoint.get("global_step", 0))
+        if self.ema is not None:
+            self.ema.restore()  # an evaluation that was interrupted must not put its weights over the loaded ones
+            if saved["ema"] is not None:
+                self.ema.load_state_dict(saved["ema"])
+                self._ema_step = int(saved.get("ema_step", checkpoint.get("global_step", 0)))
 
     @classmethod
     @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
@@ -537,12 +551,7 @@ class LabelAnnotator(LightningModule):
         if not isinstance(checkpoint, dict) or _CHECKPOINT_KEY not in checkpoint:
             raise ValueError(f"{path} is no checkpoint of LabelAnnotator: it lacks the key '{_CHECKPOINT_KEY}'")
         config = {**checkpoint[_CHECKPOINT_KEY]["config"], "feature_cache": None}
-        unknown = sorted(set(config) - set(inspect.signature(cls).parameters))
-        if unknown:
-            raise ValueError(
-                f"annotator checkpoint {path} has the setting '{unknown[0]}', which there is no more: its head was "
-                "built otherwise; train it again"
-            )
+        _check_settings_known(config)
         annotator = cls(**{**config, "generator": generator or config["generator"]})
         if label_space is not None and resolve_label_space(label_space) != annotator.label_space:
             raise ValueError(
@@ -554,3 +563,13 @@ class LabelAnnotator(LightningModule):
         if annotator.ema is not None:
             annotator.ema.copy_to()
         return annotator.to(map_location).eval().requires_grad_(False)
+
+
+def _check_settings_known(config: dict[str, Any]) -> None:
+    """Raises ValueError for a checkpoint whose head had settings that there are no more."""
+    unknown = sorted(set(config) - set(inspect.signature(LabelAnnotator).parameters))
+    if unknown:
+        raise ValueError(
+            f"annotator checkpoint with the setting '{unknown[0]}', which there is no more: its head was built "
+            "otherwise; train it again"
+        )

@@ -35,7 +35,7 @@ class AnnotatorHead(nn.Module):
             further sizes.
         depths: residual convolutions at each size, in the same way.
         num_heads: attention heads.
-        dropout: in attention, between layers and before the linear layer, in [0, 1).
+        dropout: in attention, of whole attention maps and before the linear layer, in [0, 1).
     """
 
     def __init__(
@@ -145,7 +145,8 @@ def _projection(channels: int, width: int, dropout: float = 0.0) -> nn.Sequentia
 
 
 def _convolution(channels: int, width: int, stride: int = 1) -> nn.Sequential:
-    convolution = nn.Conv2d(channels, width, 3, stride, padding=1)
+    kernel = max(3, stride + 1 - stride % 2)  # odd, and no place is stepped over
+    convolution = nn.Conv2d(channels, width, kernel, stride, padding=(kernel - stride + 1) // 2)
     return nn.Sequential(nn.BatchNorm2d(channels), nn.GELU(), convolution)
 
 

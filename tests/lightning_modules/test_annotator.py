@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 import train
+from datamodules.feature_cache import FeatureCache
+from datamodules.mixed_dataset import MixedDataset
 from lightning_modules.annotator import LabelAnnotator
 from tests.lightning_modules.tiny_generator import NAMES, SIDE, livelier, save_checkpoint, tiny_generator
 
@@ -176,11 +178,22 @@ def test_evaluation_and_loading_take_the_averaged_weights(generator: str, tmp_pa
     stored = torch.load(last, weights_only=True)["state_dict"]["head.linear.weight"]
     torch.testing.assert_close(stored, module.head.linear.weight.cpu())
     tested = train.main(["test", *command(generator, tmp_path / "test")[1:], f"--ckpt_path={last}"])
-    assert tested.model.ema.num_updates == 6
-    pixels = faces(4, side=32)
-    with tested.model.ema.swapped():
-        shown = tested.model.eval().predict_probabilities(pixels)
-    torch.testing.assert_close(shown, loaded.predict_probabilities(pixels))
+    assert tested.model.ema.num_updates == 6 and not tested.model.ema.is_swapped
+    table = tested.datamodule.test_table
+    samples = MixedDataset(table).__getitems__(list(range(len(table))))
+    found = loaded.predict_probabilities(samples["image"].float().expand(-1, 3, -1, -1) / 255)
+    loss = float(F.nll_loss(found.log(), samples["label"]))
+    raw = json.loads((tmp_path / "test" / "summary.json").read_text())["metrics"]["test/loss"]
+    assert raw == pytest.approx(loss, abs=1e-5)
+
+
+def test_a_resumed_run_goes_on_with_its_average(generator: str, tmp_path: Path) -> None:
+    whole = train.main(command(generator, tmp_path / "whole", "--trainer.max_epochs=4")).model
+    train.main(command(generator, tmp_path / "part", "--trainer.max_epochs=4", "--trainer.max_steps=6"))
+    last = tmp_path / "part" / "checkpoints" / "last.ckpt"
+    went_on = train.main(command(generator, tmp_path / "part", "--trainer.max_epochs=4", f"--ckpt_path={last}")).model
+    assert went_on.ema.num_updates == whole.ema.num_updates == 12
+    assert set(went_on.ema.average) == set(whole.ema.average)
 
 
 def test_a_checkpoint_of_another_head_is_refused(generator: str, tmp_path: Path) -> None:
@@ -188,8 +201,27 @@ def test_a_checkpoint_of_another_head_is_refused(generator: str, tmp_path: Path)
     content = torch.load(path, weights_only=True)
     content["label_annotator"]["config"]["depth"] = 2
     torch.save(content, path)
-    with pytest.raises(ValueError, match="has the setting 'depth', which there is no more"):
+    with pytest.raises(ValueError, match="with the setting 'depth', which there is no more"):
         LabelAnnotator.load_trained(path)
+    with pytest.raises(ValueError, match="with the setting 'depth', which there is no more"):
+        annotator(generator).on_load_checkpoint(content)
+
+
+def test_features_are_those_of_the_rounded_image(generator: str, tmp_path: Path) -> None:
+    module = annotator(generator)
+    cache = FeatureCache(tmp_path, module.cache_identity(), module.feature_width)
+    image = faces(3)
+    near = (image + 0.3 / 255).clamp(max=1)
+    for kept, fresh in zip(module.read(near, cache), module.read(image), strict=True):
+        torch.testing.assert_close(kept, fresh, atol=2e-2, rtol=2e-3)
+    module.read(image, cache)
+    assert len(cache) == 3
+
+
+def test_a_full_disk_is_foreseen(generator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FeatureCache, "free_bytes", staticmethod(lambda root: 1000))
+    with pytest.warns(UserWarning, match=r"GB are to come, found 0\.00 GB free"):
+        train.main(command(generator, tmp_path / "run", f"--model.feature_cache={tmp_path / 'c'}"))
 
 
 def test_another_generator_is_refused(generator: str, tmp_path: Path) -> None:
@@ -265,8 +297,6 @@ def test_what_is_predicted_is_as_calibrated_as_validation_says(
 
 
 def test_cached_maps_are_those_of_the_generator(generator: str, tmp_path: Path) -> None:
-    from datamodules.feature_cache import FeatureCache
-
     module, image = annotator(generator), faces(5)
     cache = FeatureCache(tmp_path, module.cache_identity(), module.feature_width)
     for _ in range(2):
@@ -322,8 +352,6 @@ def test_another_label_space_in_the_data_is_refused(generator: str, tmp_path: Pa
 
 
 def test_synthetic_faces_are_read_but_not_cached(generator: str, tmp_path: Path) -> None:
-    from datamodules.feature_cache import FeatureCache
-
     module, image = annotator(generator, flip=0.0), faces(4)
     module._cache = FeatureCache(tmp_path, module.cache_identity(), module.feature_width)
     module._trainer = type("T", (), {"global_step": 0, "global_rank": 0, "datamodule": None, "barebones": False})()

@@ -51,6 +51,16 @@ def test_every_size_of_feature_map_counts_whatever_the_steps_between_them() -> N
     assert widths == [8, 12, 12]  # the last width serves all further sizes
 
 
+@pytest.mark.parametrize("steps", [(12, 3), (12, 2), (15, 3)])
+def test_no_place_is_stepped_over_on_the_way_to_a_much_smaller_map(steps: tuple[int, int]) -> None:
+    shapes = [(4, steps[0]), (3, steps[1])]
+    torch.manual_seed(0)
+    head = AnnotatorHead(shapes, [], 3, "features", 16, [8], [0], num_heads=2).eval()
+    large, small = (m.requires_grad_() for m in maps(2, shapes))
+    head([large, small], []).square().sum().backward()
+    assert bool((large.grad.abs().sum((0, 1)) > 0).all())  # type: ignore[union-attr]
+
+
 def test_every_weight_learns() -> None:
     head = small_head()
     head(maps(4, FEATURES), maps(4, ATTENTION)).square().sum().backward()
