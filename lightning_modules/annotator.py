@@ -28,7 +28,7 @@ from lightning_modules.metrics.confusion_picture import save_confusion_picture
 from lightning_modules.metrics.confusion_scores import confusion_scores
 from lightning_modules.networks.annotator_head import AnnotatorHead, Branches
 from lightning_modules.networks.au_adapter import embed_action_units
-from lightning_modules.networks.diffusion_features import capture, word_prompt
+from lightning_modules.networks.diffusion_features import capture, pooled, word_prompt
 from lightning_modules.networks.ema import ParameterEMA
 from lightning_modules.networks.fingerprint import fingerprint
 from lightning_modules.networks.schedule import Schedule, scheduled
@@ -65,6 +65,8 @@ class LabelAnnotator(LightningModule):
         label_space: "basic7", "ferplus8" or a list of expression names; the order of the K logits.
         feature_modules: names of UNet submodules that are read; null = mid_block, up_blocks.0 and up_blocks.1.
             For Stable Diffusion 1.x mid_block, up_blocks.1 and up_blocks.2 (8×8 to 64×64 at 512 pixels) are usual.
+        read_latents: the head also sees the clean latents that go into the UNet (pooled to ``map_size``, not cached:
+            the codec encodes each face at every step). They hold what the UNet's features have lost.
         timestep: training timestep t at which the UNet runs, ≥ 0.
         latents: what the UNet gets. "clean" = x0 itself: the pass of the DDIM inversion step to t is the one that is
             read, one pass in all. "inverted" = x_t of that step: a second pass. "noised" = x_t with one fixed draw of
@@ -99,6 +101,7 @@ class LabelAnnotator(LightningModule):
         generator: str,
         label_space: str | list[str] = "basic7",
         feature_modules: list[str] | None = None,
+        read_latents: bool = False,
         timestep: int = 1,
         latents: Literal["clean", "inverted", "noised"] = "clean",
         map_size: int = 6,
@@ -159,6 +162,9 @@ class LabelAnnotator(LightningModule):
         self._shapes = [(m.shape[1], m.shape[-1]) for m in maps]
         self._num_features = len(self.feature_modules)
         features, attention = self._shapes[: self._num_features], self._shapes[self._num_features :]
+        if read_latents:
+            face = self._clean_latents(torch.zeros(1, 3, side, side))
+            features = [(face.shape[1], face.shape[-1]), *features]
         self.head = AnnotatorHead(
             features, attention, len(self.label_space), branches, width, widths, depths, num_heads, dropout
         )
@@ -186,11 +192,8 @@ class LabelAnnotator(LightningModule):
     def _run_generator(self, image: Tensor) -> list[Tensor]:
         """Returns the maps of images in [0, 1], (B, 3, H, W): feature maps, then attention maps, float32."""
         generator, config = self.generator, self._config
-        side = generator.hparams["image_size"]
-        if image.shape[-2:] != (side, side):
-            image = F.interpolate(image, (side, side), mode="bilinear", antialias=True)
-        # Its own precision, whatever the training runs in: cached features must not depend on that.
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bool(generator.hparams["bf16_sampling"])):
+        image = self._resized(image)
+        with self._own_precision():
             if self._text is None or self._text.device != self.device:
                 self._text = generator.model.encode_text([self._prompt]).float()
             text = self._text.expand(len(image), -1, -1)
@@ -204,6 +207,23 @@ class LabelAnnotator(LightningModule):
                 generator.network(latents, config["timestep"], text, au)
         maps = [captured.features[name] for name in self.feature_modules]
         return maps + [captured.attention[name] for name in sorted(captured.attention)]
+
+    def _resized(self, image: Tensor) -> Tensor:
+        side = self.generator.hparams["image_size"]
+        if image.shape[-2:] == (side, side):
+            return image
+        return F.interpolate(image, (side, side), mode="bilinear", antialias=True)
+
+    def _own_precision(self) -> torch.autocast:
+        """The generator's, whatever the training runs in: cached features must not depend on that."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.generator.hparams["bf16_sampling"]))
+
+    @torch.no_grad()
+    def _clean_latents(self, image: Tensor) -> Tensor:
+        """Returns what goes into the UNet for images in [0, 1], (B, 3, H, W), pooled: float32 (B, C, s, s)."""
+        with self._own_precision():
+            latents = self.generator.model.codec.encode(self._resized(image) * 2 - 1)
+        return pooled(latents, self._config["map_size"])
 
     def _at_timestep(self, clean: Tensor, text: Tensor, au: Tensor) -> Tensor:
         mode, timestep = self._config["latents"], self._config["timestep"]
@@ -219,17 +239,20 @@ class LabelAnnotator(LightningModule):
         return signal * clean + noise * eps
 
     def read(self, image: Tensor, cache: FeatureCache | None = None, mirror_too: bool = False) -> list[Tensor]:
-        """Returns the maps of images in [0, 1], (B, 3, H, W), from the cache where they are there.
+        """Returns the maps of images in [0, 1], (B, 3, H, W), from the cache where they are there, for the head.
 
         Args:
             image: the images; with a cache they are rounded to whole 255ths, by which they are known.
             cache: where to look, and where to leave what is new.
             mirror_too: of an image that is new also compute the mirror image.
         """
-        if cache is None:
-            return self._run_generator(image)
+        if cache is not None:
+            image = (image * 255).round() / 255
+        maps = self._run_generator(image) if cache is None else self._cached(image, cache, mirror_too)
+        return [self._clean_latents(image), *maps] if self._config["read_latents"] else maps
+
+    def _cached(self, image: Tensor, cache: FeatureCache, mirror_too: bool) -> list[Tensor]:
         levels = (image * 255).round()
-        image = levels / 255
         keys = image_keys(levels.to(torch.uint8).cpu().contiguous().numpy())
         new = cache.missing(keys)
         if new:
@@ -248,7 +271,8 @@ class LabelAnnotator(LightningModule):
         return self._classify(self.read(image))
 
     def _classify(self, maps: Sequence[Tensor]) -> Tensor:
-        return self.head(maps[: self._num_features], maps[self._num_features :])
+        first = self._num_features + int(self._config["read_latents"])
+        return self.head(maps[:first], maps[first:])
 
     @torch.no_grad()
     def predict_probabilities(self, image: Tensor, flip: bool | None = None) -> Tensor:

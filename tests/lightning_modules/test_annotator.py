@@ -18,6 +18,7 @@ import train
 from datamodules.feature_cache import FeatureCache
 from datamodules.mixed_dataset import MixedDataset
 from lightning_modules.annotator import LabelAnnotator
+from lightning_modules.networks.diffusion_features import pooled
 from tests.lightning_modules.tiny_generator import NAMES, SIDE, livelier, save_checkpoint, tiny_generator
 
 PROJECT = Path(train.__file__).parent
@@ -108,6 +109,19 @@ def test_what_is_read_depends_on_the_face_alone(latents: Any, generator: str) ->
         torch.testing.assert_close(maps[1:2], one, atol=1e-5, rtol=1e-4)
         assert not torch.equal(maps[0], maps[1])
     assert sum(maps[0].numel() for maps in whole) == module.feature_width
+
+
+def test_latents_reach_the_head_and_stay_out_of_the_cache(generator: str, tmp_path: Path) -> None:
+    plain, module = annotator(generator), annotator(generator, read_latents=True)
+    assert module.feature_width == plain.feature_width and module.cache_identity() == plain.cache_identity()
+    cache = FeatureCache(tmp_path, module.cache_identity(), module.feature_width)
+    first, *others = module.read(faces(3), cache)
+    expected = module.generator.model.codec.encode(faces(3) * 2 - 1)
+    torch.testing.assert_close(first, pooled(expected, 6))
+    assert len(others) == len(plain.read(faces(3)))
+    module.eval()
+    maps = module.read(faces(3))
+    assert not torch.equal(module._classify(maps), module._classify([maps[0] * 2, *maps[1:]]))
 
 
 def test_latents_at_the_timestep(generator: str) -> None:
