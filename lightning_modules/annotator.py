@@ -322,7 +322,7 @@ class LabelAnnotator(LightningModule):
         if stage == "fit" and versions is None:
             raise ValueError(
                 "model.feature_cache keeps features of each version of a face: found data.augmentation.enabled=true "
-                "with versions=null, expected data.augmentation.versions=12 or so, data.augmentation.enabled=false "
+                "with versions=null, expected data.augmentation.versions=6 or so, data.augmentation.enabled=false "
                 "(model.flip mirrors faces then) or model.feature_cache=null"
             )
         self._flip = (
