@@ -120,7 +120,7 @@ def time_annotation(generator_path: Path, settings: dict[str, Any], batch_size: 
     }
 
 
-def time_epochs(settings: dict[str, Any], batch_size: int, rows: int) -> dict[str, Any]:
+def time_epochs(settings: dict[str, Any], precision: Any, batch_size: int, rows: int) -> dict[str, Any]:
     """Returns the seconds of the first and the second epoch of a training that starts with an empty cache."""
     seed_everything(1, verbose=False)
     clock = EpochClock()
@@ -135,6 +135,7 @@ def time_epochs(settings: dict[str, Any], batch_size: int, rows: int) -> dict[st
             trainer = Trainer(
                 accelerator="auto",
                 devices=1,
+                precision=precision,
                 max_epochs=epochs,
                 limit_val_batches=0,
                 num_sanity_val_steps=0,
@@ -171,10 +172,11 @@ def main() -> None:
         generator = Path(folder) / "generator.ckpt"
         save_generator(generator, args.generator)
         settings = annotator_settings(args.annotator, generator)
+        precision = yaml.safe_load(args.annotator.read_text())["trainer"]["precision"]
         result = {
             "benchmark": "annotator",
             **time_annotation(generator, settings, args.batch_size, args.repeats),
-            **time_epochs(settings, args.batch_size, args.rows),
+            **time_epochs(settings, precision, args.batch_size, args.rows),
             "batch_size": args.batch_size,
             "rows": args.rows,
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
