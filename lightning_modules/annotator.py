@@ -158,13 +158,13 @@ class LabelAnnotator(LightningModule):
         self._cache: FeatureCache | None = None
         self._flip = flip
         side = self._generator[0].hparams["image_size"]
-        maps = self._run_generator(torch.zeros(1, 3, side, side))
+        face = self._encode(torch.zeros(1, 3, side, side))
+        maps = self._run_generator(face)
         self._shapes = [(m.shape[1], m.shape[-1]) for m in maps]
         self._num_features = len(self.feature_modules)
         features, attention = self._shapes[: self._num_features], self._shapes[self._num_features :]
         if read_latents:
-            face = self._clean_latents(torch.zeros(1, 3, side, side))
-            features = [(face.shape[1], face.shape[-1]), *features]
+            features = [(face.shape[1], min(face.shape[-1], map_size)), *features]
         self.head = AnnotatorHead(
             features, attention, len(self.label_space), branches, width, widths, depths, num_heads, dropout
         )
@@ -189,18 +189,25 @@ class LabelAnnotator(LightningModule):
         return sum(channels * side * side for channels, side in self._shapes)
 
     @torch.no_grad()
-    def _run_generator(self, image: Tensor) -> list[Tensor]:
-        """Returns the maps of images in [0, 1], (B, 3, H, W): feature maps, then attention maps, float32."""
+    def _encode(self, image: Tensor) -> Tensor:
+        """Returns the clean latents (B, C, h, w) of images in [0, 1], (B, 3, H, W)."""
+        side = self.generator.hparams["image_size"]
+        if image.shape[-2:] != (side, side):
+            image = F.interpolate(image, (side, side), mode="bilinear", antialias=True)
+        with self._own_precision():
+            return self.generator.model.codec.encode(image * 2 - 1)
+
+    @torch.no_grad()
+    def _run_generator(self, clean: Tensor) -> list[Tensor]:
+        """Returns the maps of clean latents (B, C, h, w): feature maps, then attention maps, float32."""
         generator, config = self.generator, self._config
-        image = self._resized(image)
         with self._own_precision():
             if self._text is None or self._text.device != self.device:
                 self._text = generator.model.encode_text([self._prompt]).float()
-            text = self._text.expand(len(image), -1, -1)
-            unknown = torch.full((len(image), len(generator.au_names)), torch.nan, device=self.device)
+            text = self._text.expand(len(clean), -1, -1)
+            unknown = torch.full((len(clean), len(generator.au_names)), torch.nan, device=self.device)
             au = embed_action_units(unknown, generator.region_masks)
-            latents = generator.model.codec.encode(image * 2 - 1)
-            latents = self._at_timestep(latents, text, au)
+            latents = self._at_timestep(clean, text, au)
             # Attention maps also where the head has no use for them: one cache serves every ablation.
             words = self._word_positions
             with capture(generator.model.unet, self.feature_modules, words, config["map_size"]) as captured:
@@ -208,22 +215,9 @@ class LabelAnnotator(LightningModule):
         maps = [captured.features[name] for name in self.feature_modules]
         return maps + [captured.attention[name] for name in sorted(captured.attention)]
 
-    def _resized(self, image: Tensor) -> Tensor:
-        side = self.generator.hparams["image_size"]
-        if image.shape[-2:] == (side, side):
-            return image
-        return F.interpolate(image, (side, side), mode="bilinear", antialias=True)
-
     def _own_precision(self) -> torch.autocast:
         """The generator's, whatever the training runs in: cached features must not depend on that."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.generator.hparams["bf16_sampling"]))
-
-    @torch.no_grad()
-    def _clean_latents(self, image: Tensor) -> Tensor:
-        """Returns what goes into the UNet for images in [0, 1], (B, 3, H, W), pooled: float32 (B, C, s, s)."""
-        with self._own_precision():
-            latents = self.generator.model.codec.encode(self._resized(image) * 2 - 1)
-        return pooled(latents, self._config["map_size"])
 
     def _at_timestep(self, clean: Tensor, text: Tensor, au: Tensor) -> Tensor:
         mode, timestep = self._config["latents"], self._config["timestep"]
@@ -246,21 +240,24 @@ class LabelAnnotator(LightningModule):
             cache: where to look, and where to leave what is new.
             mirror_too: of an image that is new also compute the mirror image.
         """
+        maps = None
         if cache is not None:
             image = (image * 255).round() / 255
-        maps = self._run_generator(image) if cache is None else self._cached(image, cache, mirror_too)
-        return [self._clean_latents(image), *maps] if self._config["read_latents"] else maps
+            maps = self._cached(image, cache, mirror_too)
+            if not self._config["read_latents"]:
+                return maps
+        clean = self._encode(image)
+        maps = self._run_generator(clean) if maps is None else maps
+        return [pooled(clean, self._config["map_size"]), *maps] if self._config["read_latents"] else maps
 
     def _cached(self, image: Tensor, cache: FeatureCache, mirror_too: bool) -> list[Tensor]:
-        levels = (image * 255).round()
-        keys = image_keys(levels.to(torch.uint8).cpu().contiguous().numpy())
+        keys = _keys(image)
         new = cache.missing(keys)
         if new:
             fresh = image[new]
             for faces in (fresh, fresh.flip(-1)) if mirror_too else (fresh,):
-                own = image_keys((faces * 255).round().to(torch.uint8).cpu().contiguous().numpy())
-                maps = [m.half().flatten(1).cpu().numpy() for m in self._run_generator(faces)]
-                cache.add(own, np.concatenate(maps, 1))  # not torch.cat: autocast on a CPU knows no float16
+                maps = [m.half().flatten(1).cpu().numpy() for m in self._run_generator(self._encode(faces))]
+                cache.add(_keys(faces), np.concatenate(maps, 1))  # not torch.cat: autocast on a CPU knows no float16
         flat = torch.from_numpy(cache.rows(keys)).to(image.device).float()
         sizes = [channels * side * side for channels, side in self._shapes]
         parts = flat.split(sizes, 1)
@@ -317,17 +314,16 @@ class LabelAnnotator(LightningModule):
         root = self._config["feature_cache"]
         if root is None or stage == "predict":  # what is predicted is rarely seen twice
             return
-        augmentation = getattr(data, "augmentation", None)
-        versions = augmentation.versions if augmentation is not None and augmentation.enabled else 1
+        augmentation: Any = getattr(data, "augmentation", None)
+        augmented = augmentation is not None and augmentation.enabled
+        versions = augmentation.versions if augmented else 1
         if stage == "fit" and versions is None:
             raise ValueError(
                 "model.feature_cache keeps features of each version of a face: found data.augmentation.enabled=true "
                 "with versions=null, expected data.augmentation.versions=6 or so, data.augmentation.enabled=false "
                 "(model.flip mirrors faces then) or model.feature_cache=null"
             )
-        self._flip = (
-            0.0 if stage == "fit" and augmentation is not None and augmentation.enabled else self._config["flip"]
-        )
+        self._flip = 0.0 if augmented else self._config["flip"]  # only training mirrors
         self._cache = FeatureCache(root, self.cache_identity(), self.feature_width)
         table = getattr(data, "train_table", None)
         if stage == "fit" and table is not None:
@@ -445,9 +441,7 @@ class LabelAnnotator(LightningModule):
 
     def _use_averaged_weights(self) -> None:
         if self.ema is not None:
-            self.ema.restore()  # an evaluation that was interrupted never came to its end
-            self.ema.average_buffers_over_ranks()
-            self.ema.store()
+            self.ema.store_for_evaluation()
 
     def _use_training_weights(self) -> None:
         if self.ema is not None:
@@ -513,7 +507,6 @@ class LabelAnnotator(LightningModule):
         checkpoint[_CHECKPOINT_KEY] = {
             "config": self._config,
             "ema": None if self.ema is None or self.ema.num_updates == 0 else self.ema.state_dict(),
-            "ema_step": self._ema_step,
             "generator_fingerprint": self.generator_fingerprint,
             "generator_data": self.generator_data.state_dict(),
         }
@@ -548,7 +541,7 @@ class LabelAnnotator(LightningModule):
             self.ema.restore()  # an evaluation that was interrupted must not put its weights over the loaded ones
             if saved["ema"] is not None:
                 self.ema.load_state_dict(saved["ema"])
-                self._ema_step = int(saved.get("ema_step", checkpoint.get("global_step", 0)))
+                self._ema_step = int(checkpoint.get("global_step", 0))
 
     @classmethod
     @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
@@ -587,6 +580,11 @@ class LabelAnnotator(LightningModule):
         if annotator.ema is not None:
             annotator.ema.copy_to()
         return annotator.to(map_location).eval().requires_grad_(False)
+
+
+def _keys(image: Tensor) -> list[bytes]:
+    """Returns the cache's keys of images in [0, 1] that are whole 255ths."""
+    return image_keys((image * 255).round().to(torch.uint8).cpu().contiguous().numpy())
 
 
 def _check_settings_known(config: dict[str, Any]) -> None:

@@ -394,9 +394,7 @@ class ExpressionClassifier(LightningModule):
 
     def _use_averaged_weights(self) -> None:
         if self.ema is not None:
-            self.ema.restore()  # an evaluation that was interrupted never came to its end
-            self.ema.average_buffers_over_ranks()
-            self.ema.store()
+            self.ema.store_for_evaluation()
 
     def _start_evaluation(self, stage: str) -> None:
         self._use_averaged_weights()

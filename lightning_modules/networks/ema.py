@@ -105,6 +105,16 @@ class ParameterEMA:
                 for name, tensor in live.items():
                     tensor.copy_(self.average[name])
 
+    def store_for_evaluation(self) -> None:
+        """Puts the averaged tensors into the module at the begin of an evaluation, the same ones on all ranks.
+
+        An earlier evaluation that was interrupted, and never came to its :meth:`restore`, is undone first. A
+        collective: every rank must call it.
+        """
+        self.restore()
+        self.average_buffers_over_ranks()
+        self.store()
+
     def restore(self, module: nn.Module | None = None) -> None:
         """Undoes :meth:`store`; does nothing if there is nothing to undo."""
         if self._stored is None:

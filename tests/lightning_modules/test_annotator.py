@@ -32,6 +32,20 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of faces of each pass of a generator from here on."""
+    found: list[int] = []
+    run = LabelAnnotator._run_generator
+
+    def counted(self: LabelAnnotator, clean: torch.Tensor) -> list[torch.Tensor]:
+        found.append(len(clean))
+        return run(self, clean)
+
+    monkeypatch.setattr(LabelAnnotator, "_run_generator", counted)
+    return found
+
+
 def annotator(generator: str, **changes: Any) -> LabelAnnotator:
     torch.manual_seed(0)
     return LabelAnnotator(
@@ -256,22 +270,13 @@ def test_files_that_are_no_annotators(generator: str, tmp_path: Path) -> None:
         LabelAnnotator.load_trained(path)
 
 
-def test_fit_with_a_cache_reads_each_face_once(generator: str, tmp_path: Path) -> None:
-    passes: list[int] = []
-    count = LabelAnnotator._run_generator
-
-    def counted(self: LabelAnnotator, image: torch.Tensor) -> list[torch.Tensor]:
-        passes.append(len(image))
-        return count(self, image)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LabelAnnotator, "_run_generator", counted)
-        cached = f"--model.feature_cache={tmp_path / 'cache'}"
-        cli = train.main(command(generator, tmp_path / "first", cached))
-        assert sum(passes) == 1 + 2 * 24 + 12  # one to learn the shapes; faces and mirror images; validation
-        passes.clear()
-        train.main(command(generator, tmp_path / "second", cached, "--trainer.max_epochs=1"))
-        assert sum(passes) == 1
+def test_fit_with_a_cache_reads_each_face_once(generator: str, passes: list[int], tmp_path: Path) -> None:
+    cached = f"--model.feature_cache={tmp_path / 'cache'}"
+    cli = train.main(command(generator, tmp_path / "first", cached))
+    assert sum(passes) == 1 + 2 * 24 + 12  # one to learn the shapes; faces and mirror images; validation
+    passes.clear()
+    train.main(command(generator, tmp_path / "second", cached, "--trainer.max_epochs=1"))
+    assert sum(passes) == 1
     metrics = json.loads((tmp_path / "first" / "summary.json").read_text())["metrics"]
     assert {"val/accuracy", "val/ece", "val/loss", "val/temperature", "train/loss"} <= set(metrics)
     assert float(cli.model.temperature) != 1
@@ -340,23 +345,16 @@ def test_endlessly_many_versions_of_a_face_are_refused_by_the_cache(
     assert "found data.augmentation.enabled=true with versions=null" in capsys.readouterr().err
 
 
-def test_each_version_of_a_face_is_read_once_whatever_the_seed(generator: str, tmp_path: Path) -> None:
-    passes: list[int] = []
-    count = LabelAnnotator._run_generator
-
-    def counted(self: LabelAnnotator, image: torch.Tensor) -> list[torch.Tensor]:
-        passes.append(len(image))
-        return count(self, image)
-
+def test_each_version_of_a_face_is_read_once_whatever_the_seed(
+    generator: str, passes: list[int], tmp_path: Path
+) -> None:
     more = [f"--model.feature_cache={tmp_path / 'cache'}", "--data.augmentation.enabled=true"]
     more += ["--data.augmentation.versions=2", "--trainer.max_epochs=12"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LabelAnnotator, "_run_generator", counted)
-        train.main(command(generator, tmp_path / "first", *more))
-        assert sum(passes) == 1 + 2 * 24 + 12  # one to learn the shapes; two versions, no mirror images; validation
-        passes.clear()
-        train.main(command(generator, tmp_path / "second", *more, "--seed_everything=7"))
-        assert sum(passes) == 1
+    train.main(command(generator, tmp_path / "first", *more))
+    assert sum(passes) == 1 + 2 * 24 + 12  # one to learn the shapes; two versions, no mirror images; validation
+    passes.clear()
+    train.main(command(generator, tmp_path / "second", *more, "--seed_everything=7"))
+    assert sum(passes) == 1
 
 
 def test_another_label_space_in_the_data_is_refused(generator: str, tmp_path: Path, capsys: Any) -> None:
