@@ -62,6 +62,8 @@ def _sweep(options: argparse.Namespace, extra: list[str]) -> int:
         return 0
     devices = _devices(options.devices)
     jobs = options.jobs or max(1, len(devices))
+    if options.devices is None and jobs > 1 and "CUDA_VISIBLE_DEVICES" not in sweep.environment():
+        devices = _visible_devices()
     parameters = _slurm_parameters(options.slurm_parameter)
     check_against_parser(sweep, runs)
     refuse_changed(runs, sweep_dir)
@@ -87,8 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("file", type=Path, help="sweep file in W&B's format")
     parser.add_argument("--sweep_dir", type=Path, help="where the run folders go (default: runs/<name of the sweep>)")
-    parser.add_argument("--jobs", type=_at_least_one, help="runs at a time (default: one per device; SLURM: no bound)")
-    parser.add_argument("--devices", help="GPUs such as 0,1: each run sees one of them (default: what is visible)")
+    parser.add_argument(
+        "--jobs", type=_at_least_one, help="runs at a time (default: one for each of --devices; SLURM: no bound)"
+    )
+    parser.add_argument(
+        "--devices",
+        help="GPUs such as 0,1: each run sees one of them (default: with several --jobs one of those there, in turn; "
+        "else a run sees them all)",
+    )
     parser.add_argument("--dry_run", action="store_true", help="print the commands of what is left to do")
     parser.add_argument("--status", action="store_true", help="print the table of what has been done")
     parser.add_argument("--slurm", action="store_true", help="submit an array job through submitit")
@@ -122,7 +130,6 @@ def _environment(sweep: SweepFile, sweep_dir: Path) -> dict[str, str]:
     """
     wandb = {
         "WANDB_RUN_GROUP": sweep_dir.resolve().name,
-        "WANDB_JOB_TYPE": "sweep",
         "WANDB_PROJECT": sweep.project,
         "WANDB_ENTITY": sweep.entity,
     }
@@ -134,6 +141,16 @@ def _devices(text: str | None) -> list[str]:
     if not all(devices) or len(set(devices)) < len(devices):
         raise SweepError(f"--devices '{text}', expected different devices such as 0,1")
     return devices
+
+
+def _visible_devices() -> list[str]:
+    """Returns the GPUs that this process sees, as ``CUDA_VISIBLE_DEVICES`` names them; none without a GPU."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [device.strip() for device in visible.split(",") if device.strip()]
+    import torch  # takes seconds, which --status need not wait for
+
+    return [str(device) for device in range(torch.cuda.device_count())]
 
 
 def _slurm_parameters(pairs: list[str]) -> dict[str, Any]:

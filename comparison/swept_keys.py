@@ -31,6 +31,10 @@ STUDIED = (
 )
 """Where two keys always change together, the one named first here is taken as swept."""
 
+ALWAYS_GROUPS = (*STUDIED, "data.class_balance", "synthesis.generator")
+"""Keys that make groups although no sweep declared them: a mean over 5 % and 20 % of the rows, or over two generators,
+means nothing, and runs of one sweep file in several folders differ in them."""
+
 OFF = "off"
 """Value of a setting of something that was switched off in a run: any value would have given the same run."""
 
@@ -94,7 +98,8 @@ def find_swept_keys(
     Args:
         configs: effective settings of each run.
         named: the swept keys as the user named them, all of which make groups; None = found here.
-        declared: the parameters of the sweep that started all the runs; None = all keys that differ are taken as swept.
+        declared: the parameters of the sweep that started all the runs; :data:`ALWAYS_GROUPS` are added. None =
+            all keys that differ are taken as swept.
 
     Raises:
         ValueError: a named key is in no run's settings.
@@ -115,10 +120,10 @@ def find_swept_keys(
         return SweptKeys(keys, tied, tuple(key for key in rest if key not in tied), named=True)
     kept: list[str] = []
     tied = {}
-    wanted = set(flatten(dict.fromkeys(declared))) if declared else set(differing)
-    for key in [key for key in differing if key in wanted or key == LABEL_SPACE_KEY]:
+    wanted = {*flatten(dict.fromkeys(declared)), *ALWAYS_GROUPS} if declared else set(differing)
+    for key in [key for key in differing if key in wanted]:
         by = _determined_by(key, kept, configs)
-        if by:
+        if by and key != LABEL_SPACE_KEY:  # tied to the ratio, it still forbids differences between ratios
             tied[key] = by
         else:
             kept.append(key)

@@ -159,6 +159,7 @@ def test_each_key_and_value_is_known_to_the_parser(path: Path, monkeypatch: pyte
     point = expand(found)[-1]
     for key, value in {**point.constants, **point.swept}.items():
         assert parsed[key] == value
+    assert parsed.trainer.accelerator == "auto"  # --devices and wandb agent hand out GPUs
     found.parameters["data.synthetic_ratios"] = {"value": 0.5}
     with pytest.raises(SweepError, match=r"data\.synthetic_ratios"):
         check_against_parser(found, plan_runs(found, Path("runs")))
@@ -390,14 +391,21 @@ def test_launcher_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[
     assert "could not be started" in capsys.readouterr().out
 
 
-def test_one_device_each_and_cores_shared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("visible", "options"), [(None, ["--devices", "0,MIG-1"]), ("0,MIG-1", ["--jobs", "2"])], ids=["named", "visible"]
+)
+def test_one_device_each_and_cores_shared(
+    visible: str | None, options: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(local_runner, "available_cores", lambda: 8)
     path = str(write(folder, {"mode": {"value": "slow"}, "seed": {"values": [1, 2]}}))
     for run in ("seed=1", "seed=2"):  # both at a time: neither ends before the other has started
         (folder / "runs/s" / run).mkdir(parents=True)
-    process = start(folder, path, "--devices", "0,MIG-1")
+    process = start(folder, path, *options)
     wait_until(lambda: all(starts(folder / "runs/s" / run) for run in ("seed=1", "seed=2")))
     for run in ("seed=1", "seed=2"):
         (folder / "runs/s" / run / "go on").touch()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import wandb
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks import run_record
 from callbacks.run_record import RunRecord, cpu_seconds, git_state, versions
+from callbacks.wandb_run import WandbRun
 from datamodules.provenance import split_manifest
 from tests.datamodules.tiny_data import tiny_table
 
@@ -81,6 +85,30 @@ def test_finished(tmp_path: Path) -> None:
     assert summary["metrics"]["train/loss"] >= 0
     assert summary["metrics"]["train/nothing"] is None
     assert (tmp_path / "config.yaml").read_text() == "seed_everything: 7\n"
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_wandb_gets_the_trained_parts_where_asked(asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, list[Path]] = {}
+
+    def keep(self: WandbRun, name: str, kind: str, files: Iterable[Path] = (), contents: Any = None) -> None:
+        given[kind] = list(files)
+
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setattr(WandbRun, "log_artifact", keep)
+    record = RunRecord(tmp_path, "fit", {}, "{}\n", log_checkpoints=asked)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=WandbRun(tmp_path),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[record, ModelCheckpoint(tmp_path / "checkpoints", save_last=True)],
+    )
+    trainer.fit(Line(), DataLoader(TensorDataset(torch.ones(4, 1))))
+    wandb.finish()
+    assert [path.name for path in given["config"]] == ["config.yaml"]
+    assert [path.name for path in given.get("model", [])] == (["epoch=0-step=4.ckpt", "last.ckpt"] if asked else [])
 
 
 def test_failed(tmp_path: Path) -> None:

@@ -131,10 +131,11 @@ def test_a_chosen_control_also_by_a_key_that_goes_along(tmp_path: Path) -> None:
     assert found.groups[0].label == "guidance.step_size off" and found.control == {1: 0, 2: 0}
 
 
-def test_no_control_of_another_label_space(tmp_path: Path) -> None:
+@pytest.mark.parametrize("swept", [["data.synthetic_ratio"], None])
+def test_no_control_of_another_label_space(swept: list[str] | None, tmp_path: Path) -> None:
     write_run(tmp_path / "a", 0.0, label_space="basic7")
     write_run(tmp_path / "b", 0.5, label_space="ferplus8")
-    found = compared(tmp_path, swept=["data.synthetic_ratio"])
+    found = compared(tmp_path, swept=swept)
     assert len(found.groups) == 2 and not found.control
     assert [len(names) for names, _ in found.recall_sections] == [7, 8]
 

@@ -101,6 +101,23 @@ def test_parameters_of_the_sweep_leave_the_rest_as_other_differences(tmp_path: P
     assert swept.keys == ("data.synthetic_ratio",) and swept.others == ("data.batch_size",)
 
 
+def test_runs_of_one_sweep_file_with_other_rows_or_balance_are_never_in_one_group(tmp_path: Path) -> None:
+    few, many = (
+        {"data__training_fraction": fraction, "data__class_balance": balance}
+        for fraction, balance in ((0.05, 0), (0.2, 1))
+    )
+    found = configs(tmp_path, *({"ratio": ratio, **rows} for rows in (few, many) for ratio in (0, 0.5)))
+    swept = find_swept_keys(found, declared=["data.synthetic_ratio", "seed_everything"])
+    assert swept.keys == ("data.synthetic_ratio", "data.training_fraction")
+    assert swept.tied == {"data.class_balance": "data.training_fraction"} and not swept.others
+
+
+def test_a_label_space_that_changes_with_the_ratio_is_a_key_all_the_same(tmp_path: Path) -> None:
+    found = configs(tmp_path, {"ratio": 0, "label_space": "ferplus8"}, {"ratio": 0.5, "label_space": "basic7"})
+    for declared in (None, ["data.synthetic_ratio"]):
+        assert find_swept_keys(found, declared=declared).keys == ("data.synthetic_ratio", "model.label_space")
+
+
 def test_different_label_spaces_are_never_in_one_group(tmp_path: Path) -> None:
     found = configs(tmp_path, {"label_space": "basic7"}, {"label_space": "ferplus8"})
     assert find_swept_keys(found, named=["data.synthetic_ratio"]).keys == ("data.synthetic_ratio", "model.label_space")

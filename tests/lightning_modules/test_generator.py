@@ -5,13 +5,14 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from callbacks.semantic_guidance import SemanticGuidance
@@ -650,8 +651,15 @@ def test_fingerprint_follows_the_weights() -> None:
 
 
 def test_grid_has_a_row_per_expression_and_is_made_by_the_averaged_weights(tmp_path: Path) -> None:
-    fit(tiny_generator(grid_samples=2, ema_decay=0.9), tmp_path, limit_val_batches=1)
+    class Shown(CSVLogger):
+        images: ClassVar[dict[str, list[str]]] = {}
+
+        def log_image(self, key: str, images: list[str]) -> None:
+            self.images[key] = images
+
+    fit(tiny_generator(grid_samples=2, ema_decay=0.9), tmp_path, limit_val_batches=1, logger=Shown(tmp_path))
     (path,) = (tmp_path / "samples").glob("grid-step*.png")
+    assert Shown.images == {"samples/grid": [str(path)]}
     width, height = Image.open(path).size
     assert path.name == "grid-step0000003.png"
     assert height == len(NAMES) * 96 and width == 110 + 2 * 96
