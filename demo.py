@@ -11,6 +11,7 @@ it reads are the same.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.util
 import json
@@ -266,6 +267,7 @@ def _stop(number: int, frame: object) -> NoReturn:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _stop)
+    argparse.ArgumentParser("demo.py", description="The demo; it takes no options.", allow_abbrev=False).parse_args()
     try:
         main()
     except DemoError as error:

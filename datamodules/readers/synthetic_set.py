@@ -17,6 +17,7 @@ from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, c
 from datamodules.sample_table import ReadReport, SampleTable
 
 COLUMNS = ("image", "label", "soft_label", "caption", "au", "seed", "sample_id", "layout_source", "kept", "votes")
+_ROOT = "root of SyntheticSetReader (data.synthetic_reader or data.reader)"
 NOT_KEPT = "discarded by the label vote (kept is false)"
 
 
@@ -47,12 +48,10 @@ class SyntheticSetReader(Reader):
         check_on_bad_sample(on_bad_sample)
         self._root, self._on_bad_sample = Path(root), on_bad_sample
         if not self._root.is_dir():
-            raise FileNotFoundError(
-                f"data.reader.init_args.root: found no folder '{root}', expected a synthetic set there"
-            )
+            raise FileNotFoundError(f"{_ROOT}: found no folder '{root}', expected a synthetic set there")
         self._shards = sorted(self._root.glob("*.parquet")) or sorted(self._root.glob("data/*.parquet"))
         if not self._shards:
-            raise FileNotFoundError(f"data.reader.init_args.root: found no *.parquet in '{root}', expected shards")
+            raise FileNotFoundError(f"{_ROOT}: found no *.parquet in '{root}', expected shards")
         schemas = [_checked_schema(shard) for shard in self._shards]
         if label_space is not None:
             self.label_space = resolve_label_space(label_space)
