@@ -28,7 +28,7 @@ class _Row:
 
 
 class FaceTable(SynthesisCallback):
-    """Keeps a few faces of each expression and shows them once, at the end of training.
+    """Keeps a few faces of each expression and shows them once, at the end of training, also where it was stopped.
 
     ``samples/synthetic_faces.png`` is the picture for everyone: a row per intended expression, the final label under
     each face, in brackets where the vote discarded it. W&B gets the table ``synthesis/faces`` with image, intended
@@ -86,6 +86,13 @@ class FaceTable(SynthesisCallback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes picture and table."""
+        self._show(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Writes picture and table of a run that failed or was stopped: its faces may say why."""
+        self._show(trainer)
+
+    def _show(self, trainer: Trainer) -> None:
         rows = [row for name in self._label_space for row in self._rows.get(name, [])]
         if not rows:
             return

@@ -46,13 +46,16 @@ class Logged(WandbRun):
         self.table = {"key": key, "faces": faces, **columns}
 
 
-def shown(table: FaceTable, folder: Path, is_first_rank: bool = True) -> Logged:
+def shown(table: FaceTable, folder: Path, is_first_rank: bool = True, error: BaseException | None = None) -> Logged:
     logger = Logged(folder)
     trainer: Any = SimpleNamespace(default_root_dir=folder, loggers=[logger], is_global_zero=is_first_rank)
     table.setup(trainer, None, "fit")  # type: ignore[arg-type]
     for first in range(0, 120, 6):
         table.on_synthesis_end(finished(first))
-    table.on_train_end(trainer, None)  # type: ignore[arg-type]
+    if error is None:
+        table.on_train_end(trainer, None)  # type: ignore[arg-type]
+    else:
+        table.on_exception(trainer, None, error)  # type: ignore[arg-type]
     return logger
 
 
@@ -69,6 +72,11 @@ def test_rows(tmp_path: Path) -> None:
     assert all(int(face[0, 0, 0]) == number - number % 6 for face, number in zip(table["faces"], ids, strict=True))
     picture = np.asarray(Image.open(tmp_path / "samples" / "synthetic_faces.png"))
     assert picture.shape[0] > 3 * 90 and picture.shape[1] > 4 * 90
+
+
+def test_a_stopped_run_shows_its_faces(tmp_path: Path) -> None:
+    assert len(shown(FaceTable(12), tmp_path, error=KeyboardInterrupt()).table["kept"]) == 12
+    assert (tmp_path / "samples" / "synthetic_faces.png").is_file()
 
 
 def test_other_ranks_show_nothing(tmp_path: Path) -> None:
