@@ -57,6 +57,8 @@ class ExpressionDataModule(L.LightningDataModule):
         seed: of shuffling, augmentation and the training subset; None = the run's ``seed_everything``.
         augmentation: how strongly training faces are changed.
         drop_duplicates: remove training rows whose pixels are those of a validation or test row.
+        near_duplicates: remove also those that look nearly the same: thumbnails that correlate by more than this, in
+            (0, 1); 0.95 finds other copies and crops of one photograph. Needs ``drop_duplicates``. null = none.
         training_fraction: share of the training rows to use, in (0, 1], the same in each class; a smaller share is a
             subset of a larger one.
         subset_seed: of the choice of that subset alone, so that runs with other seeds see the same rows, those of a
@@ -102,6 +104,7 @@ class ExpressionDataModule(L.LightningDataModule):
         seed: int | None = None,
         augmentation: Augmentation = _DEFAULT_AUGMENTATION,
         drop_duplicates: bool = False,
+        near_duplicates: float | None = None,
         training_fraction: float = 1.0,
         subset_seed: int | None = None,
         class_balance: float = 0.0,
@@ -135,6 +138,9 @@ class ExpressionDataModule(L.LightningDataModule):
         }
         for name, value in at_least_one.items():
             _check_range(name, value, value is None or value >= 1, "at least 1")
+        near = near_duplicates
+        _check_range("near_duplicates", near, near is None or 0 < near < 1, "a correlation in (0, 1), or null")
+        _check_range("near_duplicates", near, near is None or drop_duplicates, "data.drop_duplicates=true with it")
         _check_range("num_workers", num_workers, num_workers >= 0, "at least 0")
         # config.yaml in the run folder keeps the settings; in a checkpoint they could only contradict the command line.
         self.reader, self.synthetic_reader = reader, synthetic_reader
@@ -142,7 +148,7 @@ class ExpressionDataModule(L.LightningDataModule):
         self.synthetic_ratio, self.synthetic_multiple = synthetic_ratio, synthetic_multiple
         self.pool_size, self.pool_dir, self.num_workers, self.seed = pool_size, pool_dir, num_workers, seed
         self.augmentation = augmentation
-        self.drop_duplicates = drop_duplicates
+        self.drop_duplicates, self.near_duplicates = drop_duplicates, near_duplicates
         self.training_fraction, self.subset_seed = training_fraction, subset_seed
         self.class_balance, self.steps_per_epoch = class_balance, steps_per_epoch
         self.predict_split, self.synthesis_count = predict_split, synthesis_count
@@ -228,7 +234,7 @@ class ExpressionDataModule(L.LightningDataModule):
             evaluation += self.read_if_there("test")
         elif self.test_table is not None:
             evaluation.append(self.test_table)
-        self.duplicate_report = find_twins(train, evaluation)
+        self.duplicate_report = find_twins(train, evaluation, self.near_duplicates)
         rank_zero_info(str(self.duplicate_report))
         if self.drop_duplicates and len(self.duplicate_report.rows_to_drop):
             kept = np.setdiff1d(np.arange(len(train)), self.duplicate_report.rows_to_drop)

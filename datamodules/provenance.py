@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.near_duplicates import near_twins
 from datamodules.sample_table import SampleTable
 
 
@@ -54,7 +55,9 @@ class DuplicateReport:
         conflicting_groups: groups whose training rows do not all have the same label.
         evaluation_twins: evaluation split → number of its rows with a twin in training.
         training_twins: evaluation split → number of training rows with a twin in it.
-        rows_to_drop: int64, ascending: training row numbers with a twin in any evaluation split.
+        near_twins: evaluation split → (number of its rows with a near twin, but no twin, in training; number of
+            training rows with one there); {} where none were looked for.
+        rows_to_drop: int64, ascending: training row numbers with a twin or near twin in any evaluation split.
     """
 
     groups: int
@@ -62,6 +65,7 @@ class DuplicateReport:
     conflicting_groups: int
     evaluation_twins: dict[str, int] = field(default_factory=dict)
     training_twins: dict[str, int] = field(default_factory=dict)
+    near_twins: dict[str, tuple[int, int]] = field(default_factory=dict)
     rows_to_drop: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __str__(self) -> str:
@@ -69,6 +73,10 @@ class DuplicateReport:
         across = [
             f"{rows} {split} rows have a twin in training ({self.training_twins[split]} training rows)"
             for split, rows in self.evaluation_twins.items()
+        ]
+        across += [
+            f"{rows} more {split} rows have a near twin there ({training} training rows)"
+            for split, (rows, training) in self.near_twins.items()
         ]
         return "; ".join(
             [
@@ -79,12 +87,14 @@ class DuplicateReport:
         )
 
 
-def find_twins(train: SampleTable, evaluation: Sequence[SampleTable]) -> DuplicateReport:
-    """Finds exact duplicates by content hash.
+def find_twins(train: SampleTable, evaluation: Sequence[SampleTable], near: float | None = None) -> DuplicateReport:
+    """Finds exact duplicates by content hash and, where asked, near ones.
 
     Args:
         train: training rows.
         evaluation: tables of validation and test rows.
+        near: correlation above which thumbnails make near twins (:func:`~datamodules.near_duplicates.near_twins`); None
+            = exact duplicates only.
 
     Returns:
         Counts, and the training rows to drop so that no evaluation image is trained on.
@@ -97,17 +107,24 @@ def find_twins(train: SampleTable, evaluation: Sequence[SampleTable]) -> Duplica
     drop = np.zeros(len(train), dtype=bool)
     evaluation_twins: dict[str, int] = {}
     training_twins: dict[str, int] = {}
+    near_rows: dict[str, tuple[int, int]] = {}
     for table in evaluation:
         here = np.isin(train.content_hash, table.content_hash)
+        there = np.isin(table.content_hash, train.content_hash)
         drop |= here
-        evaluation_twins[table.split] = int(np.isin(table.content_hash, train.content_hash).sum())
+        evaluation_twins[table.split] = int(there.sum())
         training_twins[table.split] = int(here.sum())
+        if near is not None:
+            near_here, near_there = near_twins(train.images, table.images, near)
+            drop |= near_here
+            near_rows[table.split] = int((near_there & ~there).sum()), int((near_here & ~here).sum())
     return DuplicateReport(
         groups=int((size > 1).sum()),
         within_train=int((size - 1).sum()),
         conflicting_groups=int((lowest != highest).sum()),
         evaluation_twins=evaluation_twins,
         training_twins=training_twins,
+        near_twins=near_rows,
         rows_to_drop=np.flatnonzero(drop),
     )
 

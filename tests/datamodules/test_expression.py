@@ -21,7 +21,7 @@ from datamodules.expression import ExpressionDataModule
 from datamodules.expressions import ACTION_UNITS, LABEL_SPACES
 from datamodules.folds import hash_numbers
 from datamodules.readers.other_split import OtherSplitReader
-from datamodules.sample_table import SampleTable
+from datamodules.sample_table import ArrayImages, SampleTable
 from tests.datamodules.tiny_data import BASIC7, TinyReader, tiny_table
 
 NO_AUGMENTATION = Augmentation(enabled=False)
@@ -146,6 +146,25 @@ def test_duplicates_are_reported_and_dropped() -> None:
     dropped.setup("fit")
     assert set(train.sample_id) - set(dropped.train_table.sample_id) == {"train-10", "train-11", "train-50"}
     assert dropped.duplicate_report.evaluation_twins == {"val": 2, "test": 1}
+
+
+def test_near_duplicates_are_dropped_too() -> None:
+    train, val = tiny_table(60, side=16), tiny_table(14, "val", side=16)
+    pixels = val.images.batch(np.arange(14))[:, 0].numpy().copy()
+    pixels[5] = train.images.batch(np.array([20]))[0, 0] // 2 + 40  # other brightness and contrast
+    val = replace(_with_hash(val, [3], train, [10]), images=ArrayImages(pixels))
+    reader = TinyReader(train=train, val=val, test=tiny_table(7, "test", side=16))
+    data = ExpressionDataModule(reader, drop_duplicates=True, near_duplicates=0.95)
+    data.setup("fit")
+    assert set(train.sample_id) - set(data.train_table.sample_id) == {"train-10", "train-20"}
+    assert data.duplicate_report.near_twins == {"val": (1, 1), "test": (0, 0)}
+    assert "1 more val rows have a near twin there (1 training rows)" in str(data.duplicate_report)
+
+
+@pytest.mark.parametrize(("near", "drop", "said"), [(1.5, True, r"in \(0, 1\)"), (0.95, False, "drop_duplicates=true")])
+def test_near_duplicates_out_of_place(near: float, drop: bool, said: str) -> None:
+    with pytest.raises(ValueError, match=rf"data\.near_duplicates.*{said}"):
+        ExpressionDataModule(TinyReader(train=tiny_table(6)), drop_duplicates=drop, near_duplicates=near)
 
 
 def test_a_test_split_that_is_not_there_is_said() -> None:
