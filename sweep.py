@@ -62,8 +62,6 @@ def _sweep(options: argparse.Namespace, extra: list[str]) -> int:
         return 0
     devices = _devices(options.devices)
     jobs = options.jobs or max(1, len(devices))
-    if options.devices is None and jobs > 1 and "CUDA_VISIBLE_DEVICES" not in sweep.environment():
-        devices = _visible_devices()
     parameters = _slurm_parameters(options.slurm_parameter)
     check_against_parser(sweep, runs)
     refuse_changed(runs, sweep_dir)
@@ -76,6 +74,8 @@ def _sweep(options: argparse.Namespace, extra: list[str]) -> int:
     if options.slurm or options.slurm_executor:
         executor = options.slurm_executor or "slurm"
         return submit(sweep, runs, sweep_dir, environment, executor, options.jobs, parameters, console)
+    if options.devices is None and jobs > 1 and "CUDA_VISIBLE_DEVICES" not in environment:
+        devices = _visible_devices()
     return LocalRunner(runs, jobs, devices, environment, sweep.metric, console).run()
 
 

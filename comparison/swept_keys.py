@@ -92,8 +92,8 @@ def find_swept_keys(
     """Finds the keys that differ between runs, seeds and bookkeeping apart.
 
     Where one key's value determines another's in all runs (``data.steps_per_epoch`` set for each ratio), only the first
-    makes groups. A key that some runs lack counts when the values of the rest differ, and so does one that is off in
-    some.
+    makes groups; the label space always does. A key that some runs lack counts when the values of the rest differ, and
+    so does one that is off in some.
 
     Args:
         configs: effective settings of each run.

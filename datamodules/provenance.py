@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.near_duplicates import near_twins
+from datamodules.near_duplicates import near_twins, thumbnails
 from datamodules.sample_table import SampleTable
 
 
@@ -108,14 +108,15 @@ def find_twins(train: SampleTable, evaluation: Sequence[SampleTable], near: floa
     evaluation_twins: dict[str, int] = {}
     training_twins: dict[str, int] = {}
     near_rows: dict[str, tuple[int, int]] = {}
+    small = None if near is None else thumbnails(train.images)
     for table in evaluation:
         here = np.isin(train.content_hash, table.content_hash)
         there = np.isin(table.content_hash, train.content_hash)
         drop |= here
         evaluation_twins[table.split] = int(there.sum())
         training_twins[table.split] = int(here.sum())
-        if near is not None:
-            near_here, near_there = near_twins(train.images, table.images, near)
+        if small is not None and near is not None:
+            near_here, near_there = near_twins(small, thumbnails(table.images), near)
             drop |= near_here
             near_rows[table.split] = int((near_there & ~there).sum()), int((near_here & ~here).sum())
     return DuplicateReport(
