@@ -28,7 +28,9 @@ from lightning_modules.metrics.confusion_picture import save_confusion_picture
 from lightning_modules.metrics.confusion_scores import confusion_scores
 from lightning_modules.networks.annotator_head import AnnotatorHead, Branches
 from lightning_modules.networks.au_adapter import embed_action_units
-from lightning_modules.networks.diffusion_features import capture, pooled, word_prompt
+from lightning_modules.networks.backbone import build_backbone
+from lightning_modules.networks.backbone_with_maps import MapShape
+from lightning_modules.networks.diffusion_features import capture, word_prompt
 from lightning_modules.networks.ema import ParameterEMA
 from lightning_modules.networks.fingerprint import fingerprint
 from lightning_modules.networks.schedule import Schedule, scheduled
@@ -65,8 +67,11 @@ class LabelAnnotator(LightningModule):
         label_space: "basic7", "ferplus8" or a list of expression names; the order of the K logits.
         feature_modules: names of UNet submodules that are read; null = mid_block, up_blocks.0 and up_blocks.1.
             For Stable Diffusion 1.x mid_block, up_blocks.1 and up_blocks.2 (8×8 to 64×64 at 512 pixels) are usual.
-        read_latents: the head also sees the clean latents that go into the UNet (pooled to ``map_size``, not cached:
-            the codec encodes each face at every step). They hold what the UNet's features have lost.
+            An empty list reads none of them.
+        backbone: name of a convolutional timm network that reads the clean latents in the feature branch; the UNet's
+            feature maps are added to its stages. Latents hold what these have lost, and are not cached: the codec
+            encodes each face at every step. null = a pyramid over the UNet's maps alone.
+        backbone_kwargs: further arguments of that network.
         timestep: training timestep t at which the UNet runs, ≥ 0.
         latents: what the UNet gets. "clean" = x0 itself: the pass of the DDIM inversion step to t is the one that is
             read, one pass in all. "inverted" = x_t of that step: a second pass. "noised" = x_t with one fixed draw of
@@ -74,7 +79,7 @@ class LabelAnnotator(LightningModule):
         map_size: side to which larger maps are pooled; sets the size of the cache.
         branches: "both", "features" or "attention" (ablations).
         width: channels of the head's tokens.
-        widths: channels of its feature pyramid, from the largest maps to the smallest; the last serves all further
+        widths: channels of the feature pyramid, from the largest maps to the smallest; the last serves all further
             sizes. null = 64, 96.
         depths: residual convolutions there, in the same way; null = 3, 2, 0.
         num_heads: attention heads of the head.
@@ -101,7 +106,8 @@ class LabelAnnotator(LightningModule):
         generator: str,
         label_space: str | list[str] = "basic7",
         feature_modules: list[str] | None = None,
-        read_latents: bool = False,
+        backbone: str | None = None,
+        backbone_kwargs: dict[str, Any] | None = None,
         timestep: int = 1,
         latents: Literal["clean", "inverted", "noised"] = "clean",
         map_size: int = 6,
@@ -144,7 +150,13 @@ class LabelAnnotator(LightningModule):
             branches in ("both", "features", "attention"), "branches", branches, "both, features or attention"
         )
         check_setting(latents in ("clean", "inverted", "noised"), "latents", latents, "clean, inverted or noised")
-        self.feature_modules = tuple(feature_modules or DEFAULT_MODULES)
+        self.feature_modules = tuple(DEFAULT_MODULES if feature_modules is None else feature_modules)
+        check_setting(
+            len(self.feature_modules) > 0 or backbone is not None or branches == "attention",
+            "feature_modules",
+            feature_modules,
+            "at least one module, or a model.backbone that reads the latents",
+        )
         # In a list, so that it is no submodule: frozen weights enter neither checkpoints nor the optimiser.
         self._generator = [ExpressionGenerator.load_trained(generator)]
         self._generator[0].model.unet._compiled_call_impl = None  # hooks on parts of a compiled network are not heard
@@ -161,18 +173,32 @@ class LabelAnnotator(LightningModule):
         face = self._encode(torch.zeros(1, 3, side, side))
         maps = self._run_generator(face)
         self._shapes = [(m.shape[1], m.shape[-1]) for m in maps]
-        self._num_features = len(self.feature_modules)
-        features, attention = self._shapes[: self._num_features], self._shapes[self._num_features :]
-        if read_latents:
-            features = [(face.shape[1], min(face.shape[-1], map_size)), *features]
+        features, attention = self._shapes[: len(self.feature_modules)], self._shapes[len(self.feature_modules) :]
         self.head = AnnotatorHead(
-            features, attention, len(self.label_space), branches, width, widths, depths, num_heads, dropout
+            features,
+            attention,
+            len(self.label_space),
+            branches,
+            width,
+            widths,
+            depths,
+            num_heads,
+            dropout,
+            None if branches == "attention" else self._build_backbone(self._generator[0].model.codec.spread(face)),
         )
         self.ema = None if ema_decay is None else ParameterEMA(self.head, ema_decay)
         self._ema_step = 0
         self.temperature: Tensor
         self.register_buffer("temperature", torch.ones(()))
         self._outcomes = {stage: Collected(2 * len(self.label_space) + 1) for stage in ("val", "test")}
+
+    def _build_backbone(self, latents: Tensor) -> tuple[torch.nn.Module, MapShape] | None:
+        name, kwargs = self._config["backbone"], self._config["backbone_kwargs"]
+        if name is None:
+            check_setting(not kwargs, "backbone_kwargs", kwargs, "nothing where model.backbone is null")
+            return None
+        channels, side = latents.shape[1], latents.shape[-1]
+        return build_backbone(name, 0, image_size=side, in_channels=channels, kwargs=kwargs), (channels, side)
 
     # ---------------------------------------------------------------- reading the generator
 
@@ -201,6 +227,8 @@ class LabelAnnotator(LightningModule):
     def _run_generator(self, clean: Tensor) -> list[Tensor]:
         """Returns the maps of clean latents (B, C, h, w): feature maps, then attention maps, float32."""
         generator, config = self.generator, self._config
+        if not self.feature_modules and config["branches"] == "features":  # the latents alone
+            return []
         with self._own_precision():
             if self._text is None or self._text.device != self.device:
                 self._text = generator.model.encode_text([self._prompt]).float()
@@ -233,7 +261,7 @@ class LabelAnnotator(LightningModule):
         return signal * clean + noise * eps
 
     def read(self, image: Tensor, cache: FeatureCache | None = None, mirror_too: bool = False) -> list[Tensor]:
-        """Returns the maps of images in [0, 1], (B, 3, H, W), from the cache where they are there, for the head.
+        """Returns what the head gets of images in [0, 1], (B, 3, H, W): latents for its backbone, if any, then maps.
 
         Args:
             image: the images; with a cache they are rounded to whole 255ths, by which they are known.
@@ -244,11 +272,11 @@ class LabelAnnotator(LightningModule):
         if cache is not None:
             image = (image * 255).round() / 255
             maps = self._cached(image, cache, mirror_too)
-            if not self._config["read_latents"]:
+            if not self.head.has_backbone:
                 return maps
         clean = self._encode(image)
         maps = self._run_generator(clean) if maps is None else maps
-        return [pooled(clean, self._config["map_size"]), *maps] if self._config["read_latents"] else maps
+        return [self.generator.model.codec.spread(clean), *maps] if self.head.has_backbone else maps
 
     def _cached(self, image: Tensor, cache: FeatureCache, mirror_too: bool) -> list[Tensor]:
         keys = _keys(image)
@@ -268,8 +296,9 @@ class LabelAnnotator(LightningModule):
         return self._classify(self.read(image))
 
     def _classify(self, maps: Sequence[Tensor]) -> Tensor:
-        first = self._num_features + int(self._config["read_latents"])
-        return self.head(maps[:first], maps[first:])
+        latents, maps = (maps[0], maps[1:]) if self.head.has_backbone else (None, maps)
+        first = len(self.feature_modules)
+        return self.head(maps[:first], maps[first:], latents)
 
     @torch.no_grad()
     def predict_probabilities(self, image: Tensor, flip: bool | None = None) -> Tensor:
@@ -312,7 +341,7 @@ class LabelAnnotator(LightningModule):
                 "they must agree in names and order"
             )
         root = self._config["feature_cache"]
-        if root is None or stage == "predict":  # what is predicted is rarely seen twice
+        if root is None or stage == "predict" or self.feature_width == 0:  # what is predicted is rarely seen twice
             return
         augmentation: Any = getattr(data, "augmentation", None)
         augmented = augmentation is not None and augmentation.enabled

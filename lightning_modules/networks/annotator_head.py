@@ -10,20 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_modules.networks.backbone_with_maps import BackboneWithMaps, MapShape, map_projection
+
 Branches = Literal["both", "features", "attention"]
-MapShape = tuple[int, int]
-"""Channels and side of one square map."""
 
 
 class AnnotatorHead(nn.Module):
     """Two branches → bidirectional cross-attention → logits (FERAnno of SynFER, arXiv 2410.09865).
 
-    The feature branch is a pyramid. It begins at the largest maps and goes down to the smallest; at each size the maps
-    of that size come in through BatchNorm and a 1×1 convolution and are added, residual 3×3 convolutions follow, and a
-    strided one leads to the next size. The maps of the smallest size become its tokens. The attention branch brings its
-    maps to their largest side and sums them; each place is a token. The feature tokens attend to the attention-map
-    tokens and the other way round; both are averaged over the face, joined and classified. With one branch alone, its
-    tokens attend to themselves (and attention maps get the convolutions of the largest size).
+    The feature branch is a network over the latents, to whose stages the feature maps of their size are added
+    (:class:`BackboneWithMaps`), or, without such a network, a pyramid over the feature maps alone. The pyramid begins
+    at the largest maps and goes down to the smallest; at each size the maps of that size come in through BatchNorm and
+    a 1×1 convolution and are added, residual 3×3 convolutions follow, and a strided one leads to the next size. The
+    last stage, or the maps of the smallest size, become the branch's tokens. The attention branch brings its maps to
+    their largest side and sums them; each place is a token. The feature tokens attend to the attention-map tokens and
+    the other way round; both are averaged over the face, joined and classified. With one branch alone, its tokens
+    attend to themselves (and attention maps get the convolutions of the largest size).
 
     Args:
         feature_shapes: channels and side of each feature map.
@@ -35,7 +37,9 @@ class AnnotatorHead(nn.Module):
             further sizes.
         depths: residual convolutions at each size, in the same way.
         num_heads: attention heads.
-        dropout: in attention, of whole attention maps and before the linear layer, in [0, 1).
+        dropout: in attention, of whole attention maps and before the linear layer, in [0, 1); of whole feature maps too
+            where there is a ``backbone``.
+        backbone: timm network over the latents, and the channels and side of these; None = the pyramid.
     """
 
     def __init__(
@@ -49,23 +53,35 @@ class AnnotatorHead(nn.Module):
         depths: Sequence[int],
         num_heads: int = 4,
         dropout: float = 0.1,
+        backbone: tuple[nn.Module, MapShape] | None = None,
     ) -> None:
         super().__init__()
         parts: dict[str, nn.Module] = {}
         if branches != "attention":
-            parts["features"] = _Pyramid(feature_shapes, width, widths, depths)
+            parts["features"] = (
+                _Pyramid(feature_shapes, width, widths, depths)
+                if backbone is None
+                else BackboneWithMaps(*backbone, feature_shapes, width, dropout)
+            )
         if branches != "features":
             parts["attention"] = _Plane(attention_shapes, width, 0 if branches == "both" else depths[0], dropout)
+        self.has_backbone = backbone is not None
         self.branches = nn.ModuleDict(parts)
         self.cross = nn.ModuleDict({name: _CrossBlock(width, num_heads, dropout) for name in parts})
         self.norm = nn.LayerNorm(width * len(parts))
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(width * len(parts), num_classes)
 
-    def forward(self, features: Sequence[Tensor], attention: Sequence[Tensor]) -> Tensor:
-        """Returns logits (B, K) of feature maps (B, C, s, s) and attention maps (B, W, s, s), in the given order."""
-        maps = {"features": features, "attention": attention}
-        tokens = {name: branch(maps[name]) for name, branch in self.branches.items()}
+    def forward(self, features: Sequence[Tensor], attention: Sequence[Tensor], latents: Tensor | None = None) -> Tensor:
+        """Returns logits (B, K) of feature maps (B, C, s, s) and attention maps (B, W, s, s), in the given order.
+
+        Args:
+            features: feature maps.
+            attention: attention maps.
+            latents: (B, C, s, s), what the ``backbone`` looks at; without one they are not used.
+        """
+        maps = {"features": (features, latents) if self.has_backbone else (features,), "attention": (attention,)}
+        tokens = {name: branch(*maps[name]) for name, branch in self.branches.items()}
         seen = []
         for name, block in self.cross.items():
             others = [t for other, t in tokens.items() if other != name] or [tokens[name]]
@@ -83,7 +99,7 @@ class _Pyramid(nn.Module):
         wide = [widths[min(level, len(widths) - 1)] for level in levels]
         deep = [depths[min(level, len(depths) - 1)] for level in levels]
         self.inputs = nn.ModuleList(
-            [_projection(sum(shapes[i][0] for i in group), w) for group, w in zip(self.groups, wide, strict=True)]
+            [map_projection(sum(shapes[i][0] for i in group), w) for group, w in zip(self.groups, wide, strict=True)]
         )
         self.blocks = nn.ModuleList(
             [nn.ModuleList([_convolution(w, w) for _ in range(d)]) for w, d in zip(wide, deep, strict=True)]
@@ -116,7 +132,7 @@ class _Plane(nn.Module):
         sides, self.groups = _by_side(shapes)
         self.side = sides[0]
         # Maps of one size are one map of many channels, projected at that size.
-        self.inputs = nn.ModuleList([_projection(sum(shapes[i][0] for i in g), width, dropout) for g in self.groups])
+        self.inputs = nn.ModuleList([map_projection(sum(shapes[i][0] for i in g), width, dropout) for g in self.groups])
         self.blocks = nn.ModuleList([_convolution(width, width) for _ in range(depth)])
         self.place = nn.Parameter(torch.zeros(1, self.side**2, width))
         nn.init.trunc_normal_(self.place, std=0.02)
@@ -138,10 +154,6 @@ def _by_side(shapes: Sequence[MapShape]) -> tuple[list[int], list[list[int]]]:
     """Returns the sides that occur, largest first, and for each the positions of its maps."""
     sides = sorted({side for _, side in shapes}, reverse=True)
     return sides, [[i for i, (_, side) in enumerate(shapes) if side == wanted] for wanted in sides]
-
-
-def _projection(channels: int, width: int, dropout: float = 0.0) -> nn.Sequential:
-    return nn.Sequential(nn.BatchNorm2d(channels), nn.Dropout2d(dropout), nn.Conv2d(channels, width, 1))
 
 
 def _convolution(channels: int, width: int, stride: int = 1) -> nn.Sequential:

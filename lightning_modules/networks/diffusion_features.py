@@ -35,6 +35,10 @@ class Captured:
     attention: dict[str, Tensor] = field(default_factory=dict)
 
 
+class _AllIsThere(Exception):
+    """Ends a pass of which nothing more is wanted."""
+
+
 def word_prompt(tokenizer: Any, words: Sequence[str], start: str = PROMPT_START) -> tuple[str, list[list[int]]]:
     """Returns one prompt that holds all words, and the token positions of each.
 
@@ -72,6 +76,9 @@ def capture(
 ) -> Iterator[Captured]:
     """Listens to a UNet inside the ``with`` block; maps larger than ``map_size`` are average-pooled to it.
 
+    As soon as all that is listened to has spoken, the block is left: what the UNet would do after that is not waited
+    for, and neither is what follows its call inside the block.
+
     Args:
         unet: any ``UNet2DConditionModel``; images and maps are square.
         modules: names of submodules whose output is an image map (B, C, h, w), or a tuple that begins with one.
@@ -83,19 +90,28 @@ def capture(
     """
     captured, handles = Captured(), []
     known = dict(unet.named_modules())
+    layers = [name for name in known if name.endswith(".attn2")] if word_positions else []
+
+    def left() -> None:
+        if len(captured.features) == len(set(modules)) and len(captured.attention) == len(layers):
+            raise _AllIsThere
+
     for name in modules:
         if name not in known:
             near = sorted(n for n in known if n and n.count(".") < 2)
             raise ValueError(f"model.feature_modules: found '{name}', expected names such as {', '.join(near)}")
         handles.append(known[name].register_forward_hook(_keep_features(captured, name, map_size)))
-    if word_positions:
-        for name, module in known.items():
-            if name.endswith(".attn2"):
-                layer = _CrossAttention(captured, name, module, word_positions, map_size)
-                handles += [module.to_q.register_forward_hook(layer.keep_query)]
-                handles += [module.to_k.register_forward_hook(layer.keep_key)]
+        handles.append(known[name].register_forward_hook(lambda *_: left()))
+    for name in layers:
+        layer: Any = known[name]
+        heard = _CrossAttention(captured, name, layer, word_positions, map_size)
+        handles.append(layer.to_q.register_forward_hook(heard.keep_query))
+        handles.append(layer.to_k.register_forward_hook(heard.keep_key))
+        handles.append(layer.to_k.register_forward_hook(lambda *_: left()))
     try:
         yield captured
+    except _AllIsThere:
+        pass
     finally:
         for handle in handles:
             handle.remove()

@@ -43,6 +43,10 @@ class LatentCodec(nn.Module, ABC):
     def decode(self, latents: Tensor) -> Tensor:
         """Returns images of about [−1, 1], (B, 3, H, W): differentiable, not clamped."""
 
+    def spread(self, latents: Tensor) -> Tensor:
+        """Returns latents (B, C, h, w) laid out in space as finely as they know it, for a network of convolutions."""
+        return latents
+
 
 class SpaceToDepthCodec(LatentCodec):
     """Invertible codec without weights: each patch of pixels becomes the channels of one latent position.
@@ -80,6 +84,10 @@ class SpaceToDepthCodec(LatentCodec):
 
     def decode(self, latents: Tensor) -> Tensor:
         return F.pixel_shuffle(latents / self.scaling_factor, self.downscale).expand(-1, 3, -1, -1)
+
+    def spread(self, latents: Tensor) -> Tensor:
+        """Returns the pixels that the channels of each place are: (B, 1 or 3, H, W), still scaled."""
+        return F.pixel_shuffle(latents, self.downscale)
 
 
 class AutoencoderKLCodec(LatentCodec):

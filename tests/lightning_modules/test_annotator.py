@@ -18,7 +18,6 @@ import train
 from datamodules.feature_cache import FeatureCache
 from datamodules.mixed_dataset import MixedDataset
 from lightning_modules.annotator import LabelAnnotator
-from lightning_modules.networks.diffusion_features import pooled
 from tests.lightning_modules.tiny_generator import NAMES, SIDE, livelier, save_checkpoint, tiny_generator
 
 PROJECT = Path(train.__file__).parent
@@ -92,6 +91,16 @@ def command(generator: str, run_dir: Path, *more: str, space: str = "[neutral,ha
         ({"depths": []}, r"model.depths: found \[\], expected at least one number ≥ 0"),
         ({"flip": -0.1}, r"model.flip: found -0.1"),
         ({"branches": "none"}, r"model.branches: found none"),
+        (
+            {"feature_modules": []},
+            r"model.feature_modules: found \[\], expected at least one module, or a model.backbone",
+        ),
+        ({"backbone": "resnet19"}, r"model.backbone: timm knows no network 'resnet19', did you mean"),
+        ({"backbone": "vit_tiny_patch16_224"}, r"model.backbone: it cannot take 3×16×16: Input height"),
+        (
+            {"backbone_kwargs": {"channels": [8]}},
+            r"model.backbone_kwargs: found .* nothing where model.backbone is null",
+        ),
         ({"feature_modules": ["up_blocks.9"]}, r"model.feature_modules: found 'up_blocks.9'"),
     ],
 )
@@ -125,17 +134,48 @@ def test_what_is_read_depends_on_the_face_alone(latents: Any, generator: str) ->
     assert sum(maps[0].numel() for maps in whole) == module.feature_width
 
 
-def test_latents_reach_the_head_and_stay_out_of_the_cache(generator: str, tmp_path: Path) -> None:
-    plain, module = annotator(generator), annotator(generator, read_latents=True)
+TRUNK: dict[str, Any] = {"backbone": "resnet18", "backbone_kwargs": {"channels": [8, 8, 16, 16]}}
+"""A small timm network that reads the latents."""
+
+
+def test_latents_reach_the_head_s_backbone_and_stay_out_of_the_cache(generator: str, tmp_path: Path) -> None:
+    plain, module = annotator(generator), annotator(generator, **TRUNK)
     assert module.feature_width == plain.feature_width and module.cache_identity() == plain.cache_identity()
     cache = FeatureCache(tmp_path, module.cache_identity(), module.feature_width)
     first, *others = module.read(faces(3), cache)
-    expected = module.generator.model.codec.encode(faces(3) * 2 - 1)
-    torch.testing.assert_close(first, pooled(expected, 6))
+    codec = module.generator.model.codec
+    torch.testing.assert_close(first, codec.spread(codec.encode(faces(3) * 2 - 1)))
+    assert tuple(first.shape) == (3, 3, SIDE, SIDE)
     assert len(others) == len(plain.read(faces(3)))
     module.eval()
     maps = module.read(faces(3))
-    assert not torch.equal(module._classify(maps), module._classify([maps[0] * 2, *maps[1:]]))
+    logits = module._classify(maps)
+    for i in range(len(maps)):
+        assert not torch.equal(logits, module._classify([m.flip(0) if i == j else m for j, m in enumerate(maps)]))
+
+
+def test_latents_alone_need_no_pass_of_the_generator(generator: str, passes: list[int], tmp_path: Path) -> None:
+    """The control: the same head without anything of the generator but its codec."""
+    control = {**TRUNK, "feature_modules": [], "branches": "features"}
+    module = annotator(generator, **control)
+    module.generator.model.unet.register_forward_pre_hook(lambda *_: pytest.fail("the UNet ran"))
+    assert module.feature_width == 0 and len(module.read(faces())) == 1
+    assert tuple(module.predict_probabilities(faces()).shape) == (4, 3)
+    more = ["--model.backbone=resnet18", "--model.backbone_kwargs={channels: [8, 8, 16, 16]}"]
+    more += ["--model.feature_modules=[]", "--model.branches=features"]
+    more += [f"--model.feature_cache={tmp_path / 'cache'}", "--data.augmentation.enabled=true"]
+    train.main(command(generator, tmp_path / "run", *more))  # nothing is cached, so any augmentation will do
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_annotator_with_a_backbone_comes_back_from_its_checkpoint(generator: str, tmp_path: Path) -> None:
+    more = ["--model.backbone=resnet18", "--model.backbone_kwargs={channels: [8, 8, 16, 16]}"]
+    train.main(command(generator, tmp_path / "run", *more))
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    loaded = LabelAnnotator.load_trained(path)
+    assert loaded.head.has_backbone
+    same = LabelAnnotator.load_trained(path).predict_probabilities(faces())
+    assert torch.equal(loaded.predict_probabilities(faces()), same)
 
 
 def test_latents_at_the_timestep(generator: str) -> None:
@@ -151,7 +191,7 @@ def test_latents_at_the_timestep(generator: str) -> None:
 
 def test_one_pass_of_the_network_per_batch(generator: str) -> None:
     module, passes = annotator(generator), []
-    module.generator.model.unet.register_forward_hook(lambda *_: passes.append(1))
+    module.generator.model.unet.register_forward_pre_hook(lambda *_: passes.append(1))
     module.predict_probabilities(faces())
     assert len(passes) == 1
 

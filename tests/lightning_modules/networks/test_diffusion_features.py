@@ -63,16 +63,41 @@ def test_listening_changes_nothing_and_leaves_no_hook() -> None:
     latents, text, au, positions = inputs(generator)
     with torch.no_grad():
         plain = generator.network(latents, 1, text, au)
-        with capture(generator.model.unet, MODULES, positions, 6) as captured:
-            heard = generator.network(latents, 1, text, au)
+        with capture(generator.model.unet, [*MODULES, "conv_out"], positions, 6) as captured:
+            generator.network(latents, 1, text, au)
         with capture(generator.model.unet, MODULES, positions, 6) as untouched:
             pass
         generator.network(latents, 1, text, au)
-    assert torch.equal(plain, heard)
+    assert torch.equal(plain, captured.features["conv_out"])
+    assert torch.equal(plain, generator.network(latents, 1, text, au))
     assert not untouched.features and not untouched.attention
     assert [tuple(captured.features[name].shape) for name in MODULES] == [(2, 16, 2, 2), (2, 16, 4, 4), (2, 16, 4, 4)]
     assert all(tuple(maps.shape) == (2, 3, 2, 2) for maps in captured.attention.values())
     assert len(captured.attention) == sum(name.endswith("attn2") for name, _ in generator.model.unet.named_modules())
+
+
+def test_the_pass_ends_when_all_is_heard_and_not_before() -> None:
+    generator = livelier(tiny_generator()).eval()
+    latents, text, au, positions = inputs(generator)
+    ran: list[str] = []
+    for name in ("mid_block", "up_blocks.0", "conv_out"):
+        generator.model.unet.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: ran.append(name))
+    for modules, words, expected in (
+        (["mid_block"], [], ["mid_block"]),
+        (["mid_block"], positions, ["mid_block", "up_blocks.0"]),  # attention layers follow
+        (["mid_block", "conv_out"], [], ["mid_block", "up_blocks.0", "conv_out"]),
+    ):
+        ran.clear()
+        with torch.no_grad(), capture(generator.model.unet, modules, words, 6) as captured:
+            generator.network(latents, 1, text, au)
+        assert ran == expected and list(captured.features) == modules
+
+
+def test_an_error_of_the_network_is_not_swallowed() -> None:
+    generator = tiny_generator().eval()
+    latents, text, au, positions = inputs(generator)
+    with pytest.raises(RuntimeError), capture(generator.model.unet, MODULES, positions, 6):
+        generator.network(latents[:, :1], 1, text, au)
 
 
 @pytest.mark.parametrize("processor", [AttnProcessor, AttnProcessor2_0])

@@ -133,3 +133,12 @@ def test_autoencoder_loss_falls_and_psnr_is_that_of_the_reconstruction() -> None
 def test_wrong_config(name: str, config: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_codec(name, config)
+
+
+def test_spread_latents_have_as_many_places_as_they_know() -> None:
+    codec, image = SpaceToDepthCodec(patch=4, channels=1, scaling_factor=2.0), torch.rand(2, 3, SIDE, SIDE)
+    grey = image.mean(1, keepdim=True)
+    torch.testing.assert_close(codec.spread(codec.encode(image)), 2 * grey)
+    learned = tiny_autoencoder()
+    latents = torch.rand(2, learned.latent_channels, 4, 4)
+    assert learned.spread(latents) is latents

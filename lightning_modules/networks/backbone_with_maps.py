@@ -1,0 +1,125 @@
+"""A timm network that also takes in maps which another network has made of the same image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MapShape = tuple[int, int]
+"""Channels and side of one square map."""
+
+
+class BackboneWithMaps(nn.Module):
+    """Adds maps of several sizes to the outputs of a timm network's stages, and returns its last stage as tokens.
+
+    Each map goes to the stage whose side is nearest to its own, the last one of these. All maps of a stage are joined,
+    normalised (BatchNorm) and brought to the stage's channels by a 1×1 convolution, and the sum goes on through the
+    network: where the maps add nothing, it is the network as timm builds it. With no maps at all it is that network.
+
+    Args:
+        network: a timm network with ``feature_info`` and ``forward_features`` that returns (B, C, h, w).
+        image_shape: channels and side of what the network looks at.
+        map_shapes: channels and side of each map.
+        width: channels of a token.
+        dropout: of whole channels of the maps, in [0, 1).
+
+    Raises:
+        ValueError: a network whose stages are no maps.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        image_shape: MapShape,
+        map_shapes: Sequence[MapShape],
+        width: int,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.network: Any = network
+        self.stages, channels = _stage_shapes(network, image_shape)
+        names = list(self.stages)
+        self.groups: dict[str, list[int]] = {}
+        for index, (_, side) in enumerate(map_shapes):
+            stage = min(reversed(names), key=lambda name: abs(self.stages[name][1] - side))
+            self.groups.setdefault(stage, []).append(index)
+        self.inputs = nn.ModuleDict(
+            {
+                _key(stage): map_projection(sum(map_shapes[i][0] for i in group), self.stages[stage][0], dropout)
+                for stage, group in self.groups.items()
+            }
+        )
+        self.output = nn.Linear(channels, width)
+
+    def forward(self, maps: Sequence[Tensor], image: Tensor) -> Tensor:
+        """Returns tokens (B, places of the last stage, width) of maps and of images, each (B, C, s, s)."""
+        added = {stage: self._projected(stage, [maps[i] for i in group]) for stage, group in self.groups.items()}
+        with _hooked(self.network, {stage: _adds(extra) for stage, extra in added.items()}):
+            last = self.network.forward_features(image)
+        return self.output(last.flatten(2).transpose(1, 2))
+
+    def _projected(self, stage: str, maps: Sequence[Tensor]) -> Tensor:
+        side = self.stages[stage][1]
+        joined = torch.cat([m if m.shape[-1] == side else _resized(m, side) for m in maps], 1)
+        return self.inputs[_key(stage)](joined)
+
+
+def map_projection(channels: int, width: int, dropout: float = 0.0) -> nn.Sequential:
+    """Returns BatchNorm, dropout of whole channels and a 1×1 convolution: maps (B, C, s, s) → ``width``."""
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.Dropout2d(dropout), nn.Conv2d(channels, width, 1))
+
+
+def _key(stage: str) -> str:
+    return stage.replace(".", "_")  # a ModuleDict takes no dots
+
+
+def _resized(maps: Tensor, side: int) -> Tensor:
+    return F.interpolate(maps, (side, side), mode="bilinear", antialias=True)
+
+
+def _adds(extra: Tensor) -> Callable[..., Tensor]:
+    return lambda module, inputs, output: output + extra
+
+
+@contextmanager
+def _hooked(network: nn.Module, hooks: dict[str, Callable[..., Any]]) -> Iterator[None]:
+    """Listens to modules by name inside the ``with`` block."""
+    handles = [network.get_submodule(name).register_forward_hook(hook) for name, hook in hooks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def _stage_shapes(network: Any, image_shape: MapShape) -> tuple[dict[str, MapShape], int]:
+    """Returns channels and side of each stage by the name of its module, and the channels of what comes out."""
+    info = getattr(network, "feature_info", None)
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda module, inputs, output: found.__setitem__(name, output)
+
+    names = [stage["module"] for stage in getattr(info, "info", info) or []]
+    was_training = network.training
+    with _hooked(network, {name: keep(name) for name in names}):
+        channels, side = image_shape
+        try:
+            last = network.eval().forward_features(torch.zeros(1, channels, side, side))
+        except (AssertionError, AttributeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise ValueError(f"model.backbone: it cannot take {channels}×{side}×{side}: {reason}") from error
+    network.train(was_training)
+    wrong = [tuple(o.shape) for o in (*found.values(), last) if o.ndim != 4 or o.shape[2] != o.shape[3]]
+    if wrong or not found:
+        raise ValueError(
+            f"model.backbone: found stages of the shapes {wrong}, expected a convolutional timm network, whose stages "
+            "are maps (1, C, h, w)"
+        )
+    return {name: (output.shape[1], output.shape[-1]) for name, output in found.items()}, last.shape[1]
