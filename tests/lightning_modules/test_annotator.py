@@ -433,6 +433,7 @@ def test_features_tell_expressions_apart(generator: str, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_two_ranks_share_one_cache_and_one_temperature(generator: str, tmp_path: Path) -> None:
     args = command(generator, tmp_path / "run", f"--model.feature_cache={tmp_path / 'cache'}", "--trainer.devices=2")
+    args += ["--model.backbone=resnet18", "--model.backbone_kwargs={channels: [8, 8, 16, 16]}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(PROJECT / "train.py"), *args, "--trainer.strategy=ddp"],
