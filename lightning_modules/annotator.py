@@ -244,7 +244,7 @@ class LabelAnnotator(LightningModule):
         return maps + [captured.attention[name] for name in sorted(captured.attention)]
 
     def _own_precision(self) -> torch.autocast:
-        """The generator's, whatever the training runs in: cached features must not depend on that."""
+        """The generator's, whatever the training runs in: cached features and predictions must not depend on that."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.generator.hparams["bf16_sampling"]))
 
     def _at_timestep(self, clean: Tensor, text: Tensor, au: Tensor) -> Tensor:
@@ -314,10 +314,11 @@ class LabelAnnotator(LightningModule):
 
     def _logits(self, image: Tensor, flip: bool, cache: FeatureCache | None = None) -> Tensor:
         """Returns what the temperature divides, float32 (B, K): logits, or with ``flip`` log of the mean softmax."""
-        logits = self._classify(self.read(image, cache)).float()
-        if not flip:
+        with self._own_precision():  # predictions are the same whoever asks; the head costs as much as half a pass
+            logits = self._classify(self.read(image, cache)).float()
+            mirrored = self._classify(self.read(image.flip(-1), cache)).float() if flip else None
+        if mirrored is None:
             return logits
-        mirrored = self._classify(self.read(image.flip(-1), cache)).float()
         # Without the − log 2 of a mean: one number for all classes is nothing to a softmax.
         return torch.logaddexp(logits.log_softmax(1), mirrored.log_softmax(1))
 
