@@ -314,11 +314,11 @@ class LabelAnnotator(LightningModule):
 
     def _logits(self, image: Tensor, flip: bool, cache: FeatureCache | None = None) -> Tensor:
         """Returns what the temperature divides, float32 (B, K): logits, or with ``flip`` log of the mean softmax."""
-        with self._own_precision():  # predictions are the same whoever asks; the head costs as much as half a pass
+        with self._own_precision():
             logits = self._classify(self.read(image, cache)).float()
-            mirrored = self._classify(self.read(image.flip(-1), cache)).float() if flip else None
-        if mirrored is None:
-            return logits
+            if not flip:
+                return logits
+            mirrored = self._classify(self.read(image.flip(-1), cache)).float()
         # Without the − log 2 of a mean: one number for all classes is nothing to a softmax.
         return torch.logaddexp(logits.log_softmax(1), mirrored.log_softmax(1))
 

@@ -92,7 +92,7 @@ def capture(
     known = dict(unet.named_modules())
     layers = [name for name in known if name.endswith(".attn2")] if word_positions else []
 
-    def left() -> None:
+    def leave_when_complete(*_: Any) -> None:
         if len(captured.features) == len(set(modules)) and len(captured.attention) == len(layers):
             raise _AllIsThere
 
@@ -100,14 +100,15 @@ def capture(
         if name not in known:
             near = sorted(n for n in known if n and n.count(".") < 2)
             raise ValueError(f"model.feature_modules: found '{name}', expected names such as {', '.join(near)}")
+    for name in modules:
         handles.append(known[name].register_forward_hook(_keep_features(captured, name, map_size)))
-        handles.append(known[name].register_forward_hook(lambda *_: left()))
+        handles.append(known[name].register_forward_hook(leave_when_complete))
     for name in layers:
         layer: Any = known[name]
         heard = _CrossAttention(captured, name, layer, word_positions, map_size)
         handles.append(layer.to_q.register_forward_hook(heard.keep_query))
         handles.append(layer.to_k.register_forward_hook(heard.keep_key))
-        handles.append(layer.to_k.register_forward_hook(lambda *_: left()))
+        handles.append(layer.to_k.register_forward_hook(leave_when_complete))
     try:
         yield captured
     except _AllIsThere:

@@ -136,6 +136,7 @@ def test_what_is_read_depends_on_the_face_alone(latents: Any, generator: str) ->
 
 TRUNK: dict[str, Any] = {"backbone": "resnet18", "backbone_kwargs": {"channels": [8, 8, 16, 16]}}
 """A small timm network that reads the latents."""
+TRUNK_ARGS = ["--model.backbone=resnet18", "--model.backbone_kwargs={channels: [8, 8, 16, 16]}"]
 
 
 def test_latents_reach_the_head_s_backbone_and_stay_out_of_the_cache(generator: str, tmp_path: Path) -> None:
@@ -161,21 +162,20 @@ def test_latents_alone_need_no_pass_of_the_generator(generator: str, passes: lis
     module.generator.model.unet.register_forward_pre_hook(lambda *_: pytest.fail("the UNet ran"))
     assert module.feature_width == 0 and len(module.read(faces())) == 1
     assert tuple(module.predict_probabilities(faces()).shape) == (4, 3)
-    more = ["--model.backbone=resnet18", "--model.backbone_kwargs={channels: [8, 8, 16, 16]}"]
-    more += ["--model.feature_modules=[]", "--model.branches=features"]
+    more = [*TRUNK_ARGS, "--model.feature_modules=[]", "--model.branches=features"]
     more += [f"--model.feature_cache={tmp_path / 'cache'}", "--data.augmentation.enabled=true"]
     train.main(command(generator, tmp_path / "run", *more))  # nothing is cached, so any augmentation will do
     assert not (tmp_path / "cache").exists()
 
 
 def test_an_annotator_with_a_backbone_comes_back_from_its_checkpoint(generator: str, tmp_path: Path) -> None:
-    more = ["--model.backbone=resnet18", "--model.backbone_kwargs={channels: [8, 8, 16, 16]}"]
-    train.main(command(generator, tmp_path / "run", *more))
-    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    loaded = LabelAnnotator.load_trained(path)
+    trained = train.main(command(generator, tmp_path / "run", *TRUNK_ARGS)).model.eval()
+    loaded = LabelAnnotator.load_trained(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert loaded.head.has_backbone
-    same = LabelAnnotator.load_trained(path).predict_probabilities(faces())
-    assert torch.equal(loaded.predict_probabilities(faces()), same)
+    raw = trained.predict_probabilities(faces())
+    trained.ema.copy_to()
+    averaged = trained.predict_probabilities(faces())
+    assert torch.equal(loaded.predict_probabilities(faces()), averaged) and not torch.equal(raw, averaged)
 
 
 def test_latents_at_the_timestep(generator: str) -> None:
@@ -433,7 +433,7 @@ def test_features_tell_expressions_apart(generator: str, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_two_ranks_share_one_cache_and_one_temperature(generator: str, tmp_path: Path) -> None:
     args = command(generator, tmp_path / "run", f"--model.feature_cache={tmp_path / 'cache'}", "--trainer.devices=2")
-    args += ["--model.backbone=resnet18", "--model.backbone_kwargs={channels: [8, 8, 16, 16]}"]
+    args += TRUNK_ARGS
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(PROJECT / "train.py"), *args, "--trainer.strategy=ddp"],
