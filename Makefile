@@ -1,5 +1,7 @@
 # Python and make are all that a fresh machine needs. PYTHON names the interpreter that makes the environment.
 PYTHON ?= python3
+# Processes among which the tests are divided; each test runs on one thread.
+WORKERS ?= 2
 BIN := .venv/bin
 
 .PHONY: install demo test check
@@ -15,7 +17,7 @@ demo: install
 	$(BIN)/python demo.py
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 check: install
 	$(BIN)/ruff check .

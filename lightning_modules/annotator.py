@@ -28,14 +28,14 @@ from lightning_modules.metrics.confusion_picture import save_confusion_picture
 from lightning_modules.metrics.confusion_scores import confusion_scores
 from lightning_modules.networks.annotator_head import AnnotatorHead, Branches
 from lightning_modules.networks.au_adapter import embed_action_units
-from lightning_modules.networks.backbone import build_backbone
+from lightning_modules.networks.backbone import Stem, build_backbone
 from lightning_modules.networks.backbone_with_maps import MapShape
 from lightning_modules.networks.diffusion_features import capture, word_prompt
 from lightning_modules.networks.ema import ParameterEMA
 from lightning_modules.networks.fingerprint import fingerprint
+from lightning_modules.networks.optimiser import OptimiserName, build_optimiser
 from lightning_modules.networks.schedule import Schedule, scheduled
 from lightning_modules.networks.temperature import fit_temperature
-from lightning_modules.networks.weight_decay import decay_groups
 from lightning_modules.sampling.prediction import predict_noise, signal_and_noise
 from lightning_modules.setting_check import check_setting
 from lightning_modules.training_data import TrainingData
@@ -72,6 +72,8 @@ class LabelAnnotator(LightningModule):
             feature maps are added to its stages. Latents hold what these have lost, and are not cached: the codec
             encodes each face at every step. null = a pyramid over the UNet's maps alone.
         backbone_kwargs: further arguments of that network.
+        stem: "small" keeps the resolution of small latents in its first convolution, "native" is timm's own and a
+            third of the cost, "auto" is small up to 64 cells.
         timestep: training timestep t at which the UNet runs, ≥ 0.
         latents: what the UNet gets. "clean" = x0 itself: the pass of the DDIM inversion step to t is the one that is
             read, one pass in all. "inverted" = x_t of that step: a second pass. "noised" = x_t with one fixed draw of
@@ -86,8 +88,10 @@ class LabelAnnotator(LightningModule):
         dropout: of the head, in [0, 1).
         label_smoothing: share of each label spread evenly, in [0, 1).
         synthetic_loss_weight: weight of a synthetic sample relative to a real one, ≥ 0.
-        learning_rate: peak rate of AdamW.
+        optimizer: of the head, "adamw" or "sgd" (Nesterov).
+        learning_rate: peak rate.
         weight_decay: on matrices and kernels.
+        momentum: of SGD, in [0, 1).
         schedule: of the rate, stepped every step.
         warmup_share: share of the steps with rising rate.
         ema_decay: of the moving average of the head's weights and BatchNorm statistics; None evaluates the raw weights.
@@ -108,6 +112,7 @@ class LabelAnnotator(LightningModule):
         feature_modules: list[str] | None = None,
         backbone: str | None = None,
         backbone_kwargs: dict[str, Any] | None = None,
+        stem: Stem = "auto",
         timestep: int = 1,
         latents: Literal["clean", "inverted", "noised"] = "clean",
         map_size: int = 6,
@@ -119,8 +124,10 @@ class LabelAnnotator(LightningModule):
         dropout: float = 0.1,
         label_smoothing: float = 0.0,
         synthetic_loss_weight: float = 1.0,
+        optimizer: OptimiserName = "adamw",
         learning_rate: float = 1e-3,
         weight_decay: float = 0.05,
+        momentum: float = 0.9,
         schedule: Schedule = "one_cycle",
         warmup_share: float = 0.2,
         ema_decay: float | None = 0.999,
@@ -133,8 +140,8 @@ class LabelAnnotator(LightningModule):
         self.save_hyperparameters(logger=False)
         self._config = config
         self.label_space = resolve_label_space(label_space)
-        for name, share in (("dropout", dropout), ("label_smoothing", label_smoothing), ("warmup_share", warmup_share)):
-            check_setting(0 <= share < 1, name, share, "a number in [0, 1)")
+        for name in ("dropout", "label_smoothing", "warmup_share", "momentum"):
+            check_setting(0 <= config[name] < 1, name, config[name], "a number in [0, 1)")
         check_setting(0 <= flip <= 1, "flip", flip, "a share in [0, 1]")
         check_setting(learning_rate > 0, "learning_rate", learning_rate, "a number > 0")
         check_setting(weight_decay >= 0, "weight_decay", weight_decay, "a number ≥ 0")
@@ -198,7 +205,9 @@ class LabelAnnotator(LightningModule):
             check_setting(not kwargs, "backbone_kwargs", kwargs, "nothing where model.backbone is null")
             return None
         channels, side = latents.shape[1], latents.shape[-1]
-        return build_backbone(name, 0, image_size=side, in_channels=channels, kwargs=kwargs), (channels, side)
+        stem = self._config["stem"]
+        network = build_backbone(name, 0, image_size=side, in_channels=channels, stem=stem, kwargs=kwargs)
+        return network, (channels, side)
 
     # ---------------------------------------------------------------- reading the generator
 
@@ -442,10 +451,15 @@ class LabelAnnotator(LightningModule):
         return int(getattr(data, "run_seed", 0))
 
     def configure_optimizers(self) -> Any:
-        """AdamW over the head; no decay on biases and norms."""
+        """Optimiser and schedule over the head; no decay on biases and norms."""
         config = self._config
-        groups = decay_groups(self.head.parameters(), config["weight_decay"])
-        optimizer = torch.optim.AdamW(groups, config["learning_rate"])
+        optimizer = build_optimiser(
+            self.head.parameters(),
+            config["optimizer"],
+            config["learning_rate"],
+            config["weight_decay"],
+            config["momentum"],
+        )
         steps = self.trainer.estimated_stepping_batches
         return scheduled(optimizer, config["schedule"], steps, config["warmup_share"])
 

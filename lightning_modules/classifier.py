@@ -27,8 +27,8 @@ from lightning_modules.networks.backbone import Stem, build_backbone, normalisat
 from lightning_modules.networks.ema import ParameterEMA
 from lightning_modules.networks.fingerprint import fingerprint
 from lightning_modules.networks.latent_codec import LatentCodec
+from lightning_modules.networks.optimiser import OptimiserName, build_optimiser
 from lightning_modules.networks.schedule import Schedule, scheduled
-from lightning_modules.networks.weight_decay import decay_groups
 from lightning_modules.setting_check import check_setting
 
 _CHECKPOINT_KEY = "expression_classifier"
@@ -88,7 +88,7 @@ class ExpressionClassifier(LightningModule):
         label_smoothing: float = 0.0,
         class_weights: list[float] | Literal["balanced"] | None = None,
         synthetic_loss_weight: float = 1.0,
-        optimizer: Literal["sgd", "adamw"] = "sgd",
+        optimizer: OptimiserName = "sgd",
         learning_rate: float = 0.1,
         weight_decay: float = 5e-4,
         momentum: float = 0.9,
@@ -343,13 +343,13 @@ class ExpressionClassifier(LightningModule):
             ValueError: the length of the training is unknown, or nothing is left to train.
         """
         config = self._config
-        groups = decay_groups(self.backbone.parameters(), config["weight_decay"])
-        optimizer: torch.optim.Optimizer
-        if config["optimizer"] == "sgd":
-            momentum = config["momentum"]
-            optimizer = torch.optim.SGD(groups, config["learning_rate"], momentum, nesterov=momentum > 0)
-        else:
-            optimizer = torch.optim.AdamW(groups, config["learning_rate"])
+        optimizer = build_optimiser(
+            self.backbone.parameters(),
+            config["optimizer"],
+            config["learning_rate"],
+            config["weight_decay"],
+            config["momentum"],
+        )
         steps = self.trainer.estimated_stepping_batches
         return scheduled(optimizer, config["schedule"], steps, config["warmup_share"])
 

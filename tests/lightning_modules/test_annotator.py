@@ -87,6 +87,7 @@ def command(generator: str, run_dir: Path, *more: str, space: str = "[neutral,ha
         ({"timestep": 1000}, r"model.timestep: found 1000, expected a training timestep in 0…999"),
         ({"width": 15}, r"model.width: found 15, expected a multiple of num_heads \(2\)"),
         ({"dropout": 1.0}, r"model.dropout: found 1.0"),
+        ({"momentum": 1.0}, r"model.momentum: found 1.0"),
         ({"widths": [8, 0]}, r"model.widths: found \[8, 0\], expected at least one number ≥ 1"),
         ({"depths": []}, r"model.depths: found \[\], expected at least one number ≥ 0"),
         ({"flip": -0.1}, r"model.flip: found -0.1"),
@@ -153,6 +154,25 @@ def test_latents_reach_the_head_s_backbone_and_stay_out_of_the_cache(generator: 
     logits = module._classify(maps)
     for i in range(len(maps)):
         assert not torch.equal(logits, module._classify([m.flip(0) if i == j else m for j, m in enumerate(maps)]))
+
+
+def test_a_native_stem_brings_the_latents_to_fewer_cells(generator: str) -> None:
+    sides = {
+        stem: [side for _, side in annotator(generator, **TRUNK, stem=stem).head.branches["features"].stages.values()]
+        for stem in ("small", "native", "auto")
+    }
+    assert sides["auto"] == sides["small"]
+    assert max(sides["native"]) <= max(sides["small"]) / 2
+
+
+def test_the_head_is_trained_by_the_optimiser_that_was_asked_for(generator: str, tmp_path: Path) -> None:
+    sgd = ["--model.optimizer=sgd", "--model.learning_rate=0.1", "--model.momentum=0.8", "--trainer.max_epochs=1"]
+    trainer = train.main(command(generator, tmp_path / "run", *sgd)).trainer
+    [optimizer] = trainer.optimizers
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert {(g["momentum"], g["nesterov"], g["initial_lr"]) for g in optimizer.param_groups} == {(0.8, True, 0.1)}
+    held = {id(p) for g in optimizer.param_groups for p in g["params"]}
+    assert held == {id(p) for p in trainer.lightning_module.head.parameters()}
 
 
 def test_latents_alone_need_no_pass_of_the_generator(generator: str, passes: list[int], tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""SGD or AdamW by name, with weight decay on matrices and kernels alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from torch.nn import Parameter
+from torch.optim import SGD, AdamW, Optimizer
+
+OptimiserName = Literal["sgd", "adamw"]
+
+
+def build_optimiser(
+    parameters: Iterable[Parameter],
+    name: OptimiserName,
+    learning_rate: float,
+    weight_decay: float,
+    momentum: float = 0.9,
+) -> Optimizer:
+    """Returns an optimiser over the parameters that have gradients.
+
+    Args:
+        parameters: of the network.
+        name: "sgd" (Nesterov where there is momentum) or "adamw".
+        learning_rate: peak rate.
+        weight_decay: on matrices and kernels, not on biases and norms.
+        momentum: of SGD, in [0, 1).
+
+    Raises:
+        ValueError: another name.
+    """
+    groups = decay_groups(parameters, weight_decay)
+    if name == "sgd":
+        return SGD(groups, learning_rate, momentum, nesterov=momentum > 0)
+    if name == "adamw":
+        return AdamW(groups, learning_rate)
+    raise ValueError(f"optimizer: found '{name}', expected sgd or adamw")
+
+
+def decay_groups(parameters: Iterable[Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Returns two parameter groups of an optimiser: what decays, and biases and norms, which do not.
+
+    Args:
+        parameters: those without gradient are left out.
+        weight_decay: of the first group.
+    """
+    trained = [p for p in parameters if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]

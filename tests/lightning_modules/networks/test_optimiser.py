@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_modules.networks.optimiser import build_optimiser, decay_groups
+
+
+def test_kernels_decay_and_biases_norms_and_frozen_weights_do_not() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2))
+    network[2].weight.requires_grad_(False)
+    decayed, kept = decay_groups(network.parameters(), 0.1)
+    assert decayed == {"params": [network[0].weight], "weight_decay": 0.1}
+    assert kept["weight_decay"] == 0.0
+    assert [id(p) for p in kept["params"]] == [
+        id(p) for p in (network[0].bias, network[1].weight, network[1].bias, network[2].bias)
+    ]
+
+
+def test_names_and_their_settings() -> None:
+    parameters = nn.Linear(2, 2).parameters()
+    sgd = build_optimiser(parameters, "sgd", 0.1, 5e-4, 0.8)
+    assert isinstance(sgd, torch.optim.SGD)
+    assert [(g["lr"], g["momentum"], g["nesterov"], g["weight_decay"]) for g in sgd.param_groups] == [
+        (0.1, 0.8, True, 5e-4),
+        (0.1, 0.8, True, 0.0),
+    ]
+    adamw = build_optimiser(nn.Linear(2, 2).parameters(), "adamw", 1e-3, 0.05)
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert [(g["lr"], g["weight_decay"]) for g in adamw.param_groups] == [(1e-3, 0.05), (1e-3, 0.0)]
+    with pytest.raises(ValueError, match="expected sgd or adamw"):
+        build_optimiser(nn.Linear(2, 2).parameters(), "lion", 0.1, 0.0)  # type: ignore[arg-type]
+
+
+def test_sgd_without_momentum_is_plain() -> None:
+    sgd = build_optimiser(nn.Linear(2, 2).parameters(), "sgd", 0.1, 0.0, momentum=0.0)
+    assert [g["nesterov"] for g in sgd.param_groups] == [False, False]
