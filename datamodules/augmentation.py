@@ -35,6 +35,8 @@ class Augmentation:
         erasing: probability that one rectangle is painted over with the face's mean, in [0, 1].
         versions: how many versions of a face there are, ≥ 1; every use draws one of them. They are the same in every
             epoch and in every run, whatever its seed, so that features of them can be kept. null = a new one each time.
+        fresh: with ``versions``: share of the uses, in [0, 1), that draw none of them but a new one. The batch says
+            which (``is_fresh``).
 
     Raises:
         ValueError: a value outside its range.
@@ -49,6 +51,7 @@ class Augmentation:
     brightness: float = 0.1
     erasing: float = 0.2
     versions: int | None = None
+    fresh: float = 0.0
 
     def __post_init__(self) -> None:
         limits = {
@@ -59,6 +62,7 @@ class Augmentation:
             "contrast": (0.0, 1.0),
             "brightness": (0.0, 1.0),
             "erasing": (0.0, 1.0),
+            "fresh": (0.0, 0.999),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
@@ -66,6 +70,11 @@ class Augmentation:
                 raise ValueError(f"data.augmentation.{name}={value}: expected a number in [{low:g}, {high:g}]")
         if self.versions is not None and self.versions < 1:
             raise ValueError(f"data.augmentation.versions={self.versions}: expected at least 1, or null")
+        if self.fresh > 0 and self.versions is None:
+            raise ValueError(
+                f"data.augmentation.fresh={self.fresh} with versions=null, where every use is a new one: expected "
+                "data.augmentation.versions=6 or so, or fresh=0"
+            )
 
 
 def augment(image: Tensor, settings: Augmentation, uniform: Tensor) -> Tensor:

@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 
 
-class Batch(TypedDict):
+class _Required(TypedDict):
+    image: Tensor
+    label: Tensor
+    soft_label: Tensor
+    au: Tensor
+    caption: list[str]
+    is_synthetic: Tensor
+    sample_id: list[str]
+
+
+class Batch(_Required, total=False):
     """One batch of B samples with K classes and A action units.
 
     Keys:
@@ -19,15 +29,10 @@ class Batch(TypedDict):
         caption: B strings.
         is_synthetic: bool (B,).
         sample_id: B strings.
+        is_fresh: bool (B,), in training batches where ``data.augmentation.fresh`` > 0: no stored version of the face.
     """
 
-    image: Tensor
-    label: Tensor
-    soft_label: Tensor
-    au: Tensor
-    caption: list[str]
-    is_synthetic: Tensor
-    sample_id: list[str]
+    is_fresh: Tensor
 
 
 def validate_batch(batch: Batch, label_space: tuple[str, ...]) -> None:
@@ -37,9 +42,10 @@ def validate_batch(batch: Batch, label_space: tuple[str, ...]) -> None:
         ValueError: a missing key, a wrong shape or dtype, NaN or out-of-range pixels, action units outside [0, 1] or a
             soft label that does not sum to 1; the line names the first offending sample.
     """
-    missing = [key for key in Batch.__annotations__ if key not in batch]
+    expected = list(_Required.__annotations__)
+    missing = [key for key in expected if key not in batch]
     if missing:
-        raise ValueError(f"batch lacks '{missing[0]}': expected the keys {', '.join(Batch.__annotations__)}")
+        raise ValueError(f"batch lacks '{missing[0]}': expected the keys {', '.join(expected)}")
     image, n, k = batch["image"], len(batch["label"]), len(label_space)
     if (
         image.ndim != 4

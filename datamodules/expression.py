@@ -415,24 +415,34 @@ class ExpressionDataModule(L.LightningDataModule):
                 validate_batch(batch, self.label_space)
                 self._validated = now
         if self._is_training() and self.augmentation.enabled:
-            uniform = self._augmentation_numbers(batch["sample_id"]).to(batch["image"].device, non_blocking=True)
+            device = batch["image"].device
+            numbers, fresh = self._augmentation_numbers(batch["sample_id"])
+            uniform = numbers.to(device, non_blocking=True)
+            if self.augmentation.fresh > 0:
+                batch["is_fresh"] = fresh.to(device, non_blocking=True)
             batch["image"] = augment(batch["image"], self.augmentation, uniform)
             # A flipped face has its one-sided action units on the other side.
             mirrored = batch["au"][:, self._mirrored_order]
             batch["au"] = torch.where(is_flipped(self.augmentation, uniform)[:, None], mirrored, batch["au"])
         return batch
 
-    def _augmentation_numbers(self, sample_id: Sequence[str]) -> Tensor:
-        """Returns float32 (B, 12): the same for the same sample at the same step, whatever its rank and batch."""
+    def _augmentation_numbers(self, sample_id: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Returns float32 (B, 12), the same for the same sample at the same step, whatever its rank and batch.
+
+        And which of them belong to none of the ``versions``, bool (B,).
+        """
         assert self.trainer is not None
         stream: tuple[int, ...] = (self.run_seed, _AUGMENT, self.trainer.current_epoch, self.trainer.global_step)
-        versions = self.augmentation.versions
-        if versions is not None:
-            chosen = (keyed_uniform(keys_of(sample_id), 1, *stream)[:, 0] * versions).astype(int)
-            sample_id = [f"{name}, version {version}" for name, version in zip(sample_id, chosen, strict=True)]
-            stream = (_AUGMENT,)  # no seed: the versions are the same in every run
-        uniform = keyed_uniform(keys_of(sample_id), UNIFORM_COLUMNS, *stream)
-        return torch.from_numpy(uniform.astype(np.float32))
+        keys, versions = keys_of(sample_id), self.augmentation.versions
+        if versions is None:
+            return _as_float32(keyed_uniform(keys, UNIFORM_COLUMNS, *stream)), torch.ones(len(keys), dtype=torch.bool)
+        draw = keyed_uniform(keys, 2, *stream)
+        chosen = (draw[:, 0] * versions).astype(int)
+        names = [f"{name}, version {version}" for name, version in zip(sample_id, chosen, strict=True)]
+        stored = keyed_uniform(keys_of(names), UNIFORM_COLUMNS, _AUGMENT)  # no seed: the same versions in every run
+        fresh = draw[:, 1] < self.augmentation.fresh
+        new = keyed_uniform(keys, UNIFORM_COLUMNS + 2, *stream)[:, 2:]  # behind the two numbers of the draw
+        return _as_float32(np.where(fresh[:, None], new, stored)), torch.from_numpy(fresh)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the counts, and source and content hashes of the rows, so that nobody is judged by his own pupil.
@@ -484,6 +494,10 @@ class ExpressionDataModule(L.LightningDataModule):
 def _check_range(name: str, value: object, is_right: bool, expected: str) -> None:
     if not is_right:
         raise ValueError(f"data.{name}={value}: expected {expected}")
+
+
+def _as_float32(numbers: np.ndarray) -> Tensor:
+    return torch.from_numpy(numbers.astype(np.float32))
 
 
 def _as_float(image: Tensor) -> Tensor:

@@ -57,8 +57,9 @@ class LabelAnnotator(LightningModule):
     generator is frozen, stays out of checkpoints and is recognised by its fingerprint.
 
     With a ``feature_cache`` each face goes through the generator once and for all: as it is and mirrored (``flip``),
-    or, where the data's augmentation has a number of ``versions``, in each of these. Without it every step runs the
-    generator, and any augmentation will do.
+    or, where the data's augmentation has a number of ``versions``, in each of these; what ``fresh`` draws besides, the
+    ``backbone`` reads alone, without a pass. Without a cache every step runs the generator, and any augmentation will
+    do.
 
     Has the interface of :class:`lightning_modules.classifier.ExpressionClassifier` for whoever wants a voter.
 
@@ -304,10 +305,10 @@ class LabelAnnotator(LightningModule):
         """Returns logits (B, K) before calibration of images (B, 3, H, W) in [0, 1]; no gradient to the images."""
         return self._classify(self.read(image))
 
-    def _classify(self, maps: Sequence[Tensor]) -> Tensor:
+    def _classify(self, maps: Sequence[Tensor], has_maps: Tensor | None = None) -> Tensor:
         latents, maps = (maps[0], maps[1:]) if self.head.has_backbone else (None, maps)
         first = len(self.feature_modules)
-        return self.head(maps[:first], maps[first:], latents)
+        return self.head(maps[:first], maps[first:], latents, has_maps)
 
     @torch.no_grad()
     def predict_probabilities(self, image: Tensor, flip: bool | None = None) -> Tensor:
@@ -355,6 +356,11 @@ class LabelAnnotator(LightningModule):
             return
         augmentation: Any = getattr(data, "augmentation", None)
         augmented = augmentation is not None and augmentation.enabled
+        if stage == "fit" and augmented and augmentation.fresh > 0 and not self.head.has_backbone:
+            raise ValueError(
+                f"data.augmentation.fresh={augmentation.fresh}: found no model.backbone (or model.branches=attention), "
+                "which would read the faces that are no stored version; expected one, or data.augmentation.fresh=0"
+            )
         versions = augmentation.versions if augmented else 1
         if stage == "fit" and versions is None:
             raise ValueError(
@@ -417,7 +423,7 @@ class LabelAnnotator(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the mean cross-entropy of one batch with its soft labels."""
-        logits = self._classify(self._training_maps(batch, batch_idx)).float()
+        logits = self._training_logits(batch, batch_idx).float()
         smoothing = self._config["label_smoothing"]
         target = batch["soft_label"] * (1 - smoothing) + smoothing / len(self.label_space)
         losses = -(target * logits.log_softmax(1)).sum(1)
@@ -428,14 +434,26 @@ class LabelAnnotator(LightningModule):
         self.log("train/accuracy", (logits.argmax(1) == batch["label"]).float().mean(), batch_size=n)
         return loss
 
-    def _training_maps(self, batch: Batch, batch_idx: int) -> list[Tensor]:
+    def _training_logits(self, batch: Batch, batch_idx: int) -> Tensor:
         image = batch["image"]
+        # A face that is no stored version is seen by the backbone alone: it costs no pass and no place on disk.
+        alone = batch.get("is_fresh") if self.head.has_backbone else None
+        if alone is None or not bool(alone.any()):
+            return self._classify(self._training_maps(image, batch["is_synthetic"], batch_idx))
+        read = ~alone
+        if not bool(read.any()):  # rare; without any map the layers that take them in would get no gradient
+            return self._classify(self.read(image))
+        some, *maps = self._training_maps(image[read], batch["is_synthetic"][read], batch_idx)
+        latents = some.new_empty(len(image), *some.shape[1:])
+        latents[read], latents[alone] = some, self.generator.model.codec.spread(self._encode(image[alone])).to(some)
+        return self._classify([latents, *maps], read)
+
+    def _training_maps(self, image: Tensor, synthetic: Tensor, batch_idx: int) -> list[Tensor]:
         if self._cache is None:
             return self.read(image)
         seed = keyed_seed(self._seed, self.global_rank, self.global_step, batch_idx, _FLIP_STREAM)
         draw = torch.rand(len(image), generator=torch.Generator().manual_seed(seed)).to(image.device)
         image = torch.where((draw < self._flip)[:, None, None, None], image.flip(-1), image)
-        synthetic = batch["is_synthetic"]
         if not bool(synthetic.any()):
             return self.read(image, self._cache, mirror_too=self._flip > 0)
         # Synthetic faces come and go: only real ones are worth a place on disk.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_modules.networks.backbone_with_maps import BackboneWithMaps, MapShape, map_projection
+from lightning_modules.networks.backbone_with_maps import BackboneWithMaps, MapShape, map_projection, spread_over
 
 Branches = Literal["both", "features", "attention"]
 
@@ -72,15 +72,26 @@ class AnnotatorHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(width * len(parts), num_classes)
 
-    def forward(self, features: Sequence[Tensor], attention: Sequence[Tensor], latents: Tensor | None = None) -> Tensor:
-        """Returns logits (B, K) of feature maps (B, C, s, s) and attention maps (B, W, s, s), in the given order.
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        attention: Sequence[Tensor],
+        latents: Tensor | None = None,
+        has_maps: Tensor | None = None,
+    ) -> Tensor:
+        """Returns logits (B, K) of feature maps (M, C, s, s) and attention maps (M, W, s, s), in the given order.
 
         Args:
             features: feature maps.
             attention: attention maps.
             latents: (B, C, s, s), what the ``backbone`` looks at; without one they are not used.
+            has_maps: with a ``backbone``: which of the B faces the M maps are of, bool (B,); the others are seen by
+                their latents alone. None = M is B.
         """
-        maps = {"features": (features, latents) if self.has_backbone else (features,), "attention": (attention,)}
+        maps: dict[str, tuple[Any, ...]] = {
+            "features": (features, latents, has_maps) if self.has_backbone else (features,),
+            "attention": (attention, has_maps),
+        }
         tokens = {name: branch(*maps[name]) for name, branch in self.branches.items()}
         seen = []
         for name, block in self.cross.items():
@@ -137,7 +148,7 @@ class _Plane(nn.Module):
         self.place = nn.Parameter(torch.zeros(1, self.side**2, width))
         nn.init.trunc_normal_(self.place, std=0.02)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+    def forward(self, maps: Sequence[Tensor], has_maps: Tensor | None = None) -> Tensor:
         total: Tensor | None = None
         for group, layer in zip(self.groups, self.inputs, strict=True):
             x = layer(torch.cat([maps[i] for i in group], 1))
@@ -147,7 +158,7 @@ class _Plane(nn.Module):
         assert total is not None
         for block in self.blocks:
             total = total + block(total)
-        return total.flatten(2).transpose(1, 2) + self.place
+        return spread_over(total, has_maps).flatten(2).transpose(1, 2) + self.place
 
 
 def _by_side(shapes: Sequence[MapShape]) -> tuple[list[int], list[list[int]]]:

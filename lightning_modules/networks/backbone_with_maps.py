@@ -20,6 +20,7 @@ class BackboneWithMaps(nn.Module):
     Each map goes to the stage whose side is nearest to its own, the last one of these. All maps of a stage are joined,
     normalised (BatchNorm) and brought to the stage's channels by a 1×1 convolution, and the sum goes on through the
     network: where the maps add nothing, it is the network as timm builds it. With no maps at all it is that network.
+    Images whose maps were not made get nothing added.
 
     Args:
         network: a timm network with ``feature_info`` and ``forward_features`` that returns (B, C, h, w).
@@ -56,9 +57,18 @@ class BackboneWithMaps(nn.Module):
         )
         self.output = nn.Linear(channels, width)
 
-    def forward(self, maps: Sequence[Tensor], image: Tensor) -> Tensor:
-        """Returns tokens (B, places of the last stage, width) of maps and of images, each (B, C, s, s)."""
-        added = {stage: self._projected(stage, [maps[i] for i in group]) for stage, group in self.groups.items()}
+    def forward(self, maps: Sequence[Tensor], image: Tensor, has_maps: Tensor | None = None) -> Tensor:
+        """Returns tokens (B, places of the last stage, width) of maps and of images.
+
+        Args:
+            maps: (M, C, s, s) each, in the order of the images that have them.
+            image: (B, C, s, s).
+            has_maps: which images have maps, bool (B,) with M times true; None = all.
+        """
+        added = {
+            stage: spread_over(self._projected(stage, [maps[i] for i in group]), has_maps)
+            for stage, group in self.groups.items()
+        }
         with _hooked(self.network, {stage: _adds(extra) for stage, extra in added.items()}):
             last = self.network.forward_features(image)
         return self.output(last.flatten(2).transpose(1, 2))
@@ -72,6 +82,15 @@ class BackboneWithMaps(nn.Module):
 def map_projection(channels: int, width: int, dropout: float = 0.0) -> nn.Sequential:
     """Returns BatchNorm, dropout of whole channels and a 1×1 convolution: maps (B, C, s, s) → ``width``."""
     return nn.Sequential(nn.BatchNorm2d(channels), nn.Dropout2d(dropout), nn.Conv2d(channels, width, 1))
+
+
+def spread_over(rows: Tensor, chosen: Tensor | None) -> Tensor:
+    """Returns (B, …) with the rows (M, …) where ``chosen``, bool (B,), is true and zeros elsewhere; None = all."""
+    if chosen is None:
+        return rows
+    return rows.new_zeros(len(chosen), *rows.shape[1:]).masked_scatter(
+        chosen.view(-1, *[1] * (rows.ndim - 1)).expand(-1, *rows.shape[1:]), rows
+    )
 
 
 def _key(stage: str) -> str:

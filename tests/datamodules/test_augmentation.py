@@ -30,6 +30,10 @@ def test_out_of_range_is_named(field: str, value: float) -> None:
 def test_no_version_at_all_is_named() -> None:
     with pytest.raises(ValueError, match=r"data\.augmentation\.versions=0: expected at least 1, or null"):
         Augmentation(versions=0)
+    with pytest.raises(ValueError, match=r"data\.augmentation\.fresh=0\.5 with versions=null"):
+        Augmentation(fresh=0.5)
+    with pytest.raises(ValueError, match=r"data\.augmentation\.fresh=1\.0: expected a number in"):
+        Augmentation(fresh=1.0, versions=2)
 
 
 def test_nothing_changes_nothing() -> None:

@@ -335,6 +335,25 @@ def test_versions_of_a_face_are_as_many_as_said_and_the_same_in_every_run() -> N
     assert all(len(versions) == 3 for versions in seen[0].values())
 
 
+def test_a_share_of_the_uses_draws_a_new_version_and_the_batch_says_which() -> None:
+    outcomes = []
+    for fresh in (0.0, 0.5):
+        datamodule = ExpressionDataModule(_reader(), seed=2, augmentation=Augmentation(versions=2, fresh=fresh))
+        datamodule.setup("fit")
+        loader, found = datamodule.val_dataloader(), []
+        for step in range(30):
+            _as_rank(datamodule, 0, 1, step=step)
+            found.append(datamodule.on_after_batch_transfer(next(iter(loader)), 0))
+        outcomes.append(found)
+    stored, mixed = outcomes
+    assert all("is_fresh" not in batch for batch in stored)
+    is_fresh = torch.cat([batch["is_fresh"] for batch in mixed])
+    images, known = (torch.cat([batch["image"] for batch in batches]) for batches in (mixed, stored))
+    assert 0.3 < is_fresh.float().mean() < 0.7
+    assert torch.equal(images[~is_fresh], known[~is_fresh])  # the same versions, drawn in the same way
+    assert len(images[is_fresh].unique(dim=0)) == int(is_fresh.sum())
+
+
 def test_grey_batches_can_be_pinned() -> None:
     """Pinned memory refuses tensors whose elements share memory, such as three views of one channel."""
     datamodule = ExpressionDataModule(_reader())

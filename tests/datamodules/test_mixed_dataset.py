@@ -27,7 +27,7 @@ def _filled_pool(folder: Path, grey: bool) -> SyntheticPool:
 def test_real_batch_keeps_the_contract() -> None:
     table = tiny_table(20)
     batch = MixedDataset(table).__getitems__([3, 17, 3])
-    assert set(batch) == set(Batch.__annotations__)
+    assert set(batch) == Batch.__required_keys__
     assert batch["sample_id"] == ["train-3", "train-17", "train-3"] and not batch["is_synthetic"].any()
     assert batch["image"].stride(1) == 0 and torch.isnan(batch["au"]).all()
     assert np.array_equal(batch["image"][1, 0].numpy(), table.images.array[17])

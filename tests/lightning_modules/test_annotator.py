@@ -417,6 +417,35 @@ def test_each_version_of_a_face_is_read_once_whatever_the_seed(
     assert sum(passes) == 1
 
 
+def test_new_versions_need_no_pass(generator: str, passes: list[int], tmp_path: Path) -> None:
+    more = [*TRUNK_ARGS, f"--model.feature_cache={tmp_path / 'cache'}", "--data.augmentation.enabled=true"]
+    more += ["--data.augmentation.versions=1", "--data.augmentation.fresh=0.5", "--trainer.max_epochs=8"]
+    train.main(command(generator, tmp_path / "run", *more))
+    assert sum(passes) == 1 + 24 + 12  # one to learn the shapes; one version; validation
+
+
+def test_a_face_without_maps_is_seen_by_its_latents_alone(generator: str) -> None:
+    module = annotator(generator, **TRUNK).eval()
+    module._trainer = type("T", (), {"global_step": 0, "global_rank": 0, "datamodule": None, "barebones": False})()
+    image, fresh = faces(4), torch.tensor([False, True, False, True])
+    batch: Any = {"image": image, "is_synthetic": torch.zeros(4, dtype=torch.bool), "is_fresh": fresh}
+    logits, whole = module._training_logits(batch, 0), module(image)
+    torch.testing.assert_close(logits[~fresh], whole[~fresh])
+    assert not torch.isclose(logits[fresh], whole[fresh]).all(1).any()
+    other: Any = {**batch, "image": torch.where(fresh[:, None, None, None], image, image.flip(0))}
+    torch.testing.assert_close(module._training_logits(other, 0)[fresh], logits[fresh])
+    batch["is_fresh"] = torch.ones(4, dtype=torch.bool)  # none to learn the maps' layers from: read them all
+    torch.testing.assert_close(module._training_logits(batch, 0), whole)
+
+
+def test_new_versions_without_a_backbone_are_refused(generator: str, tmp_path: Path, capsys: Any) -> None:
+    more = [f"--model.feature_cache={tmp_path / 'cache'}", "--data.augmentation.enabled=true"]
+    more += ["--data.augmentation.versions=2", "--data.augmentation.fresh=0.5"]
+    with pytest.raises(SystemExit):
+        train.main(command(generator, tmp_path / "run", *more))
+    assert "data.augmentation.fresh=0.5: found no model.backbone" in capsys.readouterr().err
+
+
 def test_another_label_space_in_the_data_is_refused(generator: str, tmp_path: Path, capsys: Any) -> None:
     with pytest.raises(SystemExit):
         train.main([*command(generator, tmp_path / "run"), "--data.reader.init_args.label_space=basic7"])
@@ -427,8 +456,8 @@ def test_synthetic_faces_are_read_but_not_cached(generator: str, tmp_path: Path)
     module, image = annotator(generator, flip=0.0), faces(4)
     module._cache = FeatureCache(tmp_path, module.cache_identity(), module.feature_width)
     module._trainer = type("T", (), {"global_step": 0, "global_rank": 0, "datamodule": None, "barebones": False})()
-    batch: Any = {"image": image, "is_synthetic": torch.tensor([True, False, True, False])}
-    for kept, fresh in zip(module._training_maps(batch, 0), module.read(image), strict=True):
+    synthetic = torch.tensor([True, False, True, False])
+    for kept, fresh in zip(module._training_maps(image, synthetic, 0), module.read(image), strict=True):
         torch.testing.assert_close(kept, fresh, atol=2e-2, rtol=2e-3)
     assert len(module._cache) == 2
 
