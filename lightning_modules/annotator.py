@@ -73,8 +73,8 @@ class LabelAnnotator(LightningModule):
             feature maps are added to its stages. Latents hold what these have lost, and are not cached: the codec
             encodes each face at every step. null = a pyramid over the UNet's maps alone.
         backbone_kwargs: further arguments of that network.
-        stem: "small" keeps the resolution of small latents in its first convolution, "native" is timm's own and a
-            third of the cost, "auto" is small up to 64 cells.
+        stem: of that network: "small" keeps the resolution of small latents, "half" halves it once, "native" is timm's
+            own, "auto" is small up to 64 cells.
         timestep: training timestep t at which the UNet runs, ≥ 0.
         latents: what the UNet gets. "clean" = x0 itself: the pass of the DDIM inversion step to t is the one that is
             read, one pass in all. "inverted" = x_t of that step: a second pass. "noised" = x_t with one fixed draw of

@@ -47,7 +47,8 @@ class ExpressionClassifier(LightningModule):
         backbone_kwargs: further arguments of that network.
         pretrained: whether timm fetches ImageNet weights (needs the network).
         pretrained_path: a local file of weights in timm's layout instead.
-        stem: "small" keeps the resolution of small faces, "native" is timm's own, "auto" is small up to 64 pixels.
+        stem: "small" keeps the resolution of small faces, "half" halves it once, "native" is timm's own, "auto" is
+            small up to 64 pixels.
         image_size: side in pixels that the network works on; images of another size are resized in ``forward``.
         in_channels: 3 for RGB; 1 has the network see the mean over the colours (grey data sets).
         latents_of: a generator (checkpoint or folder) whose latents the network reads in place of pixels: a guide that

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-Stem = Literal["auto", "small", "native"]
+Stem = Literal["auto", "small", "half", "native"]
 
 SMALL_IMAGE = 64
 """Up to this size in pixels ``stem="auto"`` means the small stem."""
@@ -33,7 +33,8 @@ def build_backbone(
 
     ImageNet stems shrink an image four times before the first block; of a 48-pixel face 12 × 12 cells would be left.
     The small stem keeps the resolution: its first convolution is at most 3 × 3 with stride 1, and the pooling of the
-    stem goes. A kernel of pretrained weights that is too large is cropped to its centre.
+    stem goes. A kernel of pretrained weights that is too large is cropped to its centre. The half stem halves it at
+    once: the first convolution stays as it is, and nothing behind it in the stem shrinks the image further.
 
     Args:
         name: any name that timm knows ("resnet18", "ese_vovnet39b", …).
@@ -41,7 +42,7 @@ def build_backbone(
         image_size: side of the input in pixels; decides what ``stem="auto"`` means.
         in_channels: C, 1 or 3.
         drop_rate: dropout before the head, in [0, 1).
-        stem: "small", "native" (as timm builds it), or "auto" (small up to 64 pixels where the network can).
+        stem: "small", "half", "native" (as timm builds it), or "auto" (small up to 64 pixels where the network can).
         kwargs: further arguments of the timm network, such as ``channels``.
         pretrained: whether timm fetches its weights from the network.
         pretrained_path: a file of weights in timm's layout (.safetensors or .pth); a head of another size is left out.
@@ -49,7 +50,7 @@ def build_backbone(
     Raises:
         FileNotFoundError: no file at ``pretrained_path``.
         ValueError: unknown network, arguments or weights that do not fit it, weights that cannot be fetched, or a small
-            stem where there is none.
+            or half stem where there is none.
     """
     import timm  # seconds to import: only when a network is really built
 
@@ -90,6 +91,8 @@ def build_backbone(
         raise
     if stem == "small" or (stem == "auto" and image_size <= SMALL_IMAGE):
         _shrink_stem(network, name, required=stem == "small")
+    elif stem == "half":
+        _halve_stem(network, name)
     return network
 
 
@@ -99,10 +102,28 @@ def normalisation(network: nn.Module) -> tuple[list[float], list[float]]:
     return list(config.get("mean", (0.485, 0.456, 0.406))), list(config.get("std", (0.229, 0.224, 0.225)))
 
 
-def _shrink_stem(network: nn.Module, name: str, required: bool) -> None:
+def _first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d] | None:
+    """Returns the stem's first convolution and its name; None where it cuts patches, as ViT and ConvNeXt do."""
     found = next(((path, m) for path, m in network.named_modules() if isinstance(m, nn.Conv2d)), None)
-    # A convolution whose stride is its kernel cuts patches (ViT, ConvNeXt): there is no overlap to give up.
-    if found is None or (found[1].stride == found[1].kernel_size and found[1].stride != (1, 1)):
+    # Stride and kernel the same: there is no overlap to give up.
+    is_patch = found is not None and found[1].stride == found[1].kernel_size and found[1].stride != (1, 1)
+    return None if is_patch else found
+
+
+def _halve_stem(network: nn.Module, name: str) -> None:
+    found = _first_convolution(network)
+    if found is None or found[1].stride == (1, 1):
+        raise ValueError(f"model.stem: '{name}' has no convolution that halves to begin with, use stem: native")
+    for path, module in network.named_modules():
+        in_stem = path.startswith("stem.") or path.rpartition(".")[0] == found[0].rpartition(".")[0] != ""
+        if in_stem and path != found[0] and isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+    _drop_stem_pools(network)
+
+
+def _shrink_stem(network: nn.Module, name: str, required: bool) -> None:
+    found = _first_convolution(network)
+    if found is None:
         if required:
             raise ValueError(f"model.stem: '{name}' has no convolutional stem to make small, use stem: native")
         return
@@ -128,6 +149,10 @@ def _shrink_stem(network: nn.Module, name: str, required: bool) -> None:
         network.set_submodule(path, new)
     else:
         old.stride = (1, 1)
+    _drop_stem_pools(network)
+
+
+def _drop_stem_pools(network: nn.Module) -> None:
     for pool in _STEM_POOLS:
         parent = network
         for part in pool.split("."):

@@ -19,7 +19,8 @@ def first_stage_size(network: nn.Module, size: int = 48) -> int:
 
 
 @pytest.mark.parametrize(
-    ("stem", "image_size", "expected"), [("small", 48, 48), ("native", 48, 12), ("auto", 64, 48), ("auto", 112, 12)]
+    ("stem", "image_size", "expected"),
+    [("small", 48, 48), ("half", 48, 24), ("native", 48, 12), ("auto", 64, 48), ("auto", 112, 12)],
 )
 def test_stem_decides_the_resolution_of_the_first_stage(stem: str, image_size: int, expected: int) -> None:
     network = build_backbone("resnet10t", 7, stem=stem, image_size=image_size, kwargs=TINY)  # type: ignore[arg-type]
@@ -50,10 +51,17 @@ def test_large_kernel_is_cropped_to_its_centre() -> None:
         ("mobilenetv3_small_050", {}),
     ],
 )
-@pytest.mark.parametrize("stem", ["small", "native"])
+@pytest.mark.parametrize("stem", ["small", "half", "native"])
 def test_other_families_work(name: str, kwargs: dict, stem: str) -> None:
     network = build_backbone(name, 5, stem=stem, kwargs=kwargs).eval()  # type: ignore[arg-type]
     assert network(torch.zeros(2, 3, 48, 48)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", ["ese_vovnet19b_slim", "resnet26d"])
+def test_half_stem_halves_in_its_first_convolution_alone(name: str) -> None:
+    stem = build_backbone(name, 5, stem="half").get_submodule("stem" if "vovnet" in name else "conv1")
+    strides = [m.stride for m in stem.modules() if isinstance(m, nn.Conv2d)]
+    assert strides == [(2, 2), (1, 1), (1, 1)]
 
 
 def test_a_network_that_cuts_patches_keeps_its_stem() -> None:
@@ -62,6 +70,8 @@ def test_a_network_that_cuts_patches_keeps_its_stem() -> None:
     assert network(torch.zeros(1, 3, 48, 48)).shape == (1, 7)
     with pytest.raises(ValueError, match=r"model\.stem: 'vit_tiny_patch16_224' has no convolutional stem"):
         build_backbone("vit_tiny_patch16_224", 7, stem="small", kwargs=kwargs)
+    with pytest.raises(ValueError, match=r"model.stem: 'vit_tiny_patch16_224' has no convolution that halves"):
+        build_backbone("vit_tiny_patch16_224", 7, stem="half", kwargs=kwargs)
 
 
 def test_weights_from_a_file_with_another_head(tmp_path) -> None:
