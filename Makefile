@@ -17,7 +17,7 @@ demo: install
 	$(BIN)/python demo.py
 
 test: install
-	$(BIN)/python -m pytest --numprocesses $(WORKERS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 check: install
 	$(BIN)/ruff check .

@@ -35,7 +35,7 @@ class Augmentation:
         erasing: probability that one rectangle is painted over with the face's mean, in [0, 1].
         versions: how many versions of a face there are, ≥ 1; every use draws one of them. They are the same in every
             epoch and in every run, whatever its seed, so that features of them can be kept. null = a new one each time.
-        fresh: with ``versions``: share of the uses, in [0, 1), that draw none of them but a new one. The batch says
+        fresh: with ``versions``: share of the uses, in [0, 0.9], that draw none of them but a new one. The batch says
             which (``is_fresh``).
 
     Raises:
@@ -62,7 +62,7 @@ class Augmentation:
             "contrast": (0.0, 1.0),
             "brightness": (0.0, 1.0),
             "erasing": (0.0, 1.0),
-            "fresh": (0.0, 0.999),
+            "fresh": (0.0, 0.9),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from lightning_modules.networks.optimiser import OptimiserName, build_optimiser
 from lightning_modules.networks.schedule import Schedule, scheduled
 from lightning_modules.networks.temperature import fit_temperature
 from lightning_modules.sampling.prediction import predict_noise, signal_and_noise
-from lightning_modules.setting_check import check_setting
+from lightning_modules.setting_check import check_same_settings, check_setting
 from lightning_modules.training_data import TrainingData
 
 _CHECKPOINT_KEY = "label_annotator"
@@ -57,9 +57,9 @@ class LabelAnnotator(LightningModule):
     generator is frozen, stays out of checkpoints and is recognised by its fingerprint.
 
     With a ``feature_cache`` each face goes through the generator once and for all: as it is and mirrored (``flip``),
-    or, where the data's augmentation has a number of ``versions``, in each of these; what ``fresh`` draws besides, the
-    ``backbone`` reads alone, without a pass. Without a cache every step runs the generator, and any augmentation will
-    do.
+    or, where the data's augmentation has a number of ``versions``, in each of these. Without a cache every step runs
+    the generator, and any augmentation will do. With either, faces that the augmentation's ``fresh`` draws besides its
+    versions are seen by the ``backbone`` alone, without a pass (but for batches with fewer than two others).
 
     Has the interface of :class:`lightning_modules.classifier.ExpressionClassifier` for whoever wants a voter.
 
@@ -157,6 +157,8 @@ class LabelAnnotator(LightningModule):
         check_setting(
             branches in ("both", "features", "attention"), "branches", branches, "both, features or attention"
         )
+        check_setting(optimizer in ("adamw", "sgd"), "optimizer", optimizer, "adamw or sgd")
+        check_setting(stem in get_args(Stem), "stem", stem, f"one of {', '.join(get_args(Stem))}")
         check_setting(latents in ("clean", "inverted", "noised"), "latents", latents, "clean, inverted or noised")
         self.feature_modules = tuple(DEFAULT_MODULES if feature_modules is None else feature_modules)
         check_setting(
@@ -208,7 +210,8 @@ class LabelAnnotator(LightningModule):
         channels, side = latents.shape[1], latents.shape[-1]
         stem = self._config["stem"]
         network = build_backbone(name, 0, image_size=side, in_channels=channels, stem=stem, kwargs=kwargs)
-        return network, (channels, side)
+        # Convolutions, and above all the pooling between stages, are faster in this layout; the weights bring it in.
+        return network.to(memory_format=torch.channels_last), (channels, side)  # type: ignore[call-overload]
 
     # ---------------------------------------------------------------- reading the generator
 
@@ -436,12 +439,13 @@ class LabelAnnotator(LightningModule):
 
     def _training_logits(self, batch: Batch, batch_idx: int) -> Tensor:
         image = batch["image"]
-        # A face that is no stored version is seen by the backbone alone: it costs no pass and no place on disk.
+        # A face that is no stored version is seen by the backbone alone: it costs no pass and no place on disk. In the
+        # rare batch with fewer than two others the layers that take in maps would have nothing to learn from.
         alone = batch.get("is_fresh") if self.head.has_backbone else None
         if alone is None or not bool(alone.any()):
             return self._classify(self._training_maps(image, batch["is_synthetic"], batch_idx))
         read = ~alone
-        if not bool(read.any()):  # rare; without any map the layers that take them in would get no gradient
+        if int(read.sum()) < 2:
             return self._classify(self.read(image))
         some, *maps = self._training_maps(image[read], batch["is_synthetic"][read], batch_idx)
         latents = some.new_empty(len(image), *some.shape[1:])
@@ -591,6 +595,9 @@ class LabelAnnotator(LightningModule):
             raise ValueError(
                 f"checkpoint with the label space {', '.join(found)}, expected {', '.join(self.label_space)}"
             )
+        check_same_settings(saved["config"], self._config, ("stem", "branches", "backbone", "backbone_kwargs"))
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            check_same_settings(saved["config"], self._config, ("optimizer",))
         if saved["generator_fingerprint"] != self.generator_fingerprint:
             raise ValueError(
                 f"annotator checkpoint reads a generator with the fingerprint {saved['generator_fingerprint']}, but "

@@ -29,7 +29,7 @@ from lightning_modules.networks.fingerprint import fingerprint
 from lightning_modules.networks.latent_codec import LatentCodec
 from lightning_modules.networks.optimiser import OptimiserName, build_optimiser
 from lightning_modules.networks.schedule import Schedule, scheduled
-from lightning_modules.setting_check import check_setting
+from lightning_modules.setting_check import check_same_settings, check_setting
 
 _CHECKPOINT_KEY = "expression_classifier"
 
@@ -460,7 +460,8 @@ class ExpressionClassifier(LightningModule):
         """Takes over the moving average.
 
         Raises:
-            ValueError: the checkpoint is not of this class or of another label space.
+            ValueError: the checkpoint is not of this class, of another label space or stem, or, in ``fit``, of another
+                optimiser.
         """
         saved = checkpoint.get(_CHECKPOINT_KEY)
         if saved is None:
@@ -470,6 +471,9 @@ class ExpressionClassifier(LightningModule):
             raise ValueError(
                 f"checkpoint with the label space {', '.join(found)}, expected {', '.join(self.label_space)}"
             )
+        check_same_settings(saved["config"], self._config, ("stem",))
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            check_same_settings(saved["config"], self._config, ("optimizer",))
         if self.ema is not None and saved["ema"] is not None:
             self.ema.load_state_dict(saved["ema"])
             self._ema_step = int(checkpoint.get("global_step", 0))

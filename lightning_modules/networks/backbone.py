@@ -34,7 +34,7 @@ def build_backbone(
     ImageNet stems shrink an image four times before the first block; of a 48-pixel face 12 × 12 cells would be left.
     The small stem keeps the resolution: its first convolution is at most 3 × 3 with stride 1, and the pooling of the
     stem goes. A kernel of pretrained weights that is too large is cropped to its centre. The half stem halves it at
-    once: the first convolution stays as it is, and nothing behind it in the stem shrinks the image further.
+    once: the first convolution stays as it is, and what shrinks the image further in the stem goes.
 
     Args:
         name: any name that timm knows ("resnet18", "ese_vovnet39b", …).
@@ -112,7 +112,7 @@ def _first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d] | None:
 
 def _halve_stem(network: nn.Module, name: str) -> None:
     found = _first_convolution(network)
-    if found is None or found[1].stride == (1, 1):
+    if found is None or found[1].stride != (2, 2):
         raise ValueError(f"model.stem: '{name}' has no convolution that halves to begin with, use stem: native")
     for path, module in network.named_modules():
         in_stem = path.startswith("stem.") or path.rpartition(".")[0] == found[0].rpartition(".")[0] != ""

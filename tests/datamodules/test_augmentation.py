@@ -32,8 +32,8 @@ def test_no_version_at_all_is_named() -> None:
         Augmentation(versions=0)
     with pytest.raises(ValueError, match=r"data\.augmentation\.fresh=0\.5 with versions=null"):
         Augmentation(fresh=0.5)
-    with pytest.raises(ValueError, match=r"data\.augmentation\.fresh=1\.0: expected a number in"):
-        Augmentation(fresh=1.0, versions=2)
+    with pytest.raises(ValueError, match=r"data\.augmentation\.fresh=0\.95: expected a number in"):
+        Augmentation(fresh=0.95, versions=2)
 
 
 def test_nothing_changes_nothing() -> None:

@@ -88,6 +88,8 @@ def command(generator: str, run_dir: Path, *more: str, space: str = "[neutral,ha
         ({"width": 15}, r"model.width: found 15, expected a multiple of num_heads \(2\)"),
         ({"dropout": 1.0}, r"model.dropout: found 1.0"),
         ({"momentum": 1.0}, r"model.momentum: found 1.0"),
+        ({"optimizer": "lion"}, r"model.optimizer: found lion, expected adamw or sgd"),
+        ({"stem": "tiny"}, r"model.stem: found tiny, expected one of auto, small, half, native"),
         ({"widths": [8, 0]}, r"model.widths: found \[8, 0\], expected at least one number ≥ 1"),
         ({"depths": []}, r"model.depths: found \[\], expected at least one number ≥ 0"),
         ({"flip": -0.1}, r"model.flip: found -0.1"),
@@ -196,6 +198,21 @@ def test_an_annotator_with_a_backbone_comes_back_from_its_checkpoint(generator: 
     trained.ema.copy_to()
     averaged = trained.predict_probabilities(faces())
     assert torch.equal(loaded.predict_probabilities(faces()), averaged) and not torch.equal(raw, averaged)
+
+
+def test_settings_that_the_weights_do_not_show_must_be_those_of_the_checkpoint(
+    generator: str, tmp_path: Path, capsys: Any
+) -> None:
+    train.main(command(generator, tmp_path / "run", *TRUNK_ARGS, "--model.stem=half", "--trainer.max_epochs=1"))
+    checkpoint = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
+    for stem, optimizer, expected in (
+        ("native", "adamw", "model.stem: found native, expected half, as in the checkpoint"),
+        ("half", "sgd", "model.optimizer: found sgd, expected adamw, as in the checkpoint"),
+    ):
+        more = [*TRUNK_ARGS, f"--model.stem={stem}", f"--model.optimizer={optimizer}", checkpoint]
+        with pytest.raises(SystemExit):
+            train.main(command(generator, tmp_path / optimizer, *more))
+        assert expected in capsys.readouterr().err
 
 
 def test_latents_at_the_timestep(generator: str) -> None:
@@ -419,9 +436,10 @@ def test_each_version_of_a_face_is_read_once_whatever_the_seed(
 
 def test_new_versions_need_no_pass(generator: str, passes: list[int], tmp_path: Path) -> None:
     more = [*TRUNK_ARGS, f"--model.feature_cache={tmp_path / 'cache'}", "--data.augmentation.enabled=true"]
-    more += ["--data.augmentation.versions=1", "--data.augmentation.fresh=0.5", "--trainer.max_epochs=8"]
-    train.main(command(generator, tmp_path / "run", *more))
+    more += ["--data.augmentation.versions=1", "--data.augmentation.fresh=0.3", "--trainer.max_epochs=8"]
+    module = train.main(command(generator, tmp_path / "run", *more)).model
     assert sum(passes) == 1 + 24 + 12  # one to learn the shapes; one version; validation
+    assert len(module._cache) == 24 + 12
 
 
 def test_a_face_without_maps_is_seen_by_its_latents_alone(generator: str) -> None:
@@ -434,7 +452,9 @@ def test_a_face_without_maps_is_seen_by_its_latents_alone(generator: str) -> Non
     assert not torch.isclose(logits[fresh], whole[fresh]).all(1).any()
     other: Any = {**batch, "image": torch.where(fresh[:, None, None, None], image, image.flip(0))}
     torch.testing.assert_close(module._training_logits(other, 0)[fresh], logits[fresh])
-    batch["is_fresh"] = torch.ones(4, dtype=torch.bool)  # none to learn the maps' layers from: read them all
+    batch["is_synthetic"] = torch.tensor([True, True, False, False])
+    torch.testing.assert_close(module._training_logits(batch, 0), logits)
+    batch["is_fresh"] = torch.tensor([True, True, True, False])  # too few for the maps' layers: read them all
     torch.testing.assert_close(module._training_logits(batch, 0), whole)
 
 
@@ -482,7 +502,8 @@ def test_features_tell_expressions_apart(generator: str, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_two_ranks_share_one_cache_and_one_temperature(generator: str, tmp_path: Path) -> None:
     args = command(generator, tmp_path / "run", f"--model.feature_cache={tmp_path / 'cache'}", "--trainer.devices=2")
-    args += TRUNK_ARGS
+    args += [*TRUNK_ARGS, "--data.augmentation.enabled=true", "--data.augmentation.versions=2"]
+    args += ["--data.augmentation.fresh=0.3", "--trainer.precision=bf16-mixed"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(PROJECT / "train.py"), *args, "--trainer.strategy=ddp"],

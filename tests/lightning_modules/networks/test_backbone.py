@@ -72,6 +72,8 @@ def test_a_network_that_cuts_patches_keeps_its_stem() -> None:
         build_backbone("vit_tiny_patch16_224", 7, stem="small", kwargs=kwargs)
     with pytest.raises(ValueError, match=r"model.stem: 'vit_tiny_patch16_224' has no convolution that halves"):
         build_backbone("vit_tiny_patch16_224", 7, stem="half", kwargs=kwargs)
+    with pytest.raises(ValueError, match=r"model.stem: 'poolformer_s12' has no convolution that halves"):
+        build_backbone("poolformer_s12", 7, stem="half")
 
 
 def test_weights_from_a_file_with_another_head(tmp_path) -> None:
