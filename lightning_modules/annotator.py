@@ -197,7 +197,6 @@ class LabelAnnotator(LightningModule):
             None if branches == "attention" else self._build_backbone(self._generator[0].model.codec.spread(face)),
         )
         self.ema = None if ema_decay is None else ParameterEMA(self.head, ema_decay)
-        self._ema_step = 0
         self.temperature: Tensor
         self.register_buffer("temperature", torch.ones(()))
         self._outcomes = {stage: Collected(2 * len(self.label_space) + 1) for stage in ("val", "test")}
@@ -410,9 +409,8 @@ class LabelAnnotator(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Takes the weights into the moving average, once per optimiser step."""
-        if self.ema is not None and self.trainer.global_step != self._ema_step:
-            self._ema_step = self.trainer.global_step
-            self.ema.update()
+        if self.ema is not None:
+            self.ema.update_after(self.trainer.global_step)
 
     def on_train_epoch_start(self) -> None:
         """Takes in what other ranks have cached."""
@@ -609,8 +607,7 @@ class LabelAnnotator(LightningModule):
         if self.ema is not None:
             self.ema.restore()  # an evaluation that was interrupted must not put its weights over the loaded ones
             if saved["ema"] is not None:
-                self.ema.load_state_dict(saved["ema"])
-                self._ema_step = int(checkpoint.get("global_step", 0))
+                self.ema.load_state_dict(saved["ema"], int(checkpoint.get("global_step", 0)))
 
     @classmethod
     @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside

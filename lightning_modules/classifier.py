@@ -164,7 +164,6 @@ class ExpressionClassifier(LightningModule):
         self._balance_classes = class_weights == "balanced"
 
         self.ema = None if ema_decay is None else ParameterEMA(self.backbone, ema_decay)
-        self._ema_step = 0
 
         self.train_metrics = nn.ModuleDict(
             {name: SampleMean() for name in ("loss", "loss_real", "loss_synthetic", "accuracy")}
@@ -314,9 +313,8 @@ class ExpressionClassifier(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Takes the weights into the moving average, once per optimiser step."""
-        if self.ema is not None and self.trainer.global_step != self._ema_step:
-            self._ema_step = self.trainer.global_step
-            self.ema.update()
+        if self.ema is not None:
+            self.ema.update_after(self.trainer.global_step)
 
     def on_fit_start(self) -> None:
         """Puts the training weights back if an earlier evaluation never came to its end."""
@@ -475,8 +473,7 @@ class ExpressionClassifier(LightningModule):
         if self._trainer is not None and self._trainer.state.fn == "fit":
             check_same_settings(saved["config"], self._config, ("optimizer",))
         if self.ema is not None and saved["ema"] is not None:
-            self.ema.load_state_dict(saved["ema"])
-            self._ema_step = int(checkpoint.get("global_step", 0))
+            self.ema.load_state_dict(saved["ema"], int(checkpoint.get("global_step", 0)))
 
 
 def load_codec(path: str) -> LatentCodec:

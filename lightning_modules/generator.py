@@ -205,7 +205,6 @@ class ExpressionGenerator(LightningModule):
         if compile_backend is not None:
             self.model.unet.compile(backend=compile_backend)  # in place: the names in checkpoints stay
         self.ema = None if ema_decay is None else ParameterEMA(self.model, ema_decay)
-        self._ema_step = 0
         self._evaluation: GeneratorEvaluation
 
     # ---------------------------------------------------------------- parts
@@ -371,9 +370,8 @@ class ExpressionGenerator(LightningModule):
             self.ema.restore()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.ema is not None and self.global_step != self._ema_step:  # once per optimiser step
-            self._ema_step = self.global_step
-            self.ema.update()
+        if self.ema is not None:
+            self.ema.update_after(self.global_step)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
@@ -627,8 +625,7 @@ class ExpressionGenerator(LightningModule):
         own = self.state_dict()
         checkpoint["state_dict"] = {**{name: own[name] for name in frozen}, **checkpoint["state_dict"]}
         if self.ema is not None and "ema" in checkpoint:
-            self.ema.load_state_dict(checkpoint["ema"])
-            self._ema_step = int(checkpoint.get("global_step", 0))
+            self.ema.load_state_dict(checkpoint["ema"], int(checkpoint.get("global_step", 0)))
 
     @classmethod
     @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside

@@ -40,6 +40,7 @@ class ParameterEMA:
         if not self.parameter_names:
             raise ValueError(f"EMA of {type(module).__name__}: found no parameter that requires a gradient")
         self.average: dict[str, Tensor] = {}
+        self._step = 0
         self._stored: dict[str, Tensor] | None = None
 
     @property
@@ -69,6 +70,16 @@ class ParameterEMA:
             decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
             torch._foreach_lerp_(list(self.average.values()), [t.detach() for t in live.values()], 1 - decay)
         self.num_updates += 1
+
+    def update_after(self, step: int) -> None:
+        """Calls :meth:`update` once per optimiser step, from a hook that is called after every batch.
+
+        Args:
+            step: optimiser steps taken so far; where gradients are accumulated, several batches have the same.
+        """
+        if step != self._step:
+            self._step = step
+            self.update()
 
     @torch.no_grad()
     def average_buffers_over_ranks(self) -> None:
@@ -144,8 +155,12 @@ class ParameterEMA:
         """Returns plain types and tensors only, so that a checkpoint loads with ``weights_only=True``."""
         return {"decay": self.decay, "num_updates": self.num_updates, "average": dict(self.average)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], step: int = 0) -> None:
         """Takes over a saved average; the decay stays the one given here.
+
+        Args:
+            state: what :meth:`state_dict` returned.
+            step: optimiser steps taken when it was saved, for :meth:`update_after`.
 
         Raises:
             ValueError: the saved names or shapes are not those of the module.
@@ -161,6 +176,7 @@ class ParameterEMA:
                 )
             self.average = {name: saved[name].to(device=t.device, dtype=t.dtype, copy=True) for name, t in live.items()}
         self.num_updates = int(state["num_updates"])
+        self._step = step
 
     def _live(self, module: nn.Module) -> dict[str, Tensor]:
         parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
