@@ -1,15 +1,15 @@
 """What FERAnno costs: labelling a fresh synthetic batch, and what the feature cache saves in training.
 
     python tests/benchmarks/annotator.py
-    python tests/benchmarks/annotator.py --rows 256 --batch_size 32 --repeats 1
+    python tests/benchmarks/annotator.py --rows 256 --batch_size 32 --training_batch_size 32 --repeats 1
 
 ``annotate_over_generate``: seconds in which the annotator labels a batch ÷ seconds in which the generator that it reads
 makes that batch, with the sampling settings of its config, which the line names; the median over the repeats.
 ``cache_speedup``: seconds of the first epoch of an annotator's training (every face and its mirror image goes through
 the generator, the features are written) ÷ seconds of the second (they are read); ``cache_speedup_cpu`` is the same in
 CPU seconds of this process, which other processes disturb less (without an accelerator). Faces are unaugmented there,
-so that the second epoch finds everything; with n ``versions`` of a face about n epochs still run the generator.
-Otherwise both use the configs users start from, faces drawn in FER2013's format and a generator of random weights,
+so that the second epoch finds everything; with n ``versions`` of a face about n epochs still run the generator. Batches
+are of the annotator's config. Otherwise both use the configs users start from, faces drawn in FER2013's format and a generator of random weights,
 which costs what a trained one does.
 
 Prints one JSON line.
@@ -162,7 +162,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--generator", type=Path, default=CONFIGS / "generator" / "fer2013.yaml", help="config")
     parser.add_argument("--annotator", type=Path, default=CONFIGS / "annotator" / "fer2013.yaml", help="config")
-    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--batch_size", type=int, default=64, help="faces made and labelled at once")
+    parser.add_argument("--training_batch_size", type=int, help="of the cache's test; default: the annotator config's")
     parser.add_argument("--rows", type=int, default=2048, help="training faces of the cache's test")
     parser.add_argument("--repeats", type=int, default=3, help="batches made and labelled")
     args = parser.parse_args()
@@ -172,12 +173,14 @@ def main() -> None:
         generator = Path(folder) / "generator.ckpt"
         save_generator(generator, args.generator)
         settings = annotator_settings(args.annotator, generator)
-        precision = yaml.safe_load(args.annotator.read_text())["trainer"]["precision"]
+        config = yaml.safe_load(args.annotator.read_text())
+        training_batch_size = args.training_batch_size or config["data"]["batch_size"]
         result = {
             "benchmark": "annotator",
             **time_annotation(generator, settings, args.batch_size, args.repeats),
-            **time_epochs(settings, precision, args.batch_size, args.rows),
+            **time_epochs(settings, config["trainer"]["precision"], training_batch_size, args.rows),
             "batch_size": args.batch_size,
+            "training_batch_size": training_batch_size,
             "rows": args.rows,
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
             "threads": torch.get_num_threads(),
