@@ -43,6 +43,7 @@ def _quiet_session() -> None:
 @pytest.fixture(autouse=True)
 def _hygiene() -> Iterator[None]:
     """Restores environment, random states, default dtype and deterministic mode, and ends a process group left open."""
+    os.environ.pop("PL_GLOBAL_SEED", None)  # of a run that a module's fixture has made, maybe another module's
     environment = dict(os.environ)
     numpy_state, python_state, torch_state = np.random.get_state(), random.getstate(), torch.get_rng_state()
     deterministic = torch.are_deterministic_algorithms_enabled()
