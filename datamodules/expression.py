@@ -435,14 +435,15 @@ class ExpressionDataModule(L.LightningDataModule):
         stream: tuple[int, ...] = (self.run_seed, _AUGMENT, self.trainer.current_epoch, self.trainer.global_step)
         keys, versions = keys_of(sample_id), self.augmentation.versions
         if versions is None:
-            return _as_float32(keyed_uniform(keys, UNIFORM_COLUMNS, *stream)), torch.ones(len(keys), dtype=torch.bool)
-        draw = keyed_uniform(keys, 2, *stream)
-        chosen = (draw[:, 0] * versions).astype(int)
-        names = [f"{name}, version {version}" for name, version in zip(sample_id, chosen, strict=True)]
-        stored = keyed_uniform(keys_of(names), UNIFORM_COLUMNS, _AUGMENT)  # no seed: the same versions in every run
-        fresh = draw[:, 1] < self.augmentation.fresh
-        new = keyed_uniform(keys, UNIFORM_COLUMNS + 2, *stream)[:, 2:]  # behind the two numbers of the draw
-        return _as_float32(np.where(fresh[:, None], new, stored)), torch.from_numpy(fresh)
+            uniform, fresh = keyed_uniform(keys, UNIFORM_COLUMNS, *stream), np.ones(len(keys), dtype=bool)
+        else:
+            draw = keyed_uniform(keys, 2 + UNIFORM_COLUMNS, *stream)  # which version, whether a new one, and that one
+            chosen = (draw[:, 0] * versions).astype(int)
+            names = [f"{name}, version {version}" for name, version in zip(sample_id, chosen, strict=True)]
+            stored = keyed_uniform(keys_of(names), UNIFORM_COLUMNS, _AUGMENT)  # no seed: the same in every run
+            fresh = draw[:, 1] < self.augmentation.fresh
+            uniform = np.where(fresh[:, None], draw[:, 2:], stored)
+        return torch.from_numpy(uniform.astype(np.float32)), torch.from_numpy(fresh)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the counts, and source and content hashes of the rows, so that nobody is judged by his own pupil.
@@ -494,10 +495,6 @@ class ExpressionDataModule(L.LightningDataModule):
 def _check_range(name: str, value: object, is_right: bool, expected: str) -> None:
     if not is_right:
         raise ValueError(f"data.{name}={value}: expected {expected}")
-
-
-def _as_float32(numbers: np.ndarray) -> Tensor:
-    return torch.from_numpy(numbers.astype(np.float32))
 
 
 def _as_float(image: Tensor) -> Tensor:

@@ -114,9 +114,11 @@ def _halve_stem(network: nn.Module, name: str) -> None:
     found = _first_convolution(network)
     if found is None or found[1].stride != (2, 2):
         raise ValueError(f"model.stem: '{name}' has no convolution that halves to begin with, use stem: native")
+    first = found[0]
+    parent = first.rpartition(".")[0]  # "" where it lies beside the stages
     for path, module in network.named_modules():
-        in_stem = path.startswith("stem.") or path.rpartition(".")[0] == found[0].rpartition(".")[0] != ""
-        if in_stem and path != found[0] and isinstance(module, nn.Conv2d):
+        in_stem = path.startswith("stem.") or (parent != "" and path.rpartition(".")[0] == parent)
+        if in_stem and path != first and isinstance(module, nn.Conv2d):
             module.stride = (1, 1)
     _drop_stem_pools(network)
 

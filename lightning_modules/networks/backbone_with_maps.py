@@ -88,9 +88,9 @@ def spread_over(rows: Tensor, chosen: Tensor | None) -> Tensor:
     """Returns (B, …) with the rows (M, …) where ``chosen``, bool (B,), is true and zeros elsewhere; None = all."""
     if chosen is None:
         return rows
-    return rows.new_zeros(len(chosen), *rows.shape[1:]).masked_scatter(
-        chosen.view(-1, *[1] * (rows.ndim - 1)).expand(-1, *rows.shape[1:]), rows
-    )
+    spread = rows.new_zeros(len(chosen), *rows.shape[1:])
+    spread[chosen] = rows
+    return spread
 
 
 def _key(stage: str) -> str:
