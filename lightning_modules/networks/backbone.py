@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -49,11 +49,13 @@ def build_backbone(
 
     Raises:
         FileNotFoundError: no file at ``pretrained_path``.
-        ValueError: unknown network, arguments or weights that do not fit it, weights that cannot be fetched, or a small
-            or half stem where there is none.
+        ValueError: unknown network or stem, arguments or weights that do not fit, weights that cannot be fetched, or a
+            small or half stem where there is none.
     """
     import timm  # seconds to import: only when a network is really built
 
+    if stem not in get_args(Stem):
+        raise ValueError(f"model.stem: found '{stem}', expected one of {', '.join(get_args(Stem))}")
     overlay: dict[str, Any] = {}
     if pretrained_path is not None:
         overlay["file"] = pretrained_path

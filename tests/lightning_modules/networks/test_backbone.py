@@ -64,6 +64,11 @@ def test_half_stem_halves_in_its_first_convolution_alone(name: str) -> None:
     assert strides == [(2, 2), (1, 1), (1, 1)]
 
 
+def test_an_unknown_stem_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"model\.stem: found 'tiny', expected one of auto, small, half, native"):
+        build_backbone("resnet10t", 7, stem="tiny", kwargs=TINY)  # type: ignore[arg-type]
+
+
 def test_a_network_that_cuts_patches_keeps_its_stem() -> None:
     kwargs = {"img_size": 48, "depth": 1, "embed_dim": 24, "num_heads": 2}
     network = build_backbone("vit_tiny_patch16_224", 7, stem="auto", kwargs=kwargs).eval()
