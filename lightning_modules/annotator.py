@@ -89,10 +89,10 @@ class LabelAnnotator(LightningModule):
         dropout: of the head, in [0, 1).
         label_smoothing: share of each label spread evenly, in [0, 1).
         synthetic_loss_weight: weight of a synthetic sample relative to a real one, ≥ 0.
-        optimizer: of the head, "adamw" or "sgd" (Nesterov).
+        optimizer: of the head, "muon", "adamw" or "sgd" (Nesterov).
         learning_rate: peak rate.
         weight_decay: on matrices and kernels.
-        momentum: of SGD, in [0, 1).
+        momentum: of SGD and Muon, in [0, 1).
         schedule: of the rate, stepped every step.
         warmup_share: share of the steps with rising rate.
         ema_decay: of the moving average of the head's weights and BatchNorm statistics; None evaluates the raw weights.
@@ -157,7 +157,8 @@ class LabelAnnotator(LightningModule):
         check_setting(
             branches in ("both", "features", "attention"), "branches", branches, "both, features or attention"
         )
-        check_setting(optimizer in ("adamw", "sgd"), "optimizer", optimizer, "adamw or sgd")
+        names = get_args(OptimiserName)
+        check_setting(optimizer in names, "optimizer", optimizer, f"one of {', '.join(names)}")
         check_setting(stem in get_args(Stem), "stem", stem, f"one of {', '.join(get_args(Stem))}")
         check_setting(latents in ("clean", "inverted", "noised"), "latents", latents, "clean, inverted or noised")
         self.feature_modules = tuple(DEFAULT_MODULES if feature_modules is None else feature_modules)

@@ -57,10 +57,10 @@ class ExpressionClassifier(LightningModule):
         label_smoothing: share of each label spread evenly over all classes, in [0, 1).
         class_weights: K weights of the classes in the loss, or "balanced" (rows / (K · rows of the class)).
         synthetic_loss_weight: weight of a synthetic sample relative to a real one, ≥ 0.
-        optimizer: "sgd" (Nesterov) or "adamw".
+        optimizer: "sgd" (Nesterov), "adamw" or "muon".
         learning_rate: peak rate.
         weight_decay: applied to matrices and kernels, not to biases and norms.
-        momentum: of SGD.
+        momentum: of SGD and Muon, in [0, 1).
         schedule: "one_cycle", "cosine" or "constant", stepped every optimiser step over the whole training.
         warmup_share: share of all steps in which the rate rises, in [0, 1).
         ema_decay: of the moving average of weights and BatchNorm statistics; None evaluates the raw weights.

@@ -1,14 +1,14 @@
-"""SGD or AdamW by name, with weight decay on matrices and kernels alone."""
+"""SGD, AdamW or Muon by name, with weight decay on matrices and kernels alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch.nn import Parameter
 from torch.optim import SGD, AdamW, Optimizer
 
-OptimiserName = Literal["sgd", "adamw"]
+OptimiserName = Literal["sgd", "adamw", "muon"]
 
 
 def build_optimiser(
@@ -22,10 +22,12 @@ def build_optimiser(
 
     Args:
         parameters: of the network.
-        name: "sgd" (Nesterov where there is momentum) or "adamw".
+        name: "sgd" (Nesterov where there is momentum), "adamw", or "muon": steps of matrices and kernels are made
+            orthogonal (Jordan et al. 2024, kellerjordan.github.io/posts/muon) and as large as AdamW's (Liu et al.,
+            arXiv 2502.16982), so that AdamW's rates will do; biases, norms and embeddings go with AdamW.
         learning_rate: peak rate.
         weight_decay: on matrices and kernels, not on biases and norms.
-        momentum: of SGD, in [0, 1).
+        momentum: of SGD and Muon (0.95 is usual there), in [0, 1).
 
     Raises:
         ValueError: another name.
@@ -35,7 +37,11 @@ def build_optimiser(
         return SGD(groups, learning_rate, momentum, nesterov=momentum > 0)
     if name == "adamw":
         return AdamW(groups, learning_rate)
-    raise ValueError(f"optimizer: found '{name}', expected sgd or adamw")
+    if name == "muon":
+        from timm.optim import Muon  # timm takes seconds to import
+
+        return Muon(groups, learning_rate, momentum=momentum, nesterov=True)
+    raise ValueError(f"optimizer: found '{name}', expected one of {', '.join(get_args(OptimiserName))}")
 
 
 def decay_groups(parameters: Iterable[Parameter], weight_decay: float) -> list[dict[str, Any]]:

@@ -88,7 +88,7 @@ def command(generator: str, run_dir: Path, *more: str, space: str = "[neutral,ha
         ({"width": 15}, r"model.width: found 15, expected a multiple of num_heads \(2\)"),
         ({"dropout": 1.0}, r"model.dropout: found 1.0"),
         ({"momentum": 1.0}, r"model.momentum: found 1.0"),
-        ({"optimizer": "lion"}, r"model.optimizer: found lion, expected adamw or sgd"),
+        ({"optimizer": "lion"}, r"model.optimizer: found lion, expected one of sgd, adamw, muon"),
         ({"stem": "tiny"}, r"model.stem: found tiny, expected one of auto, small, half, native"),
         ({"widths": [8, 0]}, r"model.widths: found \[8, 0\], expected at least one number ≥ 1"),
         ({"depths": []}, r"model.depths: found \[\], expected at least one number ≥ 0"),
