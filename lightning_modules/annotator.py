@@ -583,7 +583,7 @@ class LabelAnnotator(LightningModule):
         """Checks what is loaded, and takes over the moving average.
 
         Raises:
-            ValueError: not of this class, of another label space, or trained on another generator's features.
+            ValueError: not of this class, of another label space or build, or trained on another generator's features.
         """
         saved = checkpoint.get(_CHECKPOINT_KEY)
         if saved is None:
@@ -597,6 +597,12 @@ class LabelAnnotator(LightningModule):
         check_same_settings(saved["config"], self._config, ("stem", "branches", "backbone", "backbone_kwargs"))
         if self._trainer is not None and self._trainer.state.fn == "fit":
             check_same_settings(saved["config"], self._config, ("optimizer",))
+        differing = sorted(set(checkpoint["state_dict"]) ^ set(self.state_dict()))
+        if differing:
+            raise ValueError(
+                f"annotator checkpoint with a head of another build: '{differing[0]}' is on one side only "
+                f"({len(differing)} such tensors); train it again"
+            )
         if saved["generator_fingerprint"] != self.generator_fingerprint:
             raise ValueError(
                 f"annotator checkpoint reads a generator with the fingerprint {saved['generator_fingerprint']}, but "

@@ -186,5 +186,6 @@ class _CrossBlock(nn.Module):
 
     def forward(self, tokens: Tensor, others: Tensor) -> Tensor:
         others = self.norm_other(others)
-        tokens = tokens + self.attention(self.norm(tokens), others, others, need_weights=False)[0]
+        # With weights asked for, PyTorch multiplies plain matrices: of so few tokens the gradient is faster that way.
+        tokens = tokens + self.attention(self.norm(tokens), others, others, need_weights=True)[0]
         return tokens + self.mlp(self.norm_mlp(tokens))

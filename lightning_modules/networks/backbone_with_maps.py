@@ -80,8 +80,12 @@ class BackboneWithMaps(nn.Module):
 
 
 def map_projection(channels: int, width: int, dropout: float = 0.0) -> nn.Sequential:
-    """Returns BatchNorm, dropout of whole channels and a 1×1 convolution: maps (B, C, s, s) → ``width``."""
-    return nn.Sequential(nn.BatchNorm2d(channels), nn.Dropout2d(dropout), nn.Conv2d(channels, width, 1))
+    """Returns BatchNorm, dropout of whole channels and a 1×1 convolution: maps (B, C, s, s) → ``width``.
+
+    BatchNorm has no scale of its own: the convolution has one, and without it nothing before the convolution needs a
+    gradient, as the maps are not trained.
+    """
+    return nn.Sequential(nn.BatchNorm2d(channels, affine=False), nn.Dropout2d(dropout), nn.Conv2d(channels, width, 1))
 
 
 def spread_over(rows: Tensor, chosen: Tensor | None) -> Tensor:

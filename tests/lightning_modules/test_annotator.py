@@ -215,6 +215,16 @@ def test_settings_that_the_weights_do_not_show_must_be_those_of_the_checkpoint(
         assert expected in capsys.readouterr().err
 
 
+def test_a_head_of_another_build_is_refused(generator: str) -> None:
+    module = annotator(generator)
+    checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    module.on_load_checkpoint(checkpoint)
+    checkpoint["state_dict"]["head.scale"] = torch.ones(3)
+    with pytest.raises(ValueError, match=r"'head\.scale' is on one side only \(1 such tensors\); train it again"):
+        module.on_load_checkpoint(checkpoint)
+
+
 def test_latents_at_the_timestep(generator: str) -> None:
     clean, inverted, noised = (
         torch.cat([m.flatten() for m in annotator(generator, latents=kind, timestep=300).read(faces())])
