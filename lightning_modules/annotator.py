@@ -100,6 +100,8 @@ class LabelAnnotator(LightningModule):
         flip: share of training faces, in [0, 1], that are mirrored where the cache is used and the data does not
             augment.
         flip_tta: average predictions over each face and its mirror image, then calibrate; doubles the passes.
+        maps_tta: average them, too, over the head's view with the UNet's maps and that of its ``backbone`` alone, which
+            costs no pass. For heads that learned both (``data.augmentation.fresh``); nothing without a backbone.
 
     Raises:
         ValueError: a value out of range, an unknown module or a word that the text encoder cannot take.
@@ -135,6 +137,7 @@ class LabelAnnotator(LightningModule):
         feature_cache: str | None = None,
         flip: float = 0.5,
         flip_tta: bool = False,
+        maps_tta: bool = False,
     ) -> None:
         config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
@@ -326,14 +329,22 @@ class LabelAnnotator(LightningModule):
         return (self._logits(image, self._config["flip_tta"] if flip is None else flip) / self.temperature).softmax(1)
 
     def _logits(self, image: Tensor, flip: bool, cache: FeatureCache | None = None) -> Tensor:
-        """Returns what the temperature divides, float32 (B, K): logits, or with ``flip`` log of the mean softmax."""
+        """Returns what the temperature divides, float32 (B, K): logits, or, of several views, log of the mean softmax.
+
+        Without the − log n of a mean: one number for all classes is nothing to a softmax.
+        """
         with self._own_precision():
-            logits = self._classify(self.read(image, cache)).float()
-            if not flip:
-                return logits
-            mirrored = self._classify(self.read(image.flip(-1), cache)).float()
-        # Without the − log 2 of a mean: one number for all classes is nothing to a softmax.
-        return torch.logaddexp(logits.log_softmax(1), mirrored.log_softmax(1))
+            faces = (image, image.flip(-1)) if flip else (image,)
+            views = [view.float() for face in faces for view in self._views(self.read(face, cache))]
+        return views[0] if len(views) == 1 else torch.stack([v.log_softmax(1) for v in views]).logsumexp(0)
+
+    def _views(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        views = [self._classify(maps)]
+        if self._config["maps_tta"] and self.head.has_backbone:
+            latents, *read = maps
+            none = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
+            views.append(self._classify([latents, *(m[:0] for m in read)], none))
+        return views
 
     def weights_fingerprint(self) -> str:
         """Returns 16 hex digits of SHA-256 over the head and the generator's fingerprint."""

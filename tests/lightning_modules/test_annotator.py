@@ -225,6 +225,24 @@ def test_a_head_of_another_build_is_refused(generator: str) -> None:
         module.on_load_checkpoint(checkpoint)
 
 
+def test_both_views_are_averaged_for_the_price_of_one_pass(generator: str) -> None:
+    module = annotator(generator, **TRUNK, maps_tta=True).eval()
+    with torch.no_grad():  # maps that say something
+        for layer in module.head.branches["features"].inputs.values():
+            layer[-1].bias.fill_(3.0)
+        maps = module.read(faces())
+        alone = module._classify([maps[0], *(m[:0] for m in maps[1:])], torch.zeros(len(maps[0]), dtype=torch.bool))
+        both = (module(faces()).softmax(1) + alone.softmax(1)) / 2
+    assert not torch.allclose(module(faces()).softmax(1), alone.softmax(1), atol=1e-3)
+    passes: list[int] = []
+    module.generator.model.unet.register_forward_pre_hook(lambda *_: passes.append(1))
+    torch.testing.assert_close(module.predict_probabilities(faces()), both)
+    assert len(passes) == 1
+    plain, asked = annotator(generator).eval(), annotator(generator, maps_tta=True).eval()
+    asked.load_state_dict(plain.state_dict())
+    assert torch.equal(plain.predict_probabilities(faces()), asked.predict_probabilities(faces()))  # no backbone
+
+
 def test_latents_at_the_timestep(generator: str) -> None:
     clean, inverted, noised = (
         torch.cat([m.flatten() for m in annotator(generator, latents=kind, timestep=300).read(faces())])
@@ -373,10 +391,11 @@ def test_fit_with_a_cache_reads_each_face_once(generator: str, passes: list[int]
     assert json.loads((folder / "about.json").read_text())["generator"] == cli.model.generator_fingerprint
 
 
+@pytest.mark.parametrize("settings", [{}, {**TRUNK, "maps_tta": True}])
 def test_what_is_predicted_is_as_calibrated_as_validation_says(
-    generator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    generator: str, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
-    module, logged = annotator(generator, flip_tta=True).eval(), {}
+    module, logged = annotator(generator, flip_tta=True, **settings).eval(), {}
     with torch.no_grad():  # a face and its mirror image are to be seen differently
         for parameter in module.head.parameters():
             parameter.mul_(3)
