@@ -298,9 +298,10 @@ def test_a_schedule_without_an_end_is_refused(tmp_path) -> None:
         trainer(tmp_path, max_epochs=-1).fit(tiny(), datamodule=TinyData())
 
 
-def test_bfloat16_and_adamw_train(tmp_path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_bfloat16_trains(tmp_path, optimizer: str) -> None:
     run = trainer(tmp_path, precision="bf16-mixed", max_epochs=2)
-    run.fit(tiny(optimizer="adamw", learning_rate=0.005), datamodule=TinyData())
+    run.fit(tiny(optimizer=optimizer, learning_rate=0.005), datamodule=TinyData())
     assert math.isfinite(float(run.callback_metrics["val/loss"]))
 
 
@@ -359,9 +360,10 @@ def test_checkpoint_holds_plain_types_and_works_with_lightning(
     assert {k: float(v) for k, v in first.items()} == {k: float(v) for k, v in run.callback_metrics.items()}
 
 
-def test_a_resumed_run_is_the_same_run(tmp_path) -> None:
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_a_resumed_run_is_the_same_run(tmp_path, optimizer: str) -> None:
     keep_all = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
-    whole, resumed = tiny(), tiny()
+    whole, resumed = tiny(optimizer=optimizer), tiny(optimizer=optimizer)
     trainer(tmp_path, max_epochs=2, enable_checkpointing=True, callbacks=[keep_all]).fit(whole, datamodule=TinyData())
     second = trainer(tmp_path, max_epochs=2)
     second.fit(resumed, datamodule=TinyData(), ckpt_path=tmp_path / "epoch=0.ckpt", weights_only=True)
