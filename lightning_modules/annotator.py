@@ -101,7 +101,7 @@ class LabelAnnotator(LightningModule):
             augment.
         flip_tta: average predictions over each face and its mirror image, then calibrate; doubles the passes.
         maps_tta: average them, too, over the head's view with the UNet's maps and that of its ``backbone`` alone, which
-            costs no pass. For heads that learned both (``data.augmentation.fresh``); nothing without a backbone.
+            costs no pass. For heads that learned both (``data.augmentation.fresh``); nothing without backbone or maps.
 
     Raises:
         ValueError: a value out of range, an unknown module or a word that the text encoder cannot take.
@@ -340,11 +340,15 @@ class LabelAnnotator(LightningModule):
 
     def _views(self, maps: Sequence[Tensor]) -> list[Tensor]:
         views = [self._classify(maps)]
-        if self._config["maps_tta"] and self.head.has_backbone:
+        if self._averages_views:
             latents, *read = maps
             none = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
             views.append(self._classify([latents, *(m[:0] for m in read)], none))
         return views
+
+    @property
+    def _averages_views(self) -> bool:
+        return self._config["maps_tta"] and self.head.has_backbone and self.feature_width > 0
 
     def weights_fingerprint(self) -> str:
         """Returns 16 hex digits of SHA-256 over the head and the generator's fingerprint."""
@@ -356,7 +360,8 @@ class LabelAnnotator(LightningModule):
         """Checks that data and annotator agree, and opens the cache.
 
         Raises:
-            ValueError: other classes in the data, or endlessly many versions of a face for a cache.
+            ValueError: other classes in the data, endlessly many versions of a face for a cache, or a training that
+                lacks one of the views that predictions average.
         """
         data: Any = getattr(self.trainer, "datamodule", None)
         found = getattr(data, "label_space", self.label_space)
@@ -365,11 +370,16 @@ class LabelAnnotator(LightningModule):
                 f"model.label_space is {', '.join(self.label_space)}, but the data has {', '.join(found)}: "
                 "they must agree in names and order"
             )
+        augmentation: Any = getattr(data, "augmentation", None)
+        augmented = augmentation is not None and augmentation.enabled
+        if stage == "fit" and self._averages_views and not (augmented and augmentation.fresh > 0):
+            raise ValueError(
+                "model.maps_tta=true: found no face in training that is seen without the generator's maps, as half of "
+                "each prediction is; expected data.augmentation.fresh > 0 or model.maps_tta=false"
+            )
         root = self._config["feature_cache"]
         if root is None or stage == "predict" or self.feature_width == 0:  # what is predicted is rarely seen twice
             return
-        augmentation: Any = getattr(data, "augmentation", None)
-        augmented = augmentation is not None and augmentation.enabled
         if stage == "fit" and augmented and augmentation.fresh > 0 and not self.head.has_backbone:
             raise ValueError(
                 f"data.augmentation.fresh={augmentation.fresh}: found no model.backbone (or model.branches=attention), "

@@ -243,6 +243,17 @@ def test_both_views_are_averaged_for_the_price_of_one_pass(generator: str) -> No
     assert torch.equal(plain.predict_probabilities(faces()), asked.predict_probabilities(faces()))  # no backbone
 
 
+def test_a_view_that_training_lacks_is_not_averaged(generator: str, tmp_path: Path, capsys: Any) -> None:
+    asked = [*TRUNK_ARGS, "--model.maps_tta=true"]
+    with pytest.raises(SystemExit):
+        train.main(command(generator, tmp_path / "refused", *asked))
+    assert "expected data.augmentation.fresh > 0 or model.maps_tta=false" in capsys.readouterr().err
+    taught = ["--data.augmentation.enabled=true", "--data.augmentation.versions=2", "--data.augmentation.fresh=0.5"]
+    train.main(command(generator, tmp_path / "taught", *asked, *taught))
+    one_view = ["--model.feature_modules=[]", "--model.branches=features"]
+    train.main(command(generator, tmp_path / "no maps", *asked, *one_view))
+
+
 def test_latents_at_the_timestep(generator: str) -> None:
     clean, inverted, noised = (
         torch.cat([m.flatten() for m in annotator(generator, latents=kind, timestep=300).read(faces())])
