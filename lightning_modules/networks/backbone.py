@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -49,8 +50,8 @@ def build_backbone(
 
     Raises:
         FileNotFoundError: no file at ``pretrained_path``.
-        ValueError: unknown network or stem, arguments or weights that do not fit, weights that cannot be fetched, or a
-            small or half stem where there is none.
+        ValueError: unknown network or stem, arguments or weights that do not fit, weights that cannot be fetched, a
+            small or half stem where there is none, or a network that cannot take images of this size.
     """
     import timm  # seconds to import: only when a network is really built
 
@@ -91,10 +92,24 @@ def build_backbone(
                 f"({_one_line(error)})"
             ) from error
         raise
-    if stem == "small" or (stem == "auto" and image_size <= SMALL_IMAGE):
-        _shrink_stem(network, name, required=stem == "small")
+    shape = (1, in_channels, image_size, image_size)
+    if stem == "small":
+        _shrink_stem(network, name, required=True)
     elif stem == "half":
         _halve_stem(network, name)
+    elif stem == "auto" and image_size <= SMALL_IMAGE:
+        changed = copy.deepcopy(network)
+        _shrink_stem(changed, name, required=False)
+        if _refusal(changed, shape) is None:
+            network = changed
+    reason = _refusal(network, shape)
+    if reason is not None:
+        found = f"{in_channels}×{image_size}×{image_size}"
+        raise ValueError(
+            f"model.backbone: '{name}' with stem: {stem} cannot take {found}: {reason}; "
+            "expected a network for images of this size, another image_size or stem, or backbone_kwargs that set the "
+            f"size, as {{img_size: {image_size}}} does where the network knows it"
+        )
     return network
 
 
@@ -102,6 +117,19 @@ def normalisation(network: nn.Module) -> tuple[list[float], list[float]]:
     """Returns the mean and standard deviation per channel that the network's weights expect, for images in [0, 1]."""
     config: dict[str, Any] = getattr(network, "pretrained_cfg", {}) or {}
     return list(config.get("mean", (0.485, 0.456, 0.406))), list(config.get("std", (0.229, 0.224, 0.225)))
+
+
+@torch.no_grad()
+def _refusal(network: nn.Module, shape: tuple[int, ...]) -> str | None:
+    """Returns why the network cannot take images of this shape (1, C, H, W), None where it can."""
+    was_training = network.training
+    try:
+        network.eval()(torch.zeros(shape))
+    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        return _one_line(error)
+    finally:
+        network.train(was_training)
+    return None
 
 
 def _first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d] | None:
@@ -116,13 +144,23 @@ def _halve_stem(network: nn.Module, name: str) -> None:
     found = _first_convolution(network)
     if found is None or found[1].stride != (2, 2):
         raise ValueError(f"model.stem: '{name}' has no convolution that halves to begin with, use stem: native")
-    first = found[0]
-    parent = first.rpartition(".")[0]  # "" where it lies beside the stages
+    parent = found[0].rpartition(".")[0]  # "" where it lies beside the stages
+    beside = _beside(network, *found)
     for path, module in network.named_modules():
         in_stem = path.startswith("stem.") or (parent != "" and path.rpartition(".")[0] == parent)
-        if in_stem and path != first and isinstance(module, nn.Conv2d):
+        if in_stem and module is not found[1] and module not in beside and isinstance(module, nn.Conv2d):
             module.stride = (1, 1)
     _drop_stem_pools(network)
+
+
+def _beside(network: nn.Module, path: str, first: nn.Conv2d) -> list[nn.Conv2d]:
+    """Returns the convolutions that read the image beside the first one, as in RepVGG's stem of several branches."""
+    stem = path.partition(".")[0] + "."
+    return [
+        m
+        for name, m in network.named_modules()
+        if name.startswith(stem) and isinstance(m, nn.Conv2d) and m is not first and m.in_channels == first.in_channels
+    ]
 
 
 def _shrink_stem(network: nn.Module, name: str, required: bool) -> None:
@@ -132,6 +170,8 @@ def _shrink_stem(network: nn.Module, name: str, required: bool) -> None:
             raise ValueError(f"model.stem: '{name}' has no convolutional stem to make small, use stem: native")
         return
     path, old = found
+    for convolution in _beside(network, path, old):
+        convolution.stride = (1, 1)
     if isinstance(old.padding, str) or max(old.kernel_size) > 3:
         kernel = [min(3, side) for side in old.kernel_size]
         new = nn.Conv2d(

@@ -133,11 +133,7 @@ def _stage_shapes(network: Any, image_shape: MapShape) -> tuple[dict[str, MapSha
     was_training = network.training
     with _hooked(network, {name: keep(name) for name in names}):
         channels, side = image_shape
-        try:
-            last = network.eval().forward_features(torch.zeros(1, channels, side, side))
-        except (AssertionError, AttributeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:160]
-            raise ValueError(f"model.backbone: it cannot take {channels}×{side}×{side}: {reason}") from error
+        last = network.eval().forward_features(torch.zeros(1, channels, side, side))
     network.train(was_training)
     wrong = [tuple(o.shape) for o in (*found.values(), last) if o.ndim != 4 or o.shape[2] != o.shape[3]]
     if wrong or not found:

@@ -99,7 +99,7 @@ def command(generator: str, run_dir: Path, *more: str, space: str = "[neutral,ha
             r"model.feature_modules: found \[\], expected at least one module, or a model.backbone",
         ),
         ({"backbone": "resnet19"}, r"model.backbone: timm knows no network 'resnet19', did you mean"),
-        ({"backbone": "vit_tiny_patch16_224"}, r"model.backbone: it cannot take 3×16×16: Input height"),
+        ({"backbone": "vit_tiny_patch16_224"}, r"'vit_tiny_patch16_224' .* cannot take 3×16×16: Input height"),
         (
             {"backbone_kwargs": {"channels": [8]}},
             r"model.backbone_kwargs: found .* nothing where model.backbone is null",

@@ -49,6 +49,8 @@ def test_large_kernel_is_cropped_to_its_centre() -> None:
         ("regnetx_002", {"stem_width": 8}),
         ("ese_vovnet19b_slim", {"stem_chs": [8, 8, 8], "stage_conv_chs": [8] * 4, "stage_out_chs": [8] * 4}),
         ("mobilenetv3_small_050", {}),
+        ("repvgg_a0", {}),  # several convolutions read the image side by side
+        ("mobileone_s0", {}),
     ],
 )
 @pytest.mark.parametrize("stem", ["small", "half", "native"])
@@ -62,6 +64,24 @@ def test_half_stem_halves_in_its_first_convolution_alone(name: str) -> None:
     stem = build_backbone(name, 5, stem="half").get_submodule("stem" if "vovnet" in name else "conv1")
     strides = [m.stride for m in stem.modules() if isinstance(m, nn.Conv2d)]
     assert strides == [(2, 2), (1, 1), (1, 1)]
+
+
+def test_every_branch_of_a_stem_changes_its_stride() -> None:
+    for stem, stride in (("small", (1, 1)), ("half", (2, 2))):
+        branches = build_backbone("repvgg_a0", 5, stem=stem).get_submodule("stem")  # type: ignore[arg-type]
+        assert {m.stride for m in branches.modules() if isinstance(m, nn.Conv2d)} == {stride}
+
+
+def test_auto_leaves_a_stem_that_cannot_be_made_small() -> None:
+    network = build_backbone("hgnetv2_b0", 5, image_size=32).eval()
+    assert next(m for m in network.modules() if isinstance(m, nn.Conv2d)).stride == (2, 2)
+    with pytest.raises(ValueError, match=r"'hgnetv2_b0' with stem: small cannot take 3×32×32: Sizes of tensors"):
+        build_backbone("hgnetv2_b0", 5, stem="small", image_size=32)
+
+
+def test_a_network_for_another_size_is_refused_when_it_is_built() -> None:
+    with pytest.raises(ValueError, match=r"'levit_128s' with stem: auto cannot take 3×48×48: .* \{img_size: 48\}"):
+        build_backbone("levit_128s", 7)
 
 
 def test_an_unknown_stem_is_refused() -> None:
