@@ -35,7 +35,7 @@ class PseudoLabeller(SynthesisCallback):
         discard_below: faces whose final label has a smaller mean probability are discarded, in [0, 1); 0 keeps all.
         adaptive_quantile: also discard about this share of each intended expression, the least confident ones, in
             [0, 1): a threshold per class (``sampling/class_thresholds.py``); null = off.
-        adaptive_momentum: how slowly those thresholds move, in [0, 1).
+        adaptive_window: last faces of each expression that such a threshold is taken from, at least 1.
         reliability: a ``reliability.json`` of ``train.py validate`` with a :class:`Relabeller`: votes are weighted by
             each voter's precision in each class; null = all alike.
 
@@ -53,15 +53,17 @@ class PseudoLabeller(SynthesisCallback):
         soft: bool = True,
         discard_below: float = 0.0,
         adaptive_quantile: float | None = None,
-        adaptive_momentum: float = 0.9,
+        adaptive_window: int = 256,
         reliability: str | None = None,
     ) -> None:
         super().__init__(enabled)
-        shares = {"discard_below": discard_below, "adaptive_momentum": adaptive_momentum}
+        shares = {"discard_below": discard_below}
         shares |= {} if adaptive_quantile is None else {"adaptive_quantile": adaptive_quantile}
         for name, value in shares.items():
             if not 0 <= value < 1:
                 raise ValueError(f"pseudo_labels.{name}: found {value}, expected a number in [0, 1)")
+        if adaptive_window < 1:
+            raise ValueError(f"pseudo_labels.adaptive_window: found {adaptive_window}, expected at least 1")
         if enabled and not voters:
             raise ValueError("pseudo_labels.voters: found none, expected at least one classifier checkpoint")
         if len(set(voters or [])) < len(voters or []):
@@ -74,7 +76,7 @@ class PseudoLabeller(SynthesisCallback):
         self.voter_paths = list(voters or [])
         self.soft = soft
         self.discard_below = discard_below
-        self.adaptive_quantile, self.adaptive_momentum = adaptive_quantile, adaptive_momentum
+        self.adaptive_quantile, self.adaptive_window = adaptive_quantile, adaptive_window
         self.reliability = reliability
         self._voters: list[Voter] = []
         self._weights: tuple[tuple[str, ...], Tensor] | None = None
@@ -103,7 +105,7 @@ class PseudoLabeller(SynthesisCallback):
             "soft": self.soft,
             "discard_below": self.discard_below,
             "adaptive_quantile": self.adaptive_quantile,
-            "adaptive_momentum": self.adaptive_momentum,
+            "adaptive_window": self.adaptive_window,
             "reliability": None if self.reliability is None else json.loads(Path(self.reliability).read_text()),
         }
 
@@ -146,7 +148,7 @@ class PseudoLabeller(SynthesisCallback):
         if self.adaptive_quantile is not None and (
             self.thresholds is None or self.thresholds.label_space != label_space
         ):
-            self.thresholds = ClassThresholds(label_space, self.adaptive_quantile, self.adaptive_momentum)
+            self.thresholds = ClassThresholds(label_space, self.adaptive_quantile, self.adaptive_window)
             if self._stored_thresholds is not None:
                 self.thresholds.load_state_dict(self._stored_thresholds)
         if self.reliability is not None and (self._weights is None or self._weights[0] != label_space):

@@ -15,6 +15,7 @@ import secrets
 import shutil
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 _KEYS, _FEATURES, _ABOUT = "keys.npy", "features.npy", "about.json"
 _FORMAT = 1
+_OPEN_SHARDS = 256
 _KEY_BYTES = 16
 
 
@@ -58,8 +60,10 @@ class FeatureCache:
         self.folder = Path(root) / f"features-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         self.width = width
         self.shard_rows = shard_rows or max(1, 64 * 2**20 // (2 * width))
-        self._shards: dict[str, np.ndarray] = {}
-        self._place: dict[bytes, tuple[np.ndarray, int]] = {}
+        self._shards: set[str] = set()
+        self._place: dict[bytes, tuple[str, int]] = {}
+        # Each open shard holds a file descriptor, of which a process may often have no more than 1,024.
+        self._features = lru_cache(maxsize=_OPEN_SHARDS)(self._open_features)
         self._waiting: dict[bytes, np.ndarray] = {}
         self._about = json.dumps(about, sort_keys=True, indent=2) + "\n"
         self.refresh()
@@ -76,22 +80,31 @@ class FeatureCache:
         return len(self._place) + len(self._waiting)
 
     def refresh(self) -> None:
-        """Takes in shards that other ranks have written since; a damaged one is named, removed and made anew."""
+        """Takes in shards that other ranks have written since; a damaged one is named, removed and made anew.
+
+        Raises:
+            OSError: a shard cannot be read now, which says nothing about what is in it: it stays.
+        """
         for path in sorted(self.folder.glob("shard-*")) if self.folder.is_dir() else []:
             if path.name in self._shards:
                 continue
             try:
-                keys, features = _open_shard(path, self.width)
+                keys = _checked_keys(path, self.width)
             except FileNotFoundError:
                 if not path.exists():  # another rank has just removed it
                     continue
                 self._discard(path, "a part is missing")
-            except (ValueError, OSError, EOFError, KeyError) as error:
+            except (ValueError, EOFError, KeyError, TypeError) as error:
                 self._discard(path, " ".join(str(error).split())[:120])
+            except OSError as error:
+                raise OSError(f"feature cache: shard {path} cannot be read ({error}); it is left as it is") from error
             else:
-                self._shards[path.name] = features
+                self._shards.add(path.name)
                 for row, key in enumerate(keys):
-                    self._place.setdefault(key.tobytes(), (features, row))
+                    self._place.setdefault(key.tobytes(), (path.name, row))
+
+    def _open_features(self, shard: str) -> np.ndarray:
+        return np.load(self.folder / shard / _FEATURES, mmap_mode="r")
 
     def _discard(self, path: Path, reason: str) -> None:
         rank_zero_warn(f"feature cache: shard {path} is damaged ({reason}); its features are computed again")
@@ -111,7 +124,7 @@ class FeatureCache:
         found = np.empty((len(keys), self.width), dtype=np.float16)
         for index, key in enumerate(keys):
             place = self._place.get(key)
-            found[index] = self._waiting[key] if place is None else place[0][place[1]]
+            found[index] = self._waiting[key] if place is None else self._features(place[0])[place[1]]
         return found
 
     def add(self, keys: Sequence[bytes], features: np.ndarray) -> None:
@@ -147,14 +160,14 @@ class FeatureCache:
         np.save(partial / _FEATURES, features)
         (partial / _ABOUT).write_text(json.dumps({"crc32": [_crc32(keys), _crc32(features)]}) + "\n")
         partial.rename(self.folder / name)
-        self._shards[name] = features = np.load(self.folder / name / _FEATURES, mmap_mode="r")
+        self._shards.add(name)
         for row, key in enumerate(self._waiting):
-            self._place[key] = (features, row)
+            self._place[key] = (name, row)
         self._waiting = {}
 
 
-def _open_shard(path: Path, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns keys uint8 (n, 16) and memory-mapped features float16 (n, D) of a shard whose checksums hold."""
+def _checked_keys(path: Path, width: int) -> np.ndarray:
+    """Returns the keys, uint8 (n, 16), of a shard whose checksums hold."""
     keys = np.load(path / _KEYS)
     features = np.load(path / _FEATURES, mmap_mode="r")
     if keys.dtype != np.uint8 or features.dtype != np.float16:
@@ -163,7 +176,7 @@ def _open_shard(path: Path, width: int) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"found keys {keys.shape} and features {features.shape}, expected {width} numbers per row")
     if json.loads((path / _ABOUT).read_text())["crc32"] != [_crc32(keys), _crc32(features)]:
         raise ValueError("its checksum does not hold")
-    return keys, features
+    return keys
 
 
 def _crc32(array: np.ndarray) -> int:

@@ -24,7 +24,7 @@ from lightning_modules.sampling.label_rectification import (
     noise_transition,
     shift_prior,
 )
-from lightning_modules.sampling.label_vote import map_votes, mean_vote, vote
+from lightning_modules.sampling.label_vote import map_votes, mean_vote, top_class, vote
 from lightning_modules.sampling.reliability import read_reliability, write_reliability
 from lightning_modules.voter import Voter, load_voter
 
@@ -250,7 +250,7 @@ class Relabeller(LightningModule):
                     f"label noise estimated from the votes: {wrong:.1%} of labels differ from the true class"
                 )
                 new = correct_by_transition(mean, old, transition)
-        return torch.nn.functional.one_hot(new.argmax(1), new.shape[1]).to(new) if self.hard else new
+        return torch.nn.functional.one_hot(top_class(new, old), new.shape[1]).to(new) if self.hard else new
 
     def content_hash(self, sample_id: str) -> str:
         """Returns the content hash of a row."""

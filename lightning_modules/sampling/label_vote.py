@@ -76,6 +76,18 @@ def mean_vote(probabilities: Tensor, weights: Tensor | None = None) -> Tensor:
     return weighted / weighted.sum(1, keepdim=True)
 
 
+def top_class(probabilities: Tensor, preferred: Tensor) -> Tensor:
+    """Returns the most probable class of each row, int64 (n,).
+
+    Args:
+        probabilities: float (n, K).
+        preferred: int64 (n,): this class where several are equally probable (within 1e-6) and it is one of them; else
+            the first.
+    """
+    is_top = probabilities.gather(1, preferred[:, None])[:, 0] >= probabilities.amax(1) - 1e-6
+    return preferred.where(is_top, probabilities.argmax(1))
+
+
 def vote(
     probabilities: Tensor,
     intended: Tensor,
@@ -85,13 +97,14 @@ def vote(
 ) -> VoteOutcome:
     """Votes on each face.
 
-    Where more than half of the voters have the intended expression on top, the intended label stays, one-hot. Otherwise
-    (a tie included) the label becomes the mean of the voters' probabilities.
+    Where more than half of the voters find the intended expression more probable than any other, the intended label
+    stays, one-hot. Otherwise (ties among voters, and of one voter's classes, included) the label becomes the mean of
+    the voters' probabilities.
 
     Args:
         probabilities: float (V, n, K), V ≥ 1 voters, rows sum to 1.
         intended: int64 (n,).
-        soft: keep the mean as a soft label; False = its most probable class, one-hot (the first of equal ones).
+        soft: keep the mean as a soft label; False = its most probable class, one-hot (:func:`top_class`).
         discard_below: faces are discarded whose mean probability of the final top class is smaller; a number or (n,).
         weights: reliability of each voter in each class, (V, K): the mean is a weighted one.
 
@@ -100,10 +113,11 @@ def vote(
     """
     classes = probabilities.shape[-1]
     mean = mean_vote(probabilities, weights)
-    for_intended = (probabilities.argmax(2) == intended).sum(0)
-    agreed = for_intended * 2 > len(probabilities)
-    rectified = mean if soft else F.one_hot(mean.argmax(1), classes).to(mean.dtype)
     keep_label = F.one_hot(intended, classes).to(mean.dtype)
+    others = probabilities.masked_fill(keep_label.bool(), -1.0).amax(2)
+    for_intended = ((probabilities * keep_label).sum(2) > others).sum(0)
+    agreed = for_intended * 2 > len(probabilities)
+    rectified = mean if soft else F.one_hot(top_class(mean, intended), classes).to(mean.dtype)
     soft_label = keep_label.where(agreed[:, None], rectified)
     confidence = mean.gather(1, soft_label.argmax(1, keepdim=True))[:, 0]
     return VoteOutcome(soft_label, agreed, confidence >= discard_below, confidence)

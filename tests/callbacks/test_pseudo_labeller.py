@@ -10,7 +10,6 @@ import torch
 from callbacks.pseudo_labeller import PseudoLabeller
 from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.classifier import ExpressionClassifier
-from lightning_modules.sampling.class_thresholds import ClassThresholds
 from lightning_modules.sampling.reliability import write_reliability
 from lightning_modules.voter import load_voter
 from tests.lightning_modules.outside_models import save_clip, save_timm
@@ -65,7 +64,7 @@ def finished(names: tuple[str, ...] = ("happy", "sad")) -> Any:
         ({"discard_below": 1.0}, r"pseudo_labels.discard_below: found 1"),
         ({"discard_below": -0.1}, r"pseudo_labels.discard_below: found -0.1"),
         ({"adaptive_quantile": 1.0}, r"pseudo_labels.adaptive_quantile: found 1"),
-        ({"adaptive_momentum": 1.0}, r"pseudo_labels.adaptive_momentum: found 1"),
+        ({"adaptive_window": 0}, r"pseudo_labels.adaptive_window: found 0, expected at least 1"),
         ({"enabled": True}, r"pseudo_labels.voters: found none"),
         ({"enabled": True, "voters": []}, r"pseudo_labels.voters: found none"),
         ({"voters": ["a.ckpt", "b.ckpt", "a.ckpt"]}, r"pseudo_labels.voters: found one twice"),
@@ -208,35 +207,23 @@ def test_reliable_voters_weigh_more(voter: Any, tmp_path: Path) -> None:
         labeller.on_synthesis_end(finished())
 
 
-def test_thresholds_follow_each_class() -> None:
-    thresholds = ClassThresholds(NAMES, quantile=0.5, momentum=0.5)
-    label = torch.tensor([1, 1, 1, 2])
-    assert thresholds.of(label).tolist() == [0, 0, 0, 0]
-    thresholds.update(label, torch.tensor([0.2, 0.4, 0.9, 0.8]))
-    torch.testing.assert_close(thresholds.of(torch.tensor([0, 1, 2])), torch.tensor([0.0, 0.4, 0.8]))
-    thresholds.update(label[:1], torch.tensor([0.6]))
-    torch.testing.assert_close(thresholds.of(torch.tensor([1, 2])), torch.tensor([0.5, 0.8]))
-    again = ClassThresholds(NAMES, quantile=0.5)
-    again.load_state_dict(thresholds.state_dict())
-    assert again.values == thresholds.values
-
-
 def test_the_weakest_of_each_class_are_discarded(voter: Any) -> None:
-    labeller = PseudoLabeller(True, [voter("a", ("happy", 0.5), ("sad", 0.3))], adaptive_quantile=0.1)
+    labeller = PseudoLabeller(True, [voter("a", ("happy", 0.5), ("sad", 0.3))], adaptive_quantile=0.5, adaptive_window=8)
     state = finished()
     labeller.on_synthesis_end(state)
     assert state.kept.all()  # nothing is known before the first faces
-    thresholds = {"happy": 0.45, "sad": 0.55}
-    labeller.thresholds.values = dict(thresholds)  # type: ignore[union-attr]
+    thresholds = labeller.thresholds
+    assert thresholds is not None and thresholds.window == 8
+    label = torch.tensor([NAMES.index("happy"), NAMES.index("sad")]).repeat(3)
+    thresholds.update(label, torch.tensor([0.45, 0.55]).repeat(3))
     state = finished()
     labeller.on_synthesis_end(state)
     assert state.kept.tolist() == [True, False]
     assert labeller.discarded == 1
-    assert labeller.thresholds.values["sad"] < thresholds["sad"]  # type: ignore[union-attr]
-    again = PseudoLabeller(True, labeller.voter_paths, adaptive_quantile=0.1)
+    again = PseudoLabeller(True, labeller.voter_paths, adaptive_quantile=0.5, adaptive_window=8)
     again.load_state_dict(labeller.state_dict())
     again._prepare(NAMES)
-    assert again.thresholds.values == labeller.thresholds.values  # type: ignore[union-attr]
+    assert again.thresholds.values == thresholds.values  # type: ignore[union-attr]
 
 
 def test_an_empty_batch_is_nothing_to_vote_on(voter: Any) -> None:

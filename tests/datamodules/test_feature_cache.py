@@ -121,6 +121,34 @@ def test_a_damaged_shard_is_named_and_made_anew(how: str, tmp_path: Path) -> Non
     np.testing.assert_array_equal(FeatureCache(tmp_path, IDENTITY, 5).rows(keys), features())
 
 
+def test_a_shard_that_cannot_be_read_now_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, keys = filled(tmp_path)
+    load = np.load
+
+    def no_more_descriptors(path: Path, *args: Any, **kwargs: Any) -> np.ndarray:
+        raise OSError(24, "Too many open files", str(path))
+
+    monkeypatch.setattr(np, "load", no_more_descriptors)
+    with pytest.raises(OSError, match=rf"shard .*{shards(cache)[0].name} cannot be read .*Too many open files"):
+        FeatureCache(tmp_path, IDENTITY, 5)
+    monkeypatch.setattr(np, "load", load)
+    assert FeatureCache(tmp_path, IDENTITY, 5).missing(keys) == []
+
+
+def test_many_shards_need_few_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datamodules.feature_cache._OPEN_SHARDS", 2)
+    cache = FeatureCache(tmp_path, IDENTITY, 5, shard_rows=1)
+    keys = image_keys(images())
+    for row, key in enumerate(keys):
+        cache.add([key], features()[row : row + 1])
+    assert len(shards(cache)) == 6
+    before = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else None
+    for one in (cache, FeatureCache(tmp_path, IDENTITY, 5)):
+        np.testing.assert_array_equal(one.rows(keys * 2), np.concatenate([features(), features()]))
+    if before is not None:
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 4
+
+
 def test_vectors_of_another_length_are_refused() -> None:
     cache = FeatureCache("nowhere", IDENTITY, 5)
     with pytest.raises(ValueError, match=r"found features \(6, 4\), expected \(6, 5\)"):

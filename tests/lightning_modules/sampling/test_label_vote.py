@@ -30,6 +30,11 @@ def test_a_tie_is_no_majority() -> None:
     torch.testing.assert_close(outcome.soft_label, torch.tensor([[0.55, 0.45]]))
 
 
+def test_a_voter_who_cannot_tell_classes_apart_is_none_for_the_intended_one() -> None:
+    for intended in (HAPPY, SAD):  # the first of equal classes is treated like the second
+        assert vote(votes([0.4, 0.4, 0.2]), intended).agreed.tolist() == [False]
+
+
 def test_a_single_voter_decides() -> None:
     assert vote(votes([0.4, 0.35, 0.25]), HAPPY).agreed.tolist() == [True]
     assert vote(votes([0.4, 0.35, 0.25]), SAD).soft_label.argmax().item() == 0
@@ -40,6 +45,7 @@ def test_hard_labels_on_request() -> None:
     assert outcome.soft_label.tolist() == [[0.0, 1.0, 0.0]]
     equal = vote(votes([0.0, 0.5, 0.5]), HAPPY, soft=False)
     assert equal.soft_label.tolist() == [[0.0, 1.0, 0.0]]  # the first of equal ones
+    assert vote(votes([0.0, 0.5, 0.5]), torch.tensor([2]), soft=False).soft_label.tolist() == [[0.0, 0.0, 1.0]]
 
 
 def test_weak_faces_are_discarded_by_the_mean_of_their_final_class() -> None:

@@ -73,8 +73,9 @@ def test_votes_are_mapped_by_name() -> None:
 def test_all_tied_and_empty_batches_are_defined() -> None:
     even = torch.full((3, 2, 4), 0.25)
     outcome = vote(even, torch.tensor([0, 3]))
-    torch.testing.assert_close(
-        outcome.soft_label, torch.tensor([[1.0, 0, 0, 0], [0.25] * 4])
-    )  # 0 is the first of equal
+    assert outcome.agreed.tolist() == [False, False]  # whoever knows nothing confirms nothing, whatever was intended
+    torch.testing.assert_close(outcome.soft_label, even[0])
+    hard = vote(even, torch.tensor([0, 3]), soft=False)
+    torch.testing.assert_close(hard.soft_label, torch.eye(4)[[0, 3]])  # and moves no label
     empty = vote(torch.empty(2, 0, 4), torch.empty(0, dtype=torch.long))
     assert tuple(empty.soft_label.shape) == (0, 4) and len(empty.kept) == 0
