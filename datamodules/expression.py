@@ -70,7 +70,8 @@ class ExpressionDataModule(L.LightningDataModule):
         predict_split: what ``predict`` sees: "synthesis" = a list of samples to make, else the faces of a split.
         synthesis_count: length of that list.
         synthesis_expressions: the expressions in it, in turn; None = all of the label space.
-        folds: cut the training rows into so many folds, by content and evenly over the classes; None = no folds.
+        folds: cut the training rows into so many folds, by content and evenly over the classes; None = no folds. Not
+            with a ``synthetic_reader`` in use, whose faces may come from held-out rows.
         fold: the fold, from 0, that ``fit`` holds out of training and that ``predict`` on the training split sees.
         label_table: Parquet label table (``datamodules/label_table.py``) whose labels replace those of the training
             rows in ``fit``; None = the data set's own. Evaluation labels are never replaced.
@@ -125,6 +126,12 @@ class ExpressionDataModule(L.LightningDataModule):
             _check_range("synthetic_multiple", synthetic_multiple, synthetic_multiple > 0, "a number above 0")
         _check_range("folds", folds, (folds is None) == (fold is None), "data.fold with it, or neither")
         _check_range("folds", folds, folds is None or folds >= 2, "at least 2")
+        if folds is not None and synthetic_reader is not None and synthetic_ratio > 0:
+            # Its faces may have the layouts, or be copies, of rows that this fold holds out, and nothing would tell.
+            raise ValueError(
+                f"data.folds={folds}: found data.synthetic_reader beside it, whose faces may come from rows that are "
+                "held out, expected data.synthetic_ratio=0, or faces made during the run, whose layouts are of rows in use"
+            )
         _check_range("fold", fold, fold is None or 0 <= fold < (folds or 0), f"a fold in 0…{(folds or 1) - 1}")
         if label_table is not None and not os.path.isfile(label_table):
             raise FileNotFoundError(f"data.label_table '{label_table}': no such file, expected a Parquet label table")

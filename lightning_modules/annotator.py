@@ -42,6 +42,18 @@ from lightning_modules.training_data import TrainingData
 
 _CHECKPOINT_KEY = "label_annotator"
 _FLIP_STREAM = 0xF11
+_NOT_IN_WEIGHTS = (
+    "stem",
+    "branches",
+    "backbone",
+    "backbone_kwargs",
+    "num_heads",
+    "feature_modules",
+    "timestep",
+    "latents",
+    "map_size",
+)
+"""Settings that change what a head's weights mean, and not their shapes."""
 DEFAULT_MODULES = ("mid_block", "up_blocks.0", "up_blocks.1")
 DEFAULT_WIDTHS = [64, 96]
 DEFAULT_DEPTHS = [3, 2, 0]
@@ -415,6 +427,7 @@ class LabelAnnotator(LightningModule):
         config = self._config
         return {
             "generator": self.generator_fingerprint,
+            "build": self._generator[0].build_fingerprint(),
             "timestep": config["timestep"],
             "latents": config["latents"],
             "modules": list(self.feature_modules),
@@ -615,7 +628,7 @@ class LabelAnnotator(LightningModule):
             raise ValueError(
                 f"checkpoint with the label space {', '.join(found)}, expected {', '.join(self.label_space)}"
             )
-        check_same_settings(saved["config"], self._config, ("stem", "branches", "backbone", "backbone_kwargs"))
+        check_same_settings(_with_modules(saved["config"]), _with_modules(self._config), _NOT_IN_WEIGHTS)
         if self._trainer is not None and self._trainer.state.fn == "fit":
             check_same_settings(saved["config"], self._config, ("optimizer",))
         differing = sorted(set(checkpoint["state_dict"]) ^ set(self.state_dict()))
@@ -624,11 +637,12 @@ class LabelAnnotator(LightningModule):
                 f"annotator checkpoint with a head of another build: '{differing[0]}' is on one side only "
                 f"({len(differing)} such tensors); train it again"
             )
-        if saved["generator_fingerprint"] != self.generator_fingerprint:
+        known = (self.generator_fingerprint, self._generator[0].exported_from)
+        if saved["generator_fingerprint"] not in known:
             raise ValueError(
                 f"annotator checkpoint reads a generator with the fingerprint {saved['generator_fingerprint']}, but "
                 f"'{self._config['generator']}' has {self.generator_fingerprint}: expected the generator that it was "
-                "trained on"
+                "trained on, or that one's export"
             )
         if "generator_data" in saved and self.generator_data.trained_on is None:  # it may lie as bare weights now
             self.generator_data = TrainingData.from_state_dict(saved["generator_data"])
@@ -674,6 +688,12 @@ class LabelAnnotator(LightningModule):
         if annotator.ema is not None:
             annotator.ema.copy_to()
         return annotator.to(map_location).eval().requires_grad_(False)
+
+
+def _with_modules(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings in which null names the modules that it stands for."""
+    chosen = config.get("feature_modules")
+    return {**config, "feature_modules": list(DEFAULT_MODULES if chosen is None else chosen)}
 
 
 def _keys(image: Tensor) -> list[bytes]:

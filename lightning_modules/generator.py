@@ -53,6 +53,7 @@ from lightning_modules.sampling.request import (
 )
 
 _WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
+_EXPORTED_FROM = "_exported_from"  # beside the settings in config.json: the fingerprint before rounding to float16
 _NO_TEST: dict[str, Any] = dict.fromkeys(("judge", "features", "features_weights", "au_estimator"))
 """Files of a test, which need not be there where a trained generator is loaded."""
 _CHECKPOINTING = "gradient_checkpointing"  # diffusers' flag on each block
@@ -205,6 +206,8 @@ class ExpressionGenerator(LightningModule):
         if compile_backend is not None:
             self.model.unet.compile(backend=compile_backend)  # in place: the names in checkpoints stay
         self.ema = None if ema_decay is None else ParameterEMA(self.model, ema_decay)
+        self.exported_from: str | None = None
+        """Fingerprint of the weights that a folder of ``save_trained`` was rounded from; None = no such folder."""
         self._evaluation: GeneratorEvaluation
 
     # ---------------------------------------------------------------- parts
@@ -270,6 +273,15 @@ class ExpressionGenerator(LightningModule):
     def weights_fingerprint(self) -> str:
         """Returns 16 hex digits of SHA-256 over the trained weights (C6: an image is a function of them)."""
         return fingerprint(self.model.named_parameters())
+
+    def build_fingerprint(self) -> str:
+        """Returns 16 hex digits over what decides the outputs beside the weights: codec, noise schedule, networks."""
+        model = self.model
+        builds = [dict(model.unet.config), model.text_encoder.config.to_dict(), dict(model.scheduler.config)]
+        # Versions, paths and dtypes change with every saving and loading, and nothing that is computed with them.
+        left_out = ("_", "transformers_version", "dtype", "torch_dtype")
+        plain = [{key: v for key, v in build.items() if not key.startswith(left_out)} for build in builds]
+        return fingerprint((), json.dumps([model.codec.fingerprint(), *plain], sort_keys=True, default=str))
 
     # ---------------------------------------------------------------- training
 
@@ -648,6 +660,7 @@ class ExpressionGenerator(LightningModule):
         else:
             raise FileNotFoundError(f"generator '{path}': no such file or folder")
         sampling = SamplingSettings(**parameters.pop("sampling", {}))
+        exported_from = parameters.get(_EXPORTED_FROM)
         parameters = {key: value for key, value in parameters.items() if not key.startswith("_")}
         generator = cls(sampling=sampling, **{**parameters, **_NO_TEST})
         state = {"state_dict": tensors} if average is None else {"state_dict": tensors, "ema": average}
@@ -656,6 +669,7 @@ class ExpressionGenerator(LightningModule):
         if generator.ema is not None:
             generator.ema.copy_to()
             generator.ema = None
+        generator.exported_from = exported_from
         return generator.eval().requires_grad_(False).to(map_location)
 
     def save_trained(self, folder: str | Path) -> None:
@@ -670,13 +684,14 @@ class ExpressionGenerator(LightningModule):
         folder.mkdir(parents=True, exist_ok=True)
         frozen = self._frozen_names()
         with nullcontext() if self.ema is None else self.ema.swapped():
+            config = {**self.hparams, _EXPORTED_FROM: self.weights_fingerprint()}
             tensors = {
                 name: tensor.detach().half().cpu().contiguous() if tensor.is_floating_point() else tensor.cpu()
                 for name, tensor in self.state_dict().items()
                 if name not in frozen
             }
         save_file(tensors, folder / _WEIGHTS_FILE)
-        (folder / _CONFIG_FILE).write_text(json.dumps(dict(self.hparams), indent=2) + "\n")
+        (folder / _CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any] | None]:

@@ -64,7 +64,7 @@ def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Vo
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: nothing that can vote.
+        ValueError: nothing that can vote, or more said in the file than this kind of voter listens to.
     """
     name = str(path)
     place = Path(path)
@@ -79,7 +79,9 @@ def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Vo
         if options.get("generator"):
             options["generator"] = str(base / options["generator"])
     if place.is_dir():
-        return Voter(name, _load_folder(place, options).eval().requires_grad_(False).to(map_location))
+        voter = _load_folder(place, options)
+        _check_heard(name, options, "prompts" if isinstance(voter, ClipVoter) else None)
+        return Voter(name, voter.eval().requires_grad_(False).to(map_location))
     if not place.is_file():
         raise FileNotFoundError(f"voter '{name}': no such file or folder '{place}', expected {_KINDS}")
     try:
@@ -95,9 +97,19 @@ def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Vo
         network = ExpressionClassifier.load_trained(place, map_location)
     else:
         raise ValueError(f"voter '{name}': found another model's checkpoint, expected {_KINDS}")
+    _check_heard(name, options, "generator" if isinstance(network, LabelAnnotator) else None)
     own = TrainingData.of_checkpoint(checkpoint, network.label_space).trained_on
     generator = network.generator_data if isinstance(network, LabelAnnotator) else None
     return Voter(name, network, own, recorded=own is not None, generator=generator)
+
+
+def _check_heard(name: str, options: dict[str, Any], heard: str | None) -> None:
+    unheard = sorted(key for key, value in options.items() if key not in ("path", heard) and value)
+    if unheard:
+        kinds = {"generator": "an annotator", "prompts": "a CLIP model"}
+        raise ValueError(
+            f"voter '{name}': found '{unheard[0]}', which only {kinds[unheard[0]]} listens to, leave it out"
+        )
 
 
 @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside

@@ -8,6 +8,7 @@ network's output stays what it was, whatever attention processor it runs with.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -97,8 +98,8 @@ def capture(
             raise _AllIsThere
 
     for name in modules:
-        if name not in known:
-            near = sorted(n for n in known if n and n.count(".") < 2)
+        if not name or name not in known or isinstance(known[name], nn.ModuleList):  # a list of modules never runs
+            near = sorted(n for n in known if re.fullmatch(r"mid_block|(down|up)_blocks\.\d+", n))
             raise ValueError(f"model.feature_modules: found '{name}', expected names such as {', '.join(near)}")
     for name in modules:
         handles.append(known[name].register_forward_hook(_keep_features(captured, name, map_size)))

@@ -56,8 +56,12 @@ class OutsideVoter(nn.Module, ABC):
         return self(image).float().softmax(1)
 
     def weights_fingerprint(self) -> str:
-        """Returns 16 hex digits of SHA-256 over all parameters."""
-        return fingerprint(self.named_parameters())
+        """Returns 16 hex digits of SHA-256 over all weights, and over the names that its outputs are known by."""
+        return fingerprint(self.state_dict().items(), repr((self.label_space, self._outputs(), self.image_size)))
+
+    def _outputs(self) -> list[int]:
+        """Returns which output of the network each class is."""
+        return list(range(len(self.label_space)))
 
 
 class TimmVoter(OutsideVoter):
@@ -102,20 +106,23 @@ class TimmVoter(OutsideVoter):
     def _logits(self, image: Tensor) -> Tensor:
         return self.network(image)[:, self.columns]
 
+    def _outputs(self) -> list[int]:
+        return self.columns
+
 
 class ClipVoter(OutsideVoter):
     """CLIP zero-shot (Radford et al., ICML 2021): the caption that fits a face best names its expression.
 
     Args:
         folder: a CLIP model in transformers' layout, with its tokenizer.
-        prompts: expression → captions; the mean of their normalised embeddings stands for it. None = the project's
-            caption templates for every expression.
+        prompts: expression → captions, or one caption; the mean of their normalised embeddings stands for it. None =
+            the project's caption templates for every expression.
 
     Raises:
-        ValueError: no CLIP model there, or fewer than two expressions.
+        ValueError: no CLIP model there, fewer than two expressions, or one without captions.
     """
 
-    def __init__(self, folder: Path, prompts: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(self, folder: Path, prompts: Mapping[str, Sequence[str] | str] | None = None) -> None:
         from transformers import AutoTokenizer, CLIPModel
 
         preprocessor = folder / "preprocessor_config.json"
@@ -123,7 +130,8 @@ class ClipVoter(OutsideVoter):
         super().__init__(found.get("image_mean") or _CLIP_MEAN, found.get("image_std") or _CLIP_STD)
         if prompts is None:
             prompts = {name: [text.format(ADJECTIVES[name]) for text in TEMPLATES] for name in EXPRESSIONS}
-        self.label_space = resolve_label_space(list(prompts))
+        captions_of = _captions(folder, prompts)
+        self.label_space = resolve_label_space(list(captions_of))
         try:
             clip: Any = CLIPModel.from_pretrained(folder, use_safetensors=True).eval()
             tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -133,11 +141,9 @@ class ClipVoter(OutsideVoter):
         # With the model, not after it: only the image's half is needed from here on.
         with torch.no_grad():
             means = []
-            for captions in prompts.values():
+            for captions in captions_of.values():
                 length = clip.config.text_config.max_position_embeddings
-                tokens = tokenizer(
-                    list(captions), padding=True, truncation=True, max_length=length, return_tensors="pt"
-                )
+                tokens = tokenizer(captions, padding=True, truncation=True, max_length=length, return_tensors="pt")
                 text = clip.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
                 means.append(F.normalize(F.normalize(clip.text_projection(text), dim=1).mean(0), dim=0))
         self.register_buffer("text", torch.stack(means) * clip.logit_scale.detach().exp())
@@ -147,6 +153,17 @@ class ClipVoter(OutsideVoter):
     def _logits(self, image: Tensor) -> Tensor:
         seen = self.projection(self.vision(pixel_values=image).pooler_output)
         return F.normalize(seen, dim=1) @ self.text.T
+
+
+def _captions(folder: Path, prompts: Any) -> dict[str, list[str]]:
+    expected = "expected an object of expression → caption or list of captions"
+    if not isinstance(prompts, Mapping):
+        raise ValueError(f"CLIP voter '{folder}': found {type(prompts).__name__} as prompts, {expected}")
+    found = {str(name): [value] if isinstance(value, str) else value for name, value in prompts.items()}
+    for name, captions in found.items():
+        if not isinstance(captions, Sequence) or not captions or not all(c and isinstance(c, str) for c in captions):
+            raise ValueError(f"CLIP voter '{folder}': found {captions!r} as prompts of '{name}', {expected}")
+    return {name: list(captions) for name, captions in found.items()}
 
 
 def _expression_or_none(name: str) -> str | None:

@@ -208,7 +208,9 @@ def test_reliable_voters_weigh_more(voter: Any, tmp_path: Path) -> None:
 
 
 def test_the_weakest_of_each_class_are_discarded(voter: Any) -> None:
-    labeller = PseudoLabeller(True, [voter("a", ("happy", 0.5), ("sad", 0.3))], adaptive_quantile=0.5, adaptive_window=8)
+    labeller = PseudoLabeller(
+        True, [voter("a", ("happy", 0.5), ("sad", 0.3))], adaptive_quantile=0.5, adaptive_window=8
+    )
     state = finished()
     labeller.on_synthesis_end(state)
     assert state.kept.all()  # nothing is known before the first faces

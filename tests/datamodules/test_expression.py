@@ -259,6 +259,14 @@ def _resume(tmp_path: Path, before: dict[str, Any], now: dict[str, Any]) -> Expr
     return resumed
 
 
+def test_folds_beside_a_synthetic_set_are_refused() -> None:
+    reader = _reader()
+    settings: dict[str, Any] = {"folds": 3, "fold": 0, "synthetic_reader": reader}
+    ExpressionDataModule(reader, **settings)  # not in use
+    with pytest.raises(ValueError, match=r"data\.folds=3: found data\.synthetic_reader beside it"):
+        ExpressionDataModule(reader, synthetic_ratio=0.5, **settings)
+
+
 @pytest.mark.parametrize(
     ("before", "now"),
     [

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_calibration_error
 
@@ -105,6 +107,8 @@ def command(generator: str, run_dir: Path, *more: str, space: str = "[neutral,ha
             r"model.backbone_kwargs: found .* nothing where model.backbone is null",
         ),
         ({"feature_modules": ["up_blocks.9"]}, r"model.feature_modules: found 'up_blocks.9'"),
+        ({"feature_modules": ["up_blocks"]}, r"found 'up_blocks', expected names such as .*, mid_block, up_blocks.0"),
+        ({"feature_modules": ["down_blocks.0.resnets"]}, r"found 'down_blocks.0.resnets', expected names such as"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], message: str, generator: str) -> None:
@@ -213,6 +217,41 @@ def test_settings_that_the_weights_do_not_show_must_be_those_of_the_checkpoint(
         with pytest.raises(SystemExit):
             train.main(command(generator, tmp_path / optimizer, *more))
         assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("timestep", 30),
+        ("latents", "noised"),
+        ("map_size", 3),
+        ("num_heads", 4),
+        ("feature_modules", ["up_blocks.0", "mid_block", "up_blocks.1"]),
+    ],
+)
+def test_a_head_reads_only_what_it_was_trained_on(name: str, value: Any, generator: str) -> None:
+    checkpoint: dict[str, Any] = {"state_dict": annotator(generator).state_dict()}
+    annotator(generator, feature_modules=["mid_block", "up_blocks.0", "up_blocks.1"]).on_save_checkpoint(checkpoint)
+    annotator(generator).on_load_checkpoint(checkpoint)  # null means these modules
+    with pytest.raises(ValueError, match=rf"model\.{name}: found .*, expected .*, as in the checkpoint"):
+        annotator(generator, **{name: value}).on_load_checkpoint(checkpoint)
+
+
+def test_the_export_of_its_generator_will_do(tmp_path: Path) -> None:
+    lively = livelier(tiny_generator())
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(lively)
+    trainer.save_checkpoint(tmp_path / "g.ckpt")
+    lively.save_trained(tmp_path / "export")
+    module = annotator(str(tmp_path / "g.ckpt"))
+    exported = annotator(str(tmp_path / "export"))
+    assert module.generator_fingerprint != exported.generator_fingerprint  # rounded: features have a cache of their own
+    checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    exported.on_load_checkpoint(checkpoint)
+    livelier(tiny_generator(), 5).save_trained(tmp_path / "another")
+    with pytest.raises(ValueError, match="expected the generator that it was trained on, or that one's export"):
+        annotator(str(tmp_path / "another")).on_load_checkpoint(checkpoint)
 
 
 def test_a_head_of_another_build_is_refused(generator: str) -> None:
@@ -451,6 +490,18 @@ def test_another_setting_is_another_cache(generator: str) -> None:
     for change in others:
         assert annotator(generator, **change).cache_identity() != one
     assert annotator(generator, width=18).cache_identity() == one  # the head does not matter
+
+
+@pytest.mark.parametrize("part", ["codec_config", "unet", "scheduler"])
+def test_another_build_with_the_same_weights_is_another_cache(part: str, generator: str, tmp_path: Path) -> None:
+    shutil.copytree(generator, tmp_path / "g")
+    config = json.loads((tmp_path / "g" / "config.json").read_text())
+    change = {"codec_config": {"scaling_factor": 3.0}, "unet": {"norm_eps": 0.1}, "scheduler": {"beta_end": 0.5}}[part]
+    config[part] = {**(config[part] or {}), **change}
+    (tmp_path / "g" / "config.json").write_text(json.dumps(config))
+    one, other = annotator(generator), annotator(str(tmp_path / "g"))
+    assert one.generator_fingerprint == other.generator_fingerprint
+    assert one.cache_identity() != other.cache_identity()
 
 
 def test_endlessly_many_versions_of_a_face_are_refused_by_the_cache(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -18,6 +17,13 @@ from datamodules.label_table import read_label_table
 from datamodules.readers import DrawnReader
 from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.relabeller import Relabeller, _seen_by_generators
+from lightning_modules.sampling.label_rectification import (
+    add_label_evidence,
+    blend_labels,
+    correct_by_transition,
+    noise_transition,
+)
+from lightning_modules.sampling.label_vote import vote
 from lightning_modules.voter import Voter
 from tests.lightning_modules.outside_models import save_timm
 from tests.lightning_modules.tiny_generator import (
@@ -204,9 +210,18 @@ def test_reliability_is_measured_and_used(study: Path, tmp_path: Path, capsys: A
 @pytest.mark.parametrize("rule", ["vote", "evidence", "transition"])
 def test_other_rules(rule: str, study: Path, tmp_path: Path) -> None:
     voters = "{own: " + checkpoints(study, "fold0", "fold1") + "}"
-    predict(study, tmp_path, voters, f"--model.rule={rule}", "--model.hard=true")
-    table = pq.read_table(tmp_path / "labels.parquet").to_pydict()
-    assert all(sorted(row.values())[-1] == 1 for row in table["soft_label"])
+    predict(study, tmp_path / "soft", voters, f"--model.rule={rule}")
+    predict(study, tmp_path / "hard", voters, f"--model.rule={rule}", "--model.hard=true")
+    soft, hard = (read_label_table(tmp_path / name / "labels.parquet") for name in ("soft", "hard"))
+    votes, old = torch.from_numpy(soft.votes["own"]), torch.from_numpy(soft.old_label)
+    expected = {
+        "vote": lambda: vote(votes[None], old).soft_label,
+        "evidence": lambda: add_label_evidence(votes, old),
+        "transition": lambda: correct_by_transition(votes, old, noise_transition(votes, old)),
+    }[rule]()
+    np.testing.assert_allclose(soft.soft_label, expected.numpy(), atol=1e-5)
+    assert np.abs(soft.soft_label - blend_labels(votes, old, 0.3).numpy()).max() > 1e-2  # not what another rule gives
+    np.testing.assert_array_equal(hard.soft_label, np.eye(7, dtype=np.float32)[soft.label])
 
 
 def test_a_prior_for_rare_expressions(study: Path, tmp_path: Path) -> None:

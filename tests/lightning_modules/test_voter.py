@@ -110,6 +110,47 @@ def test_clip_names_the_expression_whose_captions_fit_best(tmp_path: Path) -> No
     assert expected.std() > 0
 
 
+def test_what_a_voter_is_asked_is_part_of_its_fingerprint(tmp_path: Path) -> None:
+    save_clip(tmp_path / "clip")
+    prints = set()
+    for number, (happy, sad) in enumerate((("a happy face", "a sad face"), ("a sad face", "a happy face"))):
+        path = tmp_path / f"{number}.json"
+        path.write_text(json.dumps({"path": "clip", "prompts": {"happy": [happy], "sad": [sad]}}))
+        prints.add(load_voter(path).network.weights_fingerprint())
+    one = tmp_path / "one.json"  # a caption need be in no list
+    one.write_text(json.dumps({"path": "clip", "prompts": {"happy": "a happy face", "sad": "a sad face"}}))
+    assert len(prints) == 2 and load_voter(one).network.weights_fingerprint() in prints
+    folder = save_timm(tmp_path / "timm", ["anger", "happy", "sad"])
+    before = load_voter(folder).network.weights_fingerprint()
+    config = json.loads((folder / "config.json").read_text())
+    swapped = json.dumps(config).replace("happy", "x").replace("sad", "happy").replace('"x"', '"sad"')
+    (folder / "config.json").write_text(swapped)
+    assert load_voter(folder).network.weights_fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"path": "clip", "prompts": {"happy": [], "sad": ["sad"]}}, r"found \[\] as prompts of 'happy'"),
+        ({"path": "clip", "prompts": {"happy": 3, "sad": ["sad"]}}, "found 3 as prompts of 'happy'"),
+        ({"path": "clip", "prompts": ["happy", "sad"]}, "found list as prompts, expected an object"),
+        ({"path": "clip", "generator": "g.ckpt"}, "found 'generator', which only an annotator listens to"),
+        ({"path": "timm", "prompts": {"happy": ["x"]}}, "found 'prompts', which only a CLIP model listens to"),
+        ({"path": "c.ckpt", "prompts": {"happy": ["x"]}}, "found 'prompts', which only a CLIP model listens to"),
+    ],
+)
+def test_what_a_voter_would_not_hear_is_refused(more: dict, message: str, tmp_path: Path) -> None:
+    if more["path"] == "clip":
+        save_clip(tmp_path / "clip")
+    elif more["path"] == "timm":
+        save_timm(tmp_path / "timm", ["anger", "happy", "sad"])
+    else:
+        save_checkpoint(tiny_classifier(), tmp_path / "c.ckpt")
+    (tmp_path / "v.json").write_text(json.dumps(more))
+    with pytest.raises(ValueError, match=message):
+        load_voter(tmp_path / "v.json")
+
+
 def test_loading_draws_no_random_number(tmp_path: Path) -> None:
     """A control at ratio 0 would else depend on which guide and voters lie unused beside it."""
     tiny_generator().save_trained(tmp_path / "generator")
