@@ -130,7 +130,7 @@ class ExpressionDataModule(L.LightningDataModule):
             # Its faces may have the layouts, or be copies, of rows that this fold holds out, and nothing would tell.
             raise ValueError(
                 f"data.folds={folds}: found data.synthetic_reader beside it, whose faces may come from rows that are "
-                "held out, expected data.synthetic_ratio=0, or faces made during the run, whose layouts are of rows in use"
+                "held out, expected data.synthetic_ratio=0, or faces made during the run, with layouts of rows in use"
             )
         _check_range("fold", fold, fold is None or 0 <= fold < (folds or 0), f"a fold in 0…{(folds or 1) - 1}")
         if label_table is not None and not os.path.isfile(label_table):

@@ -456,6 +456,7 @@ class LabelAnnotator(LightningModule):
         """Writes what this rank has newly read, so that other ranks find it in the next epoch."""
         if self._cache is not None:
             self._cache.flush()
+            self.trainer.strategy.barrier()  # nobody looks before all have written
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the mean cross-entropy of one batch with its soft labels."""
