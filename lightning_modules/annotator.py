@@ -98,7 +98,8 @@ class LabelAnnotator(LightningModule):
             sizes. null = 64, 96.
         depths: residual convolutions there, in the same way; null = 3, 2, 0.
         num_heads: attention heads of the head.
-        dropout: of the head, in [0, 1).
+        dropout: inside the head: in attention and of whole maps, in [0, 1).
+        drop_rate: dropout before the head's last layer, in [0, 1).
         label_smoothing: share of each label spread evenly, in [0, 1).
         synthetic_loss_weight: weight of a synthetic sample relative to a real one, ≥ 0.
         optimizer: of the head, "muon", "adamw" or "sgd" (Nesterov).
@@ -137,6 +138,7 @@ class LabelAnnotator(LightningModule):
         depths: list[int] | None = None,
         num_heads: int = 4,
         dropout: float = 0.1,
+        drop_rate: float = 0.1,
         label_smoothing: float = 0.0,
         synthetic_loss_weight: float = 1.0,
         optimizer: OptimiserName = "adamw",
@@ -156,7 +158,7 @@ class LabelAnnotator(LightningModule):
         self.save_hyperparameters(logger=False)
         self._config = config
         self.label_space = resolve_label_space(label_space)
-        for name in ("dropout", "label_smoothing", "warmup_share", "momentum"):
+        for name in ("dropout", "drop_rate", "label_smoothing", "warmup_share", "momentum"):
             check_setting(0 <= config[name] < 1, name, config[name], "a number in [0, 1)")
         check_setting(0 <= flip <= 1, "flip", flip, "a share in [0, 1]")
         check_setting(learning_rate > 0, "learning_rate", learning_rate, "a number > 0")
@@ -210,6 +212,7 @@ class LabelAnnotator(LightningModule):
             depths,
             num_heads,
             dropout,
+            drop_rate,
             None if branches == "attention" else self._build_backbone(self._generator[0].model.codec.spread(face)),
         )
         self.ema = None if ema_decay is None else ParameterEMA(self.head, ema_decay)

@@ -23,9 +23,9 @@ class AnnotatorHead(nn.Module):
     at the largest maps and goes down to the smallest; at each size the maps of that size come in through BatchNorm and
     a 1×1 convolution and are added, residual 3×3 convolutions follow, and a strided one leads to the next size. The
     last stage, or the maps of the smallest size, become the branch's tokens. The attention branch brings its maps to
-    their largest side and sums them; each place is a token. The feature tokens attend to the attention-map tokens and
+    their smallest side and joins them; each place is a token. The feature tokens attend to the attention-map tokens and
     the other way round; both are averaged over the face, joined and classified. With one branch alone, its tokens
-    attend to themselves (and attention maps get the convolutions of the largest size).
+    attend to themselves (and attention maps are brought to their largest side and get the convolutions of that size).
 
     Args:
         feature_shapes: channels and side of each feature map.
@@ -37,8 +37,9 @@ class AnnotatorHead(nn.Module):
             further sizes.
         depths: residual convolutions at each size, in the same way.
         num_heads: attention heads.
-        dropout: in attention, of whole attention maps and before the linear layer, in [0, 1); of whole feature maps too
-            where there is a ``backbone``.
+        dropout: in attention and of whole attention maps, in [0, 1); of whole feature maps too where there is a
+            ``backbone``.
+        drop_rate: before the linear layer, in [0, 1).
         backbone: timm network over the latents, and the channels and side of these; None = the pyramid.
     """
 
@@ -53,6 +54,7 @@ class AnnotatorHead(nn.Module):
         depths: Sequence[int],
         num_heads: int = 4,
         dropout: float = 0.1,
+        drop_rate: float = 0.1,
         backbone: tuple[nn.Module, MapShape] | None = None,
     ) -> None:
         super().__init__()
@@ -64,12 +66,14 @@ class AnnotatorHead(nn.Module):
                 else BackboneWithMaps(*backbone, feature_shapes, width, dropout)
             )
         if branches != "features":
-            parts["attention"] = _Plane(attention_shapes, width, 0 if branches == "both" else depths[0], dropout)
+            sides, depth = [side for _, side in attention_shapes], depths[0] if branches == "attention" else 0
+            side = max(sides) if branches == "attention" else min(sides)
+            parts["attention"] = _Plane(attention_shapes, width, depth, dropout, side)
         self.has_backbone = backbone is not None
         self.branches = nn.ModuleDict(parts)
         self.cross = nn.ModuleDict({name: _CrossBlock(width, num_heads, dropout) for name in parts})
         self.norm = nn.LayerNorm(width * len(parts))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(drop_rate)
         self.linear = nn.Linear(width * len(parts), num_classes)
 
     def forward(
@@ -136,29 +140,27 @@ class _Pyramid(nn.Module):
 
 
 class _Plane(nn.Module):
-    """Maps (B, C, s, s) of several sizes → tokens with learned places (B, largest side², width)."""
+    """Maps (B, C, s, s) of several sizes, brought to one → tokens with learned places (B, side², width)."""
 
-    def __init__(self, shapes: Sequence[MapShape], width: int, depth: int, dropout: float) -> None:
+    def __init__(self, shapes: Sequence[MapShape], width: int, depth: int, dropout: float, side: int) -> None:
         super().__init__()
-        sides, self.groups = _by_side(shapes)
-        self.side = sides[0]
-        # Maps of one size are one map of many channels, projected at that size.
-        self.inputs = nn.ModuleList([map_projection(sum(shapes[i][0] for i in g), width, dropout) for g in self.groups])
+        self.side = side
+        self.input = map_projection(sum(channels for channels, _ in shapes), width, dropout)
         self.blocks = nn.ModuleList([_convolution(width, width) for _ in range(depth)])
-        self.place = nn.Parameter(torch.zeros(1, self.side**2, width))
+        self.place = nn.Parameter(torch.zeros(1, side**2, width))
         nn.init.trunc_normal_(self.place, std=0.02)
 
     def forward(self, maps: Sequence[Tensor], has_maps: Tensor | None = None) -> Tensor:
-        total: Tensor | None = None
-        for group, layer in zip(self.groups, self.inputs, strict=True):
-            x = layer(torch.cat([maps[i] for i in group], 1))
-            if x.shape[-1] != self.side:
-                x = F.interpolate(x, (self.side, self.side), mode="bilinear")
-            total = x if total is None else total + x
-        assert total is not None
+        x = self.input(torch.cat([_brought_to(m, self.side) for m in maps], 1))
         for block in self.blocks:
-            total = total + block(total)
-        return spread_over(total, has_maps).flatten(2).transpose(1, 2) + self.place
+            x = x + block(x)
+        return spread_over(x, has_maps).flatten(2).transpose(1, 2) + self.place
+
+
+def _brought_to(maps: Tensor, side: int) -> Tensor:
+    if maps.shape[-1] > side:
+        return F.adaptive_avg_pool2d(maps, side)
+    return maps if maps.shape[-1] == side else F.interpolate(maps, (side, side), mode="bilinear")
 
 
 def _by_side(shapes: Sequence[MapShape]) -> tuple[list[int], list[list[int]]]:

@@ -90,6 +90,7 @@ def command(generator: str, run_dir: Path, *more: str, space: str = "[neutral,ha
         ({"timestep": 1000}, r"model.timestep: found 1000, expected a training timestep in 0…999"),
         ({"width": 15}, r"model.width: found 15, expected a multiple of num_heads \(2\)"),
         ({"dropout": 1.0}, r"model.dropout: found 1.0"),
+        ({"drop_rate": 1.0}, r"model.drop_rate: found 1.0"),
         ({"momentum": 1.0}, r"model.momentum: found 1.0"),
         ({"optimizer": "lion"}, r"model.optimizer: found lion, expected one of sgd, adamw, muon"),
         ({"stem": "tiny"}, r"model.stem: found tiny, expected one of auto, small, half, native"),
@@ -576,7 +577,7 @@ def test_synthetic_faces_are_read_but_not_cached(generator: str, tmp_path: Path)
 
 def test_features_tell_expressions_apart(generator: str, tmp_path: Path) -> None:
     """A head on random features learns bright from dark: the way from pixels to labels carries signal."""
-    module = annotator(generator, dropout=0.0)
+    module = annotator(generator, dropout=0.0, drop_rate=0.0)
     image = faces(30) * 0.2
     label = torch.arange(30) % 3
     image = image + label[:, None, None, None] * 0.3

@@ -13,7 +13,9 @@ def small_head(
     branches: Branches = "both", features: list[tuple[int, int]] = FEATURES, dropout: float = 0.1
 ) -> AnnotatorHead:
     torch.manual_seed(0)
-    return AnnotatorHead(features, ATTENTION, 3, branches, 16, [8, 12], [1, 0], num_heads=2, dropout=dropout)
+    return AnnotatorHead(
+        features, ATTENTION, 3, branches, 16, [8, 12], [1, 0], num_heads=2, dropout=dropout, drop_rate=dropout
+    )
 
 
 def maps(n: int, shapes: list[tuple[int, int]], seed: int = 0) -> list[torch.Tensor]:
@@ -30,6 +32,17 @@ def test_each_branch_counts_and_no_other(branches: Branches) -> None:
     moved = head(maps(2, FEATURES, 1), attention), head(features, maps(2, ATTENTION, 1))
     assert (not torch.equal(logits, moved[0])) == (branches != "attention")
     assert (not torch.equal(logits, moved[1])) == (branches != "features")
+
+
+@pytest.mark.parametrize(("branches", "places"), [("both", 4), ("attention", 16)])
+def test_attention_maps_of_every_size_lie_on_one_grid(branches: Branches, places: int) -> None:
+    head = small_head(branches).eval()
+    tokens = head.branches["attention"](maps(2, ATTENTION))
+    assert tuple(tokens.shape) == (2, places, 16)
+    for i in range(len(ATTENTION)):
+        others = maps(2, ATTENTION)
+        others[i] = maps(2, ATTENTION, 1)[i]
+        assert not torch.equal(head.branches["attention"](others), tokens)
 
 
 def test_branches_look_at_each_other() -> None:
