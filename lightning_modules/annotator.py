@@ -594,6 +594,10 @@ class LabelAnnotator(LightningModule):
         confusion = multiclass_confusion_matrix(probabilities, label, k, validate_args=False)
         scores = confusion_scores(confusion, self.label_space)
         scores["ece"] = float(multiclass_calibration_error(probabilities, label, k, validate_args=False))
+        if stage == "val":  # the rows that the temperature was fitted to flatter it
+            scores["ece_uncalibrated"] = float(
+                multiclass_calibration_error(logits.softmax(1), label, k, validate_args=False)
+            )
         scores["loss"] = float(-(soft_label * log_probabilities).sum(1).mean())
         for name, value in scores.items():
             shown = stage == "val" and name == "accuracy"

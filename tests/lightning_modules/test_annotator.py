@@ -471,6 +471,9 @@ def test_what_is_predicted_is_as_calibrated_as_validation_says(
     assert float(F.nll_loss(found.log(), label)) == pytest.approx(logged["val/loss"], abs=1e-5)
     ece = float(multiclass_calibration_error(found, label, 3, validate_args=False))
     assert ece == pytest.approx(logged["val/ece"], abs=1e-5)
+    raw = (found.log() * module.temperature).softmax(1)
+    ece = float(multiclass_calibration_error(raw, label, 3))
+    assert ece == pytest.approx(logged["val/ece_uncalibrated"], abs=1e-5)
 
 
 def test_cached_maps_are_those_of_the_generator(generator: str, tmp_path: Path) -> None:
