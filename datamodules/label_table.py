@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from datamodules.expressions import map_label_space
 from datamodules.sample_table import SampleTable
+from datamodules.top_class import top_class
 from datamodules.whole_file import whole_file
 
 COLUMNS = ("sample_id", "content_hash", "old_label", "label", "soft_label", "confidence", "votes")
@@ -54,9 +56,7 @@ class LabelTable:
     @property
     def label(self) -> np.ndarray:
         """Most probable class, int64 (N,); where several are, the old label if it is one of them, else the first."""
-        top = self.soft_label.max(1, keepdims=True) - 1e-6
-        keeps = self.soft_label[np.arange(len(self)), self.old_label] >= top[:, 0]
-        return np.where(keeps, self.old_label, self.soft_label.argmax(1))
+        return top_class(torch.tensor(self.soft_label), torch.tensor(self.old_label)).numpy()
 
 
 def write_label_table(path: str | Path, table: LabelTable) -> Path:

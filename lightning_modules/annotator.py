@@ -53,7 +53,7 @@ _NOT_IN_WEIGHTS = (
     "latents",
     "map_size",
 )
-"""Settings that change what a head's weights mean, and not their shapes."""
+"""Settings that decide what a head's weights mean, whether or not their shapes show it."""
 DEFAULT_MODULES = ("mid_block", "up_blocks.0", "up_blocks.1")
 DEFAULT_WIDTHS = [64, 96]
 DEFAULT_DEPTHS = [3, 2, 0]
@@ -179,6 +179,7 @@ class LabelAnnotator(LightningModule):
         check_setting(stem in get_args(Stem), "stem", stem, f"one of {', '.join(get_args(Stem))}")
         check_setting(latents in ("clean", "inverted", "noised"), "latents", latents, "clean, inverted or noised")
         self.feature_modules = tuple(DEFAULT_MODULES if feature_modules is None else feature_modules)
+        self._config["feature_modules"] = list(self.feature_modules)
         check_setting(
             len(self.feature_modules) > 0 or backbone is not None or branches == "attention",
             "feature_modules",
@@ -636,7 +637,7 @@ class LabelAnnotator(LightningModule):
             raise ValueError(
                 f"checkpoint with the label space {', '.join(found)}, expected {', '.join(self.label_space)}"
             )
-        check_same_settings(_with_modules(saved["config"]), _with_modules(self._config), _NOT_IN_WEIGHTS)
+        check_same_settings(saved["config"], self._config, _NOT_IN_WEIGHTS)
         if self._trainer is not None and self._trainer.state.fn == "fit":
             check_same_settings(saved["config"], self._config, ("optimizer",))
         differing = sorted(set(checkpoint["state_dict"]) ^ set(self.state_dict()))
@@ -696,12 +697,6 @@ class LabelAnnotator(LightningModule):
         if annotator.ema is not None:
             annotator.ema.copy_to()
         return annotator.to(map_location).eval().requires_grad_(False)
-
-
-def _with_modules(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns settings in which null names the modules that it stands for."""
-    chosen = config.get("feature_modules")
-    return {**config, "feature_modules": list(DEFAULT_MODULES if chosen is None else chosen)}
 
 
 def _keys(image: Tensor) -> list[bytes]:

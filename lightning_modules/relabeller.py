@@ -16,6 +16,7 @@ from datamodules.batch import Batch
 from datamodules.expressions import canonical_expression
 from datamodules.folds import hash_numbers
 from datamodules.label_table import LabelTable, read_label_table
+from datamodules.top_class import top_class
 from lightning_modules.command_name import command_name
 from lightning_modules.sampling.label_rectification import (
     add_label_evidence,
@@ -24,7 +25,7 @@ from lightning_modules.sampling.label_rectification import (
     noise_transition,
     shift_prior,
 )
-from lightning_modules.sampling.label_vote import map_votes, mean_vote, top_class, vote
+from lightning_modules.sampling.label_vote import map_votes, mean_vote, vote
 from lightning_modules.sampling.reliability import read_reliability, write_reliability
 from lightning_modules.voter import Voter, load_voter
 

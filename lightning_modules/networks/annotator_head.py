@@ -66,9 +66,9 @@ class AnnotatorHead(nn.Module):
                 else BackboneWithMaps(*backbone, feature_shapes, width, dropout)
             )
         if branches != "features":
-            sides, depth = [side for _, side in attention_shapes], depths[0] if branches == "attention" else 0
-            side = max(sides) if branches == "attention" else min(sides)
-            parts["attention"] = _Plane(attention_shapes, width, depth, dropout, side)
+            alone = branches == "attention"
+            side = (max if alone else min)(side for _, side in attention_shapes)
+            parts["attention"] = _Plane(attention_shapes, width, depths[0] if alone else 0, dropout, side)
         self.has_backbone = backbone is not None
         self.branches = nn.ModuleDict(parts)
         self.cross = nn.ModuleDict({name: _CrossBlock(width, num_heads, dropout) for name in parts})

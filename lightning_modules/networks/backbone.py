@@ -101,7 +101,7 @@ def build_backbone(
         changed = copy.deepcopy(network)
         _shrink_stem(changed, name, required=False)
         if _refusal(changed, shape) is None:
-            network = changed
+            return changed
     reason = _refusal(network, shape)
     if reason is not None:
         found = f"{in_channels}×{image_size}×{image_size}"
@@ -145,22 +145,18 @@ def _halve_stem(network: nn.Module, name: str) -> None:
     if found is None or found[1].stride != (2, 2):
         raise ValueError(f"model.stem: '{name}' has no convolution that halves to begin with, use stem: native")
     parent = found[0].rpartition(".")[0]  # "" where it lies beside the stages
-    beside = _beside(network, *found)
+    reading = _reading_the_image(network, *found)
     for path, module in network.named_modules():
         in_stem = path.startswith("stem.") or (parent != "" and path.rpartition(".")[0] == parent)
-        if in_stem and module is not found[1] and module not in beside and isinstance(module, nn.Conv2d):
+        if in_stem and module not in reading and isinstance(module, nn.Conv2d):
             module.stride = (1, 1)
     _drop_stem_pools(network)
 
 
-def _beside(network: nn.Module, path: str, first: nn.Conv2d) -> list[nn.Conv2d]:
-    """Returns the convolutions that read the image beside the first one, as in RepVGG's stem of several branches."""
-    stem = path.partition(".")[0] + "."
-    return [
-        m
-        for name, m in network.named_modules()
-        if name.startswith(stem) and isinstance(m, nn.Conv2d) and m is not first and m.in_channels == first.in_channels
-    ]
+def _reading_the_image(network: nn.Module, path: str, first: nn.Conv2d) -> list[nn.Conv2d]:
+    """Returns the first convolution and those beside it, as in RepVGG's stem of several branches."""
+    stem = network.get_submodule(path.partition(".")[0])
+    return [m for m in stem.modules() if isinstance(m, nn.Conv2d) and m.in_channels == first.in_channels]
 
 
 def _shrink_stem(network: nn.Module, name: str, required: bool) -> None:
@@ -170,7 +166,7 @@ def _shrink_stem(network: nn.Module, name: str, required: bool) -> None:
             raise ValueError(f"model.stem: '{name}' has no convolutional stem to make small, use stem: native")
         return
     path, old = found
-    for convolution in _beside(network, path, old):
+    for convolution in _reading_the_image(network, path, old):
         convolution.stride = (1, 1)
     if isinstance(old.padding, str) or max(old.kernel_size) > 3:
         kernel = [min(3, side) for side in old.kernel_size]
@@ -191,8 +187,6 @@ def _shrink_stem(network: nn.Module, name: str, required: bool) -> None:
             if old.bias is not None and new.bias is not None:
                 new.bias.copy_(old.bias)
         network.set_submodule(path, new)
-    else:
-        old.stride = (1, 1)
     _drop_stem_pools(network)
 
 

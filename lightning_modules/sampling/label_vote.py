@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datamodules.expressions import map_label_space
+from datamodules.top_class import top_class
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,6 @@ def mean_vote(probabilities: Tensor, weights: Tensor | None = None) -> Tensor:
     return weighted / weighted.sum(1, keepdim=True)
 
 
-def top_class(probabilities: Tensor, preferred: Tensor) -> Tensor:
-    """Returns the most probable class of each row, int64 (n,).
-
-    Args:
-        probabilities: float (n, K).
-        preferred: int64 (n,): this class where several are equally probable (within 1e-6) and it is one of them; else
-            the first.
-    """
-    is_top = probabilities.gather(1, preferred[:, None])[:, 0] >= probabilities.amax(1) - 1e-6
-    return preferred.where(is_top, probabilities.argmax(1))
-
-
 def vote(
     probabilities: Tensor,
     intended: Tensor,
@@ -104,7 +93,7 @@ def vote(
     Args:
         probabilities: float (V, n, K), V ≥ 1 voters, rows sum to 1.
         intended: int64 (n,).
-        soft: keep the mean as a soft label; False = its most probable class, one-hot (:func:`top_class`).
+        soft: keep the mean as a soft label; False = its most probable class, one-hot (of equal ones the intended).
         discard_below: faces are discarded whose mean probability of the final top class is smaller; a number or (n,).
         weights: reliability of each voter in each class, (V, K): the mean is a weighted one.
 
