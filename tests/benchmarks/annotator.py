@@ -2,6 +2,7 @@
 
     python tests/benchmarks/annotator.py
     python tests/benchmarks/annotator.py --rows 256 --batch_size 32 --training_batch_size 32 --repeats 1
+    python tests/benchmarks/annotator.py --annotator configs/annotator/fer2013.yaml configs/annotator/full_head.yaml
 
 ``annotate_over_generate``: seconds in which the annotator labels a batch ÷ seconds in which the generator that it reads
 makes that batch, with the sampling settings of its config, which the line names; the median over the repeats.
@@ -85,10 +86,16 @@ def save_generator(path: Path, config: Path) -> dict[str, Any]:
     return settings
 
 
-def annotator_settings(config: Path, generator: Path, **changes: Any) -> dict[str, Any]:
-    """Returns the arguments of the annotator in a config file, reading this generator."""
-    settings = yaml.safe_load(config.read_text())["model"]["init_args"]
-    return {**settings, "generator": str(generator), "feature_cache": None, **changes}
+def annotator_config(files: list[Path]) -> dict[str, Any]:
+    """Returns what the config files say together; of a setting of the model that several name, the last one counts."""
+    configs = [yaml.safe_load(file.read_text()) for file in files]
+    settings = {name: value for config in configs for name, value in config["model"]["init_args"].items()}
+    return {**configs[0], "model": {**configs[0]["model"], "init_args": settings}}
+
+
+def annotator_settings(config: dict[str, Any], generator: Path, **changes: Any) -> dict[str, Any]:
+    """Returns the arguments of the annotator in a config, reading this generator."""
+    return {**config["model"]["init_args"], "generator": str(generator), "feature_cache": None, **changes}
 
 
 def time_annotation(generator_path: Path, settings: dict[str, Any], batch_size: int, repeats: int) -> dict[str, Any]:
@@ -163,7 +170,8 @@ def main() -> None:
     """Measures both and prints one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--generator", type=Path, default=CONFIGS / "generator" / "fer2013.yaml", help="config")
-    parser.add_argument("--annotator", type=Path, default=CONFIGS / "annotator" / "fer2013.yaml", help="config")
+    default = [CONFIGS / "annotator" / "fer2013.yaml"]
+    parser.add_argument("--annotator", type=Path, nargs="+", default=default, help="config, and further ones on top")
     parser.add_argument("--batch_size", type=int, default=64, help="faces made and labelled at once")
     parser.add_argument("--training_batch_size", type=int, help="of the cache's test; default: the annotator config's")
     parser.add_argument("--rows", type=int, default=2048, help="training faces of the cache's test")
@@ -174,8 +182,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         generator = Path(folder) / "generator.ckpt"
         save_generator(generator, args.generator)
-        settings = annotator_settings(args.annotator, generator)
-        config = yaml.safe_load(args.annotator.read_text())
+        config = annotator_config(args.annotator)
+        settings = annotator_settings(config, generator)
         training_batch_size = args.training_batch_size or config["data"]["batch_size"]
         result = {
             "benchmark": "annotator",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
 import train
 from datamodules.label_table import LabelTable, write_label_table
@@ -51,6 +54,15 @@ def fer2013(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def multiplications(annotator: LabelAnnotator) -> int:
+    """Of the network that looks at one face's latents."""
+    network: Any = annotator.head.branches["features"]
+    network = network.network.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.forward_features(torch.zeros(1, 1, 48, 48))
+    return counter.get_total_flops() // 2
+
+
 def test_every_file_is_tested_here_or_with_the_relabeller() -> None:
     tests = (
         Path(__file__).read_text()
@@ -84,6 +96,9 @@ def test_feranno_on_fer2013_from_fit_to_relabelling(fer2013: Path, tmp_path: Pat
     last = f"--ckpt_path={tmp_path / '1' / 'checkpoints' / 'last.ckpt'}"
     train.main(["test", *seven, config("annotator/fer2013.yaml"), *small, last, *QUIET, f"--run_dir={tmp_path / 't'}"])
     assert "test/accuracy" in json.loads((tmp_path / "t" / "summary.json").read_text())["metrics"]
+    full = [config("annotator/fer2013.yaml"), config("annotator/full_head.yaml"), *small, f"--run_dir={tmp_path / 'f'}"]
+    full_cli = train.main(["fit", *data, *full, *QUIET])
+    assert 1.9 < multiplications(full_cli.model) / multiplications(cli.model) < 2.2
     paths = ",".join(str(tmp_path / str(fold) / "checkpoints" / "last.ckpt") for fold in range(2))
     relabel = [
         config("annotator/relabel.yaml"),
