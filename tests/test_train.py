@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -65,7 +66,7 @@ def test_run_folder_holds_what_the_contract_says(finished: train.SynferCLI) -> N
 
 def test_wandb_run_of_a_fit(finished: train.SynferCLI) -> None:
     (folder,) = (finished.run_dir / "wandb").glob("offline-run-*")
-    deadline = time.monotonic() + 10  # W&B's own process flushes its file a little later
+    deadline = time.monotonic() + 60  # W&B's own process flushes its file a little later
     words = [
         b"data.synthetic_ratio",
         b"model.backbone",
@@ -308,12 +309,18 @@ def test_several_devices_need_a_process_of_their_own(
     assert code == 2 and "trainer.devices" in line
 
 
+def cpu_seconds_of_children() -> float:
+    """Of all processes that have ended: what they would have taken alone on an idle core, unless they waited."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 @pytest.mark.slow
 def test_a_misspelt_key_is_reported_within_fifteen_seconds(tiny_run: list[str], tmp_path: Path) -> None:
-    started = time.monotonic()
+    before = cpu_seconds_of_children()  # wall time says how many other tests run at the moment
     command = [sys.executable, str(PROJECT / "train.py"), "fit", *tiny_run, "--data.batchsize=3"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert time.monotonic() - started < 15
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert cpu_seconds_of_children() - before < 15
     assert done.returncode == 2
     assert done.stderr.splitlines() == ["error: unrecognized arguments: --data.batchsize=3"]
     assert not list(tmp_path.iterdir())
