@@ -30,6 +30,7 @@ from lightning_modules.networks.annotator_head import AnnotatorHead, Branches
 from lightning_modules.networks.au_adapter import embed_action_units
 from lightning_modules.networks.backbone import Stem, build_backbone
 from lightning_modules.networks.backbone_with_maps import MapShape
+from lightning_modules.networks.channels_last import to_channels_last
 from lightning_modules.networks.diffusion_features import capture, word_prompt
 from lightning_modules.networks.ema import ParameterEMA
 from lightning_modules.networks.fingerprint import fingerprint
@@ -229,8 +230,7 @@ class LabelAnnotator(LightningModule):
         channels, side = latents.shape[1], latents.shape[-1]
         stem = self._config["stem"]
         network = build_backbone(name, 0, image_size=side, in_channels=channels, stem=stem, kwargs=kwargs)
-        # Convolutions, and above all the pooling between stages, are faster in this layout; the weights bring it in.
-        return network.to(memory_format=torch.channels_last), (channels, side)  # type: ignore[call-overload]
+        return to_channels_last(network), (channels, side)  # which the weights bring in
 
     # ---------------------------------------------------------------- reading the generator
 

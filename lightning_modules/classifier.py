@@ -24,6 +24,7 @@ from lightning_modules.metrics.confusion_scores import confusion_scores
 from lightning_modules.metrics.reliability_picture import save_reliability_picture
 from lightning_modules.metrics.sample_mean import SampleMean
 from lightning_modules.networks.backbone import Stem, build_backbone, normalisation
+from lightning_modules.networks.channels_last import to_channels_last
 from lightning_modules.networks.ema import ParameterEMA
 from lightning_modules.networks.fingerprint import fingerprint
 from lightning_modules.networks.latent_codec import LatentCodec
@@ -151,7 +152,7 @@ class ExpressionClassifier(LightningModule):
             pretrained_path=pretrained_path,
         )
         if channels_last:
-            self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            to_channels_last(self.backbone)
         expected_mean, expected_std = normalisation(self.backbone)
         self.register_buffer("mean", _per_channel("mean", mean or expected_mean, channels), persistent=False)
         self.register_buffer("std", _per_channel("std", std or expected_std, channels), persistent=False)
