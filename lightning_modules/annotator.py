@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.random import fork_rng
@@ -22,6 +21,7 @@ from datamodules.expressions import resolve_label_space
 from datamodules.feature_cache import FeatureCache, image_keys
 from datamodules.keyed_random import keyed_seed
 from lightning_modules.checkpoint_file import read_checkpoint
+from lightning_modules.expression_predictor import ExpressionPredictor
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.metrics.collected import Collected
 from lightning_modules.metrics.confusion_picture import save_confusion_picture
@@ -34,11 +34,11 @@ from lightning_modules.networks.channels_last import to_channels_last
 from lightning_modules.networks.diffusion_features import capture, word_prompt
 from lightning_modules.networks.ema import ParameterEMA
 from lightning_modules.networks.fingerprint import fingerprint
-from lightning_modules.networks.optimiser import OptimiserName, build_optimiser
-from lightning_modules.networks.schedule import Schedule, scheduled
+from lightning_modules.networks.optimiser import OptimiserName
+from lightning_modules.networks.schedule import Schedule
 from lightning_modules.networks.temperature import fit_temperature
 from lightning_modules.sampling.prediction import predict_noise, signal_and_noise
-from lightning_modules.setting_check import check_same_settings, check_setting
+from lightning_modules.setting_check import check_setting
 from lightning_modules.training_data import TrainingData
 
 _CHECKPOINT_KEY = "label_annotator"
@@ -60,7 +60,7 @@ DEFAULT_WIDTHS = [64, 96]
 DEFAULT_DEPTHS = [3, 2, 0]
 
 
-class LabelAnnotator(LightningModule):
+class LabelAnnotator(ExpressionPredictor):
     """Classifies expressions from a generator's own features (FERAnno of SynFER, arXiv 2410.09865).
 
     The generator's UNet runs once over the face's latents at a small timestep, with one prompt that holds a word for
@@ -121,6 +121,8 @@ class LabelAnnotator(LightningModule):
         ValueError: a value out of range, an unknown module or a word that the text encoder cannot take.
         FileNotFoundError: no generator there.
     """
+
+    trained_part = "head"
 
     def __init__(
         self,
@@ -379,13 +381,8 @@ class LabelAnnotator(LightningModule):
             ValueError: other classes in the data, endlessly many versions of a face for a cache, or a training that
                 lacks one of the views that predictions average.
         """
-        data: Any = getattr(self.trainer, "datamodule", None)
-        found = getattr(data, "label_space", self.label_space)
-        if tuple(found) != self.label_space:
-            raise ValueError(
-                f"model.label_space is {', '.join(self.label_space)}, but the data has {', '.join(found)}: "
-                "they must agree in names and order"
-            )
+        super().setup(stage)
+        data = self._data
         augmentation: Any = getattr(data, "augmentation", None)
         augmented = augmentation is not None and augmentation.enabled
         if stage == "fit" and self._averages_views and not (augmented and augmentation.fresh > 0):
@@ -441,15 +438,6 @@ class LabelAnnotator(LightningModule):
             "image_size": self._generator[0].hparams["image_size"],
             "bf16": bool(self._generator[0].hparams["bf16_sampling"]),
         }
-
-    def on_fit_start(self) -> None:
-        """Puts the training weights back if an earlier evaluation never came to its end."""
-        self._use_training_weights()
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Takes the weights into the moving average, once per optimiser step."""
-        if self.ema is not None:
-            self.ema.update_after(self.trainer.global_step)
 
     def on_train_epoch_start(self) -> None:
         """Takes in what other ranks have cached."""
@@ -507,83 +495,24 @@ class LabelAnnotator(LightningModule):
 
     @property
     def _seed(self) -> int:
-        data: Any = getattr(self.trainer, "datamodule", None)
-        return int(getattr(data, "run_seed", 0))
-
-    def configure_optimizers(self) -> Any:
-        """Optimiser and schedule over the head; no decay on biases and norms."""
-        config = self._config
-        optimizer = build_optimiser(
-            self.head.parameters(),
-            config["optimizer"],
-            config["learning_rate"],
-            config["weight_decay"],
-            config["momentum"],
-        )
-        steps = self.trainer.estimated_stepping_batches
-        return scheduled(optimizer, config["schedule"], steps, config["warmup_share"])
+        return int(getattr(self._data, "run_seed", 0))
 
     # ---------------------------------------------------------------- evaluation
 
-    def on_validation_epoch_start(self) -> None:
-        """Forgets the last evaluation and takes the averaged weights."""
-        self._use_averaged_weights()
-        self._outcomes["val"].reset()
-
-    def on_test_epoch_start(self) -> None:
-        """Forgets the last evaluation and takes the averaged weights."""
-        self._use_averaged_weights()
-        self._outcomes["test"].reset()
-
-    def on_predict_epoch_start(self) -> None:
-        """Takes the averaged weights."""
-        self._use_averaged_weights()
-
-    def on_predict_epoch_end(self) -> None:
-        """Puts the training weights back."""
-        self._use_training_weights()
-
-    def _use_averaged_weights(self) -> None:
-        if self.ema is not None:
-            self.ema.store_for_evaluation()
-
-    def _use_training_weights(self) -> None:
-        if self.ema is not None:
-            self.ema.restore()
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Takes one batch into the evaluation."""
-        self._evaluate("val", batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Takes one batch into the evaluation."""
-        self._evaluate("test", batch)
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Returns the sample ids (B strings) and calibrated probabilities float32 (B, K) of one batch."""
-        return {"sample_id": batch["sample_id"], "probabilities": self.predict_probabilities(batch["image"])}
+    def _clear_evaluation(self, stage: str) -> None:
+        self._outcomes[stage].reset()
 
     def _evaluate(self, stage: str, batch: Batch) -> None:
         logits = self._logits(batch["image"], self._config["flip_tta"], self._cache)
         rows = torch.cat([logits, batch["soft_label"].float(), batch["label"][:, None].float()], 1)
         self._outcomes[stage].to(self.device).update(rows)
 
-    def on_validation_epoch_end(self) -> None:
-        """Puts the training weights back, fits the temperature (in ``fit`` only) and logs the metrics of all ranks."""
-        self._use_training_weights()
-        rows = self._outcomes["val"].compute()
-        k = len(self.label_space)
-        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            self.temperature.fill_(fit_temperature(rows[:, :k], rows[:, -1].long()))
+    def _report_evaluation(self, stage: str) -> None:
+        rows = self._outcomes[stage].compute()
+        if stage == "val" and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self.temperature.fill_(fit_temperature(rows[:, : len(self.label_space)], rows[:, -1].long()))
             self.log("val/temperature", float(self.temperature), rank_zero_only=False, sync_dist=True)
-        self._report("val", rows)
-        if self._cache is not None:
-            self._cache.flush()
-
-    def on_test_epoch_end(self) -> None:
-        """Puts the training weights back and logs the metrics of all ranks."""
-        self._use_training_weights()
-        self._report("test", self._outcomes["test"].compute())
+        self._report(stage, rows)
         if self._cache is not None:
             self._cache.flush()
 
@@ -614,13 +543,10 @@ class LabelAnnotator(LightningModule):
         """Adds what :meth:`load_trained` needs, in plain types and tensors."""
         checkpoint[_CHECKPOINT_KEY] = {
             "config": self._config,
-            "ema": None if self.ema is None or self.ema.num_updates == 0 else self.ema.state_dict(),
+            "ema": self._average_to_save(checkpoint),
             "generator_fingerprint": self.generator_fingerprint,
             "generator_data": self.generator_data.state_dict(),
         }
-        if self.ema is not None:  # saved in the middle of an evaluation, say on Ctrl-C: training weights all the same
-            for name, tensor in self.ema.replaced.items():
-                checkpoint["state_dict"][f"head.{name}"] = tensor
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks what is loaded, and takes over the moving average.
@@ -632,14 +558,7 @@ class LabelAnnotator(LightningModule):
         if saved is None:
             raise ValueError(f"no checkpoint of LabelAnnotator: it lacks the key '{_CHECKPOINT_KEY}'")
         _check_settings_known(saved["config"])
-        found = resolve_label_space(saved["config"]["label_space"])
-        if found != self.label_space:
-            raise ValueError(
-                f"checkpoint with the label space {', '.join(found)}, expected {', '.join(self.label_space)}"
-            )
-        check_same_settings(saved["config"], self._config, _NOT_IN_WEIGHTS)
-        if self._trainer is not None and self._trainer.state.fn == "fit":
-            check_same_settings(saved["config"], self._config, ("optimizer",))
+        self._check_same_task(saved["config"], _NOT_IN_WEIGHTS)
         differing = sorted(set(checkpoint["state_dict"]) ^ set(self.state_dict()))
         if differing:
             raise ValueError(
@@ -655,10 +574,7 @@ class LabelAnnotator(LightningModule):
             )
         if "generator_data" in saved and self.generator_data.trained_on is None:  # it may lie as bare weights now
             self.generator_data = TrainingData.from_state_dict(saved["generator_data"])
-        if self.ema is not None:
-            self.ema.restore()  # an evaluation that was interrupted must not put its weights over the loaded ones
-            if saved["ema"] is not None:
-                self.ema.load_state_dict(saved["ema"], int(checkpoint.get("global_step", 0)))
+        self._take_average_over(saved["ema"], checkpoint)
 
     @classmethod
     @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning import LightningModule
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,6 +17,7 @@ from torchmetrics.classification import MulticlassCalibrationError, MulticlassCo
 from datamodules.batch import Batch
 from datamodules.expressions import resolve_label_space
 from lightning_modules.checkpoint_file import read_checkpoint
+from lightning_modules.expression_predictor import ExpressionPredictor
 from lightning_modules.metrics.collected import Collected
 from lightning_modules.metrics.confusion_picture import save_confusion_picture
 from lightning_modules.metrics.confusion_scores import confusion_scores
@@ -28,14 +28,14 @@ from lightning_modules.networks.channels_last import to_channels_last
 from lightning_modules.networks.ema import ParameterEMA
 from lightning_modules.networks.fingerprint import fingerprint
 from lightning_modules.networks.latent_codec import LatentCodec
-from lightning_modules.networks.optimiser import OptimiserName, build_optimiser
-from lightning_modules.networks.schedule import Schedule, scheduled
-from lightning_modules.setting_check import check_same_settings, check_setting
+from lightning_modules.networks.optimiser import OptimiserName
+from lightning_modules.networks.schedule import Schedule
+from lightning_modules.setting_check import check_setting
 
 _CHECKPOINT_KEY = "expression_classifier"
 
 
-class ExpressionClassifier(LightningModule):
+class ExpressionClassifier(ExpressionPredictor):
     """Classifies facial expressions with a timm network.
 
     Trains with the cross-entropy between the network's probabilities and ``batch["soft_label"]``; samples marked
@@ -74,6 +74,8 @@ class ExpressionClassifier(LightningModule):
         ValueError: a value out of range, an unknown label space or a backbone that cannot be built.
         FileNotFoundError: no file at ``pretrained_path`` or ``latents_of``.
     """
+
+    trained_part = "backbone"
 
     def __init__(
         self,
@@ -270,15 +272,9 @@ class ExpressionClassifier(LightningModule):
         Raises:
             ValueError: other classes, or another order, in the data.
         """
-        data = getattr(self.trainer, "datamodule", None)
-        found = getattr(data, "label_space", None)
-        if found is not None and tuple(found) != self.label_space:
-            raise ValueError(
-                f"model.label_space is {', '.join(self.label_space)}, but the data has {', '.join(found)}: "
-                "they must agree in names and order"
-            )
+        super().setup(stage)
         if self._balance_classes and stage == "fit":
-            table = getattr(data, "train_table", None)
+            table = getattr(self._data, "train_table", None)
             if table is None:
                 raise ValueError("model.class_weights 'balanced' needs a data module with a train_table, found none")
             counts = torch.tensor([float(n) for n in table.class_counts().values()])
@@ -312,16 +308,6 @@ class ExpressionClassifier(LightningModule):
         assert isinstance(metric, SampleMean)
         metric.update(values, counted)
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Takes the weights into the moving average, once per optimiser step."""
-        if self.ema is not None:
-            self.ema.update_after(self.trainer.global_step)
-
-    def on_fit_start(self) -> None:
-        """Puts the training weights back if an earlier evaluation never came to its end."""
-        if self.ema is not None:
-            self.ema.restore()
-
     def on_train_epoch_start(self) -> None:
         """Forgets the last epoch's training metrics."""
         for metric in self.train_metrics.values():
@@ -336,68 +322,9 @@ class ExpressionClassifier(LightningModule):
             if bool(value.isfinite()):  # NaN where the epoch held no such sample on any rank
                 self.log(f"train/{name}", value, sync_dist=True)
 
-    def configure_optimizers(self) -> Any:
-        """Builds the optimiser and a schedule over ``trainer.estimated_stepping_batches`` steps.
-
-        Raises:
-            ValueError: the length of the training is unknown, or nothing is left to train.
-        """
-        config = self._config
-        optimizer = build_optimiser(
-            self.backbone.parameters(),
-            config["optimizer"],
-            config["learning_rate"],
-            config["weight_decay"],
-            config["momentum"],
-        )
-        steps = self.trainer.estimated_stepping_batches
-        return scheduled(optimizer, config["schedule"], steps, config["warmup_share"])
-
     # ------------------------------------------------------------------ evaluation
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Takes one batch into the metrics."""
-        self._evaluate("val", batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Takes one batch into the metrics."""
-        self._evaluate("test", batch)
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Returns the sample ids (B strings) and probabilities float32 (B, K) of one batch."""
-        return {"sample_id": batch["sample_id"], "probabilities": self.predict_probabilities(batch["image"])}
-
-    def on_validation_epoch_start(self) -> None:
-        """Puts the averaged weights in place and clears the metrics."""
-        self._start_evaluation("val")
-
-    def on_test_epoch_start(self) -> None:
-        """Puts the averaged weights in place and clears the metrics."""
-        self._start_evaluation("test")
-
-    def on_predict_epoch_start(self) -> None:
-        """Puts the averaged weights in place."""
-        self._use_averaged_weights()
-
-    def on_validation_epoch_end(self) -> None:
-        """Puts the training weights back and logs the metrics of all ranks."""
-        self._finish_evaluation("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Puts the training weights back and logs the metrics of all ranks."""
-        self._finish_evaluation("test")
-
-    def on_predict_epoch_end(self) -> None:
-        """Puts the training weights back."""
-        if self.ema is not None:
-            self.ema.restore()
-
-    def _use_averaged_weights(self) -> None:
-        if self.ema is not None:
-            self.ema.store_for_evaluation()
-
-    def _start_evaluation(self, stage: str) -> None:
-        self._use_averaged_weights()
+    def _clear_evaluation(self, stage: str) -> None:
         for metric in self._metrics(stage).values():
             metric.reset()
 
@@ -414,9 +341,7 @@ class ExpressionClassifier(LightningModule):
         losses = -(batch["soft_label"] * probabilities.clamp_min(1e-12).log()).sum(1)
         metrics["loss"].update(losses)
 
-    def _finish_evaluation(self, stage: str) -> None:
-        if self.ema is not None:
-            self.ema.restore()
+    def _report_evaluation(self, stage: str) -> None:
         # All ranks compute (a collective) and so all log the same numbers; only the pictures are rank 0's alone.
         values: dict[str, Tensor] = {name: metric.compute() for name, metric in self._metrics(stage).items()}
         confusion, confidence = values.pop("confusion"), values.pop("confidence")
@@ -448,12 +373,9 @@ class ExpressionClassifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what :meth:`load_trained` needs, in plain types and tensors."""
-        ema = None if self.ema is None or self.ema.num_updates == 0 else self.ema.state_dict()
         codec = None if self.codec is None else self.codec.fingerprint()
-        checkpoint[_CHECKPOINT_KEY] = {"config": self._config, "ema": ema, "codec": codec}
-        if self.ema is not None:  # saved in the middle of an evaluation, say on Ctrl-C: training weights all the same
-            for name, tensor in self.ema.replaced.items():
-                checkpoint["state_dict"][f"backbone.{name}"] = tensor
+        average = self._average_to_save(checkpoint)
+        checkpoint[_CHECKPOINT_KEY] = {"config": self._config, "ema": average, "codec": codec}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes over the moving average.
@@ -465,16 +387,8 @@ class ExpressionClassifier(LightningModule):
         saved = checkpoint.get(_CHECKPOINT_KEY)
         if saved is None:
             raise ValueError(f"no checkpoint of ExpressionClassifier: it lacks the key '{_CHECKPOINT_KEY}'")
-        found = resolve_label_space(saved["config"]["label_space"])
-        if found != self.label_space:
-            raise ValueError(
-                f"checkpoint with the label space {', '.join(found)}, expected {', '.join(self.label_space)}"
-            )
-        check_same_settings(saved["config"], self._config, ("stem",))
-        if self._trainer is not None and self._trainer.state.fn == "fit":
-            check_same_settings(saved["config"], self._config, ("optimizer",))
-        if self.ema is not None and saved["ema"] is not None:
-            self.ema.load_state_dict(saved["ema"], int(checkpoint.get("global_step", 0)))
+        self._check_same_task(saved["config"], ("stem",))
+        self._take_average_over(saved["ema"], checkpoint)
 
 
 def load_codec(path: str) -> LatentCodec:
