@@ -43,6 +43,8 @@ class OutsideVoter(nn.Module, ABC):
 
     def forward(self, image: Tensor) -> Tensor:
         """Returns logits (B, K) of images (B, 3, H, W) in [0, 1]; differentiable, so that it may guide."""
+        if self.mean.shape[1] == 1:  # a network for grey images
+            image = image.mean(1, keepdim=True)
         size = (self.image_size, self.image_size)
         if image.shape[-2:] != size:
             image = F.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
@@ -67,8 +69,9 @@ class OutsideVoter(nn.Module, ABC):
 class TimmVoter(OutsideVoter):
     """A timm network in the layout of timm's own ``save_for_hf``: ``config.json`` and ``model.safetensors``.
 
-    The classes are named in the config by ``label_names`` (there or in ``pretrained_cfg``), in the network's order;
-    names that are no expressions ("other") are classes that do not vote.
+    The classes are named in the config by ``label_names`` (there or in ``pretrained_cfg``), in the network's order or
+    by the number of its output; names that are no expressions ("other") are classes that do not vote. A network for
+    grey images gets the mean of the three channels.
 
     Args:
         folder: where the two files lie.
@@ -88,19 +91,30 @@ class TimmVoter(OutsideVoter):
         names = config.get("label_names") or pretrained.get("label_names")
         if not names or "architecture" not in config:
             raise ValueError(f"timm voter '{folder}': config.json lacks 'architecture' or 'label_names'")
+        by_output = {int(i): name for i, name in (names if isinstance(names, dict) else dict(enumerate(names))).items()}
+        arguments = {"num_classes": max(by_output) + 1, **(config.get("model_args") or {})}
+        outputs = int(arguments["num_classes"])
+        if max(by_output) >= outputs or (isinstance(names, list) and len(names) != outputs):
+            raise ValueError(
+                f"timm voter '{folder}': found {len(names)} label_names, the last one for output {max(by_output)}, of "
+                f"a network with {outputs} outputs"
+            )
+        image_shape = pretrained.get("input_size") or (3, 224, 224)
+        channels = int(arguments.get("in_chans", image_shape[0]))
+        if channels not in (1, 3):
+            raise ValueError(f"timm voter '{folder}': found a network for {channels} channels, expected 1 or 3")
         super().__init__(
-            pretrained.get("mean") or (0.485, 0.456, 0.406), pretrained.get("std") or (0.229, 0.224, 0.225)
+            _per_channel(pretrained.get("mean") or (0.485, 0.456, 0.406), channels),
+            _per_channel(pretrained.get("std") or (0.229, 0.224, 0.225), channels),
         )
-        known = [(index, name) for index, name in enumerate(map(_expression_or_none, names)) if name is not None]
-        self.label_space = resolve_label_space([name for _, name in known])
-        self.columns = [index for index, _ in known]
-        self.image_size = int((pretrained.get("input_size") or (3, 224, 224))[-1])
-        self.network = timm.create_model(
-            config["architecture"], num_classes=len(names), pretrained=False, **(config.get("model_args") or {})
-        )
+        expressions = {i: known for i, name in by_output.items() if (known := _expression_or_none(name)) is not None}
+        self.columns = list(expressions)
+        self.image_size = int(image_shape[-1])
         try:
+            self.label_space = resolve_label_space(list(expressions.values()))
+            self.network = timm.create_model(config["architecture"], pretrained=False, **arguments)
             self.network.load_state_dict(load_file(folder / "model.safetensors"))
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"timm voter '{folder}': {' '.join(str(error).split())[:160]}") from error
 
     def _logits(self, image: Tensor) -> Tensor:
@@ -164,6 +178,10 @@ def _captions(folder: Path, prompts: Any) -> dict[str, list[str]]:
         if not isinstance(captions, Sequence) or not captions or not all(c and isinstance(c, str) for c in captions):
             raise ValueError(f"CLIP voter '{folder}': found {captions!r} as prompts of '{name}', {expected}")
     return {name: list(captions) for name, captions in found.items()}
+
+
+def _per_channel(values: Sequence[float], channels: int) -> list[float]:
+    return list(values) if len(values) == channels else [sum(values) / len(values)] * channels
 
 
 def _expression_or_none(name: str) -> str | None:

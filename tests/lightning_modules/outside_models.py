@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import timm
 import torch
-from safetensors.torch import save_file
+from timm.models import save_for_hf
 from transformers import CLIPConfig, CLIPModel
 
 from datamodules.captions import VOCABULARY
 from lightning_modules.networks.word_tokenizer import build_word_tokenizer
 
 
-def save_timm(folder: Path, label_names: Sequence[str], seed: int = 0) -> Path:
-    """Writes a timm ViT of random weights as ``save_for_hf`` does."""
+def save_timm(
+    folder: Path,
+    label_names: Sequence[str] | Mapping[int, str],
+    seed: int = 0,
+    channels: int = 3,
+    num_classes: int | None = None,
+) -> Path:
+    """Writes a timm ViT of random weights with timm's own ``save_for_hf``."""
     torch.manual_seed(seed)
-    args = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
-    network = timm.create_model("vit_tiny_patch16_224", num_classes=len(label_names), **args)
-    folder.mkdir(parents=True)
-    save_file(network.state_dict(), folder / "model.safetensors")
-    pretrained = {"input_size": [3, 16, 16], "mean": [0.5] * 3, "std": [0.5] * 3, "label_names": list(label_names)}
-    config = {"architecture": "vit_tiny_patch16_224", "model_args": args, "pretrained_cfg": pretrained}
-    (folder / "config.json").write_text(json.dumps(config))
+    args = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2, "in_chans": channels}
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=num_classes or len(label_names), **args)
+    names = dict(label_names) if isinstance(label_names, Mapping) else list(label_names)
+    save_for_hf(network, str(folder), model_config={"label_names": names}, model_args=args, safe_serialization=True)
     return folder
 
 

@@ -74,7 +74,8 @@ def test_a_timm_folder_votes_with_the_classes_that_are_expressions(tmp_path: Pat
     voter = load_voter(folder).network
     assert voter.label_space == ("anger", "happy", "sad")
     args = json.loads((folder / "config.json").read_text())["model_args"]
-    network = timm.create_model("vit_tiny_patch16_224", num_classes=4, **args).eval()
+    network = timm.create_model("vit_tiny_patch16_224", **args).eval()
+    assert network.num_classes == 4
     network.load_state_dict(load_file(folder / "model.safetensors"))
     with torch.no_grad():
         expected = network(FACES * 2 - 1)[:, [0, 2, 3]].softmax(1)
@@ -185,11 +186,36 @@ def test_what_cannot_vote_is_named(tmp_path: Path) -> None:
         load_voter(tmp_path / "spec.json")
     folder = save_timm(tmp_path / "timm", ["anger", "happy"])
     config = json.loads((folder / "config.json").read_text())
-    del config["pretrained_cfg"]["label_names"]
+    del config["label_names"]
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"config.json lacks 'architecture' or 'label_names'"):
         load_voter(folder)
-    config["label_names"] = ["anger", "happy", "sad"]
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"timm voter '.*': Error\(s\) in loading state_dict"):
-        load_voter(folder)
+    for changed, message in (
+        (
+            {"label_names": ["anger", "happy", "sad"]},
+            "found 3 label_names, the last one for output 2, of a network with 2",
+        ),
+        ({"label_names": {"0": "anger", "2": "happy"}}, "found 2 label_names, the last one for output 2"),
+        ({"label_names": ["happy", "happiness"]}, "happy"),
+        ({"label_names": ["anger", "happy"], "architecture": "no_such_network"}, "no_such_network"),
+        (
+            {"label_names": ["anger", "happy"], "model_args": {"num_classes": 2, "no_such_argument": 1}},
+            "no_such_argument",
+        ),
+        ({"label_names": ["anger", "happy"], "model_args": {"num_classes": 2}}, r"Error\(s\) in loading state_dict"),
+        ({"label_names": ["anger", "happy"], "model_args": {"num_classes": 2, "in_chans": 4}}, "4 channels"),
+    ):
+        (folder / "config.json").write_text(json.dumps({**config, **changed}))
+        with pytest.raises(ValueError, match=rf"timm voter '.*timm': .*{message}"):
+            load_voter(folder)
+
+
+def test_a_timm_network_for_grey_images_and_names_by_number(tmp_path: Path) -> None:
+    names = {0: "anger", 2: "happy"}  # as timm writes them where outputs have no name
+    voter = load_voter(save_timm(tmp_path / "timm", names, channels=1, num_classes=4)).network
+    assert voter.label_space == ("anger", "happy")
+    grey = FACES.mean(1, keepdim=True)
+    with torch.no_grad():
+        expected = voter.network(grey * 2 - 1)[:, [0, 2]].softmax(1)  # type: ignore[operator]
+    torch.testing.assert_close(voter.predict_probabilities(FACES), expected)
+    torch.testing.assert_close(voter.predict_probabilities(grey.expand(-1, 3, -1, -1)), expected)
