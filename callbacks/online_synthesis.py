@@ -97,7 +97,7 @@ class OnlineSynthesis(SynthesisCallback):
         At ratio 0 nothing is loaded or made, so that one sweep file serves the control too.
 
         Raises:
-            ValueError: a finished synthetic set beside online synthesis, or an expression that nobody knows.
+            ValueError: a finished synthetic set or folds beside online synthesis, or an expression that nobody knows.
         """
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         if stage != "fit" or not self.enabled:
@@ -110,6 +110,11 @@ class OnlineSynthesis(SynthesisCallback):
         if datamodule.pool is None:
             raise ValueError(
                 "synthesis.enabled=true beside data.synthetic_reader: two sources of synthetic samples, expected one"
+            )
+        if datamodule.folds is not None:  # as beside data.synthetic_reader: nothing would tell of it
+            raise ValueError(
+                f"synthesis.enabled=true beside data.folds={datamodule.folds}: generator, guide and voters may have "
+                "learned from the rows that this fold holds out, with their labels; expected one or the other"
             )
         # Imported where it is used: diffusers takes seconds to load, and most runs do not synthesise.
         from lightning_modules.generator import ExpressionGenerator

@@ -222,6 +222,7 @@ class LabelAnnotator(ExpressionPredictor):
         self.ema = None if ema_decay is None else ParameterEMA(self.head, ema_decay)
         self.temperature: Tensor
         self.register_buffer("temperature", torch.ones(()))
+        self._calibrated_at: int | None = None  # the step at which the temperature was fitted
         self._outcomes = {stage: Collected(2 * len(self.label_space) + 1) for stage in ("val", "test")}
 
     def _build_backbone(self, latents: Tensor) -> tuple[torch.nn.Module, MapShape] | None:
@@ -450,6 +451,10 @@ class LabelAnnotator(ExpressionPredictor):
             self._cache.flush()
             self.trainer.strategy.barrier()  # nobody looks before all have written
 
+    def on_train_end(self) -> None:
+        """Says so where the temperature is not of the last weights."""
+        _warn_if_uncalibrated(self._calibrated_at, self.trainer.global_step)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the mean cross-entropy of one batch with its soft labels."""
         logits = self._training_logits(batch, batch_idx).float()
@@ -511,6 +516,7 @@ class LabelAnnotator(ExpressionPredictor):
         rows = self._outcomes[stage].compute()
         if stage == "val" and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.temperature.fill_(fit_temperature(rows[:, : len(self.label_space)], rows[:, -1].long()))
+            self._calibrated_at = self.trainer.global_step
             self.log("val/temperature", float(self.temperature), rank_zero_only=False, sync_dist=True)
         self._report(stage, rows)
         if self._cache is not None:
@@ -544,6 +550,7 @@ class LabelAnnotator(ExpressionPredictor):
         checkpoint[_CHECKPOINT_KEY] = {
             "config": self._config,
             "ema": self._average_to_save(checkpoint),
+            "calibrated_at": self._calibrated_at,
             "generator_fingerprint": self.generator_fingerprint,
             "generator_data": self.generator_data.state_dict(),
         }
@@ -574,6 +581,7 @@ class LabelAnnotator(ExpressionPredictor):
             )
         if "generator_data" in saved and self.generator_data.trained_on is None:  # it may lie as bare weights now
             self.generator_data = TrainingData.from_state_dict(saved["generator_data"])
+        self._calibrated_at = saved.get("calibrated_at")
         self._take_average_over(saved["ema"], checkpoint)
 
     @classmethod
@@ -612,12 +620,25 @@ class LabelAnnotator(ExpressionPredictor):
         annotator.load_state_dict(checkpoint["state_dict"])
         if annotator.ema is not None:
             annotator.ema.copy_to()
+        if "calibrated_at" in checkpoint[_CHECKPOINT_KEY]:  # older ones do not say
+            _warn_if_uncalibrated(annotator._calibrated_at, int(checkpoint["global_step"]), f"{path}: ")
         return annotator.to(map_location).eval().requires_grad_(False)
 
 
 def _keys(image: Tensor) -> list[bytes]:
     """Returns the cache's keys of images in [0, 1] that are whole 255ths."""
     return image_keys((image * 255).round().to(torch.uint8).cpu().contiguous().numpy())
+
+
+def _warn_if_uncalibrated(calibrated_at: int | None, step: int, where: str = "") -> None:
+    if calibrated_at == step or step == 0:
+        return
+    when = "was never fitted" if calibrated_at is None else f"was fitted at step {calibrated_at}"
+    rank_zero_warn(
+        f"{where}the annotator's temperature {when}, its weights are of step {step}: its probabilities may say too "
+        "much or too little; expected a validation after the last step (trainer.check_val_every_n_epoch that divides "
+        "max_epochs)"
+    )
 
 
 def _check_settings_known(config: dict[str, Any]) -> None:

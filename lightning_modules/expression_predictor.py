@@ -166,8 +166,9 @@ class ExpressionPredictor(LightningModule, ABC):
     def _take_average_over(self, average: dict[str, Any] | None, checkpoint: dict[str, Any]) -> None:
         """Goes on from a saved average; weights of an interrupted evaluation do not come back over the loaded ones."""
         self._use_training_weights()
-        if self.ema is not None and average is not None:
-            self.ema.load_state_dict(average, int(checkpoint.get("global_step", 0)))
+        if self.ema is not None:  # without a saved average its own one, of other weights, ends all the same
+            none = {"num_updates": 0, "average": {}}
+            self.ema.load_state_dict(none if average is None else average, int(checkpoint.get("global_step", 0)))
 
     def _check_same_task(self, saved: dict[str, Any], in_weights: tuple[str, ...]) -> None:
         """Compares a checkpoint's arguments with this module's.

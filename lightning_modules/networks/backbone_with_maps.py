@@ -44,6 +44,7 @@ class BackboneWithMaps(nn.Module):
         super().__init__()
         self.network: Any = network
         self.stages, channels = _stage_shapes(network, image_shape)
+        _freeze_unused(network, image_shape)
         names = list(self.stages)
         self.groups: dict[str, list[int]] = {}
         for index, (_, side) in enumerate(map_shapes):
@@ -120,25 +121,50 @@ def _hooked(network: nn.Module, hooks: dict[str, Callable[..., Any]]) -> Iterato
             handle.remove()
 
 
+def _freeze_unused(network: Any, image_shape: MapShape) -> None:
+    """Takes the gradient from weights that come after the last stage, which nothing would ever teach.
+
+    DistributedDataParallel would wait for their gradients in vain.
+    """
+    weights = [p for p in network.parameters() if p.requires_grad]
+    channels, side = image_shape
+    was_training = network.training
+    with torch.inference_mode(False), torch.enable_grad():
+        last = network.eval().forward_features(torch.zeros(1, channels, side, side))
+        gradients = torch.autograd.grad(last.sum(), weights, allow_unused=True)
+    network.train(was_training)
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.requires_grad_(gradient is not None)
+
+
 @torch.no_grad()
 def _stage_shapes(network: Any, image_shape: MapShape) -> tuple[dict[str, MapShape], int]:
     """Returns channels and side of each stage by the name of its module, and the channels of what comes out."""
     info = getattr(network, "feature_info", None)
-    found: dict[str, Tensor] = {}
+    found: dict[str, Any] = {}
 
     def keep(name: str) -> Callable[..., None]:
         return lambda module, inputs, output: found.__setitem__(name, output)
 
+    modules = dict(network.named_modules())
     names = [stage["module"] for stage in getattr(info, "info", info) or []]
     was_training = network.training
-    with _hooked(network, {name: keep(name) for name in names}):
+    with _hooked(network, {name: keep(name) for name in names if name in modules}):
         channels, side = image_shape
         last = network.eval().forward_features(torch.zeros(1, channels, side, side))
     network.train(was_training)
-    wrong = [tuple(o.shape) for o in (*found.values(), last) if o.ndim != 4 or o.shape[2] != o.shape[3]]
+    wrong = [_shape(output) for output in (*found.values(), last) if not _is_square_map(output)]
     if wrong or not found:
         raise ValueError(
             f"model.backbone: found stages of the shapes {wrong}, expected a convolutional timm network, whose stages "
             "are maps (1, C, h, w)"
         )
     return {name: (output.shape[1], output.shape[-1]) for name, output in found.items()}, last.shape[1]
+
+
+def _is_square_map(output: Any) -> bool:
+    return isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3]
+
+
+def _shape(output: Any) -> Any:
+    return tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -441,6 +442,28 @@ def test_fit_with_a_cache_reads_each_face_once(generator: str, passes: list[int]
     torch.testing.assert_close(loaded.temperature, cli.model.temperature.cpu())
     (folder,) = (tmp_path / "cache").iterdir()
     assert json.loads((folder / "about.json").read_text())["generator"] == cli.model.generator_fingerprint
+
+
+@pytest.mark.parametrize(
+    ("epochs", "when"),
+    [(1, "was never fitted, its weights are of step 3"), (3, "was fitted at step 6, its weights are of step 9")],
+)
+def test_weights_that_the_temperature_does_not_fit_are_told(
+    epochs: int, when: str, generator: str, tmp_path: Path
+) -> None:
+    options = (f"--trainer.max_epochs={epochs}", "--trainer.check_val_every_n_epoch=2")
+    with pytest.warns(UserWarning, match=rf"^the annotator's temperature {when}.*check_val_every_n_epoch"):
+        train.main(command(generator, tmp_path, *options))
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    with pytest.warns(UserWarning, match=rf"last.ckpt: the annotator's temperature {when}"):
+        LabelAnnotator.load_trained(path)
+
+
+def test_weights_that_the_temperature_fits_load_without_a_word(generator: str, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*temperature.*")
+        train.main(command(generator, tmp_path))
+        LabelAnnotator.load_trained(tmp_path / "checkpoints" / "last.ckpt")
 
 
 @pytest.mark.parametrize("settings", [{}, {**TRUNK, "maps_tta": True}])

@@ -79,6 +79,28 @@ def test_weights_of_an_interrupted_evaluation_do_not_come_back_over_loaded_ones(
     assert module.layer.weight[0, 0] == 7
 
 
+def test_weights_without_an_average_are_not_evaluated_with_another_one() -> None:
+    module = trained()
+    checkpoint: dict[str, Any] = {"state_dict": {"layer.weight": torch.full((2, 1), 7.0)}}
+    module._take_average_over(None, checkpoint)
+    module.load_state_dict(checkpoint["state_dict"], strict=False)
+    module.on_test_epoch_start()
+    module.test_step({}, 0)
+    assert [float(weight[0, 0]) for weight in module.seen] == [7.0]
+
+
+def test_predictions_come_from_the_average_and_leave_the_training_weights() -> None:
+    module = trained()
+    image = torch.rand(2, 3, 4, 4)
+    raw = module.predict_step({"sample_id": ["a", "b"], "image": image}, 0)["probabilities"]  # type: ignore[typeddict-item]
+    module.on_predict_epoch_start()
+    assert 0 < module.layer.weight[0, 0] < 1
+    predicted = module.predict_step({"sample_id": ["a", "b"], "image": image}, 0)  # type: ignore[typeddict-item]
+    assert predicted["sample_id"] == ["a", "b"] and tuple(predicted["probabilities"].shape) == raw.shape
+    module.on_predict_epoch_end()
+    assert module.layer.weight[0, 0] == 1
+
+
 def test_checkpoints_of_another_task_are_refused() -> None:
     module = Brightness()
     with pytest.raises(ValueError, match="label space happy, fear, expected happy, sad"):

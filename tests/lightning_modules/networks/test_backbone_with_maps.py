@@ -66,10 +66,33 @@ def test_every_weight_learns() -> None:
     assert all(p.grad is not None for p in network.parameters())
 
 
-@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "convnext_atto"])
+# Networks with weights behind their last stage, for a classifier that is not used here: DDP would wait for gradients.
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "convnext_atto", "vgg11", "ghostnet_050", "ese_vovnet39b"])
 def test_other_families(name: str) -> None:
-    network = BackboneWithMaps(timm.create_model(name, num_classes=0, in_chans=1), (1, 32), SHAPES, 10).eval()
-    assert network(maps(), images()).shape[::2] == (2, 10)
+    network = BackboneWithMaps(timm.create_model(name, num_classes=0, in_chans=1), (1, 32), SHAPES, 10)
+    tokens = network.eval()(maps(), images())
+    assert tokens.shape[::2] == (2, 10)
+    tokens.square().sum().backward()
+    assert [n for n, p in network.named_parameters() if (p.grad is not None) != p.requires_grad] == []
+    trained = sum(p.requires_grad for p in network.network.parameters())
+    assert trained > len(list(network.network.parameters())) - 6
+    assert network.network.training is False and torch.is_grad_enabled()
+
+
+def test_a_frozen_weight_stays_frozen() -> None:
+    own = resnet()
+    own.get_parameter("conv1.weight").requires_grad_(False)
+    network = BackboneWithMaps(own, (1, 32), SHAPES, 10)
+    assert [n for n, p in network.network.named_parameters() if not p.requires_grad] == ["conv1.weight"]
+
+
+@pytest.mark.parametrize("name", ["hrnet_w18_small", "selecsls42"])
+def test_networks_whose_stages_hand_on_lists_are_refused(name: str) -> None:
+    network = timm.create_model(name, num_classes=0, in_chans=1)
+    with pytest.raises(
+        ValueError, match=r"model.backbone: found stages of the shapes \['list', 'list', 'list'\], expected"
+    ):
+        BackboneWithMaps(network, (1, 32), SHAPES, 10)
 
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"])

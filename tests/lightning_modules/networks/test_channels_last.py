@@ -7,7 +7,7 @@ import copy
 import pytest
 import timm
 import torch
-from timm.layers import ConvNormAct
+from timm.layers import ConvNormAct, EffectiveSEModule
 from torch import Tensor, nn
 
 from lightning_modules.networks.channels_last import to_channels_last
@@ -62,6 +62,27 @@ def test_gradients_stay_in_the_format() -> None:
     maps.float().square().sum().backward()
     assert len(seen) == len(layers) > 15
     assert all(seen.values()), seen
+
+
+def test_squeezing_hands_its_gradient_on_in_the_format() -> None:
+    network = to_channels_last(network_of("ese_vovnet39b").float())
+    seen: list[tuple[Tensor, Tensor]] = []
+    blocks = [block for block in network.modules() if getattr(block, "attn", None) is not None]
+    for block in blocks:
+        block.attn.register_forward_pre_hook(lambda module, inputs: seen.append((inputs[0], inputs[0])))
+        block.attn.fc.register_forward_pre_hook(lambda module, inputs: seen.append((seen.pop()[0], inputs[0])))
+    network.train()(torch.rand(4, 3, 96, 96))
+    assert len(seen) == len(blocks) == 4
+    for squeezed, means in seen:
+        assert tuple(means.shape) == (4, squeezed.shape[1], 1, 1)
+        (gradient,) = torch.autograd.grad(means.sum(), squeezed, retain_graph=True)
+        assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_squeezing_by_the_largest_value_too_stays_as_it_is() -> None:
+    network = nn.Sequential(EffectiveSEModule(8, add_maxpool=True), EffectiveSEModule(8))
+    kept, replaced = to_channels_last(network)
+    assert type(kept) is EffectiveSEModule and type(replaced) is not EffectiveSEModule
 
 
 def test_gradients_of_the_image() -> None:
