@@ -92,7 +92,8 @@ class TimmVoter(OutsideVoter):
         if not names or "architecture" not in config:
             raise ValueError(f"timm voter '{folder}': config.json lacks 'architecture' or 'label_names'")
         by_output = {int(i): name for i, name in (names if isinstance(names, dict) else dict(enumerate(names))).items()}
-        arguments = {"num_classes": max(by_output) + 1, **(config.get("model_args") or {})}
+        outputs = config.get("num_classes") or max(by_output) + 1
+        arguments = {"num_classes": outputs, **(config.get("model_args") or {})}
         outputs = int(arguments["num_classes"])
         if max(by_output) >= outputs or (isinstance(names, list) and len(names) != outputs):
             raise ValueError(
@@ -100,7 +101,7 @@ class TimmVoter(OutsideVoter):
                 f"a network with {outputs} outputs"
             )
         image_shape = pretrained.get("input_size") or (3, 224, 224)
-        channels = int(arguments.get("in_chans", image_shape[0]))
+        channels = arguments["in_chans"] = int(arguments.get("in_chans", image_shape[0]))
         if channels not in (1, 3):
             raise ValueError(f"timm voter '{folder}': found a network for {channels} channels, expected 1 or 3")
         super().__init__(

@@ -291,6 +291,13 @@ def test_two_sources_of_synthetic_faces_are_refused(generator: str, tmp_path: Pa
         fit(tmp_path, OnlineSynthesis(True, generator), synthetic_reader=reader)
 
 
+def test_folds_are_refused(generator: str, tmp_path: Path) -> None:
+    """Who made the faces may have seen what the fold holds out."""
+    with pytest.raises(ValueError, match=r"synthesis.enabled=true beside data.folds=2: .* expected one or the other"):
+        fit(tmp_path, OnlineSynthesis(True, generator, batch_size=4), folds=2, fold=0)
+    fit(tmp_path, OnlineSynthesis(True, generator, batch_size=4), folds=2, fold=0, synthetic_ratio=0.0)
+
+
 def test_expressions_that_cannot_be_made_are_refused(generator: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"synthesis.expressions: 'fear' is not shared by data and generator"):
         fit(tmp_path, OnlineSynthesis(True, generator, expressions=["fear"]))
