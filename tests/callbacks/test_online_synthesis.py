@@ -295,7 +295,6 @@ def test_folds_are_refused(generator: str, tmp_path: Path) -> None:
     """Who made the faces may have seen what the fold holds out."""
     with pytest.raises(ValueError, match=r"synthesis.enabled=true beside data.folds=2: .* expected one or the other"):
         fit(tmp_path, OnlineSynthesis(True, generator, batch_size=4), folds=2, fold=0)
-    fit(tmp_path, OnlineSynthesis(True, generator, batch_size=4), folds=2, fold=0, synthetic_ratio=0.0)
 
 
 def test_expressions_that_cannot_be_made_are_refused(generator: str, tmp_path: Path) -> None:
