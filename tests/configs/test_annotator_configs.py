@@ -98,8 +98,7 @@ def test_feranno_on_fer2013_from_fit_to_relabelling(fer2013: Path, tmp_path: Pat
     assert "test/accuracy" in json.loads((tmp_path / "t" / "summary.json").read_text())["metrics"]
     full = [config("annotator/fer2013.yaml"), config("annotator/full_head.yaml"), *small, f"--run_dir={tmp_path / 'f'}"]
     full_cli = train.main(["fit", *data, *full, *QUIET])
-    millions = [round(multiplications(one.model) / 1e6) for one in (cli, full_cli)]
-    assert millions == [32, 39]  # as the two configs say
+    assert 1.9 < multiplications(full_cli.model) / multiplications(cli.model) < 2.2
     paths = ",".join(str(tmp_path / str(fold) / "checkpoints" / "last.ckpt") for fold in range(2))
     relabel = [
         config("annotator/relabel.yaml"),
