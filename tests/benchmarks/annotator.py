@@ -2,7 +2,7 @@
 
     python tests/benchmarks/annotator.py
     python tests/benchmarks/annotator.py --rows 256 --batch_size 32 --training_batch_size 32 --repeats 1
-    python tests/benchmarks/annotator.py --annotator configs/annotator/fer2013.yaml configs/annotator/full_head.yaml
+    python tests/benchmarks/annotator.py --annotator configs/annotator/fer2013.yaml configs/annotator/deep_head.yaml
 
 ``annotate_over_generate``: seconds in which the annotator labels a batch ÷ seconds in which the generator that it reads
 makes that batch, with the sampling settings of its config, which the line names; the median over the repeats.
@@ -87,10 +87,11 @@ def save_generator(path: Path, config: Path) -> dict[str, Any]:
 
 
 def annotator_config(files: list[Path]) -> dict[str, Any]:
-    """Returns what the config files say together; of a setting of the model that several name, the last one counts."""
+    """Returns what the config files say together; of a setting that several name, the last one counts."""
     configs = [yaml.safe_load(file.read_text()) for file in files]
     settings = {name: value for config in configs for name, value in config["model"]["init_args"].items()}
-    return {**configs[0], "model": {**configs[0]["model"], "init_args": settings}}
+    data = {name: value for config in configs for name, value in config.get("data", {}).items()}
+    return {**configs[0], "model": {**configs[0]["model"], "init_args": settings}, "data": data}
 
 
 def annotator_settings(config: dict[str, Any], generator: Path, **changes: Any) -> dict[str, Any]:
