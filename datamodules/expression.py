@@ -71,7 +71,7 @@ class ExpressionDataModule(L.LightningDataModule):
         synthesis_count: length of that list.
         synthesis_expressions: the expressions in it, in turn; None = all of the label space.
         folds: cut the training rows into so many folds, by content and evenly over the classes; None = no folds. Not
-            with a ``synthetic_reader`` in use, whose faces may come from held-out rows.
+            with a ``synthetic_reader`` in use, whose faces may come from held-out rows, nor with online synthesis.
         fold: the fold, from 0, that ``fit`` holds out of training and that ``predict`` on the training split sees.
         label_table: Parquet label table (``datamodules/label_table.py``) whose labels replace those of the training
             rows in ``fit``; None = the data set's own. Evaluation labels are never replaced.

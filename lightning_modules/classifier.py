@@ -23,7 +23,7 @@ from lightning_modules.metrics.confusion_picture import save_confusion_picture
 from lightning_modules.metrics.confusion_scores import confusion_scores
 from lightning_modules.metrics.reliability_picture import save_reliability_picture
 from lightning_modules.metrics.sample_mean import SampleMean
-from lightning_modules.networks.backbone import Stem, build_backbone, normalisation
+from lightning_modules.networks.backbone import Stem, averaged_for_grey, build_backbone, normalisation
 from lightning_modules.networks.channels_last import to_channels_last
 from lightning_modules.networks.ema import ParameterEMA
 from lightning_modules.networks.fingerprint import fingerprint
@@ -416,7 +416,6 @@ def _evaluation_metrics(num_classes: int) -> nn.ModuleDict:
 
 
 def _per_channel(name: str, values: Sequence[float], channels: int) -> Tensor:
-    if channels == 1 and len(values) == 3:
-        values = [sum(values) / 3]
-    check_setting(len(values) == channels, name, list(values), f"{channels} numbers")
+    values = averaged_for_grey(values, channels)
+    check_setting(len(values) == channels, name, values, f"{channels} numbers")
     return torch.tensor(values, dtype=torch.float32).view(1, channels, 1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -117,6 +118,11 @@ def normalisation(network: nn.Module) -> tuple[list[float], list[float]]:
     """Returns the mean and standard deviation per channel that the network's weights expect, for images in [0, 1]."""
     config: dict[str, Any] = getattr(network, "pretrained_cfg", {}) or {}
     return list(config.get("mean", (0.485, 0.456, 0.406))), list(config.get("std", (0.229, 0.224, 0.225)))
+
+
+def averaged_for_grey(values: Sequence[float], channels: int) -> list[float]:
+    """Returns numbers per channel: three become their mean for a network of one channel, others stay as they are."""
+    return [sum(values) / 3] if channels == 1 and len(values) == 3 else list(values)
 
 
 @torch.no_grad()

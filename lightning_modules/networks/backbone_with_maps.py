@@ -43,8 +43,10 @@ class BackboneWithMaps(nn.Module):
     ) -> None:
         super().__init__()
         self.network: Any = network
-        self.stages, channels = _stage_shapes(network, image_shape)
-        _freeze_unused(network, image_shape)
+        outputs, last = _outputs_of_stages(network, image_shape)
+        self.stages = {name: (output.shape[1], output.shape[-1]) for name, output in outputs.items()}
+        channels = last.shape[1]
+        _freeze_unused(network, last)
         names = list(self.stages)
         self.groups: dict[str, list[int]] = {}
         for index, (_, side) in enumerate(map_shapes):
@@ -121,25 +123,21 @@ def _hooked(network: nn.Module, hooks: dict[str, Callable[..., Any]]) -> Iterato
             handle.remove()
 
 
-def _freeze_unused(network: Any, image_shape: MapShape) -> None:
+def _freeze_unused(network: nn.Module, last: Tensor) -> None:
     """Takes the gradient from weights that come after the last stage, which nothing would ever teach.
 
     DistributedDataParallel would wait for their gradients in vain.
     """
     weights = [p for p in network.parameters() if p.requires_grad]
-    channels, side = image_shape
-    was_training = network.training
-    with torch.inference_mode(False), torch.enable_grad():
-        last = network.eval().forward_features(torch.zeros(1, channels, side, side))
-        gradients = torch.autograd.grad(last.sum(), weights, allow_unused=True)
-    network.train(was_training)
+    gradients = torch.autograd.grad(last.sum(), weights, allow_unused=True)
     for weight, gradient in zip(weights, gradients, strict=True):
         weight.requires_grad_(gradient is not None)
 
 
-@torch.no_grad()
-def _stage_shapes(network: Any, image_shape: MapShape) -> tuple[dict[str, MapShape], int]:
-    """Returns channels and side of each stage by the name of its module, and the channels of what comes out."""
+@torch.inference_mode(False)
+@torch.enable_grad()
+def _outputs_of_stages(network: Any, image_shape: MapShape) -> tuple[dict[str, Tensor], Tensor]:
+    """Returns the output (1, C, h, w) of each stage for a black image by the name of its module, and the last one."""
     info = getattr(network, "feature_info", None)
     found: dict[str, Any] = {}
 
@@ -159,7 +157,7 @@ def _stage_shapes(network: Any, image_shape: MapShape) -> tuple[dict[str, MapSha
             f"model.backbone: found stages of the shapes {wrong}, expected a convolutional timm network, whose stages "
             "are maps (1, C, h, w)"
         )
-    return {name: (output.shape[1], output.shape[-1]) for name, output in found.items()}, last.shape[1]
+    return found, last
 
 
 def _is_square_map(output: Any) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from datamodules.captions import ADJECTIVES, TEMPLATES
 from datamodules.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
+from lightning_modules.networks.backbone import averaged_for_grey
 from lightning_modules.networks.fingerprint import fingerprint
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -92,8 +93,7 @@ class TimmVoter(OutsideVoter):
         if not names or "architecture" not in config:
             raise ValueError(f"timm voter '{folder}': config.json lacks 'architecture' or 'label_names'")
         by_output = {int(i): name for i, name in (names if isinstance(names, dict) else dict(enumerate(names))).items()}
-        outputs = config.get("num_classes") or max(by_output) + 1
-        arguments = {"num_classes": outputs, **(config.get("model_args") or {})}
+        arguments = {"num_classes": config.get("num_classes", max(by_output) + 1), **(config.get("model_args") or {})}
         outputs = int(arguments["num_classes"])
         if max(by_output) >= outputs or (isinstance(names, list) and len(names) != outputs):
             raise ValueError(
@@ -104,10 +104,14 @@ class TimmVoter(OutsideVoter):
         channels = arguments["in_chans"] = int(arguments.get("in_chans", image_shape[0]))
         if channels not in (1, 3):
             raise ValueError(f"timm voter '{folder}': found a network for {channels} channels, expected 1 or 3")
-        super().__init__(
-            _per_channel(pretrained.get("mean") or (0.485, 0.456, 0.406), channels),
-            _per_channel(pretrained.get("std") or (0.229, 0.224, 0.225), channels),
-        )
+        mean = averaged_for_grey(pretrained.get("mean") or (0.485, 0.456, 0.406), channels)
+        std = averaged_for_grey(pretrained.get("std") or (0.229, 0.224, 0.225), channels)
+        if not len(mean) == len(std) == channels:
+            raise ValueError(
+                f"timm voter '{folder}': found mean {mean} and std {std}, expected a number for each of the "
+                f"{channels} channels"
+            )
+        super().__init__(mean, std)
         expressions = {i: known for i, name in by_output.items() if (known := _expression_or_none(name)) is not None}
         self.columns = list(expressions)
         self.image_size = int(image_shape[-1])
@@ -179,10 +183,6 @@ def _captions(folder: Path, prompts: Any) -> dict[str, list[str]]:
         if not isinstance(captions, Sequence) or not captions or not all(c and isinstance(c, str) for c in captions):
             raise ValueError(f"CLIP voter '{folder}': found {captions!r} as prompts of '{name}', {expected}")
     return {name: list(captions) for name, captions in found.items()}
-
-
-def _per_channel(values: Sequence[float], channels: int) -> list[float]:
-    return list(values) if len(values) == channels else [sum(values) / len(values)] * channels
 
 
 def _expression_or_none(name: str) -> str | None:
