@@ -29,10 +29,11 @@ from datamodules.mixed_dataset import MixedDataset, as_is, grey_as_one_channel
 from datamodules.mixture_sampler import MixtureSampler, default_ranks
 from datamodules.provenance import DuplicateReport, find_twins
 from datamodules.readers.reader import Reader, Split
-from datamodules.resumable_loader import ResumableLoader
+from datamodules.resumable_loader import ResumableLoader, sampler_of
 from datamodules.sample_table import SampleTable
 from datamodules.synthesis_work import SynthesisWork
 from datamodules.synthetic_pool import SyntheticPool
+from datamodules.training_position import TrainingPosition
 
 _AUGMENT, _SUBSET = 0xA06, 0x5E7  # streams of random numbers
 _DEFAULT_AUGMENTATION = Augmentation()
@@ -176,6 +177,8 @@ class ExpressionDataModule(L.LightningDataModule):
         self._drawn = {"real": 0, "synthetic": 0}
         self._validated: tuple[Any, int] | None = None
         self._trained_before = torch.empty(0, dtype=torch.int64)
+        self._train_loader: ResumableLoader | None = None
+        self._resumed_at: TrainingPosition | None = None
 
     @property
     def label_space(self) -> tuple[str, ...]:
@@ -193,7 +196,10 @@ class ExpressionDataModule(L.LightningDataModule):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Training samples drawn on this rank so far, resumed runs included: {"real": n, "synthetic": n}."""
+        """Training samples drawn on this rank so far: {"real": n, "synthetic": n}.
+
+        In a resumed run rank 0 counts what all ranks had drawn before, so that the sum over ranks is that of the run.
+        """
         return dict(self._drawn)
 
     @property
@@ -328,9 +334,18 @@ class ExpressionDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Returns this rank's training batches, each with the exact ratio."""
-        train = self._need(self.train_table, "train")
-        world_size, rank = self._ranks()
         synthetic = self.pool if self.synthetic_table is None else self.synthetic_table
+        train = self._need(self.train_table, "train")
+        self._train_loader = ResumableLoader(
+            MixedDataset(train, synthetic, self.image_size),
+            batch_size=self.batch_size,
+            sampler=self._training_sampler(train),
+            **self._loader_settings(),
+        )
+        return self._train_loader
+
+    def _training_sampler(self, train: SampleTable) -> MixtureSampler:
+        world_size, rank = self._ranks()
         slots = 0
         if self.synthetic_ratio > 0:
             slots = self.pool_size if self.synthetic_table is None else len(self.synthetic_table)
@@ -347,12 +362,39 @@ class ExpressionDataModule(L.LightningDataModule):
             class_balance=self.class_balance,
             synthetic_shared=self.synthetic_table is not None,
         )
-        return ResumableLoader(
-            MixedDataset(train, synthetic, self.image_size),
-            batch_size=self.batch_size,
-            sampler=sampler,
-            **self._loader_settings(),
-        )
+        if self.trainer is not None:
+            limit = self.trainer.limit_train_batches
+            sampler.limit_to(limit if isinstance(limit, int) else int(limit * sampler.steps))
+        if self._resumed_at is not None:
+            sampler.resume_at(self._resumed_at)
+        return sampler
+
+    def resume_at(self, position: TrainingPosition) -> TrainingPosition:
+        """Makes the training go on from where another process has stopped; before its loader is made.
+
+        Returns:
+            The same place in batches of this run, which may have other ranks and batches.
+        """
+        self._resumed_at = position
+        here = self._training_sampler(self._need(self.train_table, "train")).resume_at(position)
+        is_first = self._ranks()[1] == 0  # the counts of all ranks are summed at the end
+        self._drawn = {"real": here.real, "synthetic": here.synthetic} if is_first else {"real": 0, "synthetic": 0}
+        return here
+
+    def position_of(self, epoch: int, batches: int) -> TrainingPosition:
+        """Returns where a run with the present settings stands after so many batches of an epoch."""
+        return self._training_sampler(self._need(self.train_table, "train")).position_at(epoch, batches)
+
+    @property
+    def position(self) -> TrainingPosition | None:
+        """Where the training stands after its last optimiser step; None before the first batch."""
+        if self.trainer is None or self._train_loader is None:
+            return None
+        sampler = sampler_of(self._train_loader)
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        if batches < sampler.used_steps:  # batches whose gradients were accumulated and never used are drawn again
+            batches -= batches % self.trainer.accumulate_grad_batches
+        return sampler.position_at(sampler.epoch, batches)
 
     def val_dataloader(self) -> DataLoader:
         """Returns this rank's validation batches: every row once over all ranks."""
@@ -453,32 +495,41 @@ class ExpressionDataModule(L.LightningDataModule):
         return torch.from_numpy(uniform.astype(np.float32)), torch.from_numpy(fresh)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the counts, and source and content hashes of the rows, so that nobody is judged by his own pupil.
+        """Returns the position, and source and content hashes of the rows, so that nobody is judged by his own pupil.
 
         All ranks hold the same, so rank 0's state, the only one stored, serves them all.
         """
-        state: dict[str, Any] = {"counts": self.counts, "folds": self.folds, "fold": self.fold}
-        state["source"] = self.reader.source()
+        state: dict[str, Any] = {"folds": self.folds, "fold": self.fold, "source": self.reader.source()}
+        position = self.position
+        if position is not None:
+            state["position"] = position.state_dict()
         if self.train_table is not None:
             now = torch.from_numpy(hash_numbers(self.train_table.content_hash))
             state["trained_on"] = torch.cat([self._trained_before, now]).unique()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on counting from a checkpoint, and remembers the rows that its model has seen.
+        """Goes on from the position of a checkpoint, and remembers the rows that its model has seen.
+
+        Where no training goes on (validate, test, predict) only those rows count.
 
         Raises:
             ValueError: a fit goes on with other folds: the rows held out now were trained on before.
         """
-        if self.trainer is not None and self.trainer.state.fn == "fit" and "folds" in state_dict:
+        self._trained_before = state_dict.get("trained_on", self._trained_before).cpu()
+        if self.trainer is None or self.trainer.state.fn != "fit":
+            return
+        if "folds" in state_dict:
             before, now = (state_dict["folds"], state_dict["fold"]), (self.folds, self.fold)
             if before != now:
                 raise ValueError(
                     f"data.folds={now[0]}, data.fold={now[1]}: found a checkpoint trained with folds={before[0]}, "
                     f"fold={before[1]}, expected the same to go on from it"
                 )
-        self._drawn = {"real": 0, "synthetic": 0, **state_dict.get("counts", {})}
-        self._trained_before = state_dict.get("trained_on", self._trained_before).cpu()
+        if "position" in state_dict:
+            self.resume_at(TrainingPosition.from_state_dict(state_dict["position"]))
+        elif "counts" in state_dict:  # of an older checkpoint, whose position Lightning's loops tell
+            self._drawn = {"real": 0, "synthetic": 0, **state_dict["counts"]}
 
     def _is_training(self) -> bool:
         return self.trainer is not None and self.trainer.training and not self.trainer.sanity_checking

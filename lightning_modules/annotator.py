@@ -582,7 +582,7 @@ class LabelAnnotator(ExpressionPredictor):
         if "generator_data" in saved and self.generator_data.trained_on is None:  # it may lie as bare weights now
             self.generator_data = TrainingData.from_state_dict(saved["generator_data"])
         self._calibrated_at = saved.get("calibrated_at")
-        self._take_average_over(saved["ema"], checkpoint)
+        self._take_average(saved["ema"])
 
     @classmethod
     @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside

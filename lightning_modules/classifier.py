@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassCalibrationError, MulticlassCo
 
 from datamodules.batch import Batch
 from datamodules.expressions import resolve_label_space
+from datamodules.rank_states import own_state, states_of_ranks
 from lightning_modules.checkpoint_file import read_checkpoint
 from lightning_modules.expression_predictor import ExpressionPredictor
 from lightning_modules.metrics.collected import Collected
@@ -308,10 +309,14 @@ class ExpressionClassifier(ExpressionPredictor):
         assert isinstance(metric, SampleMean)
         metric.update(values, counted)
 
+    def _train_metrics(self) -> Iterator[tuple[str, SampleMean]]:
+        for name, metric in self.train_metrics.items():
+            assert isinstance(metric, SampleMean)
+            yield name, metric
+
     def on_train_epoch_start(self) -> None:
-        """Forgets the last epoch's training metrics."""
-        for metric in self.train_metrics.values():
-            assert isinstance(metric, Metric)
+        """Forgets the last epoch's training metrics; not called where a run goes on in the middle of an epoch."""
+        for _, metric in self._train_metrics():
             metric.reset()
 
     def on_train_epoch_end(self) -> None:
@@ -376,6 +381,9 @@ class ExpressionClassifier(ExpressionPredictor):
         codec = None if self.codec is None else self.codec.fingerprint()
         average = self._average_to_save(checkpoint)
         checkpoint[_CHECKPOINT_KEY] = {"config": self._config, "ema": average, "codec": codec}
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            sums = {name: metric.sums() for name, metric in self._train_metrics()}
+            checkpoint[_CHECKPOINT_KEY]["epoch_so_far"] = states_of_ranks(sums)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes over the moving average.
@@ -388,7 +396,10 @@ class ExpressionClassifier(ExpressionPredictor):
         if saved is None:
             raise ValueError(f"no checkpoint of ExpressionClassifier: it lacks the key '{_CHECKPOINT_KEY}'")
         self._check_same_task(saved["config"], ("stem",))
-        self._take_average_over(saved["ema"], checkpoint)
+        self._take_average(saved["ema"])
+        sums = own_state(saved.get("epoch_so_far"))
+        for name, metric in self._train_metrics() if sums else ():
+            metric.add_sums(*sums[name])
 
 
 def load_codec(path: str) -> LatentCodec:

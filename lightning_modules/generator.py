@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler
-from lightning.pytorch import LightningModule
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -28,6 +27,7 @@ from datamodules.expressions import (
 )
 from datamodules.keyed_random import keyed_seed, keyed_uniform, keys_of
 from datamodules.synthesis_work import WorkBatch
+from lightning_modules.averaged_module import AveragedModule
 from lightning_modules.generator_evaluation import GeneratorEvaluation, check_test_settings
 from lightning_modules.networks.au_adapter import (
     AUTokens,
@@ -66,7 +66,7 @@ def _tensor(gathered: Any) -> Tensor:
     return gathered
 
 
-class ExpressionGenerator(LightningModule):
+class ExpressionGenerator(AveragedModule):
     """Latent diffusion with text and AU conditioning (SynFER, arXiv 2410.09865).
 
     Trains E‖target − f_θ(x_t, c_text, c_au, t)‖² with min-SNR weights; text, AUs and both are dropped at random, so
@@ -121,6 +121,8 @@ class ExpressionGenerator(LightningModule):
         ValueError: a value out of range, or parts that do not fit each other.
         FileNotFoundError: ``base``, ``judge`` or another file of the test is missing.
     """
+
+    trained_part = "model"
 
     def __init__(
         self,
@@ -376,15 +378,6 @@ class ExpressionGenerator(LightningModule):
         # Set by seed_everything; without it a run still draws the same numbers each time.
         return int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
-    def on_fit_start(self) -> None:
-        # An earlier evaluation that never came to its end has left the averaged weights in place.
-        if self.ema is not None:
-            self.ema.restore()
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.ema is not None:
-            self.ema.update_after(self.global_step)
-
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
             [p for p in self.parameters() if p.requires_grad],
@@ -398,12 +391,10 @@ class ExpressionGenerator(LightningModule):
     # ---------------------------------------------------------------- evaluation
 
     def on_validation_start(self) -> None:
-        if self.ema is not None:
-            self.ema.store()
+        self._use_averaged_weights()
 
     def on_validation_end(self) -> None:
-        if self.ema is not None:
-            self.ema.restore()
+        self._use_training_weights()
 
     on_test_start = on_predict_start = on_validation_start
     on_test_end = on_predict_end = on_validation_end
@@ -626,18 +617,14 @@ class ExpressionGenerator(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         frozen = self._frozen_names()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
-        if self.ema is not None:
-            checkpoint["ema"] = self.ema.state_dict()
-            # Saved inside an evaluation (ModelCheckpoint at the end of validation): training weights all the same.
-            for name, tensor in self.ema.replaced.items():
-                checkpoint["state_dict"][f"model.{name}"] = tensor
+        if (average := self._average_to_save(checkpoint)) is not None:
+            checkpoint["ema"] = average
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         frozen = self._frozen_names()
         own = self.state_dict()
         checkpoint["state_dict"] = {**{name: own[name] for name in frozen}, **checkpoint["state_dict"]}
-        if self.ema is not None and "ema" in checkpoint:
-            self.ema.load_state_dict(checkpoint["ema"], int(checkpoint.get("global_step", 0)))
+        self._take_average(checkpoint.get("ema"))
 
     @classmethod
     @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
