@@ -43,6 +43,9 @@ def reading(kind: str, path: str | Path, expected: str) -> Iterator[None]:
                 raise
             missing = error.filename if isinstance(error.filename, str) else path
             raise FileNotFoundError(f"{kind} '{path}': found no file '{missing}', expected {expected}") from error
+        said = " ".join(str(error).split())
+        if isinstance(error, ValueError) and ": found " in said and ", expected " in said:  # a line of ours
+            raise FileError(f"{kind} '{path}': {said}") from error
         raise FileError(f"{kind} '{path}': {plain_reason(error)}, expected {expected}") from error
 
 
