@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
-import time
-import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +20,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from callbacks.face_table import FaceTable
 from callbacks.metrics_csv import MetricsCsv
@@ -33,6 +29,7 @@ from callbacks.run_folder import choose_run_dir, refuse_occupied
 from callbacks.run_record import RunRecord
 from callbacks.throughput import Throughput
 from callbacks.wandb_run import WandbOptions, WandbRun, finish_wandb
+from command_line.errors import debugging, one_line_errors, report, this_rank
 from lightning_modules.checkpoint_file import read_checkpoint
 
 PROJECT = Path(__file__).resolve().parent
@@ -45,7 +42,7 @@ class SynferParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints one line and exits with code 2."""
-        if not self.exit_on_error or _debugging():
+        if not self.exit_on_error or debugging():
             super().error(message, ex)
         report(message)
         raise SystemExit(2)
@@ -118,7 +115,7 @@ class SynferCLI(LightningCLI):
         fit = subcommand == "fit"
         with one_line_errors(exit_code=2):
             self.run_dir = choose_run_dir(config.run_dir, subcommand)
-            if fit and not config.get("ckpt_path") and _rank() == 0:
+            if fit and not config.get("ckpt_path") and this_rank() == 0:
                 refuse_occupied(self.run_dir)
         # Without the folder, so that --config runs/x/config.yaml starts a new run instead of writing into that one.
         again = config.clone()
@@ -202,7 +199,7 @@ class SynferCLI(LightningCLI):
                             rank.wait(timeout=10)
                 # Ranks that wait for this one would wait for ever, or end in a long traceback about a lost connection.
                 launcher.kill(signal.SIGKILL)
-                if lost and not _debugging():
+                if lost and not debugging():
                     report("a rank ended early, its own error stands above")
                     raise SystemExit(1) from None
             raise
@@ -284,70 +281,6 @@ def _command_line(kind: type[SynferCLI]) -> SynferCLI:
     )
 
 
-@contextlib.contextmanager
-def one_line_errors(exit_code: int, any_origin: bool = False) -> Iterator[None]:
-    """Turns an error that our code raised on purpose into one line on stderr and an exit code.
-
-    Args:
-        exit_code: 2 for the configuration, 1 for the run.
-        any_origin: take errors of other packages as well, such as timm's for an unknown backbone.
-
-    Raises:
-        SystemExit: with the exit code, after the line. An error of another kind or origin passes through, and so does
-            every error under ``SYNFER_DEBUG=1``.
-    """
-    try:
-        yield
-    except (ValueError, TypeError, RuntimeError, OSError, MisconfigurationException) as error:
-        if _debugging() or not (any_origin or _meant_for_the_user(error)):
-            raise
-        report(str(error))
-        raise SystemExit(exit_code) from None
-
-
-def report(message: str) -> None:
-    """Prints one line on stderr; other ranks wait first, for rank 0 mostly meets the same error and ends them."""
-    rank = _rank()
-    if rank > 0:
-        time.sleep(2)
-    # An error in a data worker arrives with the worker's whole traceback in its text; the last line is the error.
-    if "Original Traceback" in message:
-        message = message.strip().splitlines()[-1].partition(": ")[2]
-    line = " ".join(_without_type_listing(message).split())
-    print(f"error: {line}" if rank == 0 else f"error on rank {rank}: {line}", file=sys.stderr, flush=True)
-
-
-def _without_type_listing(message: str) -> str:
-    """Returns a parser's message without what it says about Python types that the value could also have had."""
-    lines = [line.strip() for line in message.splitlines()]
-    noise = (
-        "Subtypes:",
-        "Errors:",
-        "Given value type:",
-        "Given value: Namespace",
-        "Given value: NestedArg",
-        "Does not validate against any of the Union",
-        "- Does not validate against any of the Union",
-        "- Expected a <class 'NoneType'>",
-    )
-    kept = [line for line in lines if not line.startswith(noise)]
-    return re.sub(r"<class '(\w+)'>", r"\1", " ".join(kept).removeprefix("- "))
-
-
-def _meant_for_the_user(error: BaseException) -> bool:
-    """Whether an error was raised by a line of ours (also inside a data worker) or names a file that is missing."""
-    if isinstance(error, (FileNotFoundError, MisconfigurationException)):
-        return True
-    if "Original Traceback" in str(error):
-        places = [line.split('"')[1] for line in str(error).splitlines() if line.strip().startswith('File "')]
-        origin = places[-1] if places else ""
-    else:
-        frames = traceback.extract_tb(error.__traceback__)
-        origin = frames[-1].filename if frames else ""
-    path = Path(origin)
-    return path.is_relative_to(PROJECT) and "site-packages" not in path.parts
-
-
 def _quieten() -> None:
     """Silences what says nothing about the run: a curated list, each with its reason."""
     # Lightning 2.6 calls a spelling that newer torch is about to drop.
@@ -360,16 +293,8 @@ def _quieten() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
 
 
-def _rank() -> int:
-    return getattr(rank_zero_only, "rank", None) or 0
-
-
 def _no_advertisement(record: logging.LogRecord) -> bool:
     return "💡" not in record.getMessage()
-
-
-def _debugging() -> bool:
-    return os.environ.get("SYNFER_DEBUG", "") not in ("", "0")
 
 
 def _from_shell() -> bool:

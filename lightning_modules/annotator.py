@@ -19,8 +19,9 @@ from datamodules.batch import Batch
 from datamodules.captions import ADJECTIVES
 from datamodules.expressions import resolve_label_space
 from datamodules.feature_cache import FeatureCache, image_keys
+from datamodules.file_reading import reading
 from datamodules.keyed_random import keyed_seed
-from lightning_modules.checkpoint_file import read_checkpoint
+from lightning_modules.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
 from lightning_modules.expression_predictor import ExpressionPredictor
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.metrics.collected import Collected
@@ -605,9 +606,21 @@ class LabelAnnotator(ExpressionPredictor):
             FileNotFoundError: no file there, or no generator.
             ValueError: not a checkpoint of this class, of another label space, or of another generator.
         """
-        checkpoint = read_checkpoint(Path(path), "annotator")
+        path = find_checkpoint(path, "annotator")
+        checkpoint = read_checkpoint(path, "annotator")
         if not isinstance(checkpoint, dict) or _CHECKPOINT_KEY not in checkpoint:
             raise ValueError(f"{path} is no checkpoint of LabelAnnotator: it lacks the key '{_CHECKPOINT_KEY}'")
+        with reading("annotator checkpoint", path, "one written by training"):
+            annotator = cls._restored(path, checkpoint, label_space, generator)
+        return annotator.to(map_location).eval().requires_grad_(False)
+
+    @classmethod
+    def _restored(
+        cls, path: Path, checkpoint: dict[str, Any], label_space: str | Sequence[str] | None, generator: str | None
+    ) -> LabelAnnotator:
+        """Returns the annotator of a checkpoint with its averaged weights, if there are any."""
+        check_finite(checkpoint["state_dict"], "annotator checkpoint", path)
+        check_finite((checkpoint[_CHECKPOINT_KEY]["ema"] or {}).get("average", {}), "annotator checkpoint", path)
         config = {**checkpoint[_CHECKPOINT_KEY]["config"], "feature_cache": None}
         _check_settings_known(config)
         annotator = cls(**{**config, "generator": generator or config["generator"]})
@@ -622,7 +635,7 @@ class LabelAnnotator(ExpressionPredictor):
             annotator.ema.copy_to()
         if "calibrated_at" in checkpoint[_CHECKPOINT_KEY]:  # older ones do not say
             _warn_if_uncalibrated(annotator._calibrated_at, int(checkpoint["global_step"]), f"{path}: ")
-        return annotator.to(map_location).eval().requires_grad_(False)
+        return annotator
 
 
 def _keys(image: Tensor) -> list[bytes]:

@@ -16,8 +16,9 @@ from torchmetrics.classification import MulticlassCalibrationError, MulticlassCo
 
 from datamodules.batch import Batch
 from datamodules.expressions import resolve_label_space
+from datamodules.file_reading import reading
 from datamodules.rank_states import own_state, states_of_ranks
-from lightning_modules.checkpoint_file import read_checkpoint
+from lightning_modules.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
 from lightning_modules.expression_predictor import ExpressionPredictor
 from lightning_modules.metrics.collected import Collected
 from lightning_modules.metrics.confusion_picture import save_confusion_picture
@@ -229,19 +230,30 @@ class ExpressionClassifier(ExpressionPredictor):
         """Loads a trained classifier for use: averaged weights if there are any, evaluation mode, gradients off.
 
         Args:
-            path: a checkpoint of this class.
+            path: a checkpoint of this class, or a run folder, which means its last one.
             map_location: device to load to.
             label_space: the label space that the caller needs; None takes any.
 
         Raises:
             FileNotFoundError: no file there.
-            ValueError: not a checkpoint, not one of this class, or of another label space.
+            ValueError: not a checkpoint, not one of this class, of another label space, or weights that are not finite.
         """
-        path = Path(path)
+        path = find_checkpoint(path, "classifier")
         checkpoint = read_checkpoint(path, "classifier", map_location)
         if not isinstance(checkpoint, dict) or _CHECKPOINT_KEY not in checkpoint:
             raise ValueError(f"{path} is no checkpoint of ExpressionClassifier: it lacks the key '{_CHECKPOINT_KEY}'")
+        with reading("classifier checkpoint", path, "one written by training"):
+            classifier = cls._restored(path, checkpoint, label_space)
+        return classifier.to(map_location).eval().requires_grad_(False)
+
+    @classmethod
+    def _restored(
+        cls, path: Path, checkpoint: dict[str, Any], label_space: str | Sequence[str] | None
+    ) -> ExpressionClassifier:
+        """Returns the classifier of a checkpoint with its averaged weights, if there are any."""
         saved = checkpoint[_CHECKPOINT_KEY]
+        check_finite(checkpoint["state_dict"], "classifier checkpoint", path)
+        check_finite((saved["ema"] or {}).get("average", {}), "classifier checkpoint", path)
         # The weights come from this file: nothing is to be fetched or read a second time.
         classifier = cls(**{**saved["config"], "pretrained": False, "pretrained_path": None})
         if label_space is not None and resolve_label_space(label_space) != classifier.label_space:
@@ -259,7 +271,7 @@ class ExpressionClassifier(ExpressionPredictor):
         if classifier.ema is not None and saved["ema"] is not None:
             classifier.ema.load_state_dict(saved["ema"])
             classifier.ema.copy_to()
-        return classifier.to(map_location).eval().requires_grad_(False)
+        return classifier
 
     def weights_fingerprint(self) -> str:
         """Returns 16 hex digits of SHA-256 over all parameters: tells whether two classifiers are the same one."""
@@ -389,13 +401,13 @@ class ExpressionClassifier(ExpressionPredictor):
         """Takes over the moving average.
 
         Raises:
-            ValueError: the checkpoint is not of this class, of another label space or stem, or, in ``fit``, of another
-                optimiser.
+            ValueError: the checkpoint is not of this class, of another label space, backbone or stem, or, in ``fit``,
+                of another optimiser.
         """
         saved = checkpoint.get(_CHECKPOINT_KEY)
         if saved is None:
             raise ValueError(f"no checkpoint of ExpressionClassifier: it lacks the key '{_CHECKPOINT_KEY}'")
-        self._check_same_task(saved["config"], ("stem",))
+        self._check_same_task(saved["config"], ("stem", "backbone"))
         self._take_average(saved["ema"])
         sums = own_state(saved.get("epoch_so_far"))
         for name, metric in self._train_metrics() if sums else ():

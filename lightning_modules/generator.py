@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
@@ -14,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.random import fork_rng
@@ -25,9 +23,12 @@ from datamodules.expressions import (
     resolve_label_space,
     sample_action_units,
 )
+from datamodules.file_reading import read_json, reading
 from datamodules.keyed_random import keyed_seed, keyed_uniform, keys_of
 from datamodules.synthesis_work import WorkBatch
+from datamodules.whole_file import whole_file
 from lightning_modules.averaged_module import AveragedModule
+from lightning_modules.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
 from lightning_modules.generator_evaluation import GeneratorEvaluation, check_test_settings
 from lightning_modules.networks.au_adapter import (
     AUTokens,
@@ -42,6 +43,7 @@ from lightning_modules.networks.ema import ParameterEMA
 from lightning_modules.networks.fingerprint import fingerprint
 from lightning_modules.networks.latent_codec import AutoencoderKLCodec
 from lightning_modules.networks.schedule import scheduled
+from lightning_modules.safetensors_file import read_safetensors, write_safetensors
 from lightning_modules.sampling.denoising import DenoisingState, SynthesisHook, denoise
 from lightning_modules.sampling.prediction import min_snr_weight, signal_and_noise, training_target
 from lightning_modules.sampling.request import (
@@ -56,6 +58,7 @@ _WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
 _EXPORTED_FROM = "_exported_from"  # beside the settings in config.json: the fingerprint before rounding to float16
 _NO_TEST: dict[str, Any] = dict.fromkeys(("judge", "features", "features_weights", "au_estimator"))
 """Files of a test, which need not be there where a trained generator is loaded."""
+_EXPECTED = "a checkpoint of ExpressionGenerator or a folder of its save_trained"
 _CHECKPOINTING = "gradient_checkpointing"  # diffusers' flag on each block
 _NOISE_STREAM, _AU_STREAM, _VALIDATION_STREAM = 0xD1, 0xA1, 0x7A
 
@@ -632,20 +635,26 @@ class ExpressionGenerator(AveragedModule):
         """Loads a generator for synthesis: averaged weights in place, eval mode, no gradients.
 
         Args:
-            path: Lightning checkpoint, or a folder written by :meth:`save_trained`.
+            path: Lightning checkpoint, a run folder (its last one), or a folder written by :meth:`save_trained`.
             map_location: device.
 
         Raises:
             FileNotFoundError: no such file or folder.
-            ValueError: not a generator.
+            ValueError: not a generator, damaged, or weights that are not finite.
         """
-        path = Path(path)
-        if path.is_dir():
-            parameters, tensors, average = _read_folder(path)
-        elif path.is_file():
-            parameters, tensors, average = _read_checkpoint(path, map_location)
-        else:
-            raise FileNotFoundError(f"generator '{path}': no such file or folder")
+        path = find_checkpoint(path, "generator")
+        if not path.exists():
+            raise FileNotFoundError(f"generator '{path}': no such file or folder, expected {_EXPECTED}")
+        with reading("generator", path, _EXPECTED):
+            read = _read_folder(path) if path.is_dir() else _read_checkpoint(path, map_location)
+            generator = cls._restored(*read)
+        return generator.eval().requires_grad_(False).to(map_location)
+
+    @classmethod
+    def _restored(
+        cls, parameters: dict[str, Any], tensors: dict[str, Tensor], average: dict[str, Any] | None
+    ) -> ExpressionGenerator:
+        """Returns a generator with these hyperparameters and weights, the averaged ones where there are any."""
         sampling = SamplingSettings(**parameters.pop("sampling", {}))
         exported_from = parameters.get(_EXPORTED_FROM)
         parameters = {key: value for key, value in parameters.items() if not key.startswith("_")}
@@ -657,7 +666,7 @@ class ExpressionGenerator(AveragedModule):
             generator.ema.copy_to()
             generator.ema = None
         generator.exported_from = exported_from
-        return generator.eval().requires_grad_(False).to(map_location)
+        return generator
 
     def save_trained(self, folder: str | Path) -> None:
         """Writes what was trained, and nothing else: ``model.safetensors`` (float16) and ``config.json``.
@@ -677,8 +686,9 @@ class ExpressionGenerator(AveragedModule):
                 for name, tensor in self.state_dict().items()
                 if name not in frozen
             }
-        save_file(tensors, folder / _WEIGHTS_FILE)
-        (folder / _CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        write_safetensors(folder / _WEIGHTS_FILE, tensors)
+        with whole_file(folder / _CONFIG_FILE) as partial:
+            partial.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any] | None]:
@@ -686,17 +696,21 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
     for name in (_CONFIG_FILE, _WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise ValueError(f"generator folder '{folder}': found no {name}, expected one written by save_trained")
-    weights = {name: tensor.float() for name, tensor in load_file(folder / _WEIGHTS_FILE).items()}
-    return json.loads((folder / _CONFIG_FILE).read_text()), weights, None
+    config = read_json(folder / _CONFIG_FILE, "config of a generator", "what save_trained wrote")
+    weights = read_safetensors(folder / _WEIGHTS_FILE, "weights of a generator", "what save_trained wrote")
+    with reading("config of a generator", folder / _CONFIG_FILE, "what save_trained wrote"):
+        if "min_snr_gamma" not in config:
+            raise KeyError("min_snr_gamma")
+    return config, {name: tensor.float() for name, tensor in weights.items()}, None
 
 
 def _read_checkpoint(path: Path, map_location: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any] | None]:
     """Reads a Lightning checkpoint: (hyperparameters, weights, averaged weights)."""
-    try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"generator checkpoint '{path}' cannot be read: {str(error).splitlines()[0][:160]}") from error
+    checkpoint = read_checkpoint(path, "generator", map_location)
     parameters = dict(checkpoint.get("hyper_parameters", {})) if isinstance(checkpoint, dict) else {}
     if "min_snr_gamma" not in parameters or "state_dict" not in checkpoint:
         raise ValueError(f"checkpoint '{path}': expected one of an ExpressionGenerator, found another model's")
-    return parameters, checkpoint["state_dict"], checkpoint.get("ema")
+    average = checkpoint.get("ema")
+    check_finite(checkpoint["state_dict"], "generator checkpoint", path)
+    check_finite({} if average is None else average["average"], "generator checkpoint", path)
+    return parameters, checkpoint["state_dict"], average

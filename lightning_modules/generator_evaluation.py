@@ -18,6 +18,7 @@ from datamodules.keyed_random import keyed_uniform, keys_of
 from datamodules.mixed_dataset import MixedDataset
 from datamodules.sample_table import SampleTable
 from lightning_modules.captioned_grid import FaceColumns, save_captioned_grid
+from lightning_modules.checkpoint_file import find_checkpoint
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.metrics.action_unit_scores import action_unit_scores
 from lightning_modules.metrics.frechet_distance import frechet_distance, weighted_moments
@@ -108,9 +109,9 @@ class GeneratorEvaluation:
     # ---------------------------------------------------------------- before anything is computed
 
     def _load_judge(self) -> ExpressionClassifier:
-        path = self.settings["judge"]
-        if path is None:
+        if self.settings["judge"] is None:
             raise ValueError("model.judge: found none, expected the checkpoint of a classifier that scores the test")
+        path = find_checkpoint(self.settings["judge"], "model.judge")
         judge = ExpressionClassifier.load_trained(path, self.device)
         unknown = [name for name in self.names if name not in judge.label_space]
         if unknown:
@@ -124,12 +125,15 @@ class GeneratorEvaluation:
     def _load_extractor(self) -> ClassifierFeatures | TimmFeatures:
         features = self.settings["features"]
         if features is None:
-            return ClassifierFeatures(self.judge, name_of_checkpoint(self.settings["judge"]))
+            return ClassifierFeatures(
+                self.judge, name_of_checkpoint(find_checkpoint(self.settings["judge"], "model.judge"))
+            )
         if self.settings["features_weights"] is not None:
             network = TimmFeatures(features, self.settings["features_weights"]).to(self.device)
             where = f"model.features_weights '{self.settings['features_weights']}'"
             self._refuse_the_guide(network, where, "feature extractor")
             return network
+        features = find_checkpoint(features, "model.features")
         classifier = ExpressionClassifier.load_trained(features, self.device)
         self._refuse_the_guide(classifier, f"model.features '{features}'", "feature extractor")
         return ClassifierFeatures(classifier, name_of_checkpoint(features))
@@ -431,7 +435,7 @@ def check_test_settings(
         FileNotFoundError: one of them is missing.
         ValueError: a name that timm does not know, weights without a name, or an AU estimator of unknown units.
     """
-    if judge is not None and not Path(judge).is_file():
+    if judge is not None and not find_checkpoint(judge, "model.judge").is_file():
         raise FileNotFoundError(f"model.judge '{judge}': no such file, expected a classifier checkpoint")
     if features_weights is not None:
         if features is None:
@@ -441,7 +445,7 @@ def check_test_settings(
             raise FileNotFoundError(
                 f"model.features_weights '{features_weights}': no such file, expected weights of '{features}'"
             )
-    elif features is not None and not Path(features).is_file():
+    elif features is not None and not find_checkpoint(features, "model.features").is_file():
         import timm  # seconds to import, and only for this error
 
         if timm.is_model(features):
