@@ -84,6 +84,7 @@ class ExpressionDataModule(L.LightningDataModule):
         synthetic_table: rows of ``synthetic_reader`` in use; None without one.
         pool: the rank's pool; None unless online synthesis feeds the training.
         duplicate_report: twins of training rows in the evaluation splits that were read; None before setup.
+        resumed_at: where a checkpoint that the fit goes on from has stood; None = from the beginning.
         synthesis_done: indices of that list that exist already and are not made again; None = none.
         max_synthetic: distinct synthetic samples that may be used, over all ranks; None = unbounded. Online synthesis
             keeps to it; a synthetic table is cut to it here.
@@ -178,7 +179,7 @@ class ExpressionDataModule(L.LightningDataModule):
         self._validated: tuple[Any, int] | None = None
         self._trained_before = torch.empty(0, dtype=torch.int64)
         self._train_loader: ResumableLoader | None = None
-        self._resumed_at: TrainingPosition | None = None
+        self.resumed_at: TrainingPosition | None = None
 
     @property
     def label_space(self) -> tuple[str, ...]:
@@ -365,8 +366,8 @@ class ExpressionDataModule(L.LightningDataModule):
         if self.trainer is not None:
             limit = self.trainer.limit_train_batches
             sampler.limit_to(limit if isinstance(limit, int) else int(limit * sampler.steps))
-        if self._resumed_at is not None:
-            sampler.resume_at(self._resumed_at)
+        if self.resumed_at is not None:
+            sampler.resume_at(self.resumed_at)
         return sampler
 
     def resume_at(self, position: TrainingPosition) -> TrainingPosition:
@@ -375,7 +376,7 @@ class ExpressionDataModule(L.LightningDataModule):
         Returns:
             The same place in batches of this run, which may have other ranks and batches.
         """
-        self._resumed_at = position
+        self.resumed_at = position
         here = self._training_sampler(self._need(self.train_table, "train")).resume_at(position)
         is_first = self._ranks()[1] == 0  # the counts of all ranks are summed at the end
         self._drawn = {"real": here.real, "synthetic": here.synthetic} if is_first else {"real": 0, "synthetic": 0}

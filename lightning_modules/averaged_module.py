@@ -20,6 +20,11 @@ class AveragedModule(LightningModule):
 
     ema: ParameterEMA | None
 
+    @property
+    def needs_checkpoint(self) -> bool:
+        """Whether the weights are random numbers before a checkpoint is loaded, and not worth an evaluation."""
+        return True
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Takes a step, and the weights after it into the average.
 

@@ -215,6 +215,11 @@ class ExpressionGenerator(AveragedModule):
         """Fingerprint of the weights that a folder of ``save_trained`` was rounded from; None = no such folder."""
         self._evaluation: GeneratorEvaluation
 
+    @property
+    def needs_checkpoint(self) -> bool:
+        """Whether the weights are random numbers: a ``base`` makes faces without any training of ours."""
+        return self.hparams["base"] is None
+
     # ---------------------------------------------------------------- parts
 
     def _choose_trained(self, has_base: bool, trained: str, lora_rank: int) -> None:
