@@ -94,6 +94,9 @@ def plain_reason(error: BaseException, length: int = 200) -> str:
         return f"cannot be opened ({(error.strerror or 'unknown reason').lower()})"
     if isinstance(error, KeyError):
         return f"found no entry {_first_argument(error)}"
+    for pattern, said in _ARGUMENTS.items():
+        if named := re.search(pattern, text):
+            return f"{said} '{named[1]}'"
     if isinstance(error, (AttributeError, TypeError, IndexError, AssertionError, OverflowError)) or _python_words(text):
         return "found another content" + ("" if not text or _python_words(text) else f" ({text[:length]})")
     if type(error).__name__ in ("EOFError", "BadZipFile"):
@@ -116,6 +119,10 @@ _JSON_NAMES = {
     float: "a number",
     bool: "true or false",
     type(None): "null",
+}
+_ARGUMENTS = {
+    r"unexpected keyword argument '(\w+)'": "found the unknown key",
+    r"missing \d+ required .*?argument.*?: '(\w+)'": "found no entry",
 }
 _PYTHON = re.compile(
     r"object has no attribute|NoneType|not subscriptable|not iterable|unhashable|positional argument|unexpected keyword"

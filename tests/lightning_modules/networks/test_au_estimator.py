@@ -43,7 +43,7 @@ def test_unknown_intensities_teach_nothing() -> None:
         ({"au_names": ["AU12", "AU99"]}, "unknown action unit 'AU99'"),
         (
             {"au_names": ["AU12"]},
-            r"its weights do not fit: 'backbone\.head\.weight' has the shape \(2, 32\), the network \(1, 32\), expected model",
+            r"its weights do not fit: 'backbone\.head\.weight' has the shape \(2, 32\), the network \(1, 32\)",
         ),
         ({"classes": 3}, r"config.json has .*'classes'"),
     ],
