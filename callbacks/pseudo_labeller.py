@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.synthesis import SynthesisCallback
+from datamodules.file_reading import read_json
 from lightning_modules.metrics.confusion_picture import save_confusion_picture
 from lightning_modules.sampling.class_thresholds import ClassThresholds
 from lightning_modules.sampling.denoising import DenoisingState
@@ -106,7 +106,7 @@ class PseudoLabeller(SynthesisCallback):
             "discard_below": self.discard_below,
             "adaptive_quantile": self.adaptive_quantile,
             "adaptive_window": self.adaptive_window,
-            "reliability": None if self.reliability is None else json.loads(Path(self.reliability).read_text()),
+            "reliability": None if self.reliability is None else read_json(self.reliability, "reliability table"),
         }
 
     @property

@@ -76,6 +76,8 @@ def plain_reason(error: BaseException, length: int = 200) -> str:
         length: longest answer in characters.
     """
     text = " ".join(str(error).split())
+    if "in loading state_dict for" in text:
+        return f"its weights do not fit: {_misfit(text)}"
     if isinstance(error, UnicodeDecodeError):
         return f"found bytes that are no UTF-8 text (at byte {error.start})"
     if isinstance(error, UnicodeEncodeError):
@@ -92,6 +94,9 @@ def plain_reason(error: BaseException, length: int = 200) -> str:
         return f"cannot be opened ({(error.strerror or 'unknown reason').lower()})"
     if isinstance(error, KeyError):
         return f"found no entry {_first_argument(error)}"
+    for pattern, said in _ARGUMENTS.items():
+        if named := re.search(pattern, text):
+            return f"{said} '{named[1]}'"
     if isinstance(error, (AttributeError, TypeError, IndexError, AssertionError, OverflowError)) or _python_words(text):
         return "found another content" + ("" if not text or _python_words(text) else f" ({text[:length]})")
     if type(error).__name__ in ("EOFError", "BadZipFile"):
@@ -115,11 +120,27 @@ _JSON_NAMES = {
     bool: "true or false",
     type(None): "null",
 }
+_ARGUMENTS = {
+    r"unexpected keyword argument '(\w+)'": "found the unknown key",
+    r"missing \d+ required .*?argument.*?: '(\w+)'": "found no entry",
+}
 _PYTHON = re.compile(
     r"object has no attribute|NoneType|not subscriptable|not iterable|unhashable|positional argument|unexpected keyword"
     r"|takes \d+|indices must be|unsupported operand|object is not|must be real number|too many values to unpack"
     r"|not enough values to unpack|invalid literal|argument of type|<class|__\w+__|codec can't decode"
 )
+
+
+def _misfit(text: str) -> str:
+    """Returns the first thing that torch says against the tensors of a file."""
+    sizes = re.search(r"size mismatch for (\S+): .*?\.Size\(\[([\d, ]*)\]\).*?\.Size\(\[([\d, ]*)\]\)", text)
+    if sizes is not None:
+        return f"'{sizes[1]}' has the shape ({sizes[2]}), the network ({sizes[3]})"
+    missing = re.search(r'Missing key\(s\) in state_dict: "([^"]+)"', text)
+    unexpected = re.search(r'Unexpected key\(s\) in state_dict: "([^"]+)"', text)
+    said = [f"found no '{missing[1]}'"] if missing is not None else []
+    said += [f"found '{unexpected[1]}', which the network has not"] if unexpected is not None else []
+    return ", ".join(said) or text[:160]
 
 
 def _python_words(text: str) -> bool:

@@ -119,8 +119,9 @@ def _check_heard(name: str, options: dict[str, Any], heard: str | None) -> None:
 def _load_folder(folder: Path, options: dict[str, Any]) -> TimmVoter | ClipVoter:
     file = folder / "config.json"
     config = read_json(file, "voter", _KINDS) if file.is_file() else {}
-    if config.get("model_type") == "clip":
-        return ClipVoter(folder, options.get("prompts"))
-    if "architecture" in config:
-        return TimmVoter(folder)
+    with reading("voter", folder, _KINDS):
+        if config.get("model_type") == "clip":
+            return ClipVoter(folder, options.get("prompts"))
+        if "architecture" in config:
+            return TimmVoter(folder)
     raise ValueError(f"voter '{folder}': found a folder without a config of timm or CLIP, expected {_KINDS}")

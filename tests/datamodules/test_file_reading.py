@@ -18,6 +18,8 @@ from datamodules.file_reading import FileError, did_you_mean, plain_reason, read
         (ValueError("not enough values to unpack (expected 2, got 1)"), "found another content"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), "cannot be opened (permission denied)"),
         (RuntimeError("PytorchStreamReader failed"), "cannot be read (PytorchStreamReader failed)"),
+        (TypeError("f() got an unexpected keyword argument 'depht'"), "found the unknown key 'depht'"),
+        (TypeError("f() missing 1 required positional argument: 'names'"), "found no entry 'names'"),
         (EOFError(), "found the file cut off or overwritten"),
         (RuntimeError(), "cannot be read (RuntimeError)"),
         (MemoryError(), "found a size that does not fit into the memory"),
