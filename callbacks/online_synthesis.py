@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from callbacks.near_copy_count import NearCopyCount
 from callbacks.synthesis import SynthesisCallback, active_hooks
 from datamodules.expressions import canonical_expression, map_label_space
 from datamodules.keyed_random import keyed_uniform
@@ -81,6 +82,7 @@ class OnlineSynthesis(SynthesisCallback):
         self.discarded = 0
         self.next_number = 0
         self.seconds = 0.0
+        self.copies = NearCopyCount()
         self._drawn_at_start = 0
         self._kept_since_start = 0
         self._names: list[str] = []
@@ -88,8 +90,8 @@ class OnlineSynthesis(SynthesisCallback):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Faces made on this rank, and those of them thrown away by the vote: for summary.json."""
-        return {"generated": self.made, "discarded": self.discarded}
+        """Faces made on this rank, those thrown away, and near copies among those kept: for summary.json."""
+        return {"generated": self.made, "discarded": self.discarded, **(self.copies.counts if self.enabled else {})}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Loads the generator and checks that there is a pool to fill and an expression to make.
@@ -160,6 +162,9 @@ class OnlineSynthesis(SynthesisCallback):
         pl_module.log("synthesis/made", float(self.made))
         pl_module.log("synthesis/discarded", float(self.discarded))
         pl_module.log("synthesis/seconds", self.seconds)
+        if self.copies.checked:
+            pl_module.log("synthesis/near_copies", self.copies.share)
+            pl_module.log("synthesis/near_copies_real", datamodule.near_copies().held_out_share())
 
     def _bound(self, trainer: Trainer) -> int | None:
         """Distinct samples that this rank may write: its share of ``data.synthetic_multiple``."""
@@ -201,8 +206,9 @@ class OnlineSynthesis(SynthesisCallback):
                 self.seconds += time.monotonic() - started
                 return
         raise RuntimeError(
-            f"pseudo-labels discarded all of {_FRUITLESS_BATCHES * self.batch_size} synthetic faces in a row: expected "
-            "some to be kept (lower pseudo_labels.discard_below or use a better generator)"
+            f"pseudo-labels and layout.max_similarity discarded all of {_FRUITLESS_BATCHES * self.batch_size} "
+            "synthetic faces in a row: expected some to be kept (lower pseudo_labels.discard_below, raise "
+            "layout.num_inverted or use a better generator)"
         )
 
     def _append(self, datamodule: Any, result: SynthesisResult, kept: torch.Tensor) -> None:
@@ -215,6 +221,7 @@ class OnlineSynthesis(SynthesisCallback):
         own = [datamodule.label_space.index(self._generator.label_space[i]) for i in result.label[kept].tolist()]
         intended = torch.nn.functional.one_hot(torch.tensor(own), len(datamodule.label_space)).float()
         mapped = torch.where(total > 1e-3, mapped / total.clamp_min(1e-12), intended)
+        self.copies.add(datamodule.near_copies(), result.images[kept])
         rows = kept.cpu().numpy()
         images, side = result.images[kept].cpu(), datamodule.pool.image_size
         if images.shape[-1] != side:
@@ -230,9 +237,12 @@ class OnlineSynthesis(SynthesisCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the counters. Rank 0's serve all ranks: a number used twice repeats a face and does no other harm."""
-        return {"made": self.made, "discarded": self.discarded, "next_number": self.next_number}
+        state = {"made": self.made, "discarded": self.discarded, "next_number": self.next_number}
+        return {**state, **self.copies.counts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on numbering where the checkpoint stopped; the pool is filled anew."""
         self.made, self.discarded = int(state_dict["made"]), int(state_dict["discarded"])
         self.next_number = int(state_dict["next_number"])
+        self.copies.checked = int(state_dict.get("checked", 0))
+        self.copies.near_copies = int(state_dict.get("near_copies", 0))

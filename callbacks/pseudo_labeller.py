@@ -128,6 +128,11 @@ class PseudoLabeller(SynthesisCallback):
         for path, voter in zip(self.voter_paths, self._load(), strict=True):
             with state.autocast():
                 probabilities = voter.network.to(image.device).predict_probabilities(image)
+            if not probabilities.isfinite().all():
+                raise ValueError(
+                    f"pseudo_labels.voters '{path}': found NaN among its probabilities, expected finite ones (its "
+                    "weights are not finite, or too large for bfloat16: take another checkpoint)"
+                )
             space = voter.network.label_space
             state.votes[path] = map_votes(probabilities, space, state.label_space, f"pseudo_labels.voters '{path}'")
         self._prepare(state.label_space)
@@ -140,6 +145,7 @@ class PseudoLabeller(SynthesisCallback):
         if self.thresholds is not None:
             self.thresholds.update(state.label, outcome.confidence)
         state.soft_label = outcome.soft_label
+        self.discarded += int((state.kept & ~outcome.kept).sum())  # of what others have left
         state.kept = state.kept & outcome.kept
         self._count(state, outcome.agreed)
 
@@ -165,7 +171,6 @@ class PseudoLabeller(SynthesisCallback):
         self.flow += torch.bincount(pairs.cpu(), minlength=k * k).reshape(k, k)
         self.seen += len(state.label)
         self.agreed += int(agreed.sum())
-        self.discarded += int((~state.kept).sum())
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -27,10 +27,11 @@ from datamodules.keyed_random import keyed_uniform, keys_of
 from datamodules.label_table import join_label_table
 from datamodules.mixed_dataset import MixedDataset, as_is, grey_as_one_channel
 from datamodules.mixture_sampler import MixtureSampler, default_ranks
+from datamodules.near_copies import NearCopies
 from datamodules.provenance import DuplicateReport, find_twins
 from datamodules.readers.reader import Reader, Split
 from datamodules.resumable_loader import ResumableLoader, sampler_of
-from datamodules.sample_table import SampleTable
+from datamodules.sample_table import ImageSource, SampleTable
 from datamodules.synthesis_work import SynthesisWork
 from datamodules.synthetic_pool import SyntheticPool
 from datamodules.training_position import TrainingPosition
@@ -172,6 +173,8 @@ class ExpressionDataModule(L.LightningDataModule):
         self.pool: SyntheticPool | None = None
         self.duplicate_report: DuplicateReport | None = None
         self.max_synthetic: int | None = None
+        self._all_training: ImageSource | None = None
+        self._near_copies: NearCopies | None = None
         self.synthesis_done: np.ndarray | None = None
         self._mirrored_order: list[int] = []
         self._pool_folder: weakref.finalize | None = None
@@ -237,6 +240,7 @@ class ExpressionDataModule(L.LightningDataModule):
 
     def _setup_training(self) -> None:
         train = self._read("train")
+        self._all_training = train.images
         if self.folds is not None:  # before anything else is taken away: the folds depend on all rows
             train = train.select(assign_folds(train, self.folds) != self.fold)
         if self.label_table is not None:
@@ -293,6 +297,22 @@ class ExpressionDataModule(L.LightningDataModule):
             # Nobody asked for this split, and many data sets keep it back; whoever asks for it gets the error itself.
             rank_zero_warn(f"training was not compared with the {split} split: {error}")
             return []
+
+    def near_copies(self) -> NearCopies:
+        """Returns what finds near copies of training faces among made ones, with the level of validation faces.
+
+        All faces of the training split are searched, those that this run leaves out as well: a generator may have
+        learned from them. Made when first asked for, and kept; reads the splits of "fit" where they have not been read.
+
+        Raises:
+            FileNotFoundError, KeyError, ValueError: a split cannot be read.
+        """
+        if self._near_copies is None:
+            if self._all_training is None or self.val_table is None:
+                self._setup_training()
+            assert self._all_training is not None and self.val_table is not None
+            self._near_copies = NearCopies(self._all_training, self.val_table.images)
+        return self._near_copies
 
     def _read_synthetic(self, reader: Reader) -> SampleTable:
         table = reader.read("train")

@@ -133,8 +133,13 @@ def check_record(folder: Path, made_with: Mapping[str, Any]) -> None:
         partial.write_text(json.dumps(wanted, indent=2, sort_keys=True) + "\n")
 
 
-def write_card(folder: Path) -> dict[str, int]:
-    """Writes README.md, the card of the set, from its shards and its record; returns faces kept, by expression."""
+def write_card(folder: Path, facts: Mapping[str, str] | None = None) -> dict[str, int]:
+    """Writes README.md, the card of the set, from its shards and its record; returns faces kept, by expression.
+
+    Args:
+        folder: of the set.
+        facts: name → one line each of what else was measured on these faces; they stand below the table.
+    """
     made_with = json.loads((folder / _RECORD).read_text())
     total: Counter[str] = Counter()
     kept: Counter[str] = Counter()
@@ -146,13 +151,14 @@ def write_card(folder: Path) -> dict[str, int]:
             changed += row["kept"] and max(row["soft_label"], key=row["soft_label"].get) != row["label"]
     settings = "\n".join(f"- {name}: `{json.dumps(value)}`" for name, value in sorted(made_with.items()))
     rows = "\n".join(f"| {name} | {total[name]} | {kept[name]} |" for name in sorted(total))
+    measured = "".join(f"- {name}: {line}\n" for name, line in (facts or {}).items()) + ("\n" if facts else "")
     (folder / "README.md").write_text(
         "---\ntask_categories: [image-classification]\ntags: [synthetic, facial-expression-recognition]\n"
         "configs:\n- config_name: default\n  data_files: data/*.parquet\n---\n\n"
         "# Synthetic facial expressions\n\n"
         f"{total.total()} faces made by a diffusion model; {kept.total()} of them were kept, {changed} of these show "
         "another expression than the intended one by the vote of the classifiers.\n\n"
-        f"| intended expression | made | kept |\n| --- | --- | --- |\n{rows}\n\n"
+        f"| intended expression | made | kept |\n| --- | --- | --- |\n{rows}\n\n{measured}"
         "Columns: `image`, `label` (intended), `soft_label` (what training uses), `caption`, `au` (intensities in "
         "[0, 1]), `seed`, `sample_id`, `layout_source` (the real training face whose layout was taken), `kept`, "
         "`votes`, `index`.\n\n"

@@ -24,7 +24,7 @@ from datamodules.expressions import (
     sample_action_units,
 )
 from datamodules.file_reading import read_json, reading
-from datamodules.keyed_random import keyed_seed, keyed_uniform, keys_of
+from datamodules.keyed_random import key_of, keyed_seed, keyed_uniform, keys_of
 from datamodules.synthesis_work import WorkBatch
 from datamodules.whole_file import whole_file
 from lightning_modules.averaged_module import AveragedModule
@@ -503,7 +503,8 @@ class ExpressionGenerator(AveragedModule):
             n faces with their labels.
 
         Raises:
-            ValueError: an expression outside the generator's label space, or AU columns that do not fit.
+            ValueError: an expression outside the generator's label space, AU columns that do not fit, or a face that is
+                not finite (as uint8 it would be black).
         """
         settings = request.settings or self.sampling
         unknown = [name for name in request.expressions if name not in self.label_space]
@@ -520,7 +521,9 @@ class ExpressionGenerator(AveragedModule):
             for hook in hooks:
                 hook.on_synthesis_start(state)
             latents = denoise(state, hooks)
-            image = ((state.decode(latents) + 1) / 2).clamp(0, 1)
+            image = (state.decode(latents) + 1) / 2
+            self._check_finite(image, request, hooks)
+            image = image.clamp(0, 1)
             state.images = (image * 255).round().to(torch.uint8)
             for hook in hooks:
                 hook.on_synthesis_end(state)
@@ -531,6 +534,23 @@ class ExpressionGenerator(AveragedModule):
                 module.training = mode
         return SynthesisResult(
             request, state.images, state.label, state.soft_label, state.kept, state.layout_source, state.votes
+        )
+
+    def _check_finite(self, image: Tensor, request: SynthesisRequest, hooks: Sequence[SynthesisHook]) -> None:
+        """Refuses faces with NaN or infinite pixels, and says where they come from."""
+        broken = (~image.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist()
+        if not broken:
+            return
+        networks = [("the generator", self.model), *(("the guide", h.guide) for h in hooks if hasattr(h, "guide"))]
+        cause = "overflow while sampling: --model.bf16_sampling=false, a smaller guidance.step_size or guidance_scale"
+        for name, network in networks:
+            weights = [n for n, weight in network.named_parameters() if not weight.isfinite().all()]
+            if weights:
+                cause = f"{len(weights)} weights of {name} are not: '{weights[0]}', …; take an earlier checkpoint"
+                break
+        raise ValueError(
+            f"generated face {request.sample_ids[broken[0]]} (seed {request.seed}) and {len(broken) - 1} more of "
+            f"{len(image)}: found NaN or infinite pixels, expected finite ones ({cause})"
         )
 
     def _start(self, request: SynthesisRequest, settings: SamplingSettings) -> DenoisingState:
@@ -587,8 +607,8 @@ class ExpressionGenerator(AveragedModule):
         A collective: every rank must call it with the same request.
 
         Returns:
-            "images" uint8 (n, 3, H, W), "label" (n,), "soft_label" (n, K) and "kept" (n,), in the order of the request,
-            on the CPU.
+            "images" uint8 (n, 3, H, W), "label" (n,), "soft_label" (n, K), "kept" (n,) and "layout_source" int64 (n,),
+            keys of the sample ids (0 = none), in the order of the request, on the CPU.
         """
         world = self.trainer.world_size if self._trainer is not None else 1
         rank = self.global_rank if self._trainer is not None else 0
@@ -606,8 +626,10 @@ class ExpressionGenerator(AveragedModule):
         )
         parts = [self.synthesise(mine.part(i, i + batch_size), hooks) for i in range(0, share, batch_size)]
         gathered: dict[str, Tensor] = {}
-        for name in ("images", "label", "soft_label", "kept"):
-            local = torch.cat([getattr(part, name) for part in parts])
+        columns = {n: torch.cat([getattr(p, n) for p in parts]) for n in ("images", "label", "soft_label", "kept")}
+        sources = [key_of(source) if source else 0 for part in parts for source in part.layout_source]
+        columns["layout_source"] = torch.tensor(sources, device=columns["label"].device)
+        for name, local in columns.items():
             if world > 1:
                 local = _tensor(self.all_gather(local)).flatten(0, 1)
             gathered[name] = local[: len(request)].cpu()
