@@ -30,9 +30,11 @@ from callbacks.face_table import FaceTable
 from callbacks.metrics_csv import MetricsCsv
 from callbacks.run_checkpoint import RunCheckpoint
 from callbacks.run_folder import choose_run_dir, refuse_occupied
+from callbacks.run_folder_lock import RunFolderLock
 from callbacks.run_record import RunRecord
 from callbacks.throughput import Throughput
 from callbacks.wandb_run import WandbOptions, WandbRun, finish_wandb
+from datamodules.parent_watch import announce_parent, end_with_parent
 from lightning_modules.checkpoint_file import read_checkpoint
 
 PROJECT = Path(__file__).resolve().parent
@@ -149,6 +151,8 @@ class SynferCLI(LightningCLI):
             raise ValueError(
                 f"{idle[0]}.enabled=true, but no face is made in this fit: found synthesis.enabled=false, expected true"
             )
+        self.lock = RunFolderLock(self.run_dir)
+        callbacks.append(self.lock)
         config, options = yaml.safe_load(self.config_yaml), self._get(self.config_init, "wandb")
         if subcommand == "fit" and settings[SWITCHED_GROUPS[0]].enabled and options.faces:
             callbacks.append(FaceTable(options.faces))  # after the vote, whose outcome it shows
@@ -191,7 +195,14 @@ class SynferCLI(LightningCLI):
                 f"trainer.devices: found {self.trainer.num_devices} in a run started from Python, expected 1 "
                 "(every rank runs the command line again: start python train.py in a process of its own)"
             )
+        if starts_ranks:
+            announce_parent()
         try:
+            if self.trainer.is_global_zero:
+                with one_line_errors(exit_code=2):
+                    self.lock.take()
+                    if subcommand == "fit" and not self.continues:  # a run may have come and gone since the first look
+                        refuse_occupied(self.run_dir)
             super()._run_subcommand(subcommand)
         except BaseException as error:
             lost = "Connection closed by peer" in str(error) or "Connection reset by peer" in str(error)
@@ -206,6 +217,8 @@ class SynferCLI(LightningCLI):
                     report("a rank ended early, its own error stands above")
                     raise SystemExit(1) from None
             raise
+        finally:
+            self.lock.release()
 
     def _stored_wandb_id(self) -> str | None:
         """Returns the W&B run id of the checkpoint that is continued; W&B starts before the checkpoint is restored."""
@@ -247,6 +260,7 @@ def main(args: list[str] | None = None) -> SynferCLI:
             ``SYNFER_DEBUG=1`` lets the error itself through instead.
     """
     _quieten()
+    end_with_parent()
     try:
         with _as_command_line(args), one_line_errors(exit_code=1):
             return _command_line(SynferCLI)

@@ -20,7 +20,7 @@ import train
 from callbacks.synthetic_set_writer import SyntheticSetWriter
 from datamodules.expressions import LABEL_SPACES
 from datamodules.readers import SyntheticSetReader
-from datamodules.synthetic_shards import finished_indices
+from datamodules.synthetic_shards import finished_indices, read_shard
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.sampling.request import SamplingSettings
 from tests.lightning_modules.tiny_generator import (
@@ -201,7 +201,9 @@ def test_layout_guidance_and_votes_are_on_record(weights: Path, tmp_path: Path) 
     ]
     train.main(arguments(weights, tmp_path / "run", *full, count=12))
     folder = tmp_path / "run" / "synthetic_set"
-    rows = [row for shard in sorted(folder.glob("data/*.parquet")) for row in pq.read_table(shard).to_pylist()]
+    columns = ["label", "layout_source", "votes", "kept"]
+    shards = sorted(folder.glob("data/*.parquet"))
+    rows = [row for shard in shards for row in read_shard(shard, columns).to_pylist()]
     assert [row["label"] for row in rows] == ["anger", "happy"] * 6
     assert all(row["layout_source"].startswith("drawn-1-train-") for row in rows)
     assert {vote["voter"] for vote in rows[0]["votes"]} == {str(weights / "one.ckpt"), str(weights / "two.ckpt")}
