@@ -27,12 +27,14 @@ from callbacks.face_table import FaceTable
 from callbacks.metrics_csv import MetricsCsv
 from callbacks.run_checkpoint import RunCheckpoint
 from callbacks.run_folder import choose_run_dir, refuse_occupied
+from callbacks.run_folder_lock import RunFolderLock
 from callbacks.run_record import RunRecord
 from callbacks.step_seed import StepSeed
 from callbacks.throughput import Throughput
 from callbacks.wandb_run import WandbOptions, WandbRun, finish_wandb
 from callbacks.whole_checkpoint_io import WholeCheckpointIO
 from command_line.errors import debugging, one_line_errors, report, this_rank
+from datamodules.parent_watch import announce_parent, end_with_parent
 from lightning_modules.checkpoint_file import read_checkpoint
 
 PROJECT = Path(__file__).resolve().parent
@@ -187,6 +189,8 @@ class SynferCLI(LightningCLI):
             raise ValueError(
                 f"{idle[0]}.enabled=true, but no face is made in this fit: found synthesis.enabled=false, expected true"
             )
+        self.lock = RunFolderLock(self.run_dir)
+        callbacks.append(self.lock)
         config, options = yaml.safe_load(self.config_yaml), self._get(self.config_init, "wandb")
         if subcommand == "fit" and settings[SWITCHED_GROUPS[0]].enabled and options.faces:
             callbacks.append(FaceTable(options.faces))  # after the vote, whose outcome it shows
@@ -247,7 +251,14 @@ class SynferCLI(LightningCLI):
                 f"trainer.devices: found {self.trainer.num_devices} in a run started from Python, expected 1 "
                 "(every rank runs the command line again: start python train.py in a process of its own)"
             )
+        if starts_ranks:
+            announce_parent()
         try:
+            if self.trainer.is_global_zero:
+                with one_line_errors(exit_code=2):
+                    self.lock.take()
+                    if subcommand == "fit":  # a run may have come and gone since the first look
+                        self._refuse_mixtures(self.config[subcommand], fit=True)
             with exit_code_of_stop(self.trainer):
                 super()._run_subcommand(subcommand)
         except BaseException as error:
@@ -263,6 +274,8 @@ class SynferCLI(LightningCLI):
                     report("a rank ended early, its own error stands above")
                     raise SystemExit(1) from None
             raise
+        finally:
+            self.lock.release()
 
     def _checkpoint_to_continue(self) -> Path | None:
         """Returns the file that a fit goes on from; None where there is none, or none on this machine."""
@@ -311,6 +324,7 @@ def main(args: list[str] | None = None) -> SynferCLI:
     """
     _quieten()
     exit_code = 1
+    end_with_parent()
     try:
         with _as_command_line(args), one_line_errors(exit_code=1):
             done = _command_line(SynferCLI)
