@@ -29,12 +29,14 @@ from datamodules.mixed_dataset import MixedDataset, as_is, grey_as_one_channel
 from datamodules.mixture_sampler import MixtureSampler, default_ranks
 from datamodules.provenance import DuplicateReport, find_twins
 from datamodules.readers.reader import Reader, Split
+from datamodules.repeating_sampler import RepeatingSampler
 from datamodules.resumable_loader import ResumableLoader
+from datamodules.row_choice import choose_share, even_order
 from datamodules.sample_table import SampleTable
 from datamodules.synthesis_work import SynthesisWork
 from datamodules.synthetic_pool import SyntheticPool
 
-_AUGMENT, _SUBSET = 0xA06, 0x5E7  # streams of random numbers
+_AUGMENT = 0xA06  # a stream of random numbers
 _DEFAULT_AUGMENTATION = Augmentation()
 
 
@@ -51,6 +53,8 @@ class ExpressionDataModule(L.LightningDataModule):
         image_size: side in pixels to which faces are resized; None keeps the size of the training images.
         synthetic_ratio: share of synthetic samples in every training batch, in [0, 1] (contract C4).
         synthetic_multiple: bound on distinct synthetic samples, as a multiple of the real training rows; None = none.
+            Of a finished set that many are chosen at random, each class with the share that it has in the set; a
+            smaller multiple is a subset of a larger one.
         synthetic_reader: a finished synthetic set, of which the training split is used; None = online synthesis.
         pool_size: slots of the pool per rank.
         num_workers: loader processes per rank; 0 is fastest for data sets held in memory.
@@ -60,9 +64,10 @@ class ExpressionDataModule(L.LightningDataModule):
         near_duplicates: remove also those that look nearly the same: thumbnails that correlate by more than this, in
             (0, 1); 0.95 finds other copies and crops of one photograph. Needs ``drop_duplicates``. null = none.
         training_fraction: share of the training rows to use, in (0, 1], the same in each class; a smaller share is a
-            subset of a larger one.
-        subset_seed: of the choice of that subset alone, so that runs with other seeds see the same rows, those of a
-            generator for example; None = ``seed``.
+            subset of a larger one. It is a share of the rows left by folds and ``drop_duplicates``, and the classes are
+            the data set's own labels, with a ``label_table`` too: the rows are the same with and without one.
+        subset_seed: of the choice of that subset, and of the faces of a finished set for ``synthetic_multiple``, alone,
+            so that runs with other seeds see the same rows, those of a generator for example; None = ``seed``.
         class_balance: b in [0, 1]: a class of n real rows is drawn with a share proportional to n^(1 − b); 0 = as they
             are, 1 = each class equally often.
         steps_per_epoch: training steps per epoch; None = one pass over the real rows.
@@ -74,7 +79,8 @@ class ExpressionDataModule(L.LightningDataModule):
             with a ``synthetic_reader`` in use, whose faces may come from held-out rows, nor with online synthesis.
         fold: the fold, from 0, that ``fit`` holds out of training and that ``predict`` on the training split sees.
         label_table: Parquet label table (``datamodules/label_table.py``) whose labels replace those of the training
-            rows in ``fit``; None = the data set's own. Evaluation labels are never replaced.
+            rows in ``fit``, and which needs one for each row in use; None = the data set's own. It chooses no rows.
+            Evaluation labels are never replaced.
 
     Attributes:
         train_table: real training rows, after dropping duplicates and taking the subset; None before setup.
@@ -232,8 +238,6 @@ class ExpressionDataModule(L.LightningDataModule):
         train = self._read("train")
         if self.folds is not None:  # before anything else is taken away: the folds depend on all rows
             train = train.select(assign_folds(train, self.folds) != self.fold)
-        if self.label_table is not None:
-            train = join_label_table(train, self.label_table)
         if self.val_table is None:
             self.val_table = self._read("val")
         evaluation = [self.val_table]
@@ -253,8 +257,9 @@ class ExpressionDataModule(L.LightningDataModule):
             rank_zero_info(f"data.drop_duplicates: {len(train) - len(kept)} of {len(train)} training rows dropped")
             train = train.select(kept)
         if self.training_fraction < 1:
-            seed = self.run_seed if self.subset_seed is None else self.subset_seed
-            train = train.select(_stratified_subset(train, self.training_fraction, seed))
+            train = train.select(choose_share(train.label, train.sample_id, self.training_fraction, self._subset_seed))
+        if self.label_table is not None:  # last: the rows are the same with it and without
+            train = join_label_table(train, self.label_table)
         if self.synthetic_ratio > 0 and self.synthetic_multiple is not None:
             self.max_synthetic = math.floor(self.synthetic_multiple * len(train) + 1e-9)
             if self.max_synthetic == 0:
@@ -302,7 +307,8 @@ class ExpressionDataModule(L.LightningDataModule):
                     f"data.synthetic_multiple={self.synthetic_multiple}: found a synthetic set of {len(table)} "
                     f"faces, expected {self.max_synthetic} for that multiple; all {len(table)} are used"
                 )
-            table = table.select(np.arange(min(self.max_synthetic, len(table))))
+            order = even_order(table.label, table.sample_id, self._subset_seed)
+            table = table.select(np.sort(order[: self.max_synthetic]))
         return replace(table, is_synthetic=True)
 
     def _open_pool(self) -> None:
@@ -334,7 +340,8 @@ class ExpressionDataModule(L.LightningDataModule):
         slots = 0
         if self.synthetic_ratio > 0:
             slots = self.pool_size if self.synthetic_table is None else len(self.synthetic_table)
-        sampler = MixtureSampler(
+        overfits = getattr(self.trainer, "overfit_batches", 0) > 0
+        sampler = (RepeatingSampler if overfits else MixtureSampler)(
             len(train),
             slots,
             self.batch_size,
@@ -356,11 +363,13 @@ class ExpressionDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """Returns this rank's validation batches: every row once over all ranks."""
-        return self._evaluation_loader(self._need(self.val_table, "val"))
+        table = self._need(self.val_table, "val")
+        return self._evaluation_loader(table, getattr(self.trainer, "limit_val_batches", 1.0))
 
     def test_dataloader(self) -> DataLoader:
         """Returns this rank's test batches: every row once over all ranks."""
-        return self._evaluation_loader(self._need(self.test_table, "test"))
+        table = self._need(self.test_table, "test")
+        return self._evaluation_loader(table, getattr(self.trainer, "limit_test_batches", 1.0))
 
     def predict_dataloader(self) -> DataLoader:
         """Returns this rank's part of the synthesis work (``WorkBatch``), or of ``predict_split`` (``Batch``)."""
@@ -381,13 +390,15 @@ class ExpressionDataModule(L.LightningDataModule):
             collate_fn=as_is,  # type: ignore[arg-type]
         )
 
-    def _evaluation_loader(self, table: SampleTable) -> DataLoader:
+    def _evaluation_loader(self, table: SampleTable, limit: float = 1.0) -> DataLoader:
         dataset = MixedDataset(table, image_size=self.image_size)
         world_size, rank = self._ranks()
+        # Where Lightning is to take the first batches only, they hold all classes, and the same rows in every run.
+        order = None if limit == 1.0 and isinstance(limit, float) else even_order(table.label, table.sample_id, seed=0)
         return DataLoader(
             dataset,
             batch_size=self.eval_batch_size,
-            sampler=EvaluationSampler(dataset, world_size, rank),
+            sampler=EvaluationSampler(dataset, world_size, rank, order),
             **self._loader_settings(),
         )
 
@@ -493,6 +504,10 @@ class ExpressionDataModule(L.LightningDataModule):
         """The seed of everything random here: ``data.seed``, else that of ``seed_everything``."""
         return self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
 
+    @property
+    def _subset_seed(self) -> int:
+        return self.run_seed if self.subset_seed is None else self.subset_seed
+
     def _need(self, table: SampleTable | None, split: str) -> SampleTable:
         if table is None:
             raise RuntimeError(f"the {split} split has not been read: expected setup() of a stage that needs it first")
@@ -517,16 +532,6 @@ def _side(table: SampleTable) -> int:
     if height != width:
         raise ValueError(f"training images are {height}x{width}: expected squares, or data.image_size=<side in pixels>")
     return height
-
-
-def _stratified_subset(table: SampleTable, fraction: float, seed: int) -> np.ndarray:
-    """Returns row numbers, ascending: of each class that has rows the same share, at least one row."""
-    order = keyed_uniform(keys_of(table.sample_id.tolist()), 1, seed, _SUBSET)[:, 0]
-    kept = []
-    for label in np.unique(table.label):
-        rows = np.flatnonzero(table.label == label)
-        kept.append(rows[np.argsort(order[rows], kind="stable")[: max(1, round(fraction * len(rows)))]])
-    return np.sort(np.concatenate(kept))
 
 
 def _relabelled(table: SampleTable, label_space: tuple[str, ...]) -> SampleTable:
