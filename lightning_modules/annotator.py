@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.random import fork_rng
@@ -18,6 +17,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error,
 from datamodules.batch import Batch
 from datamodules.captions import ADJECTIVES
 from datamodules.expressions import resolve_label_space
+from datamodules.face_shape import resize_faces
 from datamodules.feature_cache import FeatureCache, image_keys
 from datamodules.keyed_random import keyed_seed
 from lightning_modules.checkpoint_file import read_checkpoint
@@ -252,9 +252,7 @@ class LabelAnnotator(ExpressionPredictor):
     @torch.no_grad()
     def _encode(self, image: Tensor) -> Tensor:
         """Returns the clean latents (B, C, h, w) of images in [0, 1], (B, 3, H, W)."""
-        side = self.generator.hparams["image_size"]
-        if image.shape[-2:] != (side, side):
-            image = F.interpolate(image, (side, side), mode="bilinear", antialias=True)
+        image = resize_faces(image, self.generator.hparams["image_size"])
         with self._own_precision():
             return self.generator.model.codec.encode(image * 2 - 1)
 

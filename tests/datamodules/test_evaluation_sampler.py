@@ -22,7 +22,7 @@ def test_another_order_is_shared_between_ranks() -> None:
     order = np.random.default_rng(0).permutation(11)
     ranks = [list(EvaluationSampler(range(11), 3, rank, order)) for rank in range(3)]
     assert [row for rows in zip(*(rows[:3] for rows in ranks), strict=True) for row in rows] == order[:9].tolist()
-    assert sorted(sum(ranks, [])) == list(range(11))
+    assert sorted(row for rows in ranks for row in rows) == list(range(11))
 
 
 def test_one_rank_without_a_process_group() -> None:
