@@ -59,7 +59,9 @@ class ExpressionDataModule(L.LightningDataModule):
         synthetic_reader: a finished synthetic set, of which the training split is used; None = online synthesis.
         pool_size: slots of the pool per rank.
         num_workers: loader processes per rank; 0 is fastest for data sets held in memory.
-        seed: of shuffling, augmentation and the training subset; None = the run's ``seed_everything``.
+        seed: of all that is drawn by key in this run: shuffling, augmentation, the training subset, the noise of a
+            generator's training, and the faces that are made; None = the run's ``seed_everything``, which always rules
+            the first weights.
         augmentation: how strongly training faces are changed.
         drop_duplicates: remove training rows whose pixels are those of a validation or test row.
         near_duplicates: remove also those that look nearly the same: thumbnails that correlate by more than this, in
@@ -502,7 +504,7 @@ class ExpressionDataModule(L.LightningDataModule):
 
     @property
     def run_seed(self) -> int:
-        """The seed of everything random here: ``data.seed``, else that of ``seed_everything``."""
+        """The seed of everything drawn by key: ``data.seed``, else that of ``seed_everything``."""
         return self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
 
     @property

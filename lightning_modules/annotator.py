@@ -37,6 +37,7 @@ from lightning_modules.networks.fingerprint import fingerprint
 from lightning_modules.networks.optimiser import OptimiserName
 from lightning_modules.networks.schedule import Schedule
 from lightning_modules.networks.temperature import fit_temperature
+from lightning_modules.run_seed import run_seed
 from lightning_modules.sampling.prediction import predict_noise, signal_and_noise
 from lightning_modules.setting_check import check_setting
 from lightning_modules.training_data import TrainingData
@@ -498,7 +499,7 @@ class LabelAnnotator(ExpressionPredictor):
 
     @property
     def _seed(self) -> int:
-        return int(getattr(self._data, "run_seed", 0))
+        return run_seed(self._trainer)
 
     # ---------------------------------------------------------------- evaluation
 
