@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.synthesis import SynthesisCallback
 from datamodules.captions import caption_for
+from datamodules.face_shape import resize_faces
 from datamodules.keyed_random import keyed_uniform
 from datamodules.near_copies import pixel_correlation
 from datamodules.provenance import check_sources
@@ -115,11 +115,8 @@ class LayoutInitialisation(SynthesisCallback):
         names = [table.label_space[index] for index in table.label[rows]]
         own = replace(state, text=state.encode_text([caption_for(name) for name in names]), au=state.null_au)
         image = table.images.batch(rows).to(state.latents.device).float() / 127.5 - 1
-        side = state.image_size
-        if image.shape[-1] != side:
-            image = F.interpolate(image, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
         with torch.no_grad():
-            clean = state.encode(image)
+            clean = state.encode(resize_faces(image, state.image_size))
         state.latents = ddim_invert(own, clean, self.num_inverted, self.refinements)
         state.first_step = len(state.scheduler.timesteps) - self.num_inverted
         state.layout_source = [str(table.sample_id[row]) for row in rows]

@@ -29,6 +29,7 @@ from callbacks.run_folder import read_summary
 from callbacks.wandb_run import WandbRun
 from datamodules.provenance import split_manifest
 from datamodules.whole_file import whole_file
+from lightning_modules.metrics.directions import better
 
 PACKAGES = (
     "synfer",
@@ -47,18 +48,12 @@ PACKAGES = (
 COUNTS = ("real", "synthetic", "discarded")
 """Samples counted in every summary: trained on (real, synthetic) and thrown away by the vote (discarded)."""
 
-LOWER_IS_BETTER = ("loss", "ece")
-"""Last parts of the names of validation metrics whose best value is the smallest."""
-
-WITHOUT_BEST = ("temperature", "rows")
-"""Last parts of the names of those that cannot be good or bad."""
-
 
 class RunRecord(Callback):
     """Writes what a run was and what came of it.
 
     ``config.yaml`` and a summary with status "running" are written when the run starts, the final ``summary.json`` when
-    it ends, with how it ended (:class:`callbacks.run_end.RunEnd`). Only rank 0 writes; at the end of the loop every rank
+    it ends, with how it ended (:class:`callbacks.run_end.RunEnd`). Only rank 0 writes; at the end every rank of a loop
     takes part in summing counts and CPU seconds. After a failure nobody waits for other ranks, and the counts are rank
     0's alone (``counts_of``). ``wall_s`` and ``cpu_s`` run from the making of the trainer, importing packages left out,
     over all attempts: what an attempt did between its last record and a kill is not known and not counted.
@@ -69,7 +64,8 @@ class RunRecord(Callback):
 
     The W&B run id travels in the checkpoint, so that a continued run stays one W&B run. A continued run keeps what its
     earlier attempts measured and it has not measured again, for one that was killed after its last validation may have
-    nothing left to measure. ``best`` holds the best value of each validation metric, over all attempts.
+    nothing left to measure. ``best`` holds the best value of each validation metric that can be
+    good or bad (:mod:`lightning_modules.metrics.directions`), over all attempts.
 
     W&B gets the settings, the split manifest and, where asked, the checkpoints as artifacts, and best and last values
     in its summary.
@@ -153,7 +149,7 @@ class RunRecord(Callback):
         elif trainer.is_global_zero and not trainer.sanity_checking:
             measured = _plain(trainer.callback_metrics).items()
             last = {n: v for n, v in measured if n.startswith("val/") and v is not None}
-            self._take_best({n: v for n, v in last.items() if not n.endswith(WITHOUT_BEST)})
+            self._take_best(last)
             for run in _wandb_runs(trainer):
                 run.summarise(
                     {f"last/{n}": v for n, v in last.items()} | {f"best/{n}": v for n, v in self.best.items()}
@@ -255,8 +251,9 @@ class RunRecord(Callback):
 
     def _take_best(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            better = min if name.endswith(LOWER_IS_BETTER) else max
-            self.best[name] = better(value, self.best.get(name, value))
+            best = better(name, value, self.best.get(name, value))
+            if best is not None:
+                self.best[name] = best
 
     def _splits(self, trainer: Trainer) -> dict[str, Any]:
         """Returns split → manifest of the tables that the data module has read; each is hashed once."""

@@ -18,15 +18,15 @@ from comparison.swept_keys import (
     short_name,
     show_values,
 )
+from lightning_modules.metrics.directions import better, direction, words_of
 
 METRICS = ("val/accuracy", "test/accuracy", "test/fer_accuracy", "val/mean_class_accuracy")
 """Compared by default: the first of these that a run holds."""
 
-LOWER_IS_BETTER = ("loss", "ece", "fid", "frechet", "kid", "mae", "mse", "error")
 RATIO = "data.synthetic_ratio"
 
-SHARES = ("accuracy", "recall", "f1", "ece", "precision", "agreement")
-"""Parts of the names of metrics that are shares in [0, 1], shown in per cent."""
+SHARES = frozenset({"accuracy", "recall", "f1", "ece", "precision", "agreement", "found", "repaired", "harmed"})
+"""Words in the names of metrics that are shares in [0, 1], shown in per cent."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,7 @@ class Comparison:
 
 def is_share(metric: str) -> bool:
     """Whether a metric is a share in [0, 1]."""
-    return any(part in metric for part in SHARES)
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether smaller values of a metric are better."""
-    return any(part in LOWER_IS_BETTER for part in metric.replace("/", "_").split("_"))
+    return bool(words_of(metric) & SHARES)
 
 
 def choose_metric(runs: Sequence[Run], wanted: str | None) -> str:
@@ -244,18 +239,23 @@ def _mean_per_seed(by_seed: Mapping[int, Sequence[Run]], value_of: Callable[[Run
 
 
 def best_of(run: Run, metric: str) -> float | None:
-    """Returns the best value of a metric that the run recorded or logged; None where it logged none.
+    """Returns the best value of a metric that the run recorded or logged.
+
+    None where it logged none, or where nobody knows which values are good. A recorded best that is worse than the last
+    value was told by an older table of directions, and does not count.
 
     Raises:
         ValueError: its history cannot be read.
     """
-    if metric in run.best:
-        return run.best[metric]
-    history: History = run.history(metric)
+    recorded = run.best.get(metric)
+    if recorded is not None and better(metric, recorded, run.last.get(metric, recorded)) == recorded:
+        return recorded
+    wanted = direction(metric)
+    history: History = run.history(metric) if wanted else []
     if not history:
         return None
     values = [value for _, value in history]
-    return min(values) if lower_is_better(metric) else max(values)
+    return min(values) if wanted == "lower" else max(values)
 
 
 def recall_prefix(metric: str) -> str:

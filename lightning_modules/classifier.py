@@ -9,13 +9,13 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.random import fork_rng
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from datamodules.batch import Batch
 from datamodules.expressions import resolve_label_space
+from datamodules.face_shape import resize_faces
 from datamodules.file_reading import reading
 from datamodules.rank_states import own_state, states_of_ranks
 from lightning_modules.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
@@ -179,9 +179,7 @@ class ExpressionClassifier(ExpressionPredictor):
 
     def forward(self, image: Tensor) -> Tensor:
         """Returns logits (B, K) of RGB images (B, 3, H, W), float in [0, 1]; differentiable in the images."""
-        if image.shape[-2:] != (self.image_size, self.image_size):
-            size = (self.image_size, self.image_size)
-            image = F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
+        image = resize_faces(image, self.image_size)
         if self._codec:
             return self.forward_latents(self._codec[0].to(self.device).encode(image * 2 - 1))
         return self._see(image.mean(1, keepdim=True) if self.in_channels == 1 else image)

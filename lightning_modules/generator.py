@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
@@ -43,6 +42,7 @@ from lightning_modules.networks.ema import ParameterEMA
 from lightning_modules.networks.fingerprint import fingerprint
 from lightning_modules.networks.latent_codec import AutoencoderKLCodec
 from lightning_modules.networks.schedule import scheduled
+from lightning_modules.run_seed import run_seed
 from lightning_modules.safetensors_file import read_safetensors, write_safetensors
 from lightning_modules.sampling.denoising import DenoisingState, SynthesisHook, denoise
 from lightning_modules.sampling.prediction import min_snr_weight, signal_and_noise, training_target
@@ -383,8 +383,7 @@ class ExpressionGenerator(AveragedModule):
 
     @property
     def _seed(self) -> int:
-        # Set by seed_everything; without it a run still draws the same numbers each time.
-        return int(os.environ.get("PL_GLOBAL_SEED", "0"))
+        return run_seed(self._trainer)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
@@ -458,13 +457,12 @@ class ExpressionGenerator(AveragedModule):
 
         if "index" not in batch:
             raise ValueError("predict of a generator: found real faces, expected data.predict_split=synthesis")
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         units = batch["au"].cpu().numpy().copy()
         edit_action_units(units, self.sampling.au_edits, self.au_names)
         request = SynthesisRequest(
             tuple(batch["expression"]),
             tuple(batch["index"].tolist()),
-            datamodule.run_seed,
+            self._seed,
             tuple(batch["caption"]),
             units,
             self.sampling,

@@ -17,7 +17,9 @@ from datamodules.expressions import LABEL_SPACES, action_unit_indices, canonical
 from datamodules.keyed_random import keyed_uniform, keys_of
 from datamodules.mixed_dataset import MixedDataset
 from datamodules.near_copies import pixel_correlation
+from datamodules.row_choice import even_order
 from datamodules.sample_table import SampleTable
+from datamodules.synthesis_work import expressions_in_turn
 from lightning_modules.captioned_grid import FaceColumns, save_captioned_grid
 from lightning_modules.checkpoint_file import find_checkpoint
 from lightning_modules.classifier import ExpressionClassifier
@@ -244,7 +246,7 @@ class GeneratorEvaluation:
         """
         generator, total = self.generator, self.settings["test_samples"]
         request = SynthesisRequest.from_expressions(
-            [self.names[i % len(self.names)] for i in range(total)],
+            expressions_in_turn(self.names, range(total)),
             range(total),
             generator._seed,
             generator.sampling,
@@ -431,7 +433,10 @@ class GeneratorEvaluation:
         """Writes real | unguided | guided faces, with the judge's probability of the asked expression under each."""
         test, label = self.test_table, rows["label"]
         groups = []
-        real = [torch.from_numpy(np.flatnonzero(test.label == self.generator.label_space.index(n))) for n in self.names]
+        mixed = even_order(test.label, test.sample_id, seed=0)  # the first rows may all show one person
+        real = [
+            torch.from_numpy(mixed[test.label[mixed] == self.generator.label_space.index(name)]) for name in self.names
+        ]
         faces = [_images(self.test_faces, few[:_PICTURE_COLUMNS]) if len(few) else images[:0] for few in real]
         groups.append(self._columns("real", faces))
         sets = [("unguided", images)] if unguided is None else [("unguided", unguided), ("guided", images)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from comparison.comparison import Comparison, best_of, choose_metric, compare, is_share, lower_is_better, recall_prefix
+from comparison.comparison import Comparison, best_of, choose_metric, compare, is_share, recall_prefix
 from comparison.run_folders import read_run_folder, read_run_folders
 from tests.comparison.synthetic_runs import write_run
 
@@ -71,6 +71,22 @@ def test_best_of_a_loss_is_its_least(tmp_path: Path) -> None:
     (folder / "metrics.csv").write_text("step,val/loss\n1,0.9\n2,0.4\n3,0.6\n")
     assert best_of(read_run_folder(folder), "val/loss") == 0.4
     assert best_of(read_run_folder(folder), METRIC) is None
+
+
+def test_a_best_of_the_wrong_end_does_not_count(tmp_path: Path) -> None:
+    """Older runs recorded the worst value of the uncalibrated error of calibration as its best."""
+    name = "val/ece_uncalibrated"
+    summary = {"best": {name: 0.3}, "metrics": {name: 0.12}}
+    folder = write_run(tmp_path / "a", summary=summary)
+    (folder / "metrics.csv").write_text(f"step,{name}\n1,0.3\n2,0.1\n3,0.12\n")
+    assert best_of(read_run_folder(folder), name) == 0.1
+
+
+def test_a_metric_that_nobody_knows_has_no_best(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", summary={"best": {"val/temperature": 2.0}})
+    (folder / "metrics.csv").write_text("step,val/temperature,val/glow\n1,2,3\n")
+    run = read_run_folder(folder)
+    assert best_of(run, "val/temperature") is None and best_of(run, "val/glow") is None
 
 
 def test_unreadable_history_is_named_and_the_last_value_stays(tmp_path: Path) -> None:
@@ -180,8 +196,6 @@ def test_choose_metric(tmp_path: Path) -> None:
 
 
 def test_kinds_of_metrics() -> None:
-    assert lower_is_better("val/loss") and lower_is_better("test/ece") and not lower_is_better("val/accuracy")
-    assert lower_is_better("test/frechet/judge") and lower_is_better("test/kid/judge")
-    assert is_share("val/macro_f1") and not is_share("val/loss")
+    assert is_share("val/macro_f1") and not is_share("val/loss") and not is_share("test/frechet/f1_recall_net")
     assert recall_prefix("val/accuracy") == recall_prefix("val/mean_class_accuracy") == "val/recall/"
     assert recall_prefix("test/fer_accuracy") == "test/fer_recall/"
