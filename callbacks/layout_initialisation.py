@@ -15,6 +15,7 @@ from datamodules.face_shape import resize_faces
 from datamodules.keyed_random import keyed_uniform
 from datamodules.near_copies import pixel_correlation
 from datamodules.provenance import check_sources
+from datamodules.rank_states import counters, states_of_ranks
 from datamodules.sample_table import SampleTable
 from lightning_modules.sampling.denoising import DenoisingState
 from lightning_modules.sampling.inversion import ddim_invert
@@ -132,12 +133,12 @@ class LayoutInitialisation(SynthesisCallback):
         state.kept = state.kept & ~copies
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the count, as online synthesis does."""
-        return {"copies": self.copies} if self.counts else {}
+        """Returns every rank's count; a collective."""
+        return {"ranks": states_of_ranks({"copies": self.copies})} if self.counts else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on counting."""
-        self.copies = int(state_dict.get("copies", 0))
+        self.copies = int(counters(state_dict.get("ranks", []), ("copies",))["copies"])
 
     def _choose(self, state: DenoisingState, table: SampleTable) -> np.ndarray:
         uniform = keyed_uniform(state.request.sample_ids, 1, state.request.seed, _LAYOUT_STREAM)[:, 0]

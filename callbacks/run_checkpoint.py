@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.agreed_stop import AgreedStop
@@ -96,9 +97,19 @@ class RunCheckpoint(ModelCheckpoint):
         """Puts Lightning's loops where the data module stands; ``max_time`` counts from here."""
         if trainer.state.fn != "fit":
             return
-        # Lightning's timer would go on from what the attempts before have taken, and end the next one at once.
-        for key in [key for key in checkpoint.get("callbacks", {}) if key.startswith(Timer.__name__)]:
-            del checkpoint["callbacks"][key]
+        states = checkpoint.get("callbacks", {})
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Timer):
+                # It would go on from what the attempts before have taken, and end the next one at once.
+                states.pop(callback.state_key, None)
+            elif isinstance(callback, EarlyStopping) and callback.state_key in states:
+                # The patience of the command line, not of the checkpoint; and it is not what ends this attempt.
+                states[callback.state_key] |= {
+                    "patience": callback.patience,
+                    "stopped_epoch": 0,
+                    "stopping_reason": EarlyStoppingReason.NOT_STOPPED.value,
+                    "stopping_reason_message": None,
+                }
         data: Any = getattr(trainer, "datamodule", None)
         if not hasattr(data, "resume_at"):
             return

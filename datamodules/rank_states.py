@@ -26,5 +26,14 @@ def own_state(states: list[Any] | None) -> Any | None:
     return states[dist.get_rank() if _world_size() > 1 else 0]
 
 
+def counters(states: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, Any]:
+    """Returns this rank's counters; of another number of ranks rank 0 takes the sums, so that totals stay true."""
+    mine = own_state(states)
+    if mine is not None:
+        return {name: mine.get(name, 0) for name in names}
+    is_first = _world_size() == 1 or dist.get_rank() == 0
+    return {name: sum(state.get(name, 0) for state in states) if is_first else 0 for name in names}
+
+
 def _world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,18 @@ import torch
 import yaml
 
 import train
+from datamodules.expressions import LABEL_SPACES
 from tests.lightning_modules.tiny_generator import (
     TINY_AUTOENCODER,
     TINY_TEXT,
     TINY_UNET,
     save_checkpoint,
+    tiny_classifier,
     tiny_generator,
 )
 
 PROJECT = Path(train.__file__).parent
-NAMES = ["neutral", "happy", "sad"]
+BASIC7 = LABEL_SPACES["basic7"]
 STEPS = 5
 """Steps of an epoch: 40 faces in batches of eight."""
 
@@ -82,11 +85,18 @@ def au_estimator(folder: Path) -> dict[str, Any]:
     }
 
 
+def mixed(folder: Path) -> dict[str, Any]:
+    save_checkpoint(tiny_generator(label_space="basic7"), folder / "generator.ckpt")
+    save_checkpoint(tiny_classifier(BASIC7), folder / "voter.ckpt")
+    return classifier(folder)
+
+
 MODULES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "classifier": classifier,
     "generator": generator,
     "annotator": annotator,
     "au_estimator": au_estimator,
+    "mixed": mixed,
 }
 
 
@@ -114,6 +124,11 @@ def config(folder: Path, module: str, **more: Any) -> Path:
             "enable_model_summary": False,
         },
     }
+    if module == "mixed":  # a ratio of 3.2 faces a batch, a pool that turns over, thresholds that move
+        content["data"] |= {"synthetic_ratio": 0.4, "pool_size": 12, "steps_per_epoch": STEPS}
+        content["synthesis"] = {"enabled": True, "generator": str(folder / "generator.ckpt"), "batch_size": 6}
+        content["synthesis"] |= {"max_reuse": 1.5, "sampling": {"num_steps": 2, "guidance_scale": 1.0}}
+        content["pseudo_labels"] = {"enabled": True, "voters": [str(folder / "voter.ckpt")], "adaptive_quantile": 0.3}
     for key, value in more.items():
         content[key] = {**content.get(key, {}), **value}
     path = folder / "given.yaml"
@@ -121,12 +136,20 @@ def config(folder: Path, module: str, **more: Any) -> Path:
     return path
 
 
-def fit(given: Path, folder: Path, *more: str) -> list[str]:
+def fit(given: Path, folder: Path, *more: str, callbacks: tuple[dict[str, Any], ...] = ()) -> list[str]:
     """Returns the command line of a fit into ``folder/run`` that writes down each step beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     record = {"class_path": "tests.rank_record.RankRecord", "init_args": {"folder": str(folder)}}
-    callbacks = f"--trainer.callbacks+={json.dumps(record)}"
-    return ["fit", f"--config={given}", callbacks, f"--run_dir={folder / 'run'}", *more]
+    listed = [f"--trainer.callbacks+={json.dumps(callback)}" for callback in (*callbacks, record)]
+    return ["fit", f"--config={given}", *listed, f"--run_dir={folder / 'run'}", *more]
+
+
+def stop_at(step: int, how: str, rank: int = 0) -> dict[str, Any]:
+    return {"class_path": "tests.stop_at.StopAt", "init_args": {"step": step, "how": how, "rank": rank}}
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "run" / "summary.json").read_text())
 
 
 def last(folder: Path) -> dict[str, Any]:
@@ -170,9 +193,36 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return folder / "whole", given
 
 
-@pytest.mark.parametrize("step", [2, 5, 7, 10, 12])
+@pytest.mark.parametrize("step", [2, 5, 12])
 def test_killed_after_any_step(whole: tuple[Path, Path], step: int, tmp_path: Path) -> None:
     uninterrupted, given = whole
     (checkpoint,) = (uninterrupted / "run" / "checkpoints").glob(f"*step={step}.ckpt")
     train.main(fit(given, tmp_path, f"--ckpt_path={checkpoint}"))
     assert_same_run(tmp_path, uninterrupted, step)
+
+
+@pytest.mark.parametrize(("how", "step"), [("SIGTERM", 7), ("time", 3), ("request", 11), ("SIGINT", 10)])
+def test_stopped_after_a_step(whole: tuple[Path, Path], how: str, step: int, tmp_path: Path) -> None:
+    uninterrupted, given = whole
+    command = fit(given, tmp_path, "--trainer.max_time=00:10:00:00", callbacks=(stop_at(step, how),))
+    if how.startswith("SIG"):
+        with pytest.raises(SystemExit) as stopped:
+            train.main(command)
+        assert stopped.value.code == 128 + getattr(signal, how)
+    else:
+        train.main(command)
+    record, (status, reason) = summary(tmp_path), ENDS.get(how, ("interrupted", how))
+    assert (record["status"], record["reason"], record["complete"]) == (status, reason, False)
+    assert record["steps"] == step and last(tmp_path)["global_step"] == step
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert record["continue_with"] == f"--ckpt_path {checkpoint}"
+
+    train.main(fit(given, tmp_path, f"--ckpt_path={checkpoint}"))
+    assert_same_run(tmp_path, uninterrupted, step)
+    record, expected = summary(tmp_path), summary(uninterrupted)
+    assert record["status"] == "finished" and record["complete"] and record["steps"] == expected["steps"]
+    assert record["counts"] == expected["counts"]
+    assert [attempt["from_step"] for attempt in record["attempts"]] == [0, step]
+
+
+ENDS = {"time": ("stopped", "time"), "request": ("stopped", "request")}
