@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _EXPRESSION_STREAM = 0x0E
 _RANK_STRIDE = 1 << 40  # sample ids of different ranks never meet
 _FRUITLESS_BATCHES = 20
-_COUNTERS = ("made", "discarded", "seconds", "next_number", "kept", "drawn", "initial")
+_COUNTERS = ("made", "discarded", "seconds", "next_number", "kept", "drawn")
 
 
 class OnlineSynthesis(SynthesisCallback):
@@ -93,7 +93,6 @@ class OnlineSynthesis(SynthesisCallback):
         self.copies = NearCopyCount()
         self.kept = 0  # distinct faces that ever went into the pool
         self.drawn, self._drawn_before = 0, 0  # pool samples trained on, and what the data module had counted then
-        self.initial = 0  # faces that the pool began with
         self._entries: deque[int] = deque()  # sample ids of the faces in the pool, oldest first
         self._numbers: dict[int, int] = {}  # next number of each rank that ever took part
         self._stored: list[dict[str, Any]] | None = None
@@ -162,7 +161,6 @@ class OnlineSynthesis(SynthesisCallback):
         else:
             while self.kept < (wanted if bound is None else min(wanted, bound)):
                 self._generate(trainer)
-            self.initial = self.kept
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -174,7 +172,7 @@ class OnlineSynthesis(SynthesisCallback):
         counted = datamodule.counts["synthetic"]
         self.drawn, self._drawn_before = self.drawn + counted - self._drawn_before, counted
         bound = self._bound(trainer)
-        while (self.drawn / self.max_reuse - (self.kept - self.initial)) >= self.batch_size:
+        while (self.drawn / self.max_reuse - self.kept) >= self.batch_size:
             if bound is not None and self.kept >= bound:
                 break
             self._generate(trainer)
@@ -294,12 +292,12 @@ class OnlineSynthesis(SynthesisCallback):
         ranks, rank = trainer.world_size, trainer.global_rank
         mine = own_state(states)
         if mine is not None:
-            self.kept, self.drawn, self.initial = mine["kept"], mine["drawn"], mine["initial"]
+            self.kept, self.drawn = mine["kept"], mine["drawn"]
             entries, soft_label = mine["entries"], mine["soft_label"]
         else:
-            # Distinct faces stay as many as they were, over all ranks; what is due is counted from here.
-            total = sum(state["kept"] for state in states)
-            self.kept = self.initial = total // ranks + int(rank < total % ranks)
+            # Distinct faces and their uses stay as many as they were, over all ranks.
+            kept, drawn = (sum(state[name] for state in states) for name in ("kept", "drawn"))
+            self.kept, self.drawn = kept // ranks + int(rank < kept % ranks), drawn // ranks
             entries = torch.cat([state["entries"] for state in states])[rank::ranks]
             soft_label = torch.cat([state["soft_label"] for state in states])[rank::ranks]
             entries, soft_label = entries[-datamodule.pool_size :], soft_label[-datamodule.pool_size :]

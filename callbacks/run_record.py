@@ -217,6 +217,8 @@ class RunRecord(Callback):
         A run that was killed after its last validation has nothing left to measure. Of one that goes on from an earlier
         checkpoint than its last, what came after that is no part of it any more; its time was spent all the same.
         """
+        if "run_id" not in self._stored:  # an older checkpoint; refuse_occupied has seen to it that it is of this run
+            self.run_id = str(before.get("run_id") or self.run_id)
         same = before.get("run_id") in (None, self.run_id)
         if same and before.get("steps", 0) <= self._stored.get("step", before.get("steps", 0)):
             measured = before.get("metrics", {}).items()

@@ -147,7 +147,8 @@ def test_manifests_of_the_tables_that_were_read(tmp_path: Path) -> None:
 def test_state_keeps_the_wandb_id(tmp_path: Path) -> None:
     record = RunRecord(tmp_path, "fit", {}, "")
     record.load_state_dict({"wandb_id": "abc"})
-    assert record.state_dict() == {"wandb_id": "abc", "best": {}}
+    state = record.state_dict()
+    assert state["wandb_id"] == "abc" and state["run_id"] == record.run_id and state["best"] == {}
     record.wandb_id = "going-on"
     record.load_state_dict({"wandb_id": "abc"})
     assert record.wandb_id == "going-on"

@@ -103,6 +103,7 @@ def _as_rank(datamodule: ExpressionDataModule, rank: int, ranks: int, epoch: int
         current_epoch=epoch,
         global_step=step,
         state=SimpleNamespace(stage="train"),
+        limit_train_batches=1.0,
     )
 
 
