@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import yaml
@@ -29,23 +29,15 @@ from callbacks.run_folder import choose_run_dir, refuse_occupied
 from callbacks.run_record import RunRecord
 from callbacks.throughput import Throughput
 from callbacks.wandb_run import WandbOptions, WandbRun, finish_wandb
+from command_line.checkpoint_argument import check_fits, is_file_name, locate
+from command_line.config_files import check_config_files
 from command_line.errors import debugging, one_line_errors, report, this_rank
-from lightning_modules.checkpoint_file import read_checkpoint
+from command_line.lost_rank import how_ranks_ended, is_lost_connection
+from command_line.parser import SynferParser, with_interpolations
 
 PROJECT = Path(__file__).resolve().parent
 SWITCHED_GROUPS = ("synthesis", "layout", "guidance", "pseudo_labels")
 """Config groups of callbacks that take part only where ``<group>.enabled`` is true."""
-
-
-class SynferParser(LightningArgumentParser):
-    """Parser whose errors are one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Prints one line and exits with code 2."""
-        if not self.exit_on_error or debugging():
-            super().error(message, ex)
-        report(message)
-        raise SystemExit(2)
 
 
 class SynferCLI(LightningCLI):
@@ -88,18 +80,10 @@ class SynferCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         # Lightning would let the hyperparameters stored in the checkpoint override the command line, silently.
-        ckpt_path = self.config[self.config.subcommand].get("ckpt_path")
-        if ckpt_path in (None, "last", "best", "hpc") or "://" in str(ckpt_path):
-            return
-        if not Path(ckpt_path).exists():
-            self.parser.error(f"ckpt_path: found no file '{ckpt_path}', expected a checkpoint")
-        if (Path(ckpt_path) / "model.safetensors").is_file():
-            self.parser.error(
-                f"ckpt_path: '{ckpt_path}' is a folder of save_trained, weights alone; expected a checkpoint"
-            )
-        if Path(ckpt_path).is_file():  # sharded checkpoints are folders
+        settings = self.config[self.config.subcommand]
+        if is_file_name(settings.get("ckpt_path")):
             with one_line_errors(exit_code=2):
-                read_checkpoint(Path(ckpt_path), "ckpt_path", mmap=True)
+                settings.ckpt_path = locate(str(settings.ckpt_path))
 
     def _set_seed(self) -> None:
         # As Lightning's, without its line of text: an error of the configuration is to be the only line.
@@ -120,15 +104,25 @@ class SynferCLI(LightningCLI):
         # Without the folder, so that --config runs/x/config.yaml starts a new run instead of writing into that one.
         again = config.clone()
         again.run_dir = None
-        self.config_yaml = self._parser(subcommand).dump(again, skip_unset=False)
+        self.config_yaml = with_interpolations(
+            self._parser(subcommand).dump(again, skip_unset=False), self._written_interpolations(subcommand)
+        )
         config.trainer.default_root_dir = str(self.run_dir)
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(self.run_dir / "checkpoints")
         self.continues = fit and bool(config.get("ckpt_path"))
+
+    def _written_interpolations(self, subcommand: str) -> dict[str, Any]:
+        """Returns the settings of this command that refer to something else, as the user wrote them."""
+        written = getattr(self.parser, "interpolations", {})
+        return {key.removeprefix(f"{subcommand}."): text for key, text in written.items()}
 
     def instantiate_classes(self) -> None:
         """Makes model, data and trainer; an error of theirs is an error of the configuration."""
         with one_line_errors(exit_code=2, any_origin=True):
             super().instantiate_classes()
+            ckpt_path = self.config[str(self.subcommand)].get("ckpt_path")
+            if is_file_name(ckpt_path):
+                check_fits(str(ckpt_path), self.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer with the run's loggers and callbacks."""
@@ -191,17 +185,19 @@ class SynferCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except BaseException as error:
-            lost = "Connection closed by peer" in str(error) or "Connection reset by peer" in str(error)
+            lost = is_lost_connection(error)
+            started = launcher.procs if starts_ranks and isinstance(launcher, _SubprocessScriptLauncher) else []
+            if lost:  # another rank failed: let it say why
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    for rank in started:
+                        rank.wait(timeout=10)
+            why = how_ranks_ended(started)
             if starts_ranks and isinstance(launcher, _SubprocessScriptLauncher):
-                if lost:  # another rank failed: let it say why
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        for rank in launcher.procs:
-                            rank.wait(timeout=10)
                 # Ranks that wait for this one would wait for ever, or end in a long traceback about a lost connection.
                 launcher.kill(signal.SIGKILL)
-                if lost and not debugging():
-                    report("a rank ended early, its own error stands above")
-                    raise SystemExit(1) from None
+            if lost and not debugging():
+                report(why)
+                raise SystemExit(1) from None
             raise
 
     def _stored_wandb_id(self) -> str | None:
@@ -246,6 +242,8 @@ def main(args: list[str] | None = None) -> SynferCLI:
     _quieten()
     try:
         with _as_command_line(args), one_line_errors(exit_code=1):
+            with one_line_errors(exit_code=2):
+                check_config_files(sys.argv[1:])
             return _command_line(SynferCLI)
     finally:
         finish_wandb()
@@ -258,6 +256,8 @@ def parse(args: list[str]) -> Namespace:
         SystemExit: 2 after an error in the configuration; one line has been printed.
     """
     with _as_command_line(args):
+        with one_line_errors(exit_code=2):
+            check_config_files(sys.argv[1:])
         config = _command_line(_ParsedOnly).config
     return config[config.subcommand]
 
