@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 from jsonargparse import Namespace
@@ -33,24 +33,17 @@ from callbacks.step_seed import StepSeed
 from callbacks.throughput import Throughput
 from callbacks.wandb_run import WandbOptions, WandbRun, finish_wandb
 from callbacks.whole_checkpoint_io import WholeCheckpointIO
+from command_line.checkpoint_argument import check_fits, is_file_name, locate
+from command_line.config_files import check_config_files
 from command_line.errors import debugging, one_line_errors, report, this_rank
+from command_line.lost_rank import how_ranks_ended, is_lost_connection
+from command_line.parser import SynferParser, with_interpolations
 from datamodules.parent_watch import announce_parent, end_with_parent
 from lightning_modules.checkpoint_file import read_checkpoint
 
 PROJECT = Path(__file__).resolve().parent
 SWITCHED_GROUPS = ("synthesis", "layout", "guidance", "pseudo_labels")
 """Config groups of callbacks that take part only where ``<group>.enabled`` is true."""
-
-
-class SynferParser(LightningArgumentParser):
-    """Parser whose errors are one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Prints one line and exits with code 2."""
-        if not self.exit_on_error or debugging():
-            super().error(message, ex)
-        report(message)
-        raise SystemExit(2)
 
 
 class SynferCLI(LightningCLI):
@@ -93,18 +86,10 @@ class SynferCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         # Lightning would let the hyperparameters stored in the checkpoint override the command line, silently.
-        ckpt_path = self.config[self.config.subcommand].get("ckpt_path")
-        if ckpt_path in (None, "last", "best", "hpc") or "://" in str(ckpt_path):
-            return
-        if not Path(ckpt_path).exists():
-            self.parser.error(f"ckpt_path: found no file '{ckpt_path}', expected a checkpoint")
-        if (Path(ckpt_path) / "model.safetensors").is_file():
-            self.parser.error(
-                f"ckpt_path: '{ckpt_path}' is a folder of save_trained, weights alone; expected a checkpoint"
-            )
-        if Path(ckpt_path).is_file():  # sharded checkpoints are folders
+        settings = self.config[self.config.subcommand]
+        if is_file_name(settings.get("ckpt_path")):
             with one_line_errors(exit_code=2):
-                read_checkpoint(Path(ckpt_path), "ckpt_path", mmap=True)
+                settings.ckpt_path = locate(str(settings.ckpt_path))
 
     def _set_seed(self) -> None:
         # As Lightning's, without its line of text: an error of the configuration is to be the only line.
@@ -128,7 +113,9 @@ class SynferCLI(LightningCLI):
         again.run_dir = None
         if fit:
             again.ckpt_path = None
-        self.config_yaml = self._parser(subcommand).dump(again, skip_unset=False)
+        self.config_yaml = with_interpolations(
+            self._parser(subcommand).dump(again, skip_unset=False), self._written_interpolations(subcommand)
+        )
         config.trainer.default_root_dir = str(self.run_dir)
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(self.run_dir / "checkpoints")
         self.continues = fit and bool(config.get("ckpt_path"))
@@ -151,6 +138,11 @@ class SynferCLI(LightningCLI):
                 "to go on from it"
             )
 
+    def _written_interpolations(self, subcommand: str) -> dict[str, Any]:
+        """Returns the settings of this command that refer to something else, as the user wrote them."""
+        written = getattr(self.parser, "interpolations", {})
+        return {key.removeprefix(f"{subcommand}."): text for key, text in written.items()}
+
     def instantiate_classes(self) -> None:
         """Makes model, data and trainer; an error of theirs is an error of the configuration.
 
@@ -171,6 +163,9 @@ class SynferCLI(LightningCLI):
                     f"{type(self.model).__name__}: its weights are random numbers"
                     + (f" (--ckpt_path {last})" if last.is_file() else "")
                 )
+            ckpt_path = self.config[str(self.subcommand)].get("ckpt_path")
+            if is_file_name(ckpt_path):
+                check_fits(str(ckpt_path), self.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer with the run's loggers and callbacks."""
@@ -262,17 +257,19 @@ class SynferCLI(LightningCLI):
             with exit_code_of_stop(self.trainer):
                 super()._run_subcommand(subcommand)
         except BaseException as error:
-            lost = "Connection closed by peer" in str(error) or "Connection reset by peer" in str(error)
+            lost = is_lost_connection(error)
+            started = launcher.procs if starts_ranks and isinstance(launcher, _SubprocessScriptLauncher) else []
+            if lost or isinstance(error, SystemExit):  # another rank failed: let it say why; or all stop together
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    for rank in started:
+                        rank.wait(timeout=10)
+            why = how_ranks_ended(started)
             if starts_ranks and isinstance(launcher, _SubprocessScriptLauncher):
-                if lost or isinstance(error, SystemExit):  # another rank failed: let it say why; or all stop together
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        for rank in launcher.procs:
-                            rank.wait(timeout=10)
                 # Ranks that wait for this one would wait for ever, or end in a long traceback about a lost connection.
                 launcher.kill(signal.SIGKILL)
-                if lost and not debugging():
-                    report("a rank ended early, its own error stands above")
-                    raise SystemExit(1) from None
+            if lost and not debugging():
+                report(why)
+                raise SystemExit(1) from None
             raise
         finally:
             self.lock.release()
@@ -327,6 +324,8 @@ def main(args: list[str] | None = None) -> SynferCLI:
     end_with_parent()
     try:
         with _as_command_line(args), one_line_errors(exit_code=1):
+            with one_line_errors(exit_code=2):
+                check_config_files(sys.argv[1:])
             done = _command_line(SynferCLI)
         exit_code = 0
         return done
@@ -344,6 +343,8 @@ def parse(args: list[str]) -> Namespace:
         SystemExit: 2 after an error in the configuration; one line has been printed.
     """
     with _as_command_line(args):
+        with one_line_errors(exit_code=2):
+            check_config_files(sys.argv[1:])
         config = _command_line(_ParsedOnly).config
     return config[config.subcommand]
 

@@ -86,6 +86,8 @@ def plain_reason(error: BaseException, length: int = 200) -> str:
         if not error.doc.strip():
             return "found an empty file" if not error.doc else "found nothing but blanks"
         return f"found no JSON ({error.msg} at line {error.lineno}, column {error.colno})"
+    if type(error).__module__.startswith("yaml"):
+        return f"found no YAML ({_yaml_reason(text)[:length]})"
     if isinstance(error, RecursionError):
         return "found values nested too deeply"
     if isinstance(error, MemoryError):
@@ -129,6 +131,11 @@ _PYTHON = re.compile(
     r"|takes \d+|indices must be|unsupported operand|object is not|must be real number|too many values to unpack"
     r"|not enough values to unpack|invalid literal|argument of type|<class|__\w+__|codec can't decode"
 )
+
+
+def _yaml_reason(text: str) -> str:
+    """Returns what PyYAML says without its name for text that has none, and without what it quotes."""
+    return re.sub(r' in "<[\w ]+>",', " at", text.partition(" in the file")[0])
 
 
 def _misfit(text: str) -> str:

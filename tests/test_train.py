@@ -302,7 +302,9 @@ def test_a_misspelt_key_is_reported_within_fifteen_seconds(tiny_run: list[str], 
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert cpu_seconds_of_children() - before < 15
     assert done.returncode == 2
-    assert done.stderr.splitlines() == ["error: unrecognized arguments: --data.batchsize=3"]
+    assert done.stderr.splitlines() == [
+        "error: unrecognized arguments: --data.batchsize=3, did you mean data.batch_size?"
+    ]
     assert not list(tmp_path.iterdir())
 
 
