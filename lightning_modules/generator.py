@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler
 from lightning.pytorch import LightningModule
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.random import fork_rng
@@ -51,6 +51,7 @@ from lightning_modules.sampling.request import (
     edit_action_units,
     initial_noise,
 )
+from lightning_modules.weights_file import save_weights
 
 _WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
 _EXPORTED_FROM = "_exported_from"  # beside the settings in config.json: the fingerprint before rounding to float16
@@ -686,11 +687,11 @@ class ExpressionGenerator(LightningModule):
         with nullcontext() if self.ema is None else self.ema.swapped():
             config = {**self.hparams, _EXPORTED_FROM: self.weights_fingerprint()}
             tensors = {
-                name: tensor.detach().half().cpu().contiguous() if tensor.is_floating_point() else tensor.cpu()
+                name: tensor.detach().half() if tensor.is_floating_point() else tensor
                 for name, tensor in self.state_dict().items()
                 if name not in frozen
             }
-        save_file(tensors, folder / _WEIGHTS_FILE)
+            save_weights(tensors, folder / _WEIGHTS_FILE)
         (folder / _CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
 
 

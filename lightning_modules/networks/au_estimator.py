@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules.expressions import action_unit_indices
 from lightning_modules.networks.backbone import build_backbone, normalisation
+from lightning_modules.weights_file import save_weights
 
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 _KEYS = ("au_names", "backbone", "image_size")
@@ -84,7 +85,7 @@ class AUEstimator(nn.Module):
         """Writes the estimator into a folder, made if missing."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}, folder / WEIGHTS_FILE)
+        save_weights(self.state_dict(), folder / WEIGHTS_FILE)
         (folder / CONFIG_FILE).write_text(json.dumps(self.config, indent=2) + "\n")
 
     @classmethod
