@@ -259,7 +259,7 @@ def _detect_layout(root: Path, with_votes: bool) -> _Layout:
     """Returns the function that reads the rows of one usage from the layout found in ``root``."""
     if not root.is_dir():
         raise FileNotFoundError(f"data.reader.init_args.root: found no folder '{root}', expected FER2013 there")
-    files = sorted(root.glob("*.parquet"))
+    files = sorted(path for path in root.glob("*.parquet") if not path.name.startswith("."))
     if files:
         _check_parquet(files, with_votes)
         return lambda usage, bad: _parquet_rows(files, usage, with_votes)
