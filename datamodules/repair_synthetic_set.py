@@ -58,6 +58,7 @@ def _repair(folder: Path, as_it_is: bool) -> list[str]:
     except ValueError:
         manifest = None
         done.append(f"{MANIFEST} could not be read and is written anew; how many faces were planned is lost")
+    lost = missing_shards(folder, manifest) if manifest else []
     if listed:
         for path in foreign_files(folder, manifest.shards if manifest else [p.name for p in shard_paths(folder)]):
             done.append(f"foreign: {_put_aside(path, folder)}")
@@ -73,8 +74,7 @@ def _repair(folder: Path, as_it_is: bool) -> list[str]:
             seen.update(whole[shard])
         else:
             done.append(f"doubled: {_put_aside(shard, folder)}")
-    if manifest:
-        done += [f"missing: '{folder / 'data' / name}' is listed no more" for name in missing_shards(folder, manifest)]
+    done += [f"missing: '{folder / 'data' / name}' is listed no more" for name in lost]
     if listed or as_it_is:
         shards = list_shards(folder)
         planned = manifest.planned if manifest and not as_it_is else len(seen)
