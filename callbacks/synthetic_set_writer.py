@@ -17,7 +17,7 @@ from callbacks.on_rank_zero import on_rank_zero_for_all
 from callbacks.synthesis import active_hooks
 from datamodules.folder_lock import NoLocksError, RanksLock
 from datamodules.images import decode_image
-from datamodules.synthetic_manifest import named_files
+from datamodules.synthetic_manifest import MANIFEST, named_files, shard_paths
 from datamodules.synthetic_shards import (
     LOCK,
     SyntheticRows,
@@ -137,6 +137,8 @@ class SyntheticSetWriter(Callback):
             }
             folder = self._folder(trainer)
             check_record(folder, made_with)
+            if not (folder / MANIFEST).exists() and shard_paths(folder):
+                rank_zero_info(f"synthetic set {folder}: without {MANIFEST}: its shards are listed as they are now")
             lost = begin_set(folder, datamodule.synthesis_count)
             if lost:
                 names = named_files([folder / "data" / name for name in lost])
@@ -222,7 +224,7 @@ class SyntheticSetWriter(Callback):
 
         # One of several ranks makes only some of the expressions, so that a shard need not hold all of them.
         faces: dict[str, list[torch.Tensor]] = {name: [] for name in names}
-        for shard in sorted(folder.glob("data/*.parquet")):
+        for shard in shard_paths(folder):
             if all(len(found) >= _GRID_COLUMNS for found in faces.values()):
                 break
             for row in read_shard(shard, ["image", "label"]).to_pylist():

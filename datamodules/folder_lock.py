@@ -97,7 +97,7 @@ class FolderLock:
                     os.close(descriptor)
                     return False
                 time.sleep(0.05)
-        except OSError:
+        except Exception:
             os.close(descriptor)
             raise
         self.fd = descriptor

@@ -77,7 +77,11 @@ def write_label_table(path: str | Path, table: LabelTable) -> Path:
     else:
         columns["votes"] = pa.nulls(len(table))
     with whole_file(path) as partial:
-        pq.write_table(pa.table(columns, metadata={"generators": json.dumps(dict(table.generators))}), partial)
+        pq.write_table(
+            pa.table(columns, metadata={"generators": json.dumps(dict(table.generators))}),
+            partial,
+            write_page_checksum=True,
+        )
     return path
 
 
@@ -92,9 +96,13 @@ def read_label_table(path: str | Path) -> LabelTable:
     if not path.is_file():
         raise FileNotFoundError(f"label table '{path}': no such file, expected one written by train.py predict")
     try:
-        read = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"label table '{path}': found a file that is not Parquet") from error
+        read = pq.read_table(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise ValueError(
+            f"label table '{path}': found a file that is not Parquet, or is damaged ({reason}), expected one "
+            "written by train.py predict"
+        ) from error
     missing = [name for name in COLUMNS if name not in read.column_names]
     if missing:
         raise ValueError(

@@ -6,16 +6,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from datamodules.folder_lock import RanksLock
+from datamodules.folder_lock import NoLocksError, RanksLock
 from datamodules.synthetic_manifest import (
     MANIFEST,
     Manifest,
     foreign_files,
     missing_shards,
     read_manifest,
+    shard_paths,
     write_manifest,
 )
-from datamodules.synthetic_shards import LOCK, DamagedShardError, list_shards, read_shard
+from datamodules.synthetic_shards import LOCK, DamagedShardError, indices_in, list_shards
 
 
 def repair(folder: Path, as_it_is: bool = False) -> list[str]:
@@ -36,7 +37,11 @@ def repair(folder: Path, as_it_is: bool = False) -> list[str]:
     if not (folder / "data").is_dir():
         raise ValueError(f"'{folder}': found no folder data, expected the folder of a synthetic set")
     lock = RanksLock(folder / LOCK)
-    holder = lock.take()
+    try:
+        holder = lock.take()
+    except NoLocksError as error:
+        print(f"{error}; see to it that no predict is at work in the set", file=sys.stderr)
+        holder = ""
     if holder:
         raise ValueError(f"synthetic set '{folder}': found {holder} at work in it, expected it to have ended")
     try:
@@ -53,14 +58,14 @@ def _repair(folder: Path, as_it_is: bool) -> list[str]:
     except ValueError:
         manifest = None
         done.append(f"{MANIFEST} could not be read and is written anew; how many faces were planned is lost")
-    if manifest:
-        for path in foreign_files(folder, manifest):
+    lost = missing_shards(folder, manifest) if manifest else []
+    if listed:
+        for path in foreign_files(folder, manifest.shards if manifest else [p.name for p in shard_paths(folder)]):
             done.append(f"foreign: {_put_aside(path, folder)}")
     whole: dict[Path, list[int]] = {}
-    for shard in sorted(folder.glob("data/*.parquet")):
+    for shard in shard_paths(folder):
         try:
-            found = read_shard(shard, ["index"], manifest.shards[shard.name] if manifest else None)
-            whole[shard] = found["index"].to_pylist()
+            whole[shard] = indices_in(shard, manifest)
         except DamagedShardError as error:
             done.append(f"damaged: {error}: {_put_aside(shard, folder)}")
     seen: set[int] = set()
@@ -69,8 +74,7 @@ def _repair(folder: Path, as_it_is: bool) -> list[str]:
             seen.update(whole[shard])
         else:
             done.append(f"doubled: {_put_aside(shard, folder)}")
-    if manifest:
-        done += [f"missing: '{folder / 'data' / name}' is listed no more" for name in missing_shards(folder, manifest)]
+    done += [f"missing: '{folder / 'data' / name}' is listed no more" for name in lost]
     if listed or as_it_is:
         shards = list_shards(folder)
         planned = manifest.planned if manifest and not as_it_is else len(seen)

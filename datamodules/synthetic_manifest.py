@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -110,17 +110,20 @@ def note_shard(folder: Path, name: str, entry: ShardEntry) -> None:
         os.fsync(file.fileno())
 
 
-def foreign_files(folder: Path, manifest: Manifest) -> list[Path]:
-    """Returns the files among the shards that are none of the set's, and Parquet files beside its cards."""
-    data = sorted(folder.glob("data/*"))
-    foreign = [path for path in data if path.name not in manifest.shards and not path.name.startswith(".")]
-    return foreign + sorted(folder.glob("*.parquet"))
+def shard_paths(folder: Path) -> list[Path]:
+    """Returns the shards in ``<folder>/data``, sorted; hidden files are those of other tools, or half written."""
+    return sorted(path for path in folder.glob("data/*.parquet") if not path.name.startswith("."))
+
+
+def foreign_files(folder: Path, listed: Collection[str]) -> list[Path]:
+    """Returns the files among the shards that are not listed, and Parquet files outside ``data``."""
+    found = [path for path in sorted(folder.glob("data/*")) if path.name not in listed]
+    return [path for path in (*found, *sorted(folder.glob("*.parquet"))) if not path.name.startswith(".")]
 
 
 def missing_shards(folder: Path, manifest: Manifest) -> list[str]:
     """Returns the names of the shards that are listed and not there."""
-    present = {path.name for path in folder.glob("data/*.parquet")}
-    return sorted(set(manifest.shards) - present)
+    return sorted(set(manifest.shards) - {path.name for path in shard_paths(folder)})
 
 
 def refuse_foreign(folder: Path, manifest: Manifest) -> None:
@@ -129,7 +132,7 @@ def refuse_foreign(folder: Path, manifest: Manifest) -> None:
     Raises:
         ValueError: one line that names them and the way out.
     """
-    foreign = foreign_files(folder, manifest)
+    foreign = foreign_files(folder, manifest.shards)
     if foreign:
         raise ValueError(
             f"synthetic set '{folder}': found {named_files(foreign)}, which its {MANIFEST} does not list, expected the "

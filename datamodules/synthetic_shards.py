@@ -7,6 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,12 @@ from datamodules.synthetic_manifest import (
     read_manifest,
     refuse_foreign,
     repair_command,
+    shard_paths,
     write_manifest,
 )
 from datamodules.whole_file import whole_file
 
 _RECORD = "synthesis.json"
-_SHARDS = "data/*.parquet"
 LOCK = ".lock"
 """Name of the lock file in a set (``RanksLock``)."""
 
@@ -176,7 +177,7 @@ def label_names(schema: pa.Schema) -> list[str]:
 
 def has_text_labels(folder: Path) -> bool:
     """Returns whether the set was begun by a version that wrote labels as text: one set has one kind of labels."""
-    first = next(iter(sorted(folder.glob(_SHARDS))), None)
+    first = next(iter(shard_paths(folder)), None)
     return first is not None and pa.types.is_string(pq.read_schema(first).field("label").type)
 
 
@@ -193,18 +194,19 @@ def finished_indices(folder: Path) -> np.ndarray:
     if manifest:
         refuse_foreign(folder, manifest)
     seen: dict[int, Path] = {}
-    for shard in sorted(folder.glob(_SHARDS)):
+    shards = shard_paths(folder)
+    with ThreadPoolExecutor() as threads:  # hashing releases the interpreter lock
+        read = threads.map(lambda shard: indices_in(shard, manifest), shards)
+        found: list[list[int]] = []
         try:
-            # Without a manifest the checksums of the pages are all there is: every page is read.
-            found = read_shard(shard, ["index"], manifest.shards[shard.name]) if manifest else read_shard(shard, None)
-            if "index" not in found.column_names:
-                raise DamagedShardError(f"'{shard}' cannot be read (found no column 'index')")
+            found += read
         except DamagedShardError as error:
             raise ValueError(
                 f"synthetic set: {error}, expected a shard as predict has written it ({repair_command(folder)} puts it "
                 "aside, and then its faces are made again by the same predict command)"
             ) from error
-        for index in found["index"].to_pylist():
+    for shard, indices in zip(shards, found, strict=True):
+        for index in indices:
             if index in seen:
                 raise ValueError(
                     f"synthetic set '{folder}': found face {index} in two shards, '{seen[index].name}' and "
@@ -212,6 +214,20 @@ def finished_indices(folder: Path) -> np.ndarray:
                 )
             seen[index] = shard
     return np.array(sorted(seen), dtype=np.int64)
+
+
+def indices_in(shard: Path, manifest: Manifest | None) -> list[int]:
+    """Returns the indices of the faces in one shard, which is read and compared with the manifest.
+
+    Raises:
+        DamagedShardError: the content is not what was written.
+    """
+    if manifest:
+        return read_shard(shard, ["index"], manifest.shards[shard.name])["index"].to_pylist()
+    table = read_shard(shard, None)  # the checksums of the pages are all there is: every page is read
+    if "index" not in table.column_names:
+        raise DamagedShardError(f"'{shard}' cannot be read (found no column 'index')")
+    return table["index"].to_pylist()
 
 
 def begin_set(folder: Path, planned: int) -> list[str]:
@@ -233,7 +249,7 @@ def begin_set(folder: Path, planned: int) -> list[str]:
 
 def list_shards(folder: Path) -> dict[str, ShardEntry]:
     """Returns the entries of all shards as they are, for a set without a manifest."""
-    paths = sorted(folder.glob(_SHARDS))
+    paths = shard_paths(folder)
     return {path.name: ShardEntry.of(path.read_bytes(), pq.read_metadata(path).num_rows) for path in paths}
 
 
@@ -254,6 +270,11 @@ def check_record(folder: Path, made_with: Mapping[str, Any]) -> None:
                     f"{wanted.get(name)}, expected the same (or another folder)"
                 )
         return
+    if shard_paths(folder):
+        raise ValueError(
+            f"synthetic set '{folder}': found shards and no {_RECORD}, expected what they were made with: a copy of "
+            "that file, or another folder"
+        )
     with whole_file(path) as partial:
         partial.write_text(json.dumps(wanted, indent=2, sort_keys=True) + "\n")
 
@@ -269,7 +290,7 @@ def write_card(folder: Path, facts: Mapping[str, str] | None = None) -> dict[str
     total: Counter[str] = Counter()
     kept: Counter[str] = Counter()
     changed = 0
-    for shard in sorted(folder.glob(_SHARDS)):
+    for shard in shard_paths(folder):
         for row in read_shard(shard, ["label", "soft_label", "kept"]).to_pylist():
             total[row["label"]] += 1
             kept[row["label"]] += row["kept"]
@@ -286,7 +307,7 @@ def write_card(folder: Path, facts: Mapping[str, str] | None = None) -> dict[str
         f"| intended expression | made | kept |\n| --- | --- | --- |\n{rows}\n\n{measured}"
         "Columns: `image`, `label` (intended), `soft_label` (what training uses), `caption`, `au` (intensities in "
         "[0, 1]), `seed`, `sample_id`, `layout_source` (the real training face whose layout was taken), `kept`, "
-        "`votes`, `index`.\n\n"
+        "`votes`, `index`. `datasets.load_dataset(<this folder>)` opens them, images decoded and labels with names.\n\n"
         f"Made with:\n\n{settings}\n\n"
         "The persons do not exist. The faces inherit what the generator's training data lacks or overdoes; whether "
         "they may be passed on depends on the licences of that data and of the base model.\n"

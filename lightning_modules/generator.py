@@ -707,7 +707,7 @@ class ExpressionGenerator(AveragedModule):
         with nullcontext() if self.ema is None else self.ema.swapped():
             config = {**self.hparams, _EXPORTED_FROM: self.weights_fingerprint()}
             tensors = {
-                name: tensor.detach().half().cpu().contiguous() if tensor.is_floating_point() else tensor.cpu()
+                name: tensor.detach().half() if tensor.is_floating_point() else tensor
                 for name, tensor in self.state_dict().items()
                 if name not in frozen
             }

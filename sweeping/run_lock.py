@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datamodules.folder_lock import FolderLock
+from datamodules.folder_lock import FolderLock, NoLocksError
+from sweeping.sweep_error import SweepError
 
 
 class RunLock(FolderLock):
@@ -19,3 +20,9 @@ class RunLock(FolderLock):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / "sweep.lock")
+
+    def _flock(self, descriptor: int, mode: int) -> bool:
+        try:
+            return super()._flock(descriptor, mode)
+        except NoLocksError as error:  # two runners of one sweep would double its runs
+            raise SweepError(str(error)) from error

@@ -24,6 +24,7 @@ from datamodules.synthetic_manifest import (
     read_manifest,
     refuse_foreign,
     repair_command,
+    shard_paths,
 )
 from datamodules.synthetic_shards import DamagedShardError, read_shard
 
@@ -66,7 +67,8 @@ class SyntheticSetReader(Reader):
         self._root, self._on_bad_sample = Path(root), on_bad_sample
         if not self._root.is_dir():
             raise FileNotFoundError(f"{_ROOT}: found no folder '{root}', expected a synthetic set there")
-        self._shards = sorted(self._root.glob("*.parquet")) or sorted(self._root.glob("data/*.parquet"))
+        beside = sorted(path for path in self._root.glob("*.parquet") if not path.name.startswith("."))
+        self._shards = beside or shard_paths(self._root)
         if not self._shards and not (self._root / MANIFEST).exists():
             raise FileNotFoundError(f"{_ROOT}: found no *.parquet in '{root}', expected shards")
         # A user may name the folder of the shards itself.
