@@ -161,7 +161,8 @@ def test_loop(name: str, tmp_path: Path, weights: dict[str, Path]) -> None:
     took_part = {type(callback).__name__: callback for callback in cli.trainer.callbacks}
     assert took_part["OnlineSynthesis"].made == 8
     assert took_part["PseudoLabeller"].seen == 8
-    steps = found.get("layout", {}).get("num_inverted", found["synthesis"]["sampling"]["num_steps"])
+    from_layout = found.get("layout", {}).get("enabled", False)
+    steps = found["layout"]["num_inverted"] if from_layout else found["synthesis"]["sampling"]["num_steps"]
     guided = range(found["guidance"]["start_step"], steps, found["guidance"].get("every", 1))
     # Fewer where the guide was sure of all samples before the end.
     assert 0 < len(took_part["SemanticGuidance"].losses) <= len(guided)
