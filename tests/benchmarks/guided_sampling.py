@@ -349,6 +349,7 @@ def main() -> None:
         "memory_ratio": memory("ours", "published"),
         "memory_ratio_same_steps": memory("ours_same_steps", "published"),
         **report,
+        "near_copies_real": round(data.near_copies().held_out_share(), 4),
         "published_step_size": args.published_step_size,
         "faces": total,
         "batch_size": args.batch_size,
