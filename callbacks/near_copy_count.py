@@ -51,6 +51,8 @@ class NearCopyCount:
 
     def sentence(self, held_out_share: float) -> str:
         """Returns what a card says."""
+        if not self.checked:
+            return "no face was kept"
         return (
             f"{self.near_copies} of {self.checked} kept faces ({self.share:.1%}): their grey pixels correlate by more "
             f"than {NEAR_COPY} with those of a training face (real validation faces: {held_out_share:.1%})"

@@ -520,7 +520,7 @@ class ExpressionGenerator(AveragedModule):
                 hook.on_synthesis_start(state)
             latents = denoise(state, hooks)
             image = (state.decode(latents) + 1) / 2
-            self._check_finite(image, request, hooks)
+            self._check_finite(image, request)
             image = image.clamp(0, 1)
             state.images = (image * 255).round().to(torch.uint8)
             for hook in hooks:
@@ -534,20 +534,19 @@ class ExpressionGenerator(AveragedModule):
             request, state.images, state.label, state.soft_label, state.kept, state.layout_source, state.votes
         )
 
-    def _check_finite(self, image: Tensor, request: SynthesisRequest, hooks: Sequence[SynthesisHook]) -> None:
+    def _check_finite(self, image: Tensor, request: SynthesisRequest) -> None:
         """Refuses faces with NaN or infinite pixels, and says where they come from."""
         broken = (~image.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist()
         if not broken:
             return
-        networks = [("the generator", self.model), *(("the guide", h.guide) for h in hooks if hasattr(h, "guide"))]
         cause = "overflow while sampling: --model.bf16_sampling=false, a smaller guidance.step_size or guidance_scale"
-        for name, network in networks:
-            weights = [n for n, weight in network.named_parameters() if not weight.isfinite().all()]
-            if weights:
-                cause = f"{len(weights)} weights of {name} are not: '{weights[0]}', …; take an earlier checkpoint"
-                break
+        weights = [name for name, weight in self.model.named_parameters() if not weight.isfinite().all()]
+        if weights:
+            cause = f"{len(weights)} weights of the generator are not: '{weights[0]}', …; take an earlier checkpoint"
+        fitting = self._trainer is not None and self.trainer.state.fn == "fit" and self.trainer.model is self
+        when = f" at step {self.global_step}" if fitting else ""
         raise ValueError(
-            f"generated face {request.sample_ids[broken[0]]} (seed {request.seed}) and {len(broken) - 1} more of "
+            f"generated face {request.sample_ids[broken[0]]} (seed {request.seed}){when} and {len(broken) - 1} more of "
             f"{len(image)}: found NaN or infinite pixels, expected finite ones ({cause})"
         )
 
@@ -700,9 +699,11 @@ class ExpressionGenerator(AveragedModule):
 
         Args:
             folder: made if missing.
+
+        Raises:
+            ValueError: a weight is not finite in float16, and nothing is written.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         frozen = self._frozen_names()
         with nullcontext() if self.ema is None else self.ema.swapped():
             config = {**self.hparams, _EXPORTED_FROM: self.weights_fingerprint()}
@@ -711,6 +712,15 @@ class ExpressionGenerator(AveragedModule):
                 for name, tensor in self.state_dict().items()
                 if name not in frozen
             }
+        broken = [
+            name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()
+        ]
+        if broken:
+            raise ValueError(
+                f"generator: {len(broken)} weights are not finite in float16, '{broken[0]}' the first; expected finite "
+                f"ones to write into '{folder}' (take an earlier checkpoint)"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
         write_safetensors(folder / _WEIGHTS_FILE, tensors)
         with whole_file(folder / _CONFIG_FILE) as partial:
             partial.write_text(json.dumps(config, indent=2) + "\n")
