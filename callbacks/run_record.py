@@ -10,6 +10,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class RunRecord(Callback):
     it ends: status "finished", "failed" (with the error's line) or "interrupted". Only rank 0 writes; at the end of the
     loop every rank takes part in summing counts and CPU seconds. After a failure nobody waits for other ranks, and the
     counts are rank 0's alone (``counts_of``). ``wall_s`` and ``cpu_s`` run from the making of the trainer: importing
-    packages is not part of them.
+    packages is not part of them. ``started`` is when the first attempt began, in UTC.
 
     Counts come from everything that has a ``counts`` mapping of names to ints: the data module (real, synthetic) and
     the callbacks (discarded, …). Where validate, test or predict run in the folder of a finished fit, the fit's summary
@@ -57,8 +58,8 @@ class RunRecord(Callback):
 
     The W&B run id travels in the checkpoint, so that a continued run stays one W&B run. A continued run keeps what its
     earlier attempts measured and it has not measured again, for one that was killed after its last validation may have
-    nothing left to measure. ``best`` holds the best value of each validation metric that can be
-    good or bad (:mod:`lightning_modules.metrics.directions`), over all attempts.
+    nothing left to measure. ``best`` holds the best value of each validation metric that can be good or bad
+    (:mod:`lightning_modules.metrics.directions`), over all attempts.
 
     W&B gets the settings, the split manifest and, where asked, the checkpoints as artifacts, and best and last values
     in its summary.
@@ -91,6 +92,7 @@ class RunRecord(Callback):
         self._metrics_before: dict[str, Any] = {}
         self.wandb_id: str | None = None
         self._started, self._cpu_before = time.time(), cpu_seconds()
+        self._begun = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._git = git_state()  # now: what is committed while the run goes on is not what runs
         self._totals: dict[str, float] | None = None
         self._earlier: dict[str, Any] | None = None
@@ -108,6 +110,7 @@ class RunRecord(Callback):
             measured = before.get("metrics", {}).items()
             self._metrics_before = {n: v for n, v in measured if not n.startswith("test/")}  # of other weights
             self._take_best(before.get("best", {}))
+            self._begun = before.get("started", self._begun)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         name = "config.yaml" if self._earlier is None else f"config.{self.task}.yaml"
         (self.run_dir / name).write_text(self.config_yaml)
@@ -217,6 +220,7 @@ class RunRecord(Callback):
             "git": self._git,
             "versions": versions(),
             "world_size": trainer.world_size,
+            "started": self._begun,
             "wall_s": round(time.time() - self._started, 2),
             "cpu_s": round(cpu_s, 2),
             "counts": counts,
