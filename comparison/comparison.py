@@ -196,7 +196,7 @@ def compare(
 
 
 def _group(values: tuple[Value, ...], label: str, runs: list[Run], metric: str, warnings: list[str]) -> Group:
-    without = iter(unrecorded())
+    without = unrecorded()
     same: dict[tuple[Seed, frozenset[tuple[str, Value]]], list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.name):
         seed = next(without) if run.repetition is None else run.repetition

@@ -152,9 +152,10 @@ def _started(recorded: object, name: str) -> float | None:
     The times of files say nothing: a ``test`` in the folder or a copy of it changes them.
     """
     in_name = _TIME.search(name)
-    text = recorded if isinstance(recorded, str) else f"{in_name[0]}+00:00" if in_name else ""
     try:
-        return datetime.fromisoformat(text).timestamp()
+        if isinstance(recorded, str):
+            return datetime.fromisoformat(recorded).timestamp()
+        return datetime.strptime(f"{in_name[0]}+0000", "%Y%m%dT%H%M%S%z").timestamp() if in_name else None
     except ValueError:
         return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import count
 
 Seed = int | tuple[int, int]
@@ -19,7 +19,7 @@ def seed_of(process: int | None, data: object) -> Seed | None:
     return process, data
 
 
-def unrecorded() -> Iterable[int]:
+def unrecorded() -> Iterator[int]:
     """Returns numbers that no seed has: runs that recorded none cannot be paired, and each counts."""
     return count(-1, -1)
 
