@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from comparison.intervals import Interval, paired_difference, t_interval
 from comparison.run import LABEL_SPACE_KEY, History, Run, Value
@@ -230,8 +232,8 @@ def _group(values: tuple[Value, ...], label: str, runs: list[Run], metric: str, 
 def _latest(runs: Sequence[Run], said: str, warnings: list[str]) -> Run:
     """Returns the run that began last, of runs with one seed and the same settings in the order of their names.
 
-    A run whose beginning is unknown is older than any other; of two that began together the last name counts. Of copies
-    of a run the first name counts.
+    A run whose beginning is unknown is older than any other; of two that began together the one whose name comes last
+    counts. Of copies of a run the first counts.
     """
     originals: list[Run] = []
     for run in runs:
@@ -240,7 +242,8 @@ def _latest(runs: Sequence[Run], said: str, warnings: list[str]) -> Run:
             originals.append(run)
         else:
             warnings.append(f"{said}: '{original.name}' counts, '{run.name}' is a copy of it and left out")
-    counts = max(originals, key=lambda run: (run.started is not None, run.started or 0.0, run.name))
+    by_name = sorted(originals, key=lambda run: (Path(run.name).name, run.name))
+    counts = sorted(by_name, key=lambda run: -math.inf if run.started is None else run.started)[-1]
     for run in originals:
         if run is not counts:
             why = "comes first by name" if run.started == counts.started else "began earlier"

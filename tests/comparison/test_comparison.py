@@ -7,13 +7,17 @@ import json
 import os
 import shutil
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from comparison.checks import check
 from comparison.comparison import Comparison, best_of, choose_metric, compare, is_share, recall_prefix
+from comparison.run import Run
 from comparison.run_folders import read_run_folder, read_run_folders
+from comparison.seeds import is_recorded
 from comparison.tables import write_csv
 from tests.comparison.synthetic_runs import write_run
 
@@ -148,6 +152,40 @@ def test_where_no_beginning_is_known_the_name_counts_and_copies_do_not(tmp_path:
     found = compared(tmp_path)
     assert found.groups[0].last == {1: 0.9}
     assert "c' is a copy of it" in found.warnings[0] and "a' comes first by name" in found.warnings[1]
+
+
+def test_copies_and_tests_change_no_value_in_300_cases() -> None:
+    for case in range(300):
+        random = np.random.default_rng([case, 0xC0])
+        runs = [
+            Run(
+                name=f"runs/{number}",
+                config={"data.synthetic_ratio": 0.5, "data.seed": data},
+                seed=seed,
+                status="finished",
+                task="fit",
+                last={METRIC: float(random.random())},
+                history=lambda metric: [],
+                started=float(random.integers(1000)),
+            )
+            for number, (seed, data) in enumerate(random.choice([1, 2, None], (random.integers(1, 7), 2)).tolist())
+        ]
+        copies = [
+            replace(run, name=f"{random.choice(['0', 'x'])}/{number}", last={**run.last, "test/accuracy": 0.5})
+            for number, run in enumerate(runs)
+            if run.seed is not None and random.random() < 0.5
+        ]
+        alone = compare(runs, METRIC).groups[0]
+        mixed = [*runs, *copies]
+        random.shuffle(mixed)  # type: ignore[arg-type]
+        beside = compare(mixed, METRIC).groups[0]
+        recorded = {seed: value for seed, value in alone.last.items() if is_recorded(seed)}
+        assert {seed: value for seed, value in beside.last.items() if is_recorded(seed)} == recorded
+        assert len(beside.last) == len(alone.last)
+        for seed, value in recorded.items():
+            assert (
+                value == max((r for r in runs if r.repetition == seed), key=lambda run: run.started or 0).last[METRIC]
+            )
 
 
 def test_repetitions_told_apart_by_the_seed_of_the_data(tmp_path: Path) -> None:
