@@ -56,7 +56,8 @@ class RunRecord(Callback):
     it ends, with how it ended (:class:`callbacks.run_end.RunEnd`). Only rank 0 writes; at the end every rank of a loop
     takes part in summing counts and CPU seconds. After a failure nobody waits for other ranks, and the counts are rank
     0's alone (``counts_of``). ``wall_s`` and ``cpu_s`` run from the making of the trainer, importing packages left out,
-    over all attempts: what an attempt did between its last record and a kill is not known and not counted.
+    over all attempts: what an attempt did between its last record and a kill is not known and not counted. ``started`` is
+    when the first attempt began, in UTC.
 
     Counts come from everything that has a ``counts`` mapping of names to ints: the data module (real, synthetic) and
     the callbacks (discarded, …). Where validate, test or predict run in the folder of a finished fit, the fit's summary
@@ -64,8 +65,8 @@ class RunRecord(Callback):
 
     The W&B run id travels in the checkpoint, so that a continued run stays one W&B run. A continued run keeps what its
     earlier attempts measured and it has not measured again, for one that was killed after its last validation may have
-    nothing left to measure. ``best`` holds the best value of each validation metric that can be
-    good or bad (:mod:`lightning_modules.metrics.directions`), over all attempts.
+    nothing left to measure. ``best`` holds the best value of each validation metric that can be good or bad
+    (:mod:`lightning_modules.metrics.directions`), over all attempts.
 
     W&B gets the settings, the split manifest and, where asked, the checkpoints as artifacts, and best and last values
     in its summary.
@@ -219,6 +220,7 @@ class RunRecord(Callback):
         """
         if "run_id" not in self._stored:  # an older checkpoint; refuse_occupied has seen to it that it is of this run
             self.run_id = str(before.get("run_id") or self.run_id)
+            self._attempts[0]["started"] = before.get("started", self._attempts[0]["started"])
         same = before.get("run_id") in (None, self.run_id)
         if same and before.get("steps", 0) <= self._stored.get("step", before.get("steps", 0)):
             measured = before.get("metrics", {}).items()

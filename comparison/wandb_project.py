@@ -67,7 +67,7 @@ def _read(path: str, found: Any) -> Run:
         history=partial(_history, found),
         wandb_id=found.id,
         from_wandb=True,
-        ended=_timestamp(getattr(found, "created_at", "")),
+        started=_timestamp(getattr(found, "created_at", "")),
     )
 
 
@@ -132,8 +132,8 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _timestamp(created: str) -> float:
+def _timestamp(created: str) -> float | None:
     try:
         return datetime.fromisoformat(created.replace("Z", "+00:00")).timestamp()
     except (ValueError, AttributeError):
-        return 0.0
+        return None

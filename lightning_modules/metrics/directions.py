@@ -18,7 +18,7 @@ LOWER = frozenset({"loss", "ece", "frechet", "fid", "kid", "mae", "mse", "rmse",
 NEITHER = frozenset(
     {
         *("temperature", "rows", "faces", "std", "nearest", "norm", "ratio", "share", "imbalance", "per"),
-        *("made", "discarded", "seconds"),
+        *("made", "discarded", "kept", "seconds", "similarity"),
     }
 )
 """Words in the names of metrics that are neither good nor bad, whatever their other words say."""

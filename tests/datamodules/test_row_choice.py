@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+import train
+from datamodules.expressions import ACTION_UNITS, LABEL_SPACES
 from datamodules.row_choice import choose_share, even_order
+from datamodules.synthetic_shards import SyntheticRows, write_shard
+
+BASIC7 = LABEL_SPACES["basic7"]
 
 
 def _rows(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -46,3 +53,38 @@ def test_classes_of_one_size_take_turns() -> None:
     for turn in label[even_order(label, ids, seed=3)].reshape(20, 5):
         assert sorted(turn) == [0, 1, 2, 3, 4]
     assert even_order(label, ids, seed=3).tolist() != even_order(label, ids, seed=4).tolist()
+
+
+def test_a_multiple_of_a_sorted_set_of_shards_through_the_command(tmp_path: Path, tiny_run: list[str]) -> None:
+    label, folder = np.repeat(np.arange(7), 20), tmp_path / "set"
+    write_shard(
+        folder,
+        SyntheticRows(
+            index=np.arange(140),
+            sample_id=[f"syn-1-{number:06d}" for number in range(140)],
+            image=np.random.default_rng(0).integers(0, 256, (140, 48, 48, 3), dtype=np.uint8),
+            label=[BASIC7[code] for code in label],
+            soft_label=np.eye(7, dtype=np.float32)[label],
+            label_space=BASIC7,
+            caption=["a face"] * 140,
+            au=np.zeros((140, len(ACTION_UNITS)), np.float32),
+            au_names=ACTION_UNITS,
+            seed=1,
+            layout_source=[""] * 140,
+            kept=np.ones(140, dtype=bool),
+            votes={},
+        ),
+    )
+    wanted = ["--data.synthetic_ratio=0.5", "--data.synthetic_multiple=0.5", f"--run_dir={tmp_path / 'run'}"]
+    reader = "--data.synthetic_reader=datamodules.readers.SyntheticSetReader"
+    cli = train.main(
+        [
+            "fit",
+            *tiny_run,
+            *wanted,
+            reader,
+            f"--data.synthetic_reader.init_args.root={folder}",
+            "--trainer.logger=false",
+        ]
+    )
+    assert cli.datamodule.synthetic_table.class_counts() == dict.fromkeys(BASIC7, 8)  # 56 for 112 real rows

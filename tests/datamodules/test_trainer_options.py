@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import pytest
+import torch
 
 from datamodules.augmentation import Augmentation
 from datamodules.expression import ExpressionDataModule
@@ -50,22 +51,39 @@ class _Seen(L.Callback):
         self.validated += batch["label"].tolist()
 
 
+class _FillPool(L.Callback):
+    """Stands in for online synthesis, which takes a generator: sixteen samples when training starts."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        label = torch.arange(16) % 7
+        images = torch.randint(0, 256, (16, 3, 8, 8), dtype=torch.uint8)
+        pool = trainer.datamodule.pool  # type: ignore[attr-defined]
+        pool.append(images, label, torch.eye(7)[label], torch.zeros(16, 41), label, [""] * 16)
+
+
 def _sorted(table: SampleTable) -> SampleTable:
     return table.select(np.argsort(table.label, kind="stable"))
 
 
-def _fit(folder: Path, ratio: float = 0.5, **options: Any) -> tuple[_Seen, ExpressionDataModule, L.Trainer]:
+def _fit(
+    folder: Path, ratio: float = 0.5, has_pool: bool = False, **options: Any
+) -> tuple[_Seen, ExpressionDataModule, L.Trainer]:
     """Trains two epochs of seven steps on sets that are sorted by class."""
     seen = _Seen()
     settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 2, "logger": False, "enable_checkpointing": False}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    trainer = L.Trainer(default_root_dir=folder, callbacks=[seen], **{**settings, **quiet, **options})
+    trainer = L.Trainer(
+        default_root_dir=folder,
+        callbacks=[seen, *([_FillPool()] if has_pool else [])],
+        **{**settings, **quiet, **options},
+    )
     data = ExpressionDataModule(
         TinyReader(train=_sorted(tiny_table(56)), val=_sorted(tiny_table(56, "val"))),
         batch_size=16 if ratio else 8,
         eval_batch_size=7,
         synthetic_ratio=ratio,
-        synthetic_reader=TinyReader(train=_sorted(tiny_table(112, "synthetic"))),
+        synthetic_reader=None if has_pool else TinyReader(train=_sorted(tiny_table(112, "synthetic"))),
+        pool_size=16,
         augmentation=Augmentation(enabled=False),
         seed=1,
     )
@@ -99,6 +117,17 @@ def test_ratio_and_counts(tmp_path: Path, options: dict[str, Any], batches: int,
         names = [name for batch in seen.batches for name in batch if name.startswith("train")]
         assert sorted(names[:56]) == sorted(names[56:]) == sorted(f"train-{i}" for i in range(56))
         assert names[:56] != names[56:]
+
+
+@pytest.mark.parametrize(
+    "options", [{"overfit_batches": 3}, {"fast_dev_run": 3}, {"reload_dataloaders_every_n_epochs": 1, "max_epochs": 3}]
+)
+def test_ratio_and_counts_from_a_pool(tmp_path: Path, options: dict[str, Any]) -> None:
+    seen, data, _ = _fit(tmp_path, has_pool=True, **options)
+    batches = len(seen.shares)
+    assert seen.shares == [0.5] * batches and data.counts == {"real": 8 * batches, "synthetic": 8 * batches}
+    if "overfit_batches" in options:
+        assert batches == 6 and seen.batches[:3] == seen.batches[3:]
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5])

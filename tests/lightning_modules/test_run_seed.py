@@ -17,11 +17,14 @@ from torch import Tensor
 from callbacks.online_synthesis import OnlineSynthesis
 from datamodules.expression import ExpressionDataModule
 from datamodules.synthesis_work import SynthesisWork
+from lightning_modules import run_seed as run_seed_module
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.run_seed import run_seed
 from lightning_modules.sampling.request import SynthesisRequest, SynthesisResult
 from tests.datamodules.tiny_data import TinyReader, tiny_table
 from tests.lightning_modules.tiny_generator import NAMES, SIDE, livelier, tiny_generator
+
+NAME = "PL_GLOBAL_SEED"
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +77,7 @@ def _asking(**changes: Any) -> _Asked:
 
 def test_the_seed_of_the_data_goes_before_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_seed(None) == run_seed(SimpleNamespace()) == 0
-    monkeypatch.setenv("PL_GLOBAL_SEED", "3")
+    monkeypatch.setenv(NAME, "3")
     assert run_seed(None) == run_seed(SimpleNamespace(datamodule=_data())) == 3
     assert (
         run_seed(SimpleNamespace(datamodule=_data(seed=5))) == 5 and run_seed(SimpleNamespace(datamodule=object())) == 3
@@ -82,9 +85,17 @@ def test_the_seed_of_the_data_goes_before_that_of_the_process(monkeypatch: pytes
     assert run_seed(SimpleNamespace(datamodule=_data(seed=0))) == 0
 
 
+def test_nobody_else_asks_the_environment() -> None:
+    """The data module and this function alone know where the seed of a run stands."""
+    project = Path(run_seed_module.__file__).parents[1]
+    folders = ("callbacks", "datamodules", "lightning_modules")
+    asking = [path for folder in folders for path in (project / folder).rglob("*.py") if NAME in path.read_text()]
+    assert sorted(path.name for path in asking) == ["expression.py", "run_seed.py"]
+
+
 def test_data_seed_rules_training_and_grid_of_a_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(process: int, seed: int | None) -> tuple[Tensor, SynthesisRequest]:
-        monkeypatch.setenv("PL_GLOBAL_SEED", str(process))
+        monkeypatch.setenv(NAME, str(process))
         generator = _asking(grid_samples=1)
         _trainer(tmp_path).fit(generator, datamodule=_data(seed=seed))
         return torch.cat([p.detach().flatten() for p in generator.model.unet.parameters()]), generator.asked[0]
