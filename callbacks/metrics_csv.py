@@ -107,7 +107,7 @@ class MetricsCsv(Logger):
             lines = file.readlines()
         if lines and not lines[-1].endswith("\n"):  # cut off by a kill in the middle of a write
             lines.pop()
-        rows = []
+        rows: list[dict[str, Any]] = []
         for row in csv.DictReader(lines):
             if None in row or None in row.values():
                 rank_zero_warn(f"{self.path}: line {len(rows) + 2} has not the columns of the first one; left out")

@@ -56,8 +56,8 @@ class RunRecord(Callback):
     it ends, with how it ended (:class:`callbacks.run_end.RunEnd`). Only rank 0 writes; at the end every rank of a loop
     takes part in summing counts and CPU seconds. After a failure nobody waits for other ranks, and the counts are rank
     0's alone (``counts_of``). ``wall_s`` and ``cpu_s`` run from the making of the trainer, importing packages left out,
-    over all attempts: what an attempt did between its last record and a kill is not known and not counted. ``started`` is
-    when the first attempt began, in UTC.
+    over all attempts: what an attempt did between its last record and a kill is not known and not counted. ``started``
+    is when the first attempt began, in UTC.
 
     Counts come from everything that has a ``counts`` mapping of names to ints: the data module (real, synthetic) and
     the callbacks (discarded, …). Where validate, test or predict run in the folder of a finished fit, the fit's summary
@@ -237,7 +237,8 @@ class RunRecord(Callback):
         loop = trainer.fit_loop
         if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
             return RunEnd("finished", "steps")
-        whole = loop.epoch_progress.current.processed - int(not loop.epoch_loop._num_ready_batches_reached())
+        begun = loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+        whole = begun - int(not loop.epoch_loop._num_ready_batches_reached())
         if not trainer.should_stop or (trainer.max_epochs not in (None, -1) and whole >= int(trainer.max_epochs or 0)):
             return RunEnd("finished", "epochs")
         for callback in trainer.callbacks:  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from datamodules.keyed_random import keyed_seed
+from lightning_modules.run_seed import run_seed
 
 _STREAM = 0x57E9
 
@@ -23,8 +24,7 @@ class StepSeed(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seeds the step; each rank differently."""
-        seed = int(getattr(getattr(trainer, "datamodule", None), "run_seed", 0))
-        key = keyed_seed(seed, trainer.global_rank, trainer.current_epoch, batch_idx, _STREAM)
+        key = keyed_seed(run_seed(trainer), trainer.global_rank, trainer.current_epoch, batch_idx, _STREAM)
         random.seed(key)
         np.random.seed(key % 2**32)
         torch.manual_seed(key)

@@ -422,7 +422,7 @@ class ExpressionDataModule(L.LightningDataModule):
         if self.trainer is None or self._train_loader is None:
             return None
         sampler = sampler_of(self._train_loader)
-        batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
         if batches < sampler.used_steps:  # batches whose gradients were accumulated and never used are drawn again
             batches -= batches % self.trainer.accumulate_grad_batches
         return sampler.position_at(sampler.epoch, batches)

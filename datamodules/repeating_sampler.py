@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch.utils.data import SequentialSampler
 
 from datamodules.mixture_sampler import MixtureSampler
+from datamodules.training_position import TrainingPosition
 
 
 class RepeatingSampler(MixtureSampler, SequentialSampler):
@@ -14,8 +17,11 @@ class RepeatingSampler(MixtureSampler, SequentialSampler):
     alone, the first ones, which in a sorted set are of one class. This one passes for one, since its order is fixed.
     """
 
-    def set_epoch(self, epoch: int) -> None:
-        """Stays in the first epoch."""
-
-    def resume_at(self, epoch: int, step: int) -> None:
-        """Begins anew: every epoch is the first one, and none may begin in its middle."""
+    def __iter__(self) -> Iterator[int]:
+        first, running, start = self.first_batch, self.epoch, self._start
+        self.epoch, self._start = 0, TrainingPosition(steps=self.steps)
+        try:
+            drawn = list(super().__iter__())
+        finally:
+            self.epoch, self._start = running, start
+        yield from drawn[first * self.batch_size :]

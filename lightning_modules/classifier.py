@@ -407,9 +407,9 @@ class ExpressionClassifier(ExpressionPredictor):
             raise ValueError(f"no checkpoint of ExpressionClassifier: it lacks the key '{_CHECKPOINT_KEY}'")
         self._check_same_task(saved["config"], ("stem", "backbone"))
         self._take_average(saved["ema"])
-        sums = own_state(saved.get("epoch_so_far"))
-        for name, metric in self._train_metrics() if sums else ():
-            metric.add_sums(*sums[name])
+        sums = own_state(saved.get("epoch_so_far")) or {}
+        for name, metric in self._train_metrics():
+            metric.add_sums(*sums.get(name, (0.0, 0)))
 
 
 def load_codec(path: str) -> LatentCodec:
