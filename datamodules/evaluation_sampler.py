@@ -8,12 +8,16 @@ from torch.utils.data import Dataset, DistributedSampler
 
 from datamodules.mixture_sampler import default_ranks
 
+NO_ROW = -1
+"""Stands for no row at all."""
+
 
 class EvaluationSampler(DistributedSampler):
     """Rows rank, rank + W, rank + 2W, … in order, without the padding that counts some rows twice.
 
     Ranks may hold one row, and thereby one batch, more than others: nothing may communicate per batch. Lightning leaves
-    subclasses of ``DistributedSampler`` alone.
+    subclasses of ``DistributedSampler`` alone. A rank without a row gets :data:`NO_ROW`, which data sets turn into a
+    batch of none: without a batch it would leave the loop, and the others would wait for its metrics.
 
     Args:
         dataset: anything with a length.
@@ -26,10 +30,13 @@ class EvaluationSampler(DistributedSampler):
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.rank, _length(self.dataset), self.num_replicas))
+        return iter(self._rows() or [NO_ROW] * len(self))
 
     def __len__(self) -> int:
-        return len(range(self.rank, _length(self.dataset), self.num_replicas))
+        return len(self._rows()) or min(1, _length(self.dataset))
+
+    def _rows(self) -> range:
+        return range(self.rank, _length(self.dataset), self.num_replicas)
 
 
 def _length(dataset: Dataset) -> int:

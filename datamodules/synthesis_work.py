@@ -76,12 +76,13 @@ class SynthesisWork(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> WorkBatch:
         """Returns the batch of these places in what is left to do; ``collate_fn`` has nothing left to do."""
-        index = self.to_do[np.asarray(indices, dtype=np.int64)]
+        places = np.asarray(indices, dtype=np.int64)
+        index = self.to_do[places[places >= 0]]  # below 0: none, as EvaluationSampler says it
         names = [self.expressions[k] for k in (index % len(self.expressions)).tolist()]
         label = np.array([self.label_space.index(name) for name in names], dtype=np.int64)
         sample_id = [f"syn-{self.seed}-{i:06d}" for i in index.tolist()]
         keys = keys_of(sample_id)
-        uniform = keyed_uniform(keys, 2 * len(self.au_names), self.seed).reshape(len(index), 2, -1)
+        uniform = keyed_uniform(keys, 2 * len(self.au_names), self.seed).reshape(len(index), 2, len(self.au_names))
         return {
             "index": torch.from_numpy(index),
             "label": torch.from_numpy(label),

@@ -78,7 +78,7 @@ def test_unreadable_history_is_named_and_the_last_value_stays(tmp_path: Path) ->
     (folder / "metrics.csv").write_text("step,val/accuracy\n1,good\n")
     found = compared(tmp_path)
     assert found.groups[0].best == {} and found.groups[0].best_interval is None
-    assert found.groups[0].last == {1: 0.7} and "metrics.csv' cannot be read" in found.warnings[0]
+    assert found.groups[0].last == {1: 0.7} and "metrics.csv' line 2: found 'good'" in found.warnings[0]
 
 
 def test_the_later_of_two_runs_with_one_seed_counts(tmp_path: Path) -> None:
