@@ -22,10 +22,10 @@ from comparison.swept_keys import (
 METRICS = ("val/accuracy", "test/accuracy", "test/fer_accuracy", "val/mean_class_accuracy")
 """Compared by default: the first of these that a run holds."""
 
-LOWER_IS_BETTER = ("loss", "ece", "fid", "frechet", "kid", "mae", "mse", "error")
+LOWER_IS_BETTER = ("loss", "ece", "fid", "frechet", "kid", "mae", "mse", "error", "copies")
 RATIO = "data.synthetic_ratio"
 
-SHARES = ("accuracy", "recall", "f1", "ece", "precision", "agreement")
+SHARES = ("accuracy", "recall", "f1", "ece", "precision", "agreement", "copies")
 """Parts of the names of metrics that are shares in [0, 1], shown in per cent."""
 
 

@@ -182,6 +182,7 @@ def test_choose_metric(tmp_path: Path) -> None:
 def test_kinds_of_metrics() -> None:
     assert lower_is_better("val/loss") and lower_is_better("test/ece") and not lower_is_better("val/accuracy")
     assert lower_is_better("test/frechet/judge") and lower_is_better("test/kid/judge")
+    assert lower_is_better("test/near_copies") and is_share("synthesis/near_copies")
     assert is_share("val/macro_f1") and not is_share("val/loss")
     assert recall_prefix("val/accuracy") == recall_prefix("val/mean_class_accuracy") == "val/recall/"
     assert recall_prefix("test/fer_accuracy") == "test/fer_recall/"
