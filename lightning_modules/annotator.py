@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.random import fork_rng
@@ -18,6 +17,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error,
 from datamodules.batch import Batch
 from datamodules.captions import ADJECTIVES
 from datamodules.expressions import resolve_label_space
+from datamodules.face_shape import resize_faces
 from datamodules.feature_cache import FeatureCache, image_keys
 from datamodules.file_reading import reading
 from datamodules.keyed_random import keyed_seed
@@ -38,6 +38,7 @@ from lightning_modules.networks.fingerprint import fingerprint
 from lightning_modules.networks.optimiser import OptimiserName
 from lightning_modules.networks.schedule import Schedule
 from lightning_modules.networks.temperature import fit_temperature
+from lightning_modules.run_seed import run_seed
 from lightning_modules.sampling.prediction import predict_noise, signal_and_noise
 from lightning_modules.setting_check import check_setting
 from lightning_modules.training_data import TrainingData
@@ -253,9 +254,7 @@ class LabelAnnotator(ExpressionPredictor):
     @torch.no_grad()
     def _encode(self, image: Tensor) -> Tensor:
         """Returns the clean latents (B, C, h, w) of images in [0, 1], (B, 3, H, W)."""
-        side = self.generator.hparams["image_size"]
-        if image.shape[-2:] != (side, side):
-            image = F.interpolate(image, (side, side), mode="bilinear", antialias=True)
+        image = resize_faces(image, self.generator.hparams["image_size"])
         with self._own_precision():
             return self.generator.model.codec.encode(image * 2 - 1)
 
@@ -501,7 +500,7 @@ class LabelAnnotator(ExpressionPredictor):
 
     @property
     def _seed(self) -> int:
-        return int(getattr(self._data, "run_seed", 0))
+        return run_seed(self._trainer)
 
     # ---------------------------------------------------------------- evaluation
 
@@ -583,7 +582,7 @@ class LabelAnnotator(ExpressionPredictor):
         if "generator_data" in saved and self.generator_data.trained_on is None:  # it may lie as bare weights now
             self.generator_data = TrainingData.from_state_dict(saved["generator_data"])
         self._calibrated_at = saved.get("calibrated_at")
-        self._take_average_over(saved["ema"], checkpoint)
+        self._take_average(saved["ema"])
 
     @classmethod
     @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
@@ -13,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler
-from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.random import fork_rng
@@ -25,9 +23,10 @@ from datamodules.expressions import (
     sample_action_units,
 )
 from datamodules.file_reading import read_json, reading
-from datamodules.keyed_random import keyed_seed, keyed_uniform, keys_of
+from datamodules.keyed_random import key_of, keyed_seed, keyed_uniform, keys_of
 from datamodules.synthesis_work import WorkBatch
 from datamodules.whole_file import whole_file
+from lightning_modules.averaged_module import AveragedModule
 from lightning_modules.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
 from lightning_modules.generator_evaluation import GeneratorEvaluation, check_test_settings
 from lightning_modules.metrics.sample_mean import SampleMean
@@ -44,6 +43,7 @@ from lightning_modules.networks.ema import ParameterEMA
 from lightning_modules.networks.fingerprint import fingerprint
 from lightning_modules.networks.latent_codec import AutoencoderKLCodec
 from lightning_modules.networks.schedule import scheduled
+from lightning_modules.run_seed import run_seed
 from lightning_modules.safetensors_file import read_safetensors, write_safetensors
 from lightning_modules.sampling.denoising import DenoisingState, SynthesisHook, denoise
 from lightning_modules.sampling.prediction import min_snr_weight, signal_and_noise, training_target
@@ -70,7 +70,7 @@ def _tensor(gathered: Any) -> Tensor:
     return gathered
 
 
-class ExpressionGenerator(LightningModule):
+class ExpressionGenerator(AveragedModule):
     """Latent diffusion with text and AU conditioning (SynFER, arXiv 2410.09865).
 
     Trains E‖target − f_θ(x_t, c_text, c_au, t)‖² with min-SNR weights; text, AUs and both are dropped at random, so
@@ -125,6 +125,8 @@ class ExpressionGenerator(LightningModule):
         ValueError: a value out of range, or parts that do not fit each other.
         FileNotFoundError: ``base``, ``judge`` or another file of the test is missing.
     """
+
+    trained_part = "model"
 
     def __init__(
         self,
@@ -214,6 +216,11 @@ class ExpressionGenerator(LightningModule):
         """Fingerprint of the weights that a folder of ``save_trained`` was rounded from; None = no such folder."""
         self._evaluation: GeneratorEvaluation
         self._validation_loss = SampleMean()
+
+    @property
+    def needs_checkpoint(self) -> bool:
+        """Whether the weights are random numbers: a ``base`` makes faces without any training of ours."""
+        return self.hparams["base"] is None
 
     # ---------------------------------------------------------------- parts
 
@@ -378,17 +385,7 @@ class ExpressionGenerator(LightningModule):
 
     @property
     def _seed(self) -> int:
-        # Set by seed_everything; without it a run still draws the same numbers each time.
-        return int(os.environ.get("PL_GLOBAL_SEED", "0"))
-
-    def on_fit_start(self) -> None:
-        # An earlier evaluation that never came to its end has left the averaged weights in place.
-        if self.ema is not None:
-            self.ema.restore()
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.ema is not None:
-            self.ema.update_after(self.global_step)
+        return run_seed(self._trainer)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
@@ -403,12 +400,10 @@ class ExpressionGenerator(LightningModule):
     # ---------------------------------------------------------------- evaluation
 
     def on_validation_start(self) -> None:
-        if self.ema is not None:
-            self.ema.store()
+        self._use_averaged_weights()
 
     def on_validation_end(self) -> None:
-        if self.ema is not None:
-            self.ema.restore()
+        self._use_training_weights()
 
     on_test_start = on_predict_start = on_validation_start
     on_test_end = on_predict_end = on_validation_end
@@ -471,13 +466,12 @@ class ExpressionGenerator(LightningModule):
 
         if "index" not in batch:
             raise ValueError("predict of a generator: found real faces, expected data.predict_split=synthesis")
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         units = batch["au"].cpu().numpy().copy()
         edit_action_units(units, self.sampling.au_edits, self.au_names)
         request = SynthesisRequest(
             tuple(batch["expression"]),
             tuple(batch["index"].tolist()),
-            datamodule.run_seed,
+            self._seed,
             tuple(batch["caption"]),
             units,
             self.sampling,
@@ -516,7 +510,8 @@ class ExpressionGenerator(LightningModule):
             n faces with their labels.
 
         Raises:
-            ValueError: an expression outside the generator's label space, or AU columns that do not fit.
+            ValueError: an expression outside the generator's label space, AU columns that do not fit, or a face that is
+                not finite (as uint8 it would be black).
         """
         settings = request.settings or self.sampling
         unknown = [name for name in request.expressions if name not in self.label_space]
@@ -533,7 +528,9 @@ class ExpressionGenerator(LightningModule):
             for hook in hooks:
                 hook.on_synthesis_start(state)
             latents = denoise(state, hooks)
-            image = ((state.decode(latents) + 1) / 2).clamp(0, 1)
+            image = (state.decode(latents) + 1) / 2
+            self._check_finite(image, request)
+            image = image.clamp(0, 1)
             state.images = (image * 255).round().to(torch.uint8)
             for hook in hooks:
                 hook.on_synthesis_end(state)
@@ -544,6 +541,22 @@ class ExpressionGenerator(LightningModule):
                 module.training = mode
         return SynthesisResult(
             request, state.images, state.label, state.soft_label, state.kept, state.layout_source, state.votes
+        )
+
+    def _check_finite(self, image: Tensor, request: SynthesisRequest) -> None:
+        """Refuses faces with NaN or infinite pixels, and says where they come from."""
+        broken = (~image.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist()
+        if not broken:
+            return
+        cause = "overflow while sampling: --model.bf16_sampling=false, a smaller guidance.step_size or guidance_scale"
+        weights = [name for name, weight in self.model.named_parameters() if not weight.isfinite().all()]
+        if weights:
+            cause = f"{len(weights)} weights of the generator are not: '{weights[0]}', …; take an earlier checkpoint"
+        fitting = self._trainer is not None and self.trainer.state.fn == "fit" and self.trainer.model is self
+        when = f" at step {self.global_step}" if fitting else ""
+        raise ValueError(
+            f"generated face {request.sample_ids[broken[0]]} (seed {request.seed}){when} and {len(broken) - 1} more of "
+            f"{len(image)}: found NaN or infinite pixels, expected finite ones ({cause})"
         )
 
     def _start(self, request: SynthesisRequest, settings: SamplingSettings) -> DenoisingState:
@@ -600,8 +613,8 @@ class ExpressionGenerator(LightningModule):
         A collective: every rank must call it with the same request.
 
         Returns:
-            "images" uint8 (n, 3, H, W), "label" (n,), "soft_label" (n, K) and "kept" (n,), in the order of the request,
-            on the CPU.
+            "images" uint8 (n, 3, H, W), "label" (n,), "soft_label" (n, K), "kept" (n,) and "layout_source" int64 (n,),
+            keys of the sample ids (0 = none), in the order of the request, on the CPU.
         """
         world = self.trainer.world_size if self._trainer is not None else 1
         rank = self.global_rank if self._trainer is not None else 0
@@ -619,8 +632,10 @@ class ExpressionGenerator(LightningModule):
         )
         parts = [self.synthesise(mine.part(i, i + batch_size), hooks) for i in range(0, share, batch_size)]
         gathered: dict[str, Tensor] = {}
-        for name in ("images", "label", "soft_label", "kept"):
-            local = torch.cat([getattr(part, name) for part in parts])
+        columns = {n: torch.cat([getattr(p, n) for p in parts]) for n in ("images", "label", "soft_label", "kept")}
+        sources = [key_of(source) if source else 0 for part in parts for source in part.layout_source]
+        columns["layout_source"] = torch.tensor(sources, device=columns["label"].device)
+        for name, local in columns.items():
             if world > 1:
                 local = _tensor(self.all_gather(local)).flatten(0, 1)
             gathered[name] = local[: len(request)].cpu()
@@ -638,18 +653,14 @@ class ExpressionGenerator(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         frozen = self._frozen_names()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
-        if self.ema is not None:
-            checkpoint["ema"] = self.ema.state_dict()
-            # Saved inside an evaluation (ModelCheckpoint at the end of validation): training weights all the same.
-            for name, tensor in self.ema.replaced.items():
-                checkpoint["state_dict"][f"model.{name}"] = tensor
+        if (average := self._average_to_save(checkpoint)) is not None:
+            checkpoint["ema"] = average
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         frozen = self._frozen_names()
         own = self.state_dict()
         checkpoint["state_dict"] = {**{name: own[name] for name in frozen}, **checkpoint["state_dict"]}
-        if self.ema is not None and "ema" in checkpoint:
-            self.ema.load_state_dict(checkpoint["ema"], int(checkpoint.get("global_step", 0)))
+        self._take_average(checkpoint.get("ema"))
 
     @classmethod
     @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
@@ -697,17 +708,28 @@ class ExpressionGenerator(LightningModule):
 
         Args:
             folder: made if missing.
+
+        Raises:
+            ValueError: a weight is not finite in float16, and nothing is written.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         frozen = self._frozen_names()
         with nullcontext() if self.ema is None else self.ema.swapped():
             config = {**self.hparams, _EXPORTED_FROM: self.weights_fingerprint()}
             tensors = {
-                name: tensor.detach().half().cpu().contiguous() if tensor.is_floating_point() else tensor.cpu()
+                name: tensor.detach().half() if tensor.is_floating_point() else tensor
                 for name, tensor in self.state_dict().items()
                 if name not in frozen
             }
+        broken = [
+            name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()
+        ]
+        if broken:
+            raise ValueError(
+                f"generator: {len(broken)} weights are not finite in float16, '{broken[0]}' the first; expected finite "
+                f"ones to write into '{folder}' (take an earlier checkpoint)"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
         write_safetensors(folder / _WEIGHTS_FILE, tensors)
         with whole_file(folder / _CONFIG_FILE) as partial:
             partial.write_text(json.dumps(config, indent=2) + "\n")

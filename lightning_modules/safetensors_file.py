@@ -19,11 +19,12 @@ _CHECKSUM = "crc32"  # an entry of the format's metadata, which other readers pa
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> Path:
-    """Writes tensors on the CPU, whole or not at all, readable for whoever may read other new files there."""
+    """Writes tensors, whole or not at all, readable for whoever may read other new files there (the umask's way)."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as partial:
         partial.touch()
         mode = partial.stat().st_mode
-        save_file(dict(tensors), partial, metadata={"format": "pt", _CHECKSUM: _checksum(tensors)})
+        save_file(tensors, partial, metadata={"format": "pt", _CHECKSUM: _checksum(tensors)})
         partial.chmod(mode)  # safetensors lets their owner alone read its files
     return path
 

@@ -127,6 +127,7 @@ def test_classifier_with_synthesis_on_the_fly(tmp_path: Path) -> None:
     assert summary["metrics"]["val/accuracy"] in (0, 1)  # of one row, which one rank has alone
     # 112 draws per rank, each face twice on average: 56 due, of which whole batches of six make 54.
     expected = {"real": 2 * ROWS, "synthetic": 2 * ROWS, "discarded": 0, "generated": 2 * 54}
+    expected |= {"checked": 2 * 54, "near_copies": 0}
     assert summary["counts"] == expected
 
     for number, rank in enumerate(ranks):

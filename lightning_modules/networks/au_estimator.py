@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules.expressions import action_unit_indices
+from datamodules.face_shape import resize_faces
 from datamodules.file_reading import read_json, reading
 from datamodules.whole_file import whole_file
 from lightning_modules.networks.backbone import build_backbone, normalisation
@@ -65,9 +66,7 @@ class AUEstimator(nn.Module):
 
     def logits(self, image: Tensor) -> Tensor:
         """Returns (B, A) for images (B, 3, H, W) in [0, 1]; their sigmoid is the intensity."""
-        size = (self.image_size, self.image_size)
-        if image.shape[-2:] != size:
-            image = F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
+        image = resize_faces(image, self.image_size)
         return self.backbone((image - self.mean) / self.std)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from datamodules.face_shape import resize_faces
 from datamodules.file_reading import FileError, did_you_mean
 from lightning_modules.checkpoint_file import check_finite, read_checkpoint
 from lightning_modules.networks.backbone import normalisation
@@ -102,9 +102,8 @@ class TimmFeatures(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Returns float32 (B, D) for images (B, 3, H, W) in [0, 1], resized to the network's own input size."""
-        size = (self.side, self.side)
-        if image.shape[-2:] != size:
-            image = F.interpolate(image, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        if image.shape[-2:] != (self.side, self.side):
+            image = resize_faces(image, self.side, "bicubic").clamp(0, 1)
         return self.network((image - self.mean) / self.std).flatten(1).float()
 
 

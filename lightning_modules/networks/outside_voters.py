@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from datamodules.captions import ADJECTIVES, TEMPLATES
 from datamodules.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
+from datamodules.face_shape import resize_faces
 from datamodules.file_reading import FileError, plain_reason, read_json
 from lightning_modules.checkpoint_file import check_finite
 from lightning_modules.networks.backbone import averaged_for_grey
@@ -48,9 +49,8 @@ class OutsideVoter(nn.Module, ABC):
         """Returns logits (B, K) of images (B, 3, H, W) in [0, 1]; differentiable, so that it may guide."""
         if self.mean.shape[1] == 1:  # a network for grey images
             image = image.mean(1, keepdim=True)
-        size = (self.image_size, self.image_size)
-        if image.shape[-2:] != size:
-            image = F.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
+        if image.shape[-2:] != (self.image_size, self.image_size):
+            image = resize_faces(image, self.image_size, "bicubic").clamp(0, 1)
         return self._logits((image - self.mean) / self.std)
 
     @torch.no_grad()
