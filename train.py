@@ -260,11 +260,12 @@ def main(args: list[str] | None = None) -> SynferCLI:
             ``SYNFER_DEBUG=1`` lets the error itself through instead.
     """
     _quieten()
-    end_with_parent()
+    at_the_end = end_with_parent()
     try:
         with _as_command_line(args), one_line_errors(exit_code=1):
             return _command_line(SynferCLI)
     finally:
+        at_the_end.set()
         finish_wandb()
 
 
