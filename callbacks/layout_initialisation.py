@@ -7,13 +7,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.synthesis import SynthesisCallback
 from datamodules.captions import caption_for
+from datamodules.face_shape import resize_faces
 from datamodules.keyed_random import keyed_uniform
+from datamodules.near_copies import pixel_correlation
 from datamodules.provenance import check_sources
+from datamodules.rank_states import counters, states_of_ranks
 from datamodules.sample_table import SampleTable
 from lightning_modules.sampling.denoising import DenoisingState
 from lightning_modules.sampling.inversion import ddim_invert
@@ -32,6 +34,9 @@ class LayoutInitialisation(SynthesisCallback):
         num_inverted: inverted steps, out of the sampling steps: the more, the less of the face is left.
         refinements: fixed-point iterations per inverted step; 0 = plain DDIM inversion.
         source: "any" training face, or one of the "same" expression.
+        max_similarity: correlation of the grey pixels, in (0, 1], above which a finished face is a copy of its source
+            and is discarded; null = keep all. What else is a copy is counted where faces are made
+            (``datamodules/near_copies.py``), not discarded.
 
     Raises:
         ValueError: a value out of range.
@@ -43,16 +48,22 @@ class LayoutInitialisation(SynthesisCallback):
         num_inverted: int = 35,
         refinements: int = 0,
         source: Literal["any", "same"] = "any",
+        max_similarity: float | None = None,
     ) -> None:
         super().__init__(enabled)
         if num_inverted < 1:
             raise ValueError(f"layout.num_inverted: found {num_inverted}, expected at least 1")
         if refinements < 0:
             raise ValueError(f"layout.refinements: found {refinements}, expected at least 0")
+        if max_similarity is not None and not 0 < max_similarity <= 1:
+            raise ValueError(f"layout.max_similarity: found {max_similarity}, expected a correlation in (0, 1] or null")
         self.num_inverted = num_inverted
         self.refinements = refinements
         self.source = source
+        self.max_similarity = max_similarity
+        self.copies = 0
         self._table: SampleTable | None = None
+        self._rows = np.empty(0, dtype=np.int64)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Takes the training rows and checks that none of them is an evaluation image.
@@ -83,7 +94,14 @@ class LayoutInitialisation(SynthesisCallback):
 
     def recipe(self) -> dict[str, Any]:
         """Returns the settings."""
-        return {"num_inverted": self.num_inverted, "refinements": self.refinements, "source": self.source}
+        found = {"num_inverted": self.num_inverted, "refinements": self.refinements, "source": self.source}
+        # Only where it acts: sets of before it go on.
+        return found if self.max_similarity is None else {**found, "max_similarity": self.max_similarity}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Faces discarded as copies of their source: for summary.json."""
+        return {"copies": self.copies} if self.enabled and self.max_similarity is not None else {}
 
     def on_synthesis_start(self, state: DenoisingState) -> None:
         """Replaces the starting noise by inverted training faces.
@@ -93,19 +111,34 @@ class LayoutInitialisation(SynthesisCallback):
         """
         assert self._table is not None, "LayoutInitialisation.setup() has not run"
         table = self._table
-        rows = self._choose(state, table)
+        rows = self._rows = self._choose(state, table)
         # Inverted under what it shows, not under what is wanted: the difference between both is the edit.
         names = [table.label_space[index] for index in table.label[rows]]
         own = replace(state, text=state.encode_text([caption_for(name) for name in names]), au=state.null_au)
         image = table.images.batch(rows).to(state.latents.device).float() / 127.5 - 1
-        side = state.image_size
-        if image.shape[-1] != side:
-            image = F.interpolate(image, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
         with torch.no_grad():
-            clean = state.encode(image)
+            clean = state.encode(resize_faces(image, state.image_size))
         state.latents = ddim_invert(own, clean, self.num_inverted, self.refinements)
         state.first_step = len(state.scheduler.timesteps) - self.num_inverted
         state.layout_source = [str(table.sample_id[row]) for row in rows]
+
+    def on_synthesis_end(self, state: DenoisingState) -> None:
+        """Discards the faces that are copies of their source, each for itself, whatever the batch."""
+        if self.max_similarity is None:
+            return
+        assert self._table is not None and state.images is not None
+        sources = self._table.images.batch(self._rows).to(state.images.device)
+        copies = pixel_correlation(state.images, sources) > self.max_similarity
+        self.copies += int(copies.sum())
+        state.kept = state.kept & ~copies
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns every rank's count; a collective."""
+        return {"ranks": states_of_ranks({"copies": self.copies})} if self.counts else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting."""
+        self.copies = int(counters(state_dict.get("ranks", []), ("copies",))["copies"])
 
     def _choose(self, state: DenoisingState, table: SampleTable) -> np.ndarray:
         uniform = keyed_uniform(state.request.sample_ids, 1, state.request.seed, _LAYOUT_STREAM)[:, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -193,7 +194,11 @@ class SemanticGuidance(SynthesisCallback):
         return target
 
     def on_denoising_step(self, state: DenoisingState) -> None:
-        """Guides the samples that still need it, where the turn of this step has come."""
+        """Guides the samples that still need it, where the turn of this step has come.
+
+        Raises:
+            ValueError: the guide's loss is not finite.
+        """
         step = state.step - state.first_step
         end = self.end_step if self.end_step is not None else len(state.scheduler.timesteps)
         if not self.start_step <= step < end or (step - self.start_step) % self.every:
@@ -208,6 +213,14 @@ class SemanticGuidance(SynthesisCallback):
         with state.checkpointing(self.gradient_checkpointing):
             found = guidance_step(state, look, self._target[rows], rows, on_latents, self.chunk)
         self.losses.append(float(found.loss.mean()))
+        if (
+            not math.isfinite(self.losses[-1]) and state.latents.isfinite().all()
+        ):  # else it would guide nowhere, silently
+            broken = state.request.sample_ids[int(rows[int((~found.loss.isfinite()).nonzero()[0, 0])])]
+            raise ValueError(
+                f"guidance.guide '{self.guide_path}': found a loss that is not finite at denoising step {state.step} "
+                f"of face {broken}, expected a number (NaN among its weights? take another checkpoint)"
+            )
         self.guided_passes += len(rows)
         state.conditional_output = torch.zeros_like(state.latents).index_copy(0, rows, found.output)
         state.conditional_rows = self._active

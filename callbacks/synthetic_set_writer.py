@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from callbacks.near_copy_count import NearCopyCount
 from callbacks.on_rank_zero import on_rank_zero_for_all
 from callbacks.synthesis import active_hooks
 from datamodules.folder_lock import NoLocksError, RanksLock
@@ -50,13 +51,14 @@ class SyntheticSetWriter(Callback):
         self.path = path
         self._written = 0
         self._discarded = 0
+        self._copies = NearCopyCount()
         self._lock: RanksLock | None = None
         self._text_labels = False
 
     @property
     def counts(self) -> dict[str, int]:
-        """Faces written by this rank, and those of them thrown away by the vote: for summary.json."""
-        return {"generated": self._written, "discarded": self._discarded}
+        """Faces written by this rank, those thrown away, and near copies in the whole set: for summary.json."""
+        return {"generated": self._written, "discarded": self._discarded, **self._copies.counts}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds out what is already there.
@@ -192,7 +194,7 @@ class SyntheticSetWriter(Callback):
         folder, count = self._folder(trainer), trainer.datamodule.synthesis_count  # type: ignore[attr-defined]
         begin_set(folder, count)  # the journals of all ranks become one list
         found = finished_indices(folder)
-        kept = write_card(folder)
+        kept = write_card(folder, {"Near copies": self._near_copies(trainer, folder)})
         names = trainer.datamodule.synthesis_expressions[:count]  # type: ignore[attr-defined]
         self._save_grid(folder, names, Path(trainer.default_root_dir) / "samples" / "synthetic_set.png")
         rank_zero_info(f"synthetic set {folder}: {len(found)} faces, {sum(kept.values())} of them kept")
@@ -202,6 +204,17 @@ class SyntheticSetWriter(Callback):
                 f"synthetic set '{folder}': found {len(found)} faces, face {missing[0]} and {len(missing) - 1} more "
                 f"are missing, expected {count} (was trainer.limit_predict_batches set? The command makes the rest)"
             )
+
+    def _near_copies(self, trainer: Trainer, folder: Path) -> str:
+        """Returns a sentence on the kept faces of the whole set, those of earlier attempts and other ranks included."""
+        try:
+            search = trainer.datamodule.near_copies()  # type: ignore[attr-defined]
+        except (FileNotFoundError, KeyError, ValueError) as error:  # a set can be made where its training faces are not
+            rank_zero_warn(f"synthetic set: near copies were not counted, the training faces cannot be read: {error}")
+            return f"not counted, the training faces could not be read ({error})"
+        self._copies = NearCopyCount()
+        self._copies.add_set(search, sorted(folder.glob("data/*.parquet")))
+        return self._copies.sentence(search.held_out_share())
 
     def _folder(self, trainer: Trainer) -> Path:
         return Path(self.path) if self.path else Path(trainer.default_root_dir) / "synthetic_set"

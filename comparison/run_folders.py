@@ -6,7 +6,9 @@ import csv
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ MARKS = ("summary.json", "config.yaml", "metrics.csv", "checkpoints")
 """A folder with one of these is a run folder; nothing below it is looked at."""
 
 MAX_DEPTH = 5
+
+_TIME = re.compile(r"\d{8}T\d{6}(?=Z-)")
 
 
 def read_run_folders(folders: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
@@ -94,7 +98,7 @@ def read_run_folder(folder: Path) -> Run:
         samples=tuple(sorted((folder / "samples").glob("*.png"))),
         wandb_id=summary.get("wandb_id"),
         sweep_keys=_sweep_keys(folder / "sweep.json"),
-        ended=path.stat().st_mtime,
+        started=_started(summary.get("started"), folder.name),
     )
 
 
@@ -140,6 +144,20 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"run '{folder}': found no settings in summary.json or config.yaml ({type(error).__name__})"
         ) from None
     return config if isinstance(config, dict) else {}
+
+
+def _started(recorded: object, name: str) -> float | None:
+    """Returns when a fit began: as recorded, else by the UTC time in the name that train.py gives a folder.
+
+    The times of files say nothing: a ``test`` in the folder or a copy of it changes them.
+    """
+    in_name = _TIME.search(name)
+    try:
+        if isinstance(recorded, str):
+            return datetime.fromisoformat(recorded).timestamp()
+        return datetime.strptime(f"{in_name[0]}+0000", "%Y%m%dT%H%M%S%z").timestamp() if in_name else None
+    except ValueError:
+        return None
 
 
 def _sweep_keys(path: Path) -> tuple[str, ...]:

@@ -12,12 +12,13 @@ from urllib.parse import urlparse
 
 from comparison.run import History, Run, flatten
 from comparison.run_folders import numbers
+from lightning_modules.metrics.directions import direction
 
 TIMEOUT_S = 20
 """Seconds that one request to the W&B server may take."""
 
-BEST_OF = ("best", "max", "min")
-"""What ``define_metric(summary=…)`` calls the best value of a metric."""
+EXTREME = {"higher": "max", "lower": "min"}
+"""What ``define_metric(summary=…)`` calls the best value of a metric, where it does not call it "best"."""
 
 
 def read_wandb_project(path: str, api: Any = None) -> tuple[list[Run], list[str]]:
@@ -66,7 +67,7 @@ def _read(path: str, found: Any) -> Run:
         history=partial(_history, found),
         wandb_id=found.id,
         from_wandb=True,
-        ended=_timestamp(getattr(found, "created_at", "")),
+        started=_timestamp(getattr(found, "created_at", "")),
     )
 
 
@@ -84,10 +85,10 @@ def _last_and_best(summary: Mapping[str, Any]) -> tuple[dict[str, float], dict[s
             entries = numbers(dict(value))
             if "last" in entries:
                 last[name] = entries["last"]
-            for kind in BEST_OF:
-                if kind in entries:
-                    best[name] = entries[kind]
-                    break
+            wanted = direction(name)
+            found_best = entries.get("best", entries.get(EXTREME[wanted]) if wanted else None)
+            if found_best is not None:
+                best[name] = found_best
     return last, best
 
 
@@ -131,8 +132,8 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _timestamp(created: str) -> float:
+def _timestamp(created: str) -> float | None:
     try:
         return datetime.fromisoformat(created.replace("Z", "+00:00")).timestamp()
     except (ValueError, AttributeError):
-        return 0.0
+        return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -120,10 +119,7 @@ def write_shard(folder: Path, rows: SyntheticRows, text_labels: bool = False) ->
     data = sink.getvalue().to_pybytes()
     path = folder / "data" / f"{int(rows.index[0]):08d}-{n}.parquet"
     with whole_file(path) as partial:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        partial.write_bytes(data)
         note_shard(folder, path.name, ShardEntry.of(data, n))
     return path
 

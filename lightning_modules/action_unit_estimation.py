@@ -51,6 +51,11 @@ class ActionUnitEstimation(LightningModule):
         self.estimator = AUEstimator(list(au_names or ACTION_UNITS), backbone, image_size, backbone_kwargs)
         self._columns = action_unit_indices(self.estimator.au_names)
 
+    @property
+    def needs_checkpoint(self) -> bool:
+        """Whether an evaluation needs trained weights."""
+        return True
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.estimator.loss(batch["image"], batch["au"][:, self._columns])
         self.log("train/loss", loss, prog_bar=True)

@@ -16,8 +16,12 @@ from datamodules.batch import Batch
 from datamodules.expressions import LABEL_SPACES, action_unit_indices, canonical_expression, map_label_space
 from datamodules.keyed_random import keyed_uniform, keys_of
 from datamodules.mixed_dataset import MixedDataset
+from datamodules.near_copies import pixel_correlation
+from datamodules.row_choice import even_order
 from datamodules.sample_table import SampleTable
+from datamodules.synthesis_work import expressions_in_turn
 from lightning_modules.captioned_grid import FaceColumns, save_captioned_grid
+from lightning_modules.checkpoint_file import find_checkpoint
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.metrics.action_unit_scores import action_unit_scores
 from lightning_modules.metrics.frechet_distance import frechet_distance, weighted_moments
@@ -60,6 +64,11 @@ class GeneratorEvaluation:
       nearer to a training face than the nearest hundredth of real test faces (``closer_than_1_percent``; 0.01 is what
       real faces have). Means; distances are Euclidean. ``nearest_training`` says how many training faces are searched:
       a copy of another one goes unseen, so search all (null) before calling a generator free of copies.
+    * ``test/near_copies``: share of generated faces whose grey pixels correlate by more than 0.97 with a training face,
+      all of them searched (``datamodules/near_copies.py``); ``test/near_copies_real``: the same of validation faces.
+      Where something discards faces, ``test/kept`` and ``test/near_copies_kept``.
+    * ``test/source_similarity``: median correlation of the faces from a layout with their source;
+      ``test/expression_gain``: accuracy on these faces minus that of the same wishes on their sources.
     * ``test/au_f1/<AU>`` and ``test/au_f1_mean``: F1 of the action units that were asked for, as an estimator sees
       them; ``test/au_f1_on_real…``: the same on real faces where the data knows them.
 
@@ -108,9 +117,9 @@ class GeneratorEvaluation:
     # ---------------------------------------------------------------- before anything is computed
 
     def _load_judge(self) -> ExpressionClassifier:
-        path = self.settings["judge"]
-        if path is None:
+        if self.settings["judge"] is None:
             raise ValueError("model.judge: found none, expected the checkpoint of a classifier that scores the test")
+        path = find_checkpoint(self.settings["judge"], "model.judge")
         judge = ExpressionClassifier.load_trained(path, self.device)
         unknown = [name for name in self.names if name not in judge.label_space]
         if unknown:
@@ -124,12 +133,15 @@ class GeneratorEvaluation:
     def _load_extractor(self) -> ClassifierFeatures | TimmFeatures:
         features = self.settings["features"]
         if features is None:
-            return ClassifierFeatures(self.judge, name_of_checkpoint(self.settings["judge"]))
+            return ClassifierFeatures(
+                self.judge, name_of_checkpoint(find_checkpoint(self.settings["judge"], "model.judge"))
+            )
         if self.settings["features_weights"] is not None:
             network = TimmFeatures(features, self.settings["features_weights"]).to(self.device)
             where = f"model.features_weights '{self.settings['features_weights']}'"
             self._refuse_the_guide(network, where, "feature extractor")
             return network
+        features = find_checkpoint(features, "model.features")
         classifier = ExpressionClassifier.load_trained(features, self.device)
         self._refuse_the_guide(classifier, f"model.features '{features}'", "feature extractor")
         return ClassifierFeatures(classifier, name_of_checkpoint(features))
@@ -234,7 +246,7 @@ class GeneratorEvaluation:
         """
         generator, total = self.generator, self.settings["test_samples"]
         request = SynthesisRequest.from_expressions(
-            [self.names[i % len(self.names)] for i in range(total)],
+            expressions_in_turn(self.names, range(total)),
             range(total),
             generator._seed,
             generator.sampling,
@@ -251,6 +263,7 @@ class GeneratorEvaluation:
         nearest = self._nearest(compared, references, weights)
         if nearest is not None:
             metrics |= nearest[0]
+        metrics |= self._copies(made) | self._against_sources(made, fake)
         unguided = self._unguided_twins(request, hooks)
         if generator.trainer.is_global_zero:
             folder = Path(generator.trainer.default_root_dir) / "samples"
@@ -358,6 +371,44 @@ class GeneratorEvaluation:
         }
         return metrics, generated, row[:count]
 
+    def _copies(self, made: dict[str, Tensor]) -> dict[str, float]:
+        try:
+            search = self.datamodule.near_copies()
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            rank_zero_warn(f"test/near_copies is not measured, the training split cannot be read: {error}")
+            return {}
+        copies = search.find(made["images"].to(self.device)).cpu()
+        metrics = {"test/near_copies": float(copies.double().mean()), "test/near_copies_real": search.held_out_share()}
+        kept = made.get("kept", torch.ones_like(copies))
+        if not kept.all():
+            metrics |= {
+                "test/kept": float(kept.double().mean()),
+                "test/near_copies_kept": float(copies[kept].double().mean()),
+            }
+        return metrics
+
+    def _against_sources(self, made: dict[str, Tensor], fake: dict[str, Tensor]) -> dict[str, float]:
+        """Compares faces from a layout with the training faces that it was taken from."""
+        keys = made.get("layout_source", torch.zeros(0))
+        rows = (keys != 0).nonzero()[:, 0]
+        if not len(rows):
+            return {}
+        table: SampleTable = self.datamodule.train_table
+        place = {key: row for row, key in enumerate(keys_of(table.sample_id.tolist()).astype(np.int64).tolist())}
+        faces = MixedDataset(table, image_size=self.settings["image_size"])
+        similarities, probabilities = [], []
+        for chunk in rows.split(_BATCH):
+            sources = _images(faces, torch.tensor([place[key] for key in keys[chunk].tolist()]))
+            similarities.append(pixel_correlation(made["images"][chunk], sources))
+            probabilities.append(self._score(sources.to(self.device).float() / 255)["probabilities"])
+        mine = {name: fake[name][rows.to(fake[name].device)] for name in ("label", "probabilities")}
+        shown = {"label": mine["label"], "probabilities": torch.cat(probabilities)}
+        accuracy = [self._recalls("of", scored)["of_accuracy"] for scored in (mine, shown)]
+        return {
+            "test/source_similarity": float(torch.cat(similarities).median()),
+            "test/expression_gain": accuracy[0] - accuracy[1],
+        }
+
     # ---------------------------------------------------------------- pictures, into the run folder only
 
     def _unguided_twins(self, request: SynthesisRequest, hooks: Sequence[Any]) -> Tensor | None:
@@ -382,7 +433,10 @@ class GeneratorEvaluation:
         """Writes real | unguided | guided faces, with the judge's probability of the asked expression under each."""
         test, label = self.test_table, rows["label"]
         groups = []
-        real = [torch.from_numpy(np.flatnonzero(test.label == self.generator.label_space.index(n))) for n in self.names]
+        mixed = even_order(test.label, test.sample_id, seed=0)  # the first rows may all show one person
+        real = [
+            torch.from_numpy(mixed[test.label[mixed] == self.generator.label_space.index(name)]) for name in self.names
+        ]
         faces = [_images(self.test_faces, few[:_PICTURE_COLUMNS]) if len(few) else images[:0] for few in real]
         groups.append(self._columns("real", faces))
         sets = [("unguided", images)] if unguided is None else [("unguided", unguided), ("guided", images)]
@@ -431,7 +485,7 @@ def check_test_settings(
         FileNotFoundError: one of them is missing.
         ValueError: a name that timm does not know, weights without a name, or an AU estimator of unknown units.
     """
-    if judge is not None and not Path(judge).is_file():
+    if judge is not None and not find_checkpoint(judge, "model.judge").is_file():
         raise FileNotFoundError(f"model.judge '{judge}': no such file, expected a classifier checkpoint")
     if features_weights is not None:
         if features is None:
@@ -441,7 +495,7 @@ def check_test_settings(
             raise FileNotFoundError(
                 f"model.features_weights '{features_weights}': no such file, expected weights of '{features}'"
             )
-    elif features is not None and not Path(features).is_file():
+    elif features is not None and not find_checkpoint(features, "model.features").is_file():
         import timm  # seconds to import, and only for this error
 
         if timm.is_model(features):

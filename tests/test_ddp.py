@@ -122,6 +122,7 @@ def test_classifier_with_synthesis_on_the_fly(tmp_path: Path) -> None:
     assert summary["status"] == "finished" and summary["world_size"] == 2 and summary["counts_of"] == "all ranks"
     # 112 draws per rank, each face twice on average: 56 due, of which whole batches of six make 54.
     expected = {"real": 2 * ROWS, "synthetic": 2 * ROWS, "discarded": 0, "generated": 2 * 54}
+    expected |= {"checked": 2 * 54, "near_copies": 0}
     assert summary["counts"] == expected
 
     for number, rank in enumerate(ranks):

@@ -17,7 +17,9 @@ All run under the same autocast. Prints one JSON line. ``speedup`` is ours ÷ pu
 ``guided_over_unguided`` time of ours ÷ unguided, ``memory_ratio`` peak of ours ÷ published: medians over the rounds,
 memory from one batch in a process of its own (peak above what was resident when it began; on a GPU what CUDA
 allocated). ``judge_accuracy`` is the macro recall of the judge, ``frechet`` the Fréchet distance in the judge's
-features to the PublicTest faces, weighted to the same classes. The guide must not be the judge.
+features to the PublicTest faces, weighted to the same classes, ``near_copies`` the share of faces that are near copies
+of a training face, without which that distance says nothing: it rewards copying (``near_copies_real``: of PublicTest
+faces). The guide must not be the judge.
 """
 
 from __future__ import annotations
@@ -253,7 +255,7 @@ def quality(
     real: tuple[torch.Tensor, torch.Tensor],
     device: str,
 ) -> dict[str, float]:
-    """Returns the judge's macro recall and the Fréchet distance in its features to the real faces' moments."""
+    """Returns the judge's macro recall, the Fréchet distance to the real faces' moments, the share of near copies."""
     seen = torch.cat(
         [judge.predict_probabilities(part.to(device).float() / 255).argmax(1) for part in images.split(64)]
     )
@@ -267,7 +269,9 @@ def quality(
         for name in sorted(set(asked))
     ]
     distance = frechet_distance(real, weighted_moments(features_of(images, judge, device)))
-    return {"judge_accuracy": round(statistics.mean(recalls), 4), "frechet": round(distance, 4)}
+    copies = float(data.near_copies().find(images).double().mean())
+    accuracy = statistics.mean(recalls)
+    return {"judge_accuracy": round(accuracy, 4), "frechet": round(distance, 4), "near_copies": round(copies, 4)}
 
 
 def main() -> None:
@@ -345,6 +349,7 @@ def main() -> None:
         "memory_ratio": memory("ours", "published"),
         "memory_ratio_same_steps": memory("ours_same_steps", "published"),
         **report,
+        "near_copies_real": round(data.near_copies().held_out_share(), 4),
         "published_step_size": args.published_step_size,
         "faces": total,
         "batch_size": args.batch_size,

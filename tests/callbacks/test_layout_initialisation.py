@@ -10,6 +10,7 @@ import torch
 
 from callbacks.layout_initialisation import LayoutInitialisation
 from datamodules.expression import ExpressionDataModule
+from datamodules.near_copies import pixel_correlation
 from datamodules.sample_table import SampleTable
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.sampling.denoising import DenoisingState
@@ -46,7 +47,12 @@ def started(generator: ExpressionGenerator, callback: LayoutInitialisation, **re
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"num_inverted": 0}, r"layout.num_inverted: found 0"), ({"refinements": -1}, r"layout.refinements: found -1")],
+    [
+        ({"num_inverted": 0}, r"layout.num_inverted: found 0"),
+        ({"refinements": -1}, r"layout.refinements: found -1"),
+        ({"max_similarity": 0.0}, r"layout.max_similarity: found 0.0"),
+        ({"max_similarity": 1.5}, r"layout.max_similarity: found 1.5"),
+    ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -179,3 +185,32 @@ def test_faces_of_another_size_are_resized(generator: ExpressionGenerator) -> No
 def test_more_steps_than_the_sampler_has(generator: ExpressionGenerator) -> None:
     with pytest.raises(ValueError, match=r"layout.num_inverted: found 11, expected 1 … 10 sampling steps"):
         started(generator, layout(num_inverted=11))
+
+
+# ---------------------------------------------------------------- copies of the source
+
+
+def similarity_to_source(result: SynthesisResult) -> torch.Tensor:
+    rows = [list(training_table().sample_id).index(source) for source in result.layout_source]
+    return pixel_correlation(result.images, training_table().images.batch(np.array(rows)))
+
+
+def test_copies_of_the_source_are_discarded_and_counted_whatever_the_batch(generator: ExpressionGenerator) -> None:
+    request = request_for(SIX, num_steps=10, guidance_scale=3.0)
+    similar = similarity_to_source(generator.synthesise(request, [layout(num_inverted=3)]))
+    between = float(similar.sort().values[2:4].mean())
+    callback = layout(num_inverted=3, max_similarity=between)
+    whole = generator.synthesise(request, [callback])
+    assert whole.kept.tolist() == (similar <= between).tolist() and whole.kept.sum() == 3
+    assert callback.counts == {"copies": 3} and callback.recipe()["max_similarity"] == between
+    parts = [generator.synthesise(request.part(i, i + 2), [callback]).kept for i in range(0, 6, 2)]
+    assert torch.equal(torch.cat(parts), whole.kept)
+    resumed = layout(num_inverted=3, max_similarity=between)
+    resumed.load_state_dict(callback.state_dict())
+    assert resumed.counts == {"copies": 6}
+
+
+def test_nothing_is_discarded_unless_asked(generator: ExpressionGenerator) -> None:
+    callback = layout(num_inverted=1)
+    assert generator.synthesise(request_for(SIX, num_steps=10), [callback]).kept.all()
+    assert callback.counts == {} and "max_similarity" not in callback.recipe()

@@ -264,7 +264,7 @@ def test_discarded_faces_are_counted_and_stay_out(generator: str, tmp_path: Path
     synthesis = OnlineSynthesis(True, generator, batch_size=6, max_reuse=1000, initial_samples=4, sampling=FAST)
     pool, _ = fit(tmp_path, synthesis, Discard(kept=2))
     assert len(pool.samples["label"]) == 4
-    assert synthesis.counts == {"generated": 12, "discarded": 8}
+    assert synthesis.counts == {"generated": 12, "discarded": 8, "checked": 4, "near_copies": 0}
     first, second = planner().next_request(0, 0, 12).expressions[4:6], planner(6).next_request(0, 0, 6).expressions[4:]
     assert [NAMES[k] for k in pool.samples["label"].tolist()] == [*first, *second]
 

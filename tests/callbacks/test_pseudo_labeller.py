@@ -117,6 +117,12 @@ def test_a_voter_that_lacks_an_expression_is_refused(voter: Any) -> None:
         PseudoLabeller(True, [path]).on_synthesis_end(finished())
 
 
+def test_a_voter_whose_probabilities_are_not_finite_is_refused(voter: Any) -> None:
+    path = voter("a", ("happy", float("nan")))
+    with pytest.raises(ValueError, match=r"voters '.*a.ckpt': found NaN among its probabilities"):
+        PseudoLabeller(True, [path]).on_synthesis_end(finished())
+
+
 def test_hard_labels_on_request(voter: Any) -> None:
     state = finished(("sad",))
     PseudoLabeller(True, [voter("a", ("happy", 0.8))], soft=False).on_synthesis_end(state)

@@ -168,7 +168,7 @@ def test_two_kinds_in_one_set(more: list[str], message: str, weights: Path, tmp_
     ("more", "message"),
     [
         (["--data.predict_split=val"], "data.predict_split=val, expected ExpressionGenerator and synthesis"),
-        (["--ckpt_path=null"], "found no --ckpt_path, expected a trained generator"),
+        (["--ckpt_path=null"], "found no --ckpt_path, expected the checkpoint of a trained ExpressionGenerator"),
         (["--data.synthesis_expressions=[contempt]"], "data.synthesis_expressions: found 'contempt'"),
         (["--data.synthesis_expressions=[bored]"], "unknown expression 'bored'"),
     ],

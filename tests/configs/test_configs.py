@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import train
+from datamodules.near_copies import NEAR_COPY
 from datamodules.readers import SyntheticSetReader
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
@@ -161,10 +162,20 @@ def test_loop(name: str, tmp_path: Path, weights: dict[str, Path]) -> None:
     took_part = {type(callback).__name__: callback for callback in cli.trainer.callbacks}
     assert took_part["OnlineSynthesis"].made == 8
     assert took_part["PseudoLabeller"].seen == 8
-    steps = found.get("layout", {}).get("num_inverted", found["synthesis"]["sampling"]["num_steps"])
+    from_layout = found.get("layout", {}).get("enabled", False)
+    steps = found["layout"]["num_inverted"] if from_layout else found["synthesis"]["sampling"]["num_steps"]
     guided = range(found["guidance"]["start_step"], steps, found["guidance"].get("every", 1))
     # Fewer where the guide was sure of all samples before the end.
     assert 0 < len(took_part["SemanticGuidance"].losses) <= len(guided)
+
+
+def test_faces_made_ahead_are_made_as_those_on_the_fly() -> None:
+    ahead, on_the_fly = content("synthesise/fer2013.yaml"), content("mixed/fer2013.yaml")
+    assert ahead["model"]["init_args"]["sampling"] == on_the_fly["synthesis"]["sampling"]
+    assert ahead["data"]["eval_batch_size"] == on_the_fly["synthesis"]["batch_size"]
+    for group in ("layout", "guidance", "pseudo_labels"):
+        assert ahead[group] == {key: on_the_fly[group][key] for key in ahead[group]}
+    assert not ahead["layout"]["enabled"] and ahead["layout"]["max_similarity"] == NEAR_COPY  # RESULTS.md: copies
 
 
 @pytest.mark.parametrize("name", OF_ROOM["data"])

@@ -378,7 +378,7 @@ def test_paths_that_hold_no_generator(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"found no config.json"):
         ExpressionGenerator.load_trained(tmp_path)
     (tmp_path / "noise.ckpt").write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match=r"noise.ckpt' cannot be read"):
+    with pytest.raises(ValueError, match=r"noise.ckpt cannot be read"):
         ExpressionGenerator.load_trained(tmp_path / "noise.ckpt")
     save_checkpoint(tiny_classifier(), tmp_path / "classifier.ckpt")
     with pytest.raises(ValueError, match="expected one of an ExpressionGenerator"):
@@ -633,6 +633,46 @@ def test_modes_are_restored_module_by_module_even_after_an_error(speaking: Expre
     with pytest.raises(KeyError):
         generator.synthesise(request_for(), [Failing()])  # type: ignore[list-item]
     assert {name: module.training for name, module in generator.model.named_modules()} == before
+
+
+def with_a_broken_weight(**settings: Any) -> ExpressionGenerator:
+    generator = tiny_generator(**settings)
+    with torch.no_grad():
+        generator.model.unet.conv_in.bias[0] = torch.nan
+    return generator
+
+
+def test_faces_that_are_not_finite_are_refused_and_the_weight_is_named() -> None:
+    with pytest.raises(
+        ValueError, match=r"generated face 5 \(seed 3\) and 1 more of 2: found NaN or infinite pixels.*1 we"
+    ):
+        with_a_broken_weight().synthesise(request_for(["happy", "sad"], first_id=5, seed=3))
+
+
+def test_a_broken_face_among_others_is_named(speaking: ExpressionGenerator) -> None:
+    class Breaking:
+        def on_synthesis_start(self, state: Any) -> None:
+            state.latents[1, 0, 0, 0] = torch.inf
+
+        def on_denoising_step(self, state: Any) -> None: ...
+
+    with pytest.raises(ValueError, match=r"generated face 6 \(seed 0\) and 0 more of 3.*overflow.*bf16_sampling=false"):
+        speaking.synthesise(request_for(first_id=5), [Breaking()])  # type: ignore[list-item]
+
+
+def test_no_grid_of_black_faces(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"generated face 0 \(seed 0\) at step 3 and 5 more of 6: found NaN"):
+        fit(with_a_broken_weight(grid_samples=2), tmp_path, limit_val_batches=1)
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_weights_that_float16_cannot_hold_are_not_saved(tmp_path: Path) -> None:
+    generator = tiny_generator()
+    with torch.no_grad():
+        generator.model.unet.conv_in.bias[0] = 1e6
+    with pytest.raises(ValueError, match=r"1 weights are not finite in float16, 'model.unet.conv_in.bias' the first"):
+        generator.save_trained(tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
 
 
 def test_a_large_request_is_made_in_batches_and_comes_back_in_order(speaking: ExpressionGenerator) -> None:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from lightning_modules.networks.au_estimator import AUEstimator
-from lightning_modules.weights_file import save_weights
+from lightning_modules.safetensors_file import write_safetensors
 from tests.lightning_modules.tiny_generator import tiny_generator
 
 
@@ -18,7 +18,7 @@ from tests.lightning_modules.tiny_generator import tiny_generator
 def test_permissions_follow_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
     before = os.umask(umask)
     try:
-        save_weights({"a": torch.arange(6.0).reshape(2, 3).T}, tmp_path / "a.safetensors")
+        write_safetensors(tmp_path / "a.safetensors", {"a": torch.arange(6.0).reshape(2, 3).T})
         tiny_generator().save_trained(tmp_path / "generator")
         backbone = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
         AUEstimator(["AU12"], "vit_tiny_patch16_224", 32, backbone).save(tmp_path / "estimator")
