@@ -104,7 +104,7 @@ def test_unreadable_history_is_named_and_the_last_value_stays(tmp_path: Path) ->
     (folder / "metrics.csv").write_text("step,val/accuracy\n1,good\n")
     found = compared(tmp_path)
     assert found.groups[0].best == {} and found.groups[0].best_interval is None
-    assert found.groups[0].last == {1: 0.7} and "metrics.csv' cannot be read" in found.warnings[0]
+    assert found.groups[0].last == {1: 0.7} and "metrics.csv' line 2: found 'good'" in found.warnings[0]
 
 
 def _with_dates(folder: Path, **dates: float) -> None:
@@ -294,5 +294,6 @@ def test_choose_metric(tmp_path: Path) -> None:
 
 def test_kinds_of_metrics() -> None:
     assert is_share("val/macro_f1") and not is_share("val/loss") and not is_share("test/frechet/f1_recall_net")
+    assert is_share("synthesis/near_copies")
     assert recall_prefix("val/accuracy") == recall_prefix("val/mean_class_accuracy") == "val/recall/"
     assert recall_prefix("test/fer_accuracy") == "test/fer_recall/"
