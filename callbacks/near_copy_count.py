@@ -30,13 +30,13 @@ class NearCopyCount:
 
     def add_set(self, search: NearCopies, shards: list[Path]) -> None:
         """Counts the kept faces of a synthetic set, at most ``MOST_CHECKED``, evenly over its shards."""
-        tables = [pq.read_table(shard, columns=["image", "kept"]) for shard in shards]
-        kept = [np.flatnonzero(table["kept"].to_numpy()) for table in tables]
+        kept = [np.flatnonzero(pq.read_table(shard, columns=["kept"])["kept"].to_numpy()) for shard in shards]
         share = min(1.0, MOST_CHECKED / max(1, sum(map(len, kept))))
-        for table, rows, shard in zip(tables, kept, shards, strict=True):
+        for rows, shard in zip(kept, shards, strict=True):
             if len(rows):
                 chosen = rows[np.linspace(0, len(rows) - 1, max(1, int(share * len(rows)))).astype(int)]
-                faces = [decode_image(row["bytes"], str(shard)) for row in table["image"].take(chosen).to_pylist()]
+                images = pq.read_table(shard, columns=["image"])["image"].take(chosen)  # one shard at a time in memory
+                faces = [decode_image(row["bytes"], str(shard)) for row in images.to_pylist()]
                 self.add(search, torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2))
 
     @property
