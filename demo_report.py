@@ -153,7 +153,9 @@ def _synthetic_faces(mixed: FinishedRun, names: Sequence[str]) -> tuple[Tensor, 
     sampling = None if settings["sampling"] is None else SamplingSettings(**settings["sampling"])
     hooks = [SemanticGuidance(**mixed.config["guidance"]), PseudoLabeller(**mixed.config["pseudo_labels"])]
     wanted = [name for name in names for _ in range(FACES_PER_EXPRESSION)]
-    request = SynthesisRequest.from_expressions(wanted, range(len(wanted)), mixed.config["seed_everything"], sampling)
+    seed = mixed.config["data"].get("seed")
+    seed = mixed.config["seed_everything"] if seed is None else seed
+    request = SynthesisRequest.from_expressions(wanted, range(len(wanted)), seed, sampling)
     result = generator.synthesise(request, [hook for hook in hooks if hook.enabled])
     seen = [generator.label_space[code] for code in result.soft_label.argmax(1).tolist()]
     return result.images.cpu(), ["" if name == intended else name for name, intended in zip(seen, wanted, strict=True)]

@@ -5,50 +5,45 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
-import time
-import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import torch
 import yaml
 from jsonargparse import Namespace
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from callbacks.agreed_stop import AgreedStop, exit_code_of_stop
 from callbacks.face_table import FaceTable
 from callbacks.metrics_csv import MetricsCsv
 from callbacks.run_checkpoint import RunCheckpoint
 from callbacks.run_folder import choose_run_dir, refuse_occupied
+from callbacks.run_folder_lock import RunFolderLock
 from callbacks.run_record import RunRecord
+from callbacks.step_seed import StepSeed
 from callbacks.throughput import Throughput
 from callbacks.wandb_run import WandbOptions, WandbRun, finish_wandb
+from callbacks.whole_checkpoint_io import WholeCheckpointIO
+from command_line.checkpoint_argument import check_fits, is_file_name, locate
+from command_line.config_files import check_config_files
+from command_line.errors import debugging, one_line_errors, report, this_rank
+from command_line.lost_rank import how_ranks_ended, is_lost_connection
+from command_line.parser import SynferParser, with_interpolations
+from datamodules.parent_watch import announce_parent, end_with_parent
 from lightning_modules.checkpoint_file import read_checkpoint
 
 PROJECT = Path(__file__).resolve().parent
 SWITCHED_GROUPS = ("synthesis", "layout", "guidance", "pseudo_labels")
 """Config groups of callbacks that take part only where ``<group>.enabled`` is true."""
-
-
-class SynferParser(LightningArgumentParser):
-    """Parser whose errors are one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Prints one line and exits with code 2."""
-        if not self.exit_on_error or _debugging():
-            super().error(message, ex)
-        report(message)
-        raise SystemExit(2)
 
 
 class SynferCLI(LightningCLI):
@@ -91,18 +86,10 @@ class SynferCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         # Lightning would let the hyperparameters stored in the checkpoint override the command line, silently.
-        ckpt_path = self.config[self.config.subcommand].get("ckpt_path")
-        if ckpt_path in (None, "last", "best", "hpc") or "://" in str(ckpt_path):
-            return
-        if not Path(ckpt_path).exists():
-            self.parser.error(f"ckpt_path: found no file '{ckpt_path}', expected a checkpoint")
-        if (Path(ckpt_path) / "model.safetensors").is_file():
-            self.parser.error(
-                f"ckpt_path: '{ckpt_path}' is a folder of save_trained, weights alone; expected a checkpoint"
-            )
-        if Path(ckpt_path).is_file():  # sharded checkpoints are folders
+        settings = self.config[self.config.subcommand]
+        if is_file_name(settings.get("ckpt_path")):
             with one_line_errors(exit_code=2):
-                read_checkpoint(Path(ckpt_path), "ckpt_path", mmap=True)
+                settings.ckpt_path = locate(str(settings.ckpt_path))
 
     def _set_seed(self) -> None:
         # As Lightning's, without its line of text: an error of the configuration is to be the only line.
@@ -118,20 +105,67 @@ class SynferCLI(LightningCLI):
         fit = subcommand == "fit"
         with one_line_errors(exit_code=2):
             self.run_dir = choose_run_dir(config.run_dir, subcommand)
-            if fit and not config.get("ckpt_path") and _rank() == 0:
-                refuse_occupied(self.run_dir)
-        # Without the folder, so that --config runs/x/config.yaml starts a new run instead of writing into that one.
+            self.stored = self._stored_record() if fit else {}
+            self._refuse_mixtures(config, fit)
+        # Without what belongs to this start alone, so that --config runs/x/config.yaml starts a new run, instead of
+        # writing into that one or going on from its last checkpoint.
         again = config.clone()
         again.run_dir = None
-        self.config_yaml = self._parser(subcommand).dump(again, skip_unset=False)
+        if fit:
+            again.ckpt_path = None
+        self.config_yaml = with_interpolations(
+            self._parser(subcommand).dump(again, skip_unset=False), self._written_interpolations(subcommand)
+        )
         config.trainer.default_root_dir = str(self.run_dir)
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(self.run_dir / "checkpoints")
         self.continues = fit and bool(config.get("ckpt_path"))
 
+    def _refuse_mixtures(self, config: Namespace, fit: bool) -> None:
+        """Refuses to write two runs into one folder, and one run with two seeds.
+
+        Raises:
+            ValueError: says which.
+        """
+        if not fit or this_rank() != 0:
+            return
+        checkpoint = self._checkpoint_to_continue()
+        if not config.get("ckpt_path") or checkpoint is not None:
+            refuse_occupied(self.run_dir, checkpoint, self.stored.get("run_id"))
+        before, seed = self.stored.get("attempts") or [{}], config.seed_everything
+        if before[0].get("seed", seed) != seed:
+            raise ValueError(
+                f"seed_everything={seed}: found a checkpoint of a run with seed {before[0]['seed']}, expected the same "
+                "to go on from it"
+            )
+
+    def _written_interpolations(self, subcommand: str) -> dict[str, Any]:
+        """Returns the settings of this command that refer to something else, as the user wrote them."""
+        written = getattr(self.parser, "interpolations", {})
+        return {key.removeprefix(f"{subcommand}."): text for key, text in written.items()}
+
     def instantiate_classes(self) -> None:
-        """Makes model, data and trainer; an error of theirs is an error of the configuration."""
+        """Makes model, data and trainer; an error of theirs is an error of the configuration.
+
+        Raises:
+            ValueError: weights that nothing has trained are to be evaluated.
+        """
         with one_line_errors(exit_code=2, any_origin=True):
             super().instantiate_classes()
+            settings = self.config[str(self.subcommand)]
+            if (
+                self.subcommand != "fit"
+                and not settings.get("ckpt_path")
+                and getattr(self.model, "needs_checkpoint", False)
+            ):
+                last = self.run_dir / "checkpoints" / "last.ckpt"
+                raise ValueError(
+                    f"{self.subcommand}: found no --ckpt_path, expected the checkpoint of a trained "
+                    f"{type(self.model).__name__}: its weights are random numbers"
+                    + (f" (--ckpt_path {last})" if last.is_file() else "")
+                )
+            ckpt_path = self.config[str(self.subcommand)].get("ckpt_path")
+            if is_file_name(ckpt_path):
+                check_fits(str(ckpt_path), self.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer with the run's loggers and callbacks."""
@@ -143,27 +177,38 @@ class SynferCLI(LightningCLI):
             for key in parser.callback_keys
             if key not in SWITCHED_GROUPS or settings[key].enabled
         ]
+        callbacks.append(AgreedStop())
         makes_faces = settings[SWITCHED_GROUPS[0]].enabled or subcommand != "fit"
         idle = [key for key in SWITCHED_GROUPS[1:] if settings[key].enabled and not makes_faces]
         if idle and not hasattr(self.model, "synthesise"):
             raise ValueError(
                 f"{idle[0]}.enabled=true, but no face is made in this fit: found synthesis.enabled=false, expected true"
             )
+        self.lock = RunFolderLock(self.run_dir)
+        callbacks.append(self.lock)
         config, options = yaml.safe_load(self.config_yaml), self._get(self.config_init, "wandb")
         if subcommand == "fit" and settings[SWITCHED_GROUPS[0]].enabled and options.faces:
             callbacks.append(FaceTable(options.faces))  # after the vote, whose outcome it shows
         if subcommand == "fit":
-            callbacks.append(Throughput())
-        callbacks.append(
-            RunRecord(self.run_dir, subcommand, config, self.config_yaml, self.continues, options.log_checkpoints)
+            callbacks += [Throughput(), StepSeed()]
+        self.record = RunRecord(
+            self.run_dir,
+            subcommand,
+            config,
+            self.config_yaml,
+            self.continues,
+            options.log_checkpoints,
+            self.stored,
         )
+        callbacks.append(self.record)
         given = self._get(self.config_init, "trainer")
+        csv = MetricsCsv(self.run_dir, self.continues or subcommand != "fit", before_step=self.stored.get("step"))
         if given.logger in (None, True):
             loggers: list[Any] = [
-                MetricsCsv(self.run_dir, append=self.continues or subcommand != "fit"),
+                csv,
                 WandbRun(
                     self.run_dir,
-                    run_id=self._stored_wandb_id() if self.continues else None,
+                    run_id=self.stored.get("wandb_id"),
                     task=subcommand,
                     config=config,
                     config_names=[
@@ -175,11 +220,21 @@ class SynferCLI(LightningCLI):
         elif given.logger is False:
             loggers = []
         else:
-            chosen = given.logger if isinstance(given.logger, list) else [given.logger]
-            loggers = [MetricsCsv(self.run_dir, append=self.continues or subcommand != "fit"), *chosen]
+            loggers = [csv, *(given.logger if isinstance(given.logger, list) else [given.logger])]
         if loggers and subcommand == "fit":
             callbacks.append(LearningRateMonitor(logging_interval="step"))
-        trainer = self._instantiate_trainer({**given, "logger": loggers or False, **kwargs}, callbacks)
+        plugins = given.plugins if isinstance(given.plugins, list) else [given.plugins] if given.plugins else []
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins = [*plugins, WholeCheckpointIO()]
+        chosen = {**given, "logger": loggers or False, "plugins": plugins, **kwargs}
+        trainer = self._instantiate_trainer(chosen, callbacks)
+        asked = trainer.num_devices * trainer.num_nodes
+        if trainer.world_size != asked:
+            raise ValueError(
+                f"trainer.devices × trainer.num_nodes: {trainer.num_devices} × {trainer.num_nodes} = {asked} ranks are "
+                f"asked for, found {trainer.world_size} started, expected as many (SLURM: srun with --ntasks-per-node="
+                f"{trainer.num_devices}; torchrun: --nproc-per-node={trainer.num_devices})"
+            )
         rank_zero_info(f"run folder: {self.run_dir}")
         return trainer
 
@@ -191,31 +246,49 @@ class SynferCLI(LightningCLI):
                 f"trainer.devices: found {self.trainer.num_devices} in a run started from Python, expected 1 "
                 "(every rank runs the command line again: start python train.py in a process of its own)"
             )
+        if starts_ranks:
+            announce_parent()
         try:
-            super()._run_subcommand(subcommand)
+            if self.trainer.is_global_zero:
+                with one_line_errors(exit_code=2):
+                    self.lock.take()
+                    if subcommand == "fit":  # a run may have come and gone since the first look
+                        self._refuse_mixtures(self.config[subcommand], fit=True)
+            with exit_code_of_stop(self.trainer):
+                super()._run_subcommand(subcommand)
         except BaseException as error:
-            lost = "Connection closed by peer" in str(error) or "Connection reset by peer" in str(error)
+            lost = is_lost_connection(error)
+            started = launcher.procs if starts_ranks and isinstance(launcher, _SubprocessScriptLauncher) else []
+            if lost or isinstance(error, SystemExit):  # another rank failed: let it say why; or all stop together
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    for rank in started:
+                        rank.wait(timeout=10)
+            why = how_ranks_ended(started)
             if starts_ranks and isinstance(launcher, _SubprocessScriptLauncher):
-                if lost:  # another rank failed: let it say why
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        for rank in launcher.procs:
-                            rank.wait(timeout=10)
                 # Ranks that wait for this one would wait for ever, or end in a long traceback about a lost connection.
                 launcher.kill(signal.SIGKILL)
-                if lost and not _debugging():
-                    report("a rank ended early, its own error stands above")
-                    raise SystemExit(1) from None
+            if lost and not debugging():
+                report(why)
+                raise SystemExit(1) from None
             raise
+        finally:
+            self.lock.release()
 
-    def _stored_wandb_id(self) -> str | None:
-        """Returns the W&B run id of the checkpoint that is continued; W&B starts before the checkpoint is restored."""
-        path = Path(self.config[str(self.subcommand)].ckpt_path)
-        if path.name == "last":
+    def _checkpoint_to_continue(self) -> Path | None:
+        """Returns the file that a fit goes on from; None where there is none, or none on this machine."""
+        path = self.config[str(self.subcommand)].get("ckpt_path")
+        if path == "last":
             path = self.run_dir / "checkpoints" / "last.ckpt"
-        if not path.is_file():
-            return None
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return state.get("callbacks", {}).get("RunRecord", {}).get("wandb_id")
+        return Path(path) if path and Path(path).is_file() else None
+
+    def _stored_record(self) -> dict[str, Any]:
+        """Returns what the checkpoint that is continued knows of its run: W&B starts before it is restored."""
+        path = self._checkpoint_to_continue()
+        if path is None:
+            return {}
+        state = read_checkpoint(path, "ckpt_path", mmap=True)
+        record = state.get("callbacks", {}).get("RunRecord", {})
+        return {**record, "step": int(state.get("global_step", 0))}
 
 
 class _ParsedOnly(SynferCLI):
@@ -243,15 +316,24 @@ def main(args: list[str] | None = None) -> SynferCLI:
         The command line object after the run (``trainer``, ``model``, ``datamodule``, ``run_dir``).
 
     Raises:
-        SystemExit: 2 after an error in the configuration, 1 after an error in the run; one line has been printed.
-            ``SYNFER_DEBUG=1`` lets the error itself through instead.
+        SystemExit: 2 after an error in the configuration, 1 after an error in the run, 128 + its number after a signal;
+            one line has been printed. ``SYNFER_DEBUG=1`` lets an error itself through instead.
     """
     _quieten()
+    exit_code = 1
+    end_with_parent()
     try:
         with _as_command_line(args), one_line_errors(exit_code=1):
-            return _command_line(SynferCLI)
+            with one_line_errors(exit_code=2):
+                check_config_files(sys.argv[1:])
+            done = _command_line(SynferCLI)
+        exit_code = 0
+        return done
+    except SystemExit as error:
+        exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        raise
     finally:
-        finish_wandb()
+        finish_wandb(exit_code)
 
 
 def parse(args: list[str]) -> Namespace:
@@ -261,6 +343,8 @@ def parse(args: list[str]) -> Namespace:
         SystemExit: 2 after an error in the configuration; one line has been printed.
     """
     with _as_command_line(args):
+        with one_line_errors(exit_code=2):
+            check_config_files(sys.argv[1:])
         config = _command_line(_ParsedOnly).config
     return config[config.subcommand]
 
@@ -284,70 +368,6 @@ def _command_line(kind: type[SynferCLI]) -> SynferCLI:
     )
 
 
-@contextlib.contextmanager
-def one_line_errors(exit_code: int, any_origin: bool = False) -> Iterator[None]:
-    """Turns an error that our code raised on purpose into one line on stderr and an exit code.
-
-    Args:
-        exit_code: 2 for the configuration, 1 for the run.
-        any_origin: take errors of other packages as well, such as timm's for an unknown backbone.
-
-    Raises:
-        SystemExit: with the exit code, after the line. An error of another kind or origin passes through, and so does
-            every error under ``SYNFER_DEBUG=1``.
-    """
-    try:
-        yield
-    except (ValueError, TypeError, RuntimeError, OSError, MisconfigurationException) as error:
-        if _debugging() or not (any_origin or _meant_for_the_user(error)):
-            raise
-        report(str(error))
-        raise SystemExit(exit_code) from None
-
-
-def report(message: str) -> None:
-    """Prints one line on stderr; other ranks wait first, for rank 0 mostly meets the same error and ends them."""
-    rank = _rank()
-    if rank > 0:
-        time.sleep(2)
-    # An error in a data worker arrives with the worker's whole traceback in its text; the last line is the error.
-    if "Original Traceback" in message:
-        message = message.strip().splitlines()[-1].partition(": ")[2]
-    line = " ".join(_without_type_listing(message).split())
-    print(f"error: {line}" if rank == 0 else f"error on rank {rank}: {line}", file=sys.stderr, flush=True)
-
-
-def _without_type_listing(message: str) -> str:
-    """Returns a parser's message without what it says about Python types that the value could also have had."""
-    lines = [line.strip() for line in message.splitlines()]
-    noise = (
-        "Subtypes:",
-        "Errors:",
-        "Given value type:",
-        "Given value: Namespace",
-        "Given value: NestedArg",
-        "Does not validate against any of the Union",
-        "- Does not validate against any of the Union",
-        "- Expected a <class 'NoneType'>",
-    )
-    kept = [line for line in lines if not line.startswith(noise)]
-    return re.sub(r"<class '(\w+)'>", r"\1", " ".join(kept).removeprefix("- "))
-
-
-def _meant_for_the_user(error: BaseException) -> bool:
-    """Whether an error was raised by a line of ours (also inside a data worker) or names a file that is missing."""
-    if isinstance(error, (FileNotFoundError, MisconfigurationException)):
-        return True
-    if "Original Traceback" in str(error):
-        places = [line.split('"')[1] for line in str(error).splitlines() if line.strip().startswith('File "')]
-        origin = places[-1] if places else ""
-    else:
-        frames = traceback.extract_tb(error.__traceback__)
-        origin = frames[-1].filename if frames else ""
-    path = Path(origin)
-    return path.is_relative_to(PROJECT) and "site-packages" not in path.parts
-
-
 def _quieten() -> None:
     """Silences what says nothing about the run: a curated list, each with its reason."""
     # Lightning 2.6 calls a spelling that newer torch is about to drop.
@@ -360,16 +380,8 @@ def _quieten() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
 
 
-def _rank() -> int:
-    return getattr(rank_zero_only, "rank", None) or 0
-
-
 def _no_advertisement(record: logging.LogRecord) -> bool:
     return "💡" not in record.getMessage()
-
-
-def _debugging() -> bool:
-    return os.environ.get("SYNFER_DEBUG", "") not in ("", "0")
 
 
 def _from_shell() -> bool:

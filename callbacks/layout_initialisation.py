@@ -7,14 +7,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.synthesis import SynthesisCallback
 from datamodules.captions import caption_for
+from datamodules.face_shape import resize_faces
 from datamodules.keyed_random import keyed_uniform
 from datamodules.near_copies import pixel_correlation
 from datamodules.provenance import check_sources
+from datamodules.rank_states import counters, states_of_ranks
 from datamodules.sample_table import SampleTable
 from lightning_modules.sampling.denoising import DenoisingState
 from lightning_modules.sampling.inversion import ddim_invert
@@ -115,11 +116,8 @@ class LayoutInitialisation(SynthesisCallback):
         names = [table.label_space[index] for index in table.label[rows]]
         own = replace(state, text=state.encode_text([caption_for(name) for name in names]), au=state.null_au)
         image = table.images.batch(rows).to(state.latents.device).float() / 127.5 - 1
-        side = state.image_size
-        if image.shape[-1] != side:
-            image = F.interpolate(image, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
         with torch.no_grad():
-            clean = state.encode(image)
+            clean = state.encode(resize_faces(image, state.image_size))
         state.latents = ddim_invert(own, clean, self.num_inverted, self.refinements)
         state.first_step = len(state.scheduler.timesteps) - self.num_inverted
         state.layout_source = [str(table.sample_id[row]) for row in rows]
@@ -135,12 +133,12 @@ class LayoutInitialisation(SynthesisCallback):
         state.kept = state.kept & ~copies
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the count, as online synthesis does."""
-        return {"copies": self.copies} if self.counts else {}
+        """Returns every rank's count; a collective."""
+        return {"ranks": states_of_ranks({"copies": self.copies})} if self.counts else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on counting."""
-        self.copies = int(state_dict.get("copies", 0))
+        self.copies = int(counters(state_dict.get("ranks", []), ("copies",))["copies"])
 
     def _choose(self, state: DenoisingState, table: SampleTable) -> np.ndarray:
         uniform = keyed_uniform(state.request.sample_ids, 1, state.request.seed, _LAYOUT_STREAM)[:, 0]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 from datamodules.whole_file import whole_file
 
@@ -23,13 +23,18 @@ class MetricsCsv(Logger):
     Args:
         run_dir: the run folder.
         append: keep the rows that are already there (a run that is continued or evaluated); otherwise start afresh.
+        before_step: keep only rows of steps before this one: a run that was killed has logged steps after its last
+            checkpoint, which it takes again. None = all.
         flush_rows: rows kept in memory before they are written.
     """
 
-    def __init__(self, run_dir: str | Path, append: bool = False, flush_rows: int = 20) -> None:
+    def __init__(
+        self, run_dir: str | Path, append: bool = False, before_step: int | None = None, flush_rows: int = 20
+    ) -> None:
         super().__init__()
         self.path = Path(run_dir) / "metrics.csv"
         self.append = append
+        self.before_step = before_step
         self.flush_rows = flush_rows
         self._columns: list[str] | None = None
         self._pending: list[dict[str, Any]] = []
@@ -73,14 +78,14 @@ class MetricsCsv(Logger):
         first_write = self._columns is None
         earlier: list[dict[str, Any]] = []
         if first_write:
-            earlier = self._read() if self.append else []
+            earlier = self._read(self.before_step) if self.append else []
             self._columns = list(earlier[0]) if earlier else ["epoch", "step"]
         assert self._columns is not None
         new = sorted({name for row in self._pending for name in row} - set(self._columns))
         if new and not first_write:
             earlier = self._read()
         self._columns += new
-        if new or (first_write and not earlier):
+        if new or first_write:  # anew, which also mends what a kill has left of a last line
             with whole_file(self.path) as partial, partial.open("w", newline="") as file:
                 writer = csv.DictWriter(file, self._columns)
                 writer.writeheader()
@@ -95,8 +100,24 @@ class MetricsCsv(Logger):
         """Writes what is left, also after a failure."""
         self.save()
 
-    def _read(self) -> list[dict[str, Any]]:
+    def _read(self, before_step: int | None = None) -> list[dict[str, Any]]:
         if not self.path.is_file():
             return []
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
+        with self.path.open(newline="", errors="replace") as file:
+            lines = file.readlines()
+        if lines and not lines[-1].endswith("\n"):  # cut off by a kill in the middle of a write
+            lines.pop()
+        rows: list[dict[str, Any]] = []
+        for row in csv.DictReader(lines):
+            if None in row or None in row.values():
+                rank_zero_warn(f"{self.path}: line {len(rows) + 2} has not the columns of the first one; left out")
+            elif before_step is None or _is_before(row.get("step"), before_step):
+                rows.append(row)
+        return rows
+
+
+def _is_before(step: str | None, bound: int) -> bool:
+    try:
+        return step in (None, "") or float(str(step)) < bound
+    except ValueError:
+        return False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,8 @@ from callbacks.near_copy_count import NearCopyCount
 from callbacks.synthesis import SynthesisCallback, active_hooks
 from datamodules.expressions import canonical_expression, map_label_space
 from datamodules.keyed_random import keyed_uniform
+from datamodules.rank_states import counters, own_state, states_of_ranks
+from datamodules.synthetic_pool import SyntheticPool
 from lightning_modules.sampling.request import SamplingSettings, SynthesisRequest, SynthesisResult
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 _EXPRESSION_STREAM = 0x0E
 _RANK_STRIDE = 1 << 40  # sample ids of different ranks never meet
 _FRUITLESS_BATCHES = 20
+_COUNTERS = ("made", "discarded", "seconds", "next_number", "kept", "drawn")
 
 
 class OnlineSynthesis(SynthesisCallback):
@@ -33,7 +38,10 @@ class OnlineSynthesis(SynthesisCallback):
     times on average: after each training batch, new faces are made once ``drawn / max_reuse`` exceeds those made by a
     whole generation batch. ``data.synthetic_multiple`` bounds the distinct samples; from there on the pool stays.
 
-    What is made next is a pure function of (seed, rank, number): expression, action units, noise, layout.
+    What is made next is a pure function of (seed, rank, number): expression, action units, noise, layout. So a
+    checkpoint holds which faces are in the pool, with their labels, and no pictures: a run that goes on makes the same
+    ones again before its first step, and is then the same run (``data.num_workers`` 0; workers read ahead). On another
+    number of ranks the faces are dealt out anew.
 
     Args:
         enabled: whether to generate.
@@ -83,9 +91,13 @@ class OnlineSynthesis(SynthesisCallback):
         self.next_number = 0
         self.seconds = 0.0
         self.copies = NearCopyCount()
-        self._drawn_at_start = 0
-        self._kept_since_start = 0
+        self.kept = 0  # distinct faces that ever went into the pool
+        self.drawn, self._drawn_before = 0, 0  # pool samples trained on, and what the data module had counted then
+        self._entries: deque[int] = deque()  # sample ids of the faces in the pool, oldest first
+        self._numbers: dict[int, int] = {}  # next number of each rank that ever took part
+        self._stored: list[dict[str, Any]] | None = None
         self._names: list[str] = []
+        self._pool: SyntheticPool | None = None
         self._generator: ExpressionGenerator | None = None
 
     @property
@@ -138,13 +150,17 @@ class OnlineSynthesis(SynthesisCallback):
             return
         self._generator.to(pl_module.device)
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        self._drawn_at_start = datamodule.counts["synthetic"]
+        self._pool, self._entries = datamodule.pool, deque(maxlen=datamodule.pool_size)
+        self._drawn_before = datamodule.counts["synthetic"]
         wanted = min(self.initial_samples or self.batch_size, datamodule.pool_size)
         bound = self._bound(trainer)
         if bound is not None and bound < 1:
             raise ValueError("data.synthetic_multiple leaves no sample for each rank: expected at least one per rank")
-        while datamodule.pool.written < (wanted if bound is None else min(wanted, bound)):
-            self._generate(trainer)
+        if self._stored:
+            self._refill(trainer, self._stored)
+        else:
+            while self.kept < (wanted if bound is None else min(wanted, bound)):
+                self._generate(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -153,10 +169,11 @@ class OnlineSynthesis(SynthesisCallback):
         if self._generator is None:
             return
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        drawn = datamodule.counts["synthetic"] - self._drawn_at_start
+        counted = datamodule.counts["synthetic"]
+        self.drawn, self._drawn_before = self.drawn + counted - self._drawn_before, counted
         bound = self._bound(trainer)
-        while (drawn / self.max_reuse - self._kept_since_start) >= self.batch_size:
-            if bound is not None and datamodule.pool.written >= bound:
+        while (self.drawn / self.max_reuse - self.kept) >= self.batch_size:
+            if bound is not None and self.kept >= bound:
                 break
             self._generate(trainer)
         pl_module.log("synthesis/made", float(self.made))
@@ -175,8 +192,13 @@ class OnlineSynthesis(SynthesisCallback):
 
     def next_request(self, rank: int, seed: int, count: int) -> SynthesisRequest:
         """Returns what to make next: expressions evenly in a random order, all else from the sample id."""
-        numbers = np.arange(self.next_number, self.next_number + count)
+        request = self.request_at(rank, seed, self.next_number, count)
         self.next_number += count
+        return request
+
+    def request_at(self, rank: int, seed: int, first: int, count: int) -> SynthesisRequest:
+        """Returns what a rank makes as its numbers ``first`` … ``first + count``."""
+        numbers = np.arange(first, first + count)
         classes = len(self._names)
         rounds, place = np.divmod(numbers, classes)
         order = keyed_uniform(rounds, classes, seed, rank, _EXPRESSION_STREAM).argsort(1)
@@ -195,14 +217,15 @@ class OnlineSynthesis(SynthesisCallback):
         for _ in range(_FRUITLESS_BATCHES):
             request = self.next_request(trainer.global_rank, seed, self.batch_size)
             result = self._generator.synthesise(request, active_hooks(trainer))
-            room = math.inf if bound is None else bound - datamodule.pool.written
+            room = math.inf if bound is None else bound - self.kept
             kept = result.kept.nonzero().flatten()
             self.made += len(request)
             self.discarded += len(request) - len(kept)
             kept = kept[: int(min(room, len(kept)))]
             if len(kept):
-                self._append(datamodule, result, kept)
-                self._kept_since_start += len(kept)
+                self.copies.add(datamodule.near_copies(), result.images[kept])
+                self._append(datamodule, result, kept, self._labels(datamodule, result, kept))
+                self.kept += len(kept)
                 self.seconds += time.monotonic() - started
                 return
         raise RuntimeError(
@@ -211,7 +234,8 @@ class OnlineSynthesis(SynthesisCallback):
             "layout.num_inverted or use a better generator)"
         )
 
-    def _append(self, datamodule: Any, result: SynthesisResult, kept: torch.Tensor) -> None:
+    def _labels(self, datamodule: Any, result: SynthesisResult, kept: torch.Tensor) -> torch.Tensor:
+        """Returns the soft labels of the kept faces in the label space of the data, float32 (n, K)."""
         assert self._generator is not None
         columns = map_label_space(self._generator.label_space, datamodule.label_space)
         soft = result.soft_label[kept].cpu()
@@ -220,29 +244,94 @@ class OnlineSynthesis(SynthesisCallback):
         total = mapped.sum(1, keepdim=True)
         own = [datamodule.label_space.index(self._generator.label_space[i]) for i in result.label[kept].tolist()]
         intended = torch.nn.functional.one_hot(torch.tensor(own), len(datamodule.label_space)).float()
-        mapped = torch.where(total > 1e-3, mapped / total.clamp_min(1e-12), intended)
-        self.copies.add(datamodule.near_copies(), result.images[kept])
-        rows = kept.cpu().numpy()
-        images, side = result.images[kept].cpu(), datamodule.pool.image_size
+        return torch.where(total > 1e-3, mapped / total.clamp_min(1e-12), intended)
+
+    def _append(self, datamodule: Any, result: SynthesisResult, chosen: torch.Tensor, soft_label: torch.Tensor) -> None:
+        rows = chosen.cpu().numpy()
+        images, side = result.images[chosen].cpu(), datamodule.pool.image_size
         if images.shape[-1] != side:
             images = torch.nn.functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
         datamodule.pool.append(
             images,
-            mapped.argmax(1),
-            mapped,
+            soft_label.argmax(1),
+            soft_label,
             torch.from_numpy(result.request.action_units[rows]),
             [result.request.seed] * len(rows),
             [result.layout_source[row] for row in rows],
         )
+        self._entries.extend(result.request.sample_ids[row] for row in rows)
+
+    # ------------------------------------------------------------------ going on
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the counters. Rank 0's serve all ranks: a number used twice repeats a face and does no other harm."""
-        state = {"made": self.made, "discarded": self.discarded, "next_number": self.next_number}
-        return {**state, **self.copies.counts}
+        """Returns the counters of every rank, and which faces with which labels are in its pool; a collective."""
+        own: dict[str, Any] = {name: getattr(self, name) for name in _COUNTERS}
+        own |= self.copies.counts
+        if self._pool is not None:
+            newest = self._pool.read(range(self._pool.written - len(self._entries), self._pool.written))
+            own["entries"] = torch.tensor(list(self._entries), dtype=torch.int64)
+            own["soft_label"] = newest["soft_label"]
+        ranks = states_of_ranks(own)
+        numbers = {**self._numbers, **{rank: state["next_number"] for rank, state in enumerate(ranks)}}
+        return {"ranks": ranks, "numbers": {str(rank): number for rank, number in numbers.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on numbering where the checkpoint stopped; the pool is filled anew."""
-        self.made, self.discarded = int(state_dict["made"]), int(state_dict["discarded"])
-        self.next_number = int(state_dict["next_number"])
-        self.copies.checked = int(state_dict.get("checked", 0))
-        self.copies.near_copies = int(state_dict.get("near_copies", 0))
+        """Goes on counting and numbering where the checkpoint stopped; the pool is filled in ``on_train_start``."""
+        # Older checkpoints hold rank 0's counters alone, and nothing of the pool.
+        ranks = state_dict.get("ranks") or [state_dict]
+        self._stored = ranks if "ranks" in state_dict else None
+        mine = counters(ranks, (*_COUNTERS, "checked", "near_copies"))
+        self.made, self.discarded, self.seconds = mine["made"], mine["discarded"], mine["seconds"]
+        self.copies.checked, self.copies.near_copies = mine["checked"], mine["near_copies"]
+        self.next_number = int((own_state(ranks) or {}).get("next_number", 0))
+        self._numbers = {int(rank): number for rank, number in state_dict.get("numbers", {}).items()}
+
+    def _refill(self, trainer: Trainer, states: list[dict[str, Any]]) -> None:
+        """Makes the faces again that were in the pool."""
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        ranks, rank = trainer.world_size, trainer.global_rank
+        mine = own_state(states)
+        if mine is not None:
+            self.kept, self.drawn = mine["kept"], mine["drawn"]
+            entries, soft_label = mine["entries"], mine["soft_label"]
+        else:
+            # Distinct faces and their uses stay as many as they were, over all ranks.
+            kept, drawn = (sum(state[name] for state in states) for name in ("kept", "drawn"))
+            self.kept, self.drawn = kept // ranks + int(rank < kept % ranks), drawn // ranks
+            entries = torch.cat([state["entries"] for state in states])[rank::ranks]
+            soft_label = torch.cat([state["soft_label"] for state in states])[rank::ranks]
+            entries, soft_label = entries[-datamodule.pool_size :], soft_label[-datamodule.pool_size :]
+            self.next_number = self._numbers.get(rank, 0)
+        rank_zero_info(f"synthesis: {len(entries)} faces of the pool are made again")
+        started = time.monotonic()
+        if len(entries) >= datamodule.pool_size:  # else every slot from the first one on is filled
+            datamodule.pool.begin_at(self.kept - len(entries))
+        self._again(trainer, entries.tolist(), soft_label)
+        self.seconds += time.monotonic() - started
+
+    def _batch_of(self, sample_id: int) -> tuple[int, int]:
+        """Returns the rank that made a face first, and in which of its batches."""
+        rank, number = divmod(sample_id, _RANK_STRIDE)
+        return rank, number // self.batch_size
+
+    def _again(self, trainer: Trainer, sample_ids: list[int], soft_label: torch.Tensor) -> None:
+        assert self._generator is not None
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        # Those that only judge a face have judged it already, and must not count it twice.
+        hooks = [hook for hook in active_hooks(trainer) if hook.changes_picture]
+        before = [dict(vars(hook)) for hook in hooks]
+        place = 0
+        # In the batches of the first time: rounding may depend on what else is in a batch.
+        for batch, group in itertools.groupby(
+            sample_ids, key=lambda i: (i - i % _RANK_STRIDE, i % _RANK_STRIDE // self.batch_size)
+        ):
+            own = list(group)
+            request = self.request_at(
+                batch[0] // _RANK_STRIDE, datamodule.run_seed, batch[1] * self.batch_size, self.batch_size
+            )
+            result = self._generator.synthesise(request, hooks)
+            chosen = torch.tensor([request.sample_ids.index(i) for i in own])
+            self._append(datamodule, result, chosen, soft_label[place : place + len(own)])
+            place += len(own)
+        for hook, state in zip(hooks, before, strict=True):
+            vars(hook).update(state)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.synthesis import SynthesisCallback
+from datamodules.file_reading import read_json
+from datamodules.rank_states import counters, own_state, states_of_ranks
 from lightning_modules.metrics.confusion_picture import save_confusion_picture
 from lightning_modules.sampling.class_thresholds import ClassThresholds
 from lightning_modules.sampling.denoising import DenoisingState
@@ -106,7 +107,7 @@ class PseudoLabeller(SynthesisCallback):
             "discard_below": self.discard_below,
             "adaptive_quantile": self.adaptive_quantile,
             "adaptive_window": self.adaptive_window,
-            "reliability": None if self.reliability is None else json.loads(Path(self.reliability).read_text()),
+            "reliability": None if self.reliability is None else read_json(self.reliability, "reliability table"),
         }
 
     @property
@@ -197,19 +198,22 @@ class PseudoLabeller(SynthesisCallback):
     on_test_end = on_predict_end = on_train_end
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the counts and the class thresholds; rank 0's serve all ranks, as those of online synthesis do."""
+        """Returns every rank's counts and class thresholds; a collective."""
         if not self.enabled:
             return {}
-        state: dict[str, Any] = {"seen": self.seen, "agreed": self.agreed, "discarded": self.discarded}
+        own: dict[str, Any] = {"seen": self.seen, "agreed": self.agreed, "discarded": self.discarded}
         if self.flow is not None:
-            state |= {"flow": self.flow.clone(), "label_space": list(self._label_space)}
+            own |= {"flow": self.flow.clone(), "label_space": list(self._label_space)}
         if self.thresholds is not None:
-            state["thresholds"] = self.thresholds.state_dict()
-        return state
+            own["thresholds"] = self.thresholds.state_dict()
+        return {"ranks": states_of_ranks(own)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on counting, and with the stored class thresholds."""
-        self._stored_thresholds = state_dict.get("thresholds")
-        self.seen, self.agreed, self.discarded = (int(state_dict.get(n, 0)) for n in ("seen", "agreed", "discarded"))
-        if "flow" in state_dict:
-            self.flow, self._label_space = state_dict["flow"].cpu().clone(), tuple(state_dict["label_space"])
+        """Goes on counting, and with the stored class thresholds; other ranks than before share what there is."""
+        states = state_dict.get("ranks") or [state_dict]  # older checkpoints hold rank 0's alone
+        mine = counters(states, ("seen", "agreed", "discarded", "flow"))
+        self.seen, self.agreed, self.discarded = int(mine["seen"]), int(mine["agreed"]), int(mine["discarded"])
+        if isinstance(mine["flow"], Tensor):
+            self.flow = mine["flow"].cpu().clone()
+            self._label_space = tuple(next(s["label_space"] for s in states if "label_space" in s))
+        self._stored_thresholds = (own_state(states) or states[0]).get("thresholds")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 RUN_DIR_VARIABLE = "SYNFER_RUN_DIR"
 """Environment variable by which the first process tells the ranks that it starts which folder it chose."""
@@ -49,18 +51,42 @@ def choose_run_dir(run_dir: str | None, task: str) -> Path:
     return Path(chosen)
 
 
-def refuse_occupied(run_dir: Path) -> None:
-    """Refuses to train a new run into a folder that holds another run's checkpoints.
+def refuse_occupied(run_dir: Path, checkpoint: Path | None = None, run_id: str | None = None) -> None:
+    """Refuses to train into a folder that holds another run.
+
+    Args:
+        run_dir: the run folder.
+        checkpoint: what the fit goes on from; None = it begins.
+        run_id: the run that this checkpoint is of; None = it does not say (older ones).
 
     Raises:
-        ValueError: checkpoints lie in ``run_dir/checkpoints``.
+        ValueError: another run's checkpoints or record lie in ``run_dir``.
     """
     checkpoints = sorted((run_dir / "checkpoints").glob("*.ckpt"))
-    if checkpoints:
+    if checkpoint is None:
+        if checkpoints:
+            raise ValueError(
+                f"run_dir '{run_dir}': found the checkpoint {checkpoints[0].name} of an earlier run, expected a new "
+                f"folder (or --ckpt_path {checkpoints[0]} to continue that run)"
+            )
+        return
+    if checkpoint.resolve().is_relative_to(run_dir.resolve()):
+        return
+    summary = read_summary(run_dir / "summary.json") or {}
+    if (checkpoints or summary) and (run_id is None or summary.get("run_id") != run_id):
         raise ValueError(
-            f"run_dir '{run_dir}': found the checkpoint {checkpoints[0].name} of an earlier run, expected a new folder "
-            f"(or --ckpt_path {checkpoints[0]} to continue that run)"
+            f"run_dir '{run_dir}': found another run there than that of the checkpoint '{checkpoint}', expected that "
+            "run's own folder, or a new one"
         )
+
+
+def read_summary(path: Path) -> dict[str, Any] | None:
+    """Returns the summary.json of a fit; None where there is none that can be read."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("task") == "fit" else None
 
 
 def _fresh_name(task: str) -> str:

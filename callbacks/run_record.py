@@ -7,21 +7,29 @@ import math
 import multiprocessing
 import os
 import platform
+import secrets
 import subprocess
 import time
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from callbacks.agreed_stop import AgreedStop
+from callbacks.run_end import RunEnd, interrupted_by
+from callbacks.run_folder import read_summary
 from callbacks.wandb_run import WandbRun
 from datamodules.provenance import split_manifest
 from datamodules.whole_file import whole_file
+from lightning_modules.metrics.directions import better
 
 PACKAGES = (
     "synfer",
@@ -40,21 +48,16 @@ PACKAGES = (
 COUNTS = ("real", "synthetic", "discarded")
 """Samples counted in every summary: trained on (real, synthetic) and thrown away by the vote (discarded)."""
 
-LOWER_IS_BETTER = ("loss", "ece")
-"""Last parts of the names of validation metrics whose best value is the smallest."""
-
-WITHOUT_BEST = ("temperature", "rows")
-"""Last parts of the names of those that cannot be good or bad."""
-
 
 class RunRecord(Callback):
     """Writes what a run was and what came of it.
 
     ``config.yaml`` and a summary with status "running" are written when the run starts, the final ``summary.json`` when
-    it ends: status "finished", "failed" (with the error's line) or "interrupted". Only rank 0 writes; at the end of the
-    loop every rank takes part in summing counts and CPU seconds. After a failure nobody waits for other ranks, and the
-    counts are rank 0's alone (``counts_of``). ``wall_s`` and ``cpu_s`` run from the making of the trainer: importing
-    packages is not part of them.
+    it ends, with how it ended (:class:`callbacks.run_end.RunEnd`). Only rank 0 writes; at the end every rank of a loop
+    takes part in summing counts and CPU seconds. After a failure nobody waits for other ranks, and the counts are rank
+    0's alone (``counts_of``). ``wall_s`` and ``cpu_s`` run from the making of the trainer, importing packages left out,
+    over all attempts: what an attempt did between its last record and a kill is not known and not counted. ``started``
+    is when the first attempt began, in UTC.
 
     Counts come from everything that has a ``counts`` mapping of names to ints: the data module (real, synthetic) and
     the callbacks (discarded, …). Where validate, test or predict run in the folder of a finished fit, the fit's summary
@@ -62,7 +65,8 @@ class RunRecord(Callback):
 
     The W&B run id travels in the checkpoint, so that a continued run stays one W&B run. A continued run keeps what its
     earlier attempts measured and it has not measured again, for one that was killed after its last validation may have
-    nothing left to measure. ``best`` holds the best value of each validation metric, over all attempts.
+    nothing left to measure. ``best`` holds the best value of each validation metric that can be good or bad
+    (:mod:`lightning_modules.metrics.directions`), over all attempts.
 
     W&B gets the settings, the split manifest and, where asked, the checkpoints as artifacts, and best and last values
     in its summary.
@@ -74,6 +78,10 @@ class RunRecord(Callback):
         config_yaml: the same as the text of config.yaml.
         continues: whether a fit goes on from a checkpoint, so that what the folder holds is its own past.
         log_checkpoints: whether a finished fit gives W&B its checkpoints.
+        stored: the state of this callback in the checkpoint that a fit goes on from, and its step.
+
+    Attributes:
+        end: how the run ended; None while it runs.
     """
 
     def __init__(
@@ -84,6 +92,7 @@ class RunRecord(Callback):
         config_yaml: str,
         continues: bool = False,
         log_checkpoints: bool = False,
+        stored: Mapping[str, Any] | None = None,
     ) -> None:
         self.run_dir = Path(run_dir)
         self.task = task
@@ -94,6 +103,12 @@ class RunRecord(Callback):
         self.best: dict[str, float] = {}
         self._metrics_before: dict[str, Any] = {}
         self.wandb_id: str | None = None
+        self.end: RunEnd | None = None
+        self.run_id = str((stored or {}).get("run_id") or secrets.token_hex(8))
+        self._stored = dict(stored or {})
+        self._attempts = list(self._stored.get("attempts", []))
+        self._earlier_s = {name: float(self._stored.get(name, 0)) for name in ("wall_s", "cpu_s")}
+        self._world_size = 1
         self._started, self._cpu_before = time.time(), cpu_seconds()
         self._git = git_state()  # now: what is committed while the run goes on is not what runs
         self._totals: dict[str, float] | None = None
@@ -103,20 +118,20 @@ class RunRecord(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes config.yaml and the first summary."""
         self.wandb_id = _wandb_id(trainer) or self.wandb_id
+        self._world_size = trainer.world_size
+        attempt = {"started": _now(), "seed": self.config.get("seed_everything"), "world_size": trainer.world_size}
+        self._attempts.append({**attempt, "from_step": int(self._stored.get("step", 0))})
         if not trainer.is_global_zero:
             return
         if self.task != "fit":
-            self._earlier = _read_summary(self.run_dir / "summary.json")
+            self._earlier = read_summary(self.run_dir / "summary.json")
         elif self.continues:
-            before = _read_summary(self.run_dir / "summary.json") or {}
-            measured = before.get("metrics", {}).items()
-            self._metrics_before = {n: v for n, v in measured if not n.startswith("test/")}  # of other weights
-            self._take_best(before.get("best", {}))
+            self._take_over(read_summary(self.run_dir / "summary.json") or {})
         self.run_dir.mkdir(parents=True, exist_ok=True)
         name = "config.yaml" if self._earlier is None else f"config.{self.task}.yaml"
         (self.run_dir / name).write_text(self.config_yaml)
         if self._earlier is None:
-            self._write(trainer, "running")
+            self._write(trainer)
         for logger in trainer.loggers:
             logger.log_hyperparams(dict(self.config))
         for run in _wandb_runs(trainer):
@@ -135,12 +150,12 @@ class RunRecord(Callback):
         elif trainer.is_global_zero and not trainer.sanity_checking:
             measured = _plain(trainer.callback_metrics).items()
             last = {n: v for n, v in measured if n.startswith("val/") and v is not None}
-            self._take_best({n: v for n, v in last.items() if not n.endswith(WITHOUT_BEST)})
+            self._take_best(last)
             for run in _wandb_runs(trainer):
                 run.summarise(
                     {f"last/{n}": v for n, v in last.items()} | {f"best/{n}": v for n, v in self.best.items()}
                 )
-            self._write(trainer, "running")
+            self._write(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sums over ranks."""
@@ -154,7 +169,8 @@ class RunRecord(Callback):
         """Writes the final summary."""
         if not trainer.is_global_zero:
             return
-        self._write(trainer, "finished")
+        self.end = self.end or self._regular_end(trainer)
+        self._write(trainer, self.end)
         for run in _wandb_runs(trainer):
             run.log_new_pictures(self.run_dir / "samples")
             checkpoints = sorted(_checkpoints(trainer)) if self.log_checkpoints and self.task == "fit" else []
@@ -163,24 +179,86 @@ class RunRecord(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Writes the summary of a run that failed or was stopped, without waiting for other ranks."""
-        if trainer.is_global_zero:
-            stopped = isinstance(exception, (KeyboardInterrupt, SystemExit))
-            error = "" if stopped else f"{type(exception).__name__}: {exception}"
-            self._write(trainer, "interrupted" if stopped else "failed", error)
+        stops = [c.signal for c in trainer.callbacks if isinstance(c, AgreedStop)]  # type: ignore[attr-defined]
+        if isinstance(exception, (KeyboardInterrupt, SystemExit)):
+            self.end = interrupted_by(max(stops, default=0))
+        else:
+            self.end = RunEnd("failed", f"{type(exception).__name__}: {exception}", 1)
+        if not trainer.is_global_zero:
+            return
+        try:
+            self._write(trainer, self.end)
+        except OSError as error:  # no space left, most likely, and then the reason of the failure itself
+            rank_zero_warn(f"{self.run_dir / 'summary.json'} cannot be written: {error}")
+            _mark_in_place(self.run_dir / "summary.json", self.end)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the W&B run id and the best validation metrics."""
-        return {"wandb_id": self.wandb_id, "best": dict(self.best)}
+        """Returns what the next attempt goes on with: ids, best validation metrics, attempts and seconds so far."""
+        return {
+            "wandb_id": self.wandb_id,
+            "run_id": self.run_id,
+            "best": dict(self.best),
+            "attempts": [dict(attempt) for attempt in self._attempts],
+            "wall_s": self._seconds()["wall_s"],
+            "cpu_s": self._seconds()["cpu_s"],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the stored W&B run id, unless a W&B run is going on (the entry point has given it that id already)."""
+        """Takes the best values in a fit that goes on, and the stored W&B run id, unless a W&B run is going on.
+
+        The rest is known already: the entry point reads it before anything is made.
+        """
         self.wandb_id = self.wandb_id or state_dict.get("wandb_id")
-        self._take_best(state_dict.get("best", {}))
+        if self.task == "fit":
+            self._take_best(state_dict.get("best", {}))
+
+    def _take_over(self, before: Mapping[str, Any]) -> None:
+        """Takes what the folder's summary knows of the attempts before and the checkpoint does not.
+
+        A run that was killed after its last validation has nothing left to measure. Of one that goes on from an earlier
+        checkpoint than its last, what came after that is no part of it any more; its time was spent all the same.
+        """
+        if "run_id" not in self._stored:  # an older checkpoint; refuse_occupied has seen to it that it is of this run
+            self.run_id = str(before.get("run_id") or self.run_id)
+            self._attempts[0]["started"] = before.get("started", self._attempts[0]["started"])
+        same = before.get("run_id") in (None, self.run_id)
+        if same and before.get("steps", 0) <= self._stored.get("step", before.get("steps", 0)):
+            measured = before.get("metrics", {}).items()
+            self._metrics_before = {n: v for n, v in measured if not n.startswith("test/")}  # of other weights
+            self._take_best(before.get("best", {}))
+        if same:
+            for name in self._earlier_s:
+                self._earlier_s[name] = max(self._earlier_s[name], float(before.get(name) or 0))
+
+    def _regular_end(self, trainer: Trainer) -> RunEnd:
+        """Returns how a run ended that raised nothing."""
+        if self.task != "fit":
+            return RunEnd("finished", self.task)
+        loop = trainer.fit_loop
+        if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
+            return RunEnd("finished", "steps")
+        begun = loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+        whole = begun - int(not loop.epoch_loop._num_ready_batches_reached())
+        if not trainer.should_stop or (trainer.max_epochs not in (None, -1) and whole >= int(trainer.max_epochs or 0)):
+            return RunEnd("finished", "epochs")
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Timer) and (callback.time_remaining() or 0.0) <= 0 and callback._duration:
+                return RunEnd("stopped", "time")
+            if isinstance(callback, EarlyStopping) and callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
+                finite = callback.stopping_reason != EarlyStoppingReason.NON_FINITE_METRIC
+                return RunEnd("stopped", "patience" if finite else f"{callback.monitor} is not finite")
+        return RunEnd("stopped", "request")
+
+    def _seconds(self) -> dict[str, float]:
+        """Returns wall and CPU seconds of all attempts; before the end this rank's CPU stands for every rank's."""
+        now = (time.time() - self._started, (cpu_seconds() - self._cpu_before) * self._world_size)
+        return {name: self._earlier_s[name] + s for name, s in zip(("wall_s", "cpu_s"), now, strict=True)}
 
     def _take_best(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            better = min if name.endswith(LOWER_IS_BETTER) else max
-            self.best[name] = better(value, self.best.get(name, value))
+            best = better(name, value, self.best.get(name, value))
+            if best is not None:
+                self.best[name] = best
 
     def _splits(self, trainer: Trainer) -> dict[str, Any]:
         """Returns split → manifest of the tables that the data module has read; each is hashed once."""
@@ -205,23 +283,33 @@ class RunRecord(Callback):
         assert isinstance(summed, torch.Tensor)
         self._totals = dict(zip(names, summed.tolist(), strict=True))
 
-    def _write(self, trainer: Trainer, status: str, error: str = "") -> None:
+    def _write(self, trainer: Trainer, end: RunEnd | None = None) -> None:
+        seconds = self._seconds()
         if self._totals is None:
-            counts, cpu_s = _counts(trainer), cpu_seconds() - self._cpu_before
+            counts = _counts(trainer)
         else:
             counts = {n.removeprefix("counts/"): int(v) for n, v in self._totals.items() if n.startswith("counts/")}
-            cpu_s = self._totals["cpu_s"]
+            seconds["cpu_s"] = self._earlier_s["cpu_s"] + self._totals["cpu_s"]
+        outcome: dict[str, Any] = {"status": "running"}
+        if end is not None:
+            outcome = end.as_record(_last_checkpoint(trainer) if self.task == "fit" else None)
+            if end.status == "failed":
+                outcome["reason"], outcome["error"] = "error", " ".join(end.reason.split())
+            for run in _wandb_runs(trainer):
+                run.summarise({f"end/{name}": value for name, value in outcome.items()})
         summary: dict[str, Any] = {
             "task": self.task,
-            "status": status,
-            **({"error": " ".join(error.split())} if error else {}),
+            **outcome,
+            "run_id": self.run_id,
             "config": self.config,
             "seed": self.config.get("seed_everything"),
+            "started": self._attempts[0]["started"] if self._attempts else _now(),
+            "attempts": self._attempts,
             "git": self._git,
             "versions": versions(),
             "world_size": trainer.world_size,
-            "wall_s": round(time.time() - self._started, 2),
-            "cpu_s": round(cpu_s, 2),
+            "wall_s": round(seconds["wall_s"], 2),
+            "cpu_s": round(seconds["cpu_s"], 2),
             "counts": counts,
             "counts_of": "all ranks" if self._totals is not None or trainer.world_size == 1 else "rank 0",
             "steps": trainer.global_step,
@@ -233,7 +321,7 @@ class RunRecord(Callback):
         }
         if self._earlier is not None:
             metrics = {**self._earlier.get("metrics", {}), **summary.pop("metrics")}
-            for name in ("versions", "counts", "counts_of", "best"):
+            for name in ("versions", "counts", "counts_of", "best", "run_id"):
                 summary.pop(name)
             summary = {**self._earlier, "metrics": metrics, self.task: summary}
         with whole_file(self.run_dir / "summary.json") as partial:
@@ -296,12 +384,24 @@ def _plain(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in sorted(values.items())}
 
 
-def _read_summary(path: Path) -> dict[str, Any] | None:
+def _mark_in_place(path: Path, end: RunEnd) -> None:
+    """Says in an existing summary how the run ended, in the bytes that it has: a full disk takes no others."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):
-        return None
-    return found if isinstance(found, dict) and found.get("task") == "fit" else None
+        text = path.read_text()
+        marked = text.replace('"status": "running"', json.dumps({"status": end.status})[1:-1].strip(), 1)
+        with path.open("r+") as file:
+            file.write(marked.ljust(len(text)))
+    except OSError:
+        return
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _last_checkpoint(trainer: Trainer) -> str | None:
+    paths = [c.last_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    return next((path for path in paths if path and Path(path).is_file()), None)
 
 
 def _wandb_runs(trainer: Trainer) -> list[WandbRun]:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from callbacks.near_copy_count import NearCopyCount
+from callbacks.on_rank_zero import on_rank_zero_for_all
 from callbacks.synthesis import active_hooks
+from datamodules.folder_lock import NoLocksError, RanksLock
 from datamodules.images import decode_image
-from datamodules.synthetic_shards import SyntheticRows, check_record, finished_indices, write_card, write_shard
+from datamodules.synthetic_manifest import MANIFEST, named_files, shard_paths
+from datamodules.synthetic_shards import (
+    LOCK,
+    SyntheticRows,
+    begin_set,
+    check_record,
+    finished_indices,
+    has_text_labels,
+    read_shard,
+    write_card,
+    write_shard,
+)
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.sampling.request import SynthesisResult
 
@@ -27,7 +40,8 @@ class SyntheticSetWriter(Callback):
 
     Each rank writes each of its batches as soon as it is finished. Started again, the set goes on with the faces that
     are missing, whatever the number of ranks and the batch size then; with other weights, settings or seed it refuses.
-    A larger ``data.synthesis_count`` makes a finished set longer.
+    A larger ``data.synthesis_count`` makes a finished set longer. One predict at a time writes a set: all its ranks
+    hold a lock, and the manifest says how many faces were planned and what each shard holds.
 
     Args:
         path: folder of the set; null = ``synthetic_set`` in the run folder.
@@ -38,6 +52,8 @@ class SyntheticSetWriter(Callback):
         self._written = 0
         self._discarded = 0
         self._copies = NearCopyCount()
+        self._lock: RanksLock | None = None
+        self._text_labels = False
 
     @property
     def counts(self) -> dict[str, int]:
@@ -48,7 +64,8 @@ class SyntheticSetWriter(Callback):
         """Finds out what is already there.
 
         Raises:
-            ValueError: the model is no generator, real faces as data, or fewer faces left than ranks.
+            ValueError: the model is no generator, real faces as data, another predict at work on the set, a set that is
+                damaged, or fewer faces left than ranks.
         """
         if stage != "predict":
             return
@@ -58,14 +75,46 @@ class SyntheticSetWriter(Callback):
                 f"SyntheticSetWriter: found the model {type(pl_module).__name__} and data.predict_split="
                 f"{datamodule.predict_split}, expected ExpressionGenerator and synthesis"
             )
-        # All ranks look before any of them writes: Lightning waits for all after this hook.
-        done = datamodule.synthesis_done = finished_indices(self._folder(trainer))
+        folder = self._folder(trainer)
+        # Rank 0 looks for all, before any of them writes: a large set takes minutes to read.
+        done = datamodule.synthesis_done = on_rank_zero_for_all(lambda: self._look(folder))
+        if self._lock is None:
+            self._lock = RanksLock(folder / LOCK)
+            with suppress(NoLocksError):  # rank 0 has said so
+                self._lock.join()
         left = datamodule.synthesis_count - int((done < datamodule.synthesis_count).sum())
         if 0 < left < trainer.world_size:  # a rank without work would leave the loop, and the others wait for it
+            self.teardown(trainer, pl_module, stage)
             raise ValueError(
                 f"synthetic set: found {left} faces left to make for {trainer.world_size} ranks, expected one for each "
                 "(fewer --trainer.devices)"
             )
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Gives the lock back."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Gives the lock back."""
+        self.teardown(trainer, pl_module, "predict")
+
+    def _look(self, folder: Path) -> np.ndarray:
+        """Locks the set and returns the indices of its faces; on rank 0 alone."""
+        lock = RanksLock(folder / LOCK)
+        try:
+            holder = lock.take()
+        except NoLocksError as error:
+            rank_zero_warn(f"{error}; until then, see to it that no second predict writes this set")
+            holder = ""
+        if holder:
+            raise ValueError(
+                f"synthetic set '{folder}': found another predict at work on it ({holder}; lock '{folder / LOCK}'), "
+                "expected one at a time (wait until it has ended, or choose another folder)"
+            )
+        self._lock = lock
+        return finished_indices(folder)
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks, averaged weights in place, that the set on disk is of the same kind.
@@ -86,8 +135,16 @@ class SyntheticSetWriter(Callback):
                 "expressions": list(datamodule.synthesis_expressions),
                 **{type(hook).__name__: hook.recipe() for hook in active_hooks(trainer)},
             }
-            check_record(self._folder(trainer), made_with)
+            folder = self._folder(trainer)
+            check_record(folder, made_with)
+            if not (folder / MANIFEST).exists() and shard_paths(folder):
+                rank_zero_info(f"synthetic set {folder}: without {MANIFEST}: its shards are listed as they are now")
+            lost = begin_set(folder, datamodule.synthesis_count)
+            if lost:
+                names = named_files([folder / "data" / name for name in lost])
+                rank_zero_warn(f"synthetic set: {names} had been written and is not there: its faces are made again")
         trainer.strategy.barrier("record of the set")  # nobody writes before rank 0 has agreed
+        self._text_labels = has_text_labels(self._folder(trainer))
         done = len(datamodule.synthesis_done)
         if done:
             rank_zero_info(f"synthetic set {self._folder(trainer)}: {done} faces are there already")
@@ -120,6 +177,7 @@ class SyntheticSetWriter(Callback):
                 kept=outputs.kept.cpu().numpy(),
                 votes={name: votes.float().cpu().numpy() for name, votes in outputs.votes.items()},
             ),
+            self._text_labels,
         )
         self._written += len(outputs.kept)
         self._discarded += int((~outputs.kept).sum())
@@ -134,6 +192,7 @@ class SyntheticSetWriter(Callback):
         if not trainer.is_global_zero:
             return
         folder, count = self._folder(trainer), trainer.datamodule.synthesis_count  # type: ignore[attr-defined]
+        begin_set(folder, count)  # the journals of all ranks become one list
         found = finished_indices(folder)
         kept = write_card(folder, {"Near copies": self._near_copies(trainer, folder)})
         names = trainer.datamodule.synthesis_expressions[:count]  # type: ignore[attr-defined]
@@ -165,10 +224,10 @@ class SyntheticSetWriter(Callback):
 
         # One of several ranks makes only some of the expressions, so that a shard need not hold all of them.
         faces: dict[str, list[torch.Tensor]] = {name: [] for name in names}
-        for shard in sorted(folder.glob("data/*.parquet")):
+        for shard in shard_paths(folder):
             if all(len(found) >= _GRID_COLUMNS for found in faces.values()):
                 break
-            for row in pq.read_table(shard, columns=["image", "label"]).to_pylist():
+            for row in read_shard(shard, ["image", "label"]).to_pylist():
                 image = torch.from_numpy(decode_image(row["image"]["bytes"], str(shard)).copy())
                 faces.setdefault(row["label"], []).append(image)
         faces = {name: found for name, found in faces.items() if found}

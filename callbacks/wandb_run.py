@@ -289,13 +289,17 @@ def flat_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def finish_wandb() -> None:
-    """Ends this process's W&B run, so that the next run of the process does not write into it; never raises."""
+def finish_wandb(exit_code: int = 0) -> None:
+    """Ends this process's W&B run, so that the next run of the process does not write into it; never raises.
+
+    Args:
+        exit_code: that of the run; W&B shows a run as failed where it is not 0.
+    """
     wandb = sys.modules.get("wandb")
     if wandb is None or getattr(wandb, "run", None) is None:
         return
     try:
-        wandb.finish()
+        wandb.finish(exit_code=exit_code)
     except Exception as error:
         rank_zero_warn(f"W&B could not finish ({type(error).__name__}: {_one_line(error)})")
 

@@ -17,10 +17,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from comparison.comparison import Comparison, Group, lower_is_better
+from comparison.comparison import Comparison, Group
 from comparison.intervals import Interval
 from comparison.run import Value
 from comparison.swept_keys import OFF, short_name, show_values
+from lightning_modules.metrics.directions import direction
 
 WIDTH = 5.0
 """Inches. At 72 points an inch this is a phone's width, so that text is as large there as it is set here."""
@@ -188,7 +189,7 @@ def _agrees(line: Sequence[Value], other: Sequence[Value]) -> bool:
 def shown_groups(comparison: Comparison, numbers: Sequence[int], limit: int = MAX_LINES) -> list[Group]:
     """Returns these groups; of too many the controls and then those that did best, in their order."""
     controls = set(comparison.control.values())
-    sign = 1 if lower_is_better(comparison.metric) else -1
+    sign = 1 if direction(comparison.metric) == "lower" else -1
     ranked = sorted(
         numbers, key=lambda number: (number not in controls, sign * comparison.groups[number].last_interval.mean)
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from comparison.comparison import RATIO, Comparison
 from comparison.run import Run, Value
+from comparison.seeds import in_order, is_recorded, show_seed
 from comparison.swept_keys import ABSENT, effective_config, show_values
 
 ROW_KEYS = (
@@ -113,11 +114,11 @@ def _tied_keys(comparison: Comparison) -> list[str]:
 
 
 def _missing_seeds(comparison: Comparison) -> list[str]:
-    every = sorted({seed for group in comparison.groups for seed in group.seeds if seed >= 0})
+    every = in_order({seed for group in comparison.groups for seed in group.seeds if is_recorded(seed)})
     warnings = []
     for group in comparison.groups:
-        missing = [str(seed) for seed in every if seed not in group.seeds]
-        if missing and group.seeds[0] >= 0:
+        missing = [show_seed(seed) for seed in every if seed not in group.seeds]
+        if missing and is_recorded(group.seeds[0]):
             warnings.append(f"group '{group.label}' lacks seed {', '.join(missing)}, which other groups have")
     warnings = shortened(warnings, "groups that lack seeds")
     unseeded = [run.name for group in comparison.groups for run in group.runs if run.seed is None]

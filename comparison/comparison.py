@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from comparison.intervals import Interval, paired_difference, t_interval
 from comparison.run import LABEL_SPACE_KEY, History, Run, Value
+from comparison.seeds import Seed, in_order, show_seed, unrecorded
 from comparison.swept_keys import (
     ABSENT,
     OFF,
@@ -18,15 +21,17 @@ from comparison.swept_keys import (
     short_name,
     show_values,
 )
+from lightning_modules.metrics.directions import better, direction, words_of
 
 METRICS = ("val/accuracy", "test/accuracy", "test/fer_accuracy", "val/mean_class_accuracy")
 """Compared by default: the first of these that a run holds."""
 
-LOWER_IS_BETTER = ("loss", "ece", "fid", "frechet", "kid", "mae", "mse", "error", "copies")
 RATIO = "data.synthetic_ratio"
 
-SHARES = ("accuracy", "recall", "f1", "ece", "precision", "agreement", "copies")
-"""Parts of the names of metrics that are shares in [0, 1], shown in per cent."""
+SHARES = frozenset(
+    {*("accuracy", "recall", "f1", "ece", "precision", "agreement", "found", "repaired", "harmed", "copies", "gain")}
+)
+"""Words in the names of metrics that are shares in [0, 1], shown in per cent."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +53,13 @@ class Group:
     values: tuple[Value, ...]
     label: str
     runs: tuple[Run, ...]
-    last: Mapping[int, float]
-    best: Mapping[int, float]
+    last: Mapping[Seed, float]
+    best: Mapping[Seed, float]
     recall: Mapping[str, Interval] = field(default_factory=dict)
     best_of_run: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def seeds(self) -> tuple[int, ...]:
+    def seeds(self) -> tuple[Seed, ...]:
         """Seeds of its runs."""
         return tuple(self.last)
 
@@ -127,12 +132,7 @@ class Comparison:
 
 def is_share(metric: str) -> bool:
     """Whether a metric is a share in [0, 1]."""
-    return any(part in metric for part in SHARES)
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether smaller values of a metric are better."""
-    return any(part in LOWER_IS_BETTER for part in metric.replace("/", "_").split("_"))
+    return bool(words_of(metric) & SHARES)
 
 
 def choose_metric(runs: Sequence[Run], wanted: str | None) -> str:
@@ -200,19 +200,17 @@ def compare(
 
 
 def _group(values: tuple[Value, ...], label: str, runs: list[Run], metric: str, warnings: list[str]) -> Group:
-    newest: dict[tuple[int, frozenset[tuple[str, Value]]], Run] = {}
-    for number, run in enumerate(sorted(runs, key=lambda run: run.ended)):
-        # Runs without a recorded seed cannot be paired; each counts, under a number that no seed has.
-        seed = run.seed if run.seed is not None else -1 - number
-        identity = (seed, frozenset(comparable_settings(effective_config(run)).items()))
-        earlier = newest.get(identity)
-        if earlier is not None:
-            warnings.append(f"seed {seed} twice in group '{label}': '{run.name}' counts, '{earlier.name}' is older")
-        newest[identity] = run
-    by_seed: dict[int, list[Run]] = {}
-    for (seed, _), run in newest.items():
-        by_seed.setdefault(seed, []).append(run)
-    by_seed = {seed: sorted(by_seed[seed], key=lambda run: run.name) for seed in sorted(by_seed)}
+    without = unrecorded()
+    same: dict[tuple[Seed, frozenset[tuple[str, Value]]], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run.name):
+        seed = next(without) if run.repetition is None else run.repetition
+        same.setdefault((seed, frozenset(comparable_settings(effective_config(run)).items())), []).append(run)
+    by_seed: dict[Seed, list[Run]] = {}
+    for (seed, _), found in same.items():
+        by_seed.setdefault(seed, []).append(
+            _latest(found, f"seed {show_seed(seed)} twice in group '{label}'", warnings)
+        )
+    by_seed = {seed: by_seed[seed] for seed in in_order(by_seed)}
     best: dict[str, float] = {}
     for run in (run for found in by_seed.values() for run in found):
         try:
@@ -233,7 +231,38 @@ def _group(values: tuple[Value, ...], label: str, runs: list[Run], metric: str, 
     )
 
 
-def _mean_per_seed(by_seed: Mapping[int, Sequence[Run]], value_of: Callable[[Run], float | None]) -> dict[int, float]:
+def _latest(runs: Sequence[Run], said: str, warnings: list[str]) -> Run:
+    """Returns the run that began last, of runs with one seed and the same settings in the order of their names.
+
+    A run whose beginning is unknown is older than any other; of two that began together the one whose name comes last
+    counts. Of copies of a run the first counts.
+    """
+    originals: list[Run] = []
+    for run in runs:
+        original = next((other for other in originals if _is_copy(run, other)), None)
+        if original is None:
+            originals.append(run)
+        else:
+            warnings.append(f"{said}: '{original.name}' counts, '{run.name}' is a copy of it and left out")
+    by_name = sorted(originals, key=lambda run: (Path(run.name).name, run.name))
+    counts = sorted(by_name, key=lambda run: -math.inf if run.started is None else run.started)[-1]
+    for run in originals:
+        if run is not counts:
+            why = "comes first by name" if run.started == counts.started else "began earlier"
+            warnings.append(f"{said}: '{counts.name}' counts, '{run.name}' {why} and is left out")
+    return counts
+
+
+def _is_copy(run: Run, other: Run) -> bool:
+    """Whether two run folders hold the same training, whatever was tested there afterwards."""
+
+    def learned(run: Run) -> dict[str, float]:
+        return {name: value for name, value in run.last.items() if not name.startswith("test/")}
+
+    return run.started == other.started and learned(run) == learned(other) and run.counts == other.counts
+
+
+def _mean_per_seed(by_seed: Mapping[Seed, Sequence[Run]], value_of: Callable[[Run], float | None]) -> dict[Seed, float]:
     """Returns seed → mean over its runs: one, unless runs differ in keys that make no groups; seeds without are out."""
     means = {}
     for seed, runs in by_seed.items():
@@ -244,18 +273,23 @@ def _mean_per_seed(by_seed: Mapping[int, Sequence[Run]], value_of: Callable[[Run
 
 
 def best_of(run: Run, metric: str) -> float | None:
-    """Returns the best value of a metric that the run recorded or logged; None where it logged none.
+    """Returns the best value of a metric that the run recorded or logged.
+
+    None where it logged none, or where nobody knows which values are good. A recorded best that is worse than the last
+    value was told by an older table of directions, and does not count.
 
     Raises:
         ValueError: its history cannot be read.
     """
-    if metric in run.best:
-        return run.best[metric]
-    history: History = run.history(metric)
+    recorded = run.best.get(metric)
+    if recorded is not None and better(metric, recorded, run.last.get(metric, recorded)) == recorded:
+        return recorded
+    wanted = direction(metric)
+    history: History = run.history(metric) if wanted else []
     if not history:
         return None
     values = [value for _, value in history]
-    return min(values) if lower_is_better(metric) else max(values)
+    return min(values) if wanted == "lower" else max(values)
 
 
 def recall_prefix(metric: str) -> str:
@@ -268,7 +302,7 @@ def recall_prefix(metric: str) -> str:
     return f"{split}/{stem}recall/" if split else f"{stem}recall/"
 
 
-def _recall(by_seed: Mapping[int, Sequence[Run]], metric: str) -> dict[str, Interval]:
+def _recall(by_seed: Mapping[Seed, Sequence[Run]], metric: str) -> dict[str, Interval]:
     prefix = recall_prefix(metric)
     runs = [run for found in by_seed.values() for run in found]
     space = runs[0].label_space

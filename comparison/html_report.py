@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from comparison.charts import COLOURS, Chart
 from comparison.comparison import Comparison
 from comparison.sample_strips import Strip
+from comparison.seeds import show_seed
 from comparison.swept_keys import short_name
 from comparison.tables import NOTHING, rows, show_interval
 
@@ -73,7 +74,7 @@ def _run_rows(comparison: Comparison) -> list[tuple[str, str, str, str, str]]:
         (
             run.name,
             group.label,
-            NOTHING if run.seed is None else str(run.seed),
+            NOTHING if run.repetition is None else show_seed(run.repetition),
             f"{comparison.factor * run.last[comparison.metric]:.4g}",
             f"{comparison.factor * group.best_of_run[run.name]:.4g}" if run.name in group.best_of_run else NOTHING,
         )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from scipy.special import stdtrit
 
+from comparison.seeds import Seed
+
 CONFIDENCE = 0.95
 
 
@@ -63,7 +65,7 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Inter
 
 
 def paired_difference(
-    treated: Mapping[int, float], control: Mapping[int, float], confidence: float = CONFIDENCE
+    treated: Mapping[Seed, float], control: Mapping[Seed, float], confidence: float = CONFIDENCE
 ) -> Interval | None:
     """Returns the mean of treated − control over the seeds that both have, with the t-interval of these differences.
 
@@ -78,5 +80,5 @@ def paired_difference(
     Returns:
         None where no seed is in both.
     """
-    shared = sorted(treated.keys() & control.keys())
+    shared = [seed for seed in treated if seed in control]
     return t_interval([treated[seed] - control[seed] for seed in shared], confidence) if shared else None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from comparison.seeds import Seed, seed_of
 from datamodules.expressions import LABEL_SPACES, resolve_label_space
 
 Value = str | int | float | bool | None
@@ -27,7 +28,8 @@ class Run:
         name: path of the run folder, or ``entity/project/id`` on W&B.
         config: flat settings by the key of the command line (``model.learning_rate``, without ``init_args``).
         seed: ``seed_everything``; None where it was not recorded.
-        status: "finished", "running", "failed", "interrupted", … as recorded.
+        status: "finished" for a whole run (also one that its patience has stopped), else as recorded: "running",
+            "failed", "stopped (time)", "interrupted (SIGTERM)", …
         task: fit, validate, test or predict; "" where it was not recorded.
         last: metric name → value at the end of the run, shares in [0, 1].
         best: the same for the best value, of those metrics for which the run recorded one.
@@ -38,7 +40,7 @@ class Run:
         wandb_id: id of its W&B run, for recognising a run that was read twice.
         from_wandb: whether it was read from W&B.
         sweep_keys: parameters of the sweep that started it, as ``sweep.py`` recorded them; () without one.
-        ended: seconds since 1970; the later of two runs with the same settings and seed counts.
+        started: when the training began, in seconds since 1970; None where nobody knows.
     """
 
     name: str
@@ -55,7 +57,12 @@ class Run:
     wandb_id: str | None = None
     from_wandb: bool = False
     sweep_keys: tuple[str, ...] = ()
-    ended: float = 0.0
+    started: float | None = None
+
+    @property
+    def repetition(self) -> Seed | None:
+        """What tells it from its repetitions; None where it recorded no seed."""
+        return seed_of(self.seed, self.config.get("data.seed"))
 
     @property
     def label_space(self) -> tuple[str, ...]:

@@ -6,19 +6,25 @@ import csv
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from callbacks.run_end import outcome_of
 from comparison.run import History, Run, flatten
+from datamodules.file_reading import plain_reason
 
 MARKS = ("summary.json", "config.yaml", "metrics.csv", "checkpoints")
 """A folder with one of these is a run folder; nothing below it is looked at."""
 
 MAX_DEPTH = 5
+
+_TIME = re.compile(r"\d{8}T\d{6}(?=Z-)")
 
 
 def read_run_folders(folders: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
@@ -69,11 +75,11 @@ def read_run_folder(folder: Path) -> Run:
     """
     path = folder / "summary.json"
     try:
-        summary = json.loads(path.read_text())
+        summary = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ValueError(f"run '{folder}': found no summary.json (the run ended before it began, or is old)") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"run '{folder}': summary.json cannot be read ({' '.join(str(error).split())})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"run '{folder}': summary.json cannot be read: {plain_reason(error)}") from None
     if not isinstance(summary, dict) or not isinstance(summary.get("metrics"), dict):
         raise ValueError(f"run '{folder}': summary.json holds no metrics, expected what train.py writes")
     config = summary.get("config")
@@ -84,7 +90,7 @@ def read_run_folder(folder: Path) -> Run:
         name=str(folder),
         config=flat,
         seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
-        status=str(summary.get("status", "unknown")),
+        status=outcome_of(summary),
         task=str(summary.get("task", "")),
         last=numbers(summary["metrics"]),
         best=numbers(summary.get("best") or {}),
@@ -94,7 +100,7 @@ def read_run_folder(folder: Path) -> Run:
         samples=tuple(sorted((folder / "samples").glob("*.png"))),
         wandb_id=summary.get("wandb_id"),
         sweep_keys=_sweep_keys(folder / "sweep.json"),
-        ended=path.stat().st_mtime,
+        started=_started(summary.get("started"), folder.name),
     )
 
 
@@ -107,19 +113,31 @@ def read_history(path: Path, metric: str) -> History:
         ValueError: the file is not a table of numbers.
     """
     try:
-        with path.open(newline="") as file:
-            rows = csv.reader(file)
-            header = next(rows, [])
-            if metric not in header or "step" not in header:
-                return []
-            step, value = header.index("step"), header.index(metric)
-            width = len(header)
-            pairs = [(row[step], row[value]) for row in rows if len(row) == width and row[value]]
-        return [(int(float(s)), float(v)) for s, v in pairs if s and math.isfinite(float(v))]
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, csv.Error) as error:
-        raise ValueError(f"'{path}' cannot be read ({' '.join(str(error).split())}): found no history") from None
+        raise ValueError(f"'{path}': {plain_reason(error)}, expected the table of a run: found no history") from None
+    if "step" not in header:
+        raise ValueError(f"'{path}': found no column 'step', expected the table of a run: found no history")
+    if metric not in header:
+        return []
+    step, value, width = header.index("step"), header.index(metric), len(header)
+    history = []
+    for number, row in enumerate(rows, 2):
+        if len(row) == width and row[value] and row[step]:
+            history.append((_number(row[step], path, number), _number(row[value], path, number)))
+        elif len(row) != width and number <= len(rows):
+            raise ValueError(f"'{path}' line {number}: found {len(row)} cells, expected {width} as in its first line")
+    return [(int(s), v) for s, v in history if math.isfinite(v) and math.isfinite(s)]
+
+
+def _number(cell: str, path: Path, line: int) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise ValueError(f"'{path}' line {line}: found '{cell[:40]}', expected a number") from None
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
@@ -140,6 +158,20 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"run '{folder}': found no settings in summary.json or config.yaml ({type(error).__name__})"
         ) from None
     return config if isinstance(config, dict) else {}
+
+
+def _started(recorded: object, name: str) -> float | None:
+    """Returns when a fit began: as recorded, else by the UTC time in the name that train.py gives a folder.
+
+    The times of files say nothing: a ``test`` in the folder or a copy of it changes them.
+    """
+    in_name = _TIME.search(name)
+    try:
+        if isinstance(recorded, str):
+            return datetime.fromisoformat(recorded).timestamp()
+        return datetime.strptime(f"{in_name[0]}+0000", "%Y%m%dT%H%M%S%z").timestamp() if in_name else None
+    except ValueError:
+        return None
 
 
 def _sweep_keys(path: Path) -> tuple[str, ...]:

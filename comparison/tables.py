@@ -8,6 +8,7 @@ from pathlib import Path
 
 from comparison.comparison import Comparison
 from comparison.intervals import Interval
+from comparison.seeds import is_recorded, show_seed
 from comparison.swept_keys import show_values
 
 MINUS = "\u2212"
@@ -113,7 +114,7 @@ def write_csv(comparison: Comparison, path: Path) -> None:
         for number, group in enumerate(comparison.groups):
             intervals = [group.last_interval, group.best_interval, comparison.difference.get(number)]
             intervals += [group.recall.get(name) for name in names]
-            seeds = " ".join(str(seed) for seed in group.seeds if seed >= 0)
+            seeds = " ".join(show_seed(seed) for seed in group.seeds if is_recorded(seed))
             writer.writerow(
                 [*("" if value is None else value for value in group.values), seeds, number in controls]
                 + [cell for interval in intervals for cell in _cells(interval)]

@@ -10,14 +10,16 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlparse
 
+from callbacks.run_end import outcome_of
 from comparison.run import History, Run, flatten
 from comparison.run_folders import numbers
+from lightning_modules.metrics.directions import direction
 
 TIMEOUT_S = 20
 """Seconds that one request to the W&B server may take."""
 
-BEST_OF = ("best", "max", "min")
-"""What ``define_metric(summary=…)`` calls the best value of a metric."""
+EXTREME = {"higher": "max", "lower": "min"}
+"""What ``define_metric(summary=…)`` calls the best value of a metric, where it does not call it "best"."""
 
 
 def read_wandb_project(path: str, api: Any = None) -> tuple[list[Run], list[str]]:
@@ -59,15 +61,21 @@ def _read(path: str, found: Any) -> Run:
         name=f"{path}/{found.id}",
         config=config,
         seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
-        status=found.state,
+        status=_status(found),
         task=getattr(found, "job_type", None) or "",
         last=last,
         best=best,
         history=partial(_history, found),
         wandb_id=found.id,
         from_wandb=True,
-        ended=_timestamp(getattr(found, "created_at", "")),
+        started=_timestamp(getattr(found, "created_at", "")),
     )
+
+
+def _status(found: Any) -> str:
+    """Returns W&B's state of a run, and where the run itself wrote how it ended, that: a time limit is no crash."""
+    end = {name.removeprefix("end/"): value for name, value in dict(found.summary).items() if name.startswith("end/")}
+    return outcome_of(end) if "complete" in end else str(found.state)
 
 
 def _last_and_best(summary: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
@@ -78,16 +86,16 @@ def _last_and_best(summary: Mapping[str, Any]) -> tuple[dict[str, float], dict[s
     """
     found = numbers(summary)
     best = {name.removeprefix("best/"): value for name, value in found.items() if name.startswith("best/")}
-    last = {name: value for name, value in found.items() if not name.startswith(("best/", "last/"))}
+    last = {name: value for name, value in found.items() if not name.startswith(("best/", "last/", "end/"))}
     for name, value in summary.items():
         if isinstance(value, Mapping) or hasattr(value, "keys"):
             entries = numbers(dict(value))
             if "last" in entries:
                 last[name] = entries["last"]
-            for kind in BEST_OF:
-                if kind in entries:
-                    best[name] = entries[kind]
-                    break
+            wanted = direction(name)
+            found_best = entries.get("best", entries.get(EXTREME[wanted]) if wanted else None)
+            if found_best is not None:
+                best[name] = found_best
     return last, best
 
 
@@ -131,8 +139,8 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _timestamp(created: str) -> float:
+def _timestamp(created: str) -> float | None:
     try:
         return datetime.fromisoformat(created.replace("Z", "+00:00")).timestamp()
     except (ValueError, AttributeError):
-        return 0.0
+        return None

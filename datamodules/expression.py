@@ -30,12 +30,15 @@ from datamodules.mixture_sampler import MixtureSampler, default_ranks
 from datamodules.near_copies import NearCopies
 from datamodules.provenance import DuplicateReport, find_twins
 from datamodules.readers.reader import Reader, Split
-from datamodules.resumable_loader import ResumableLoader
+from datamodules.repeating_sampler import RepeatingSampler
+from datamodules.resumable_loader import ResumableLoader, sampler_of
+from datamodules.row_choice import choose_share, even_order
 from datamodules.sample_table import ImageSource, SampleTable
 from datamodules.synthesis_work import SynthesisWork
 from datamodules.synthetic_pool import SyntheticPool
+from datamodules.training_position import TrainingPosition
 
-_AUGMENT, _SUBSET = 0xA06, 0x5E7  # streams of random numbers
+_AUGMENT = 0xA06  # a stream of random numbers
 _DEFAULT_AUGMENTATION = Augmentation()
 
 
@@ -49,21 +52,27 @@ class ExpressionDataModule(L.LightningDataModule):
         reader: where real faces come from.
         batch_size: training samples per step and rank.
         eval_batch_size: samples per step and rank in validation, test and predict.
-        image_size: side in pixels to which faces are resized; None keeps the size of the training images.
+        image_size: side in pixels to which faces are cut (the central square) and resized; None keeps the size of the
+            training images.
         synthetic_ratio: share of synthetic samples in every training batch, in [0, 1] (contract C4).
         synthetic_multiple: bound on distinct synthetic samples, as a multiple of the real training rows; None = none.
+            Of a finished set that many are chosen at random, each class with the share that it has in the set; a
+            smaller multiple is a subset of a larger one.
         synthetic_reader: a finished synthetic set, of which the training split is used; None = online synthesis.
         pool_size: slots of the pool per rank.
         num_workers: loader processes per rank; 0 is fastest for data sets held in memory.
-        seed: of shuffling, augmentation and the training subset; None = the run's ``seed_everything``.
+        seed: of all that is drawn by key in this run: shuffling, augmentation, the training subset, the noise of a
+            generator's training, and the faces that are made; None = the run's ``seed_everything``, which always rules
+            the first weights.
         augmentation: how strongly training faces are changed.
         drop_duplicates: remove training rows whose pixels are those of a validation or test row.
         near_duplicates: remove also those that look nearly the same: thumbnails that correlate by more than this, in
             (0, 1); 0.95 finds other copies and crops of one photograph. Needs ``drop_duplicates``. null = none.
         training_fraction: share of the training rows to use, in (0, 1], the same in each class; a smaller share is a
-            subset of a larger one.
-        subset_seed: of the choice of that subset alone, so that runs with other seeds see the same rows, those of a
-            generator for example; None = ``seed``.
+            subset of a larger one. It is a share of the rows left by folds and ``drop_duplicates``, and the classes are
+            the data set's own labels, with a ``label_table`` too: the rows are the same with and without one.
+        subset_seed: of the choice of that subset, and of the faces of a finished set for ``synthetic_multiple``, alone,
+            so that runs with other seeds see the same rows, those of a generator for example; None = ``seed``.
         class_balance: b in [0, 1]: a class of n real rows is drawn with a share proportional to n^(1 − b); 0 = as they
             are, 1 = each class equally often.
         steps_per_epoch: training steps per epoch; None = one pass over the real rows.
@@ -75,7 +84,8 @@ class ExpressionDataModule(L.LightningDataModule):
             with a ``synthetic_reader`` in use, whose faces may come from held-out rows, nor with online synthesis.
         fold: the fold, from 0, that ``fit`` holds out of training and that ``predict`` on the training split sees.
         label_table: Parquet label table (``datamodules/label_table.py``) whose labels replace those of the training
-            rows in ``fit``; None = the data set's own. Evaluation labels are never replaced.
+            rows in ``fit``, and which needs one for each row in use; None = the data set's own. It chooses no rows.
+            Evaluation labels are never replaced.
 
     Attributes:
         train_table: real training rows, after dropping duplicates and taking the subset; None before setup.
@@ -84,6 +94,7 @@ class ExpressionDataModule(L.LightningDataModule):
         synthetic_table: rows of ``synthetic_reader`` in use; None without one.
         pool: the rank's pool; None unless online synthesis feeds the training.
         duplicate_report: twins of training rows in the evaluation splits that were read; None before setup.
+        resumed_at: where a checkpoint that the fit goes on from has stood; None = from the beginning.
         synthesis_done: indices of that list that exist already and are not made again; None = none.
         max_synthetic: distinct synthetic samples that may be used, over all ranks; None = unbounded. Online synthesis
             keeps to it; a synthetic table is cut to it here.
@@ -179,6 +190,8 @@ class ExpressionDataModule(L.LightningDataModule):
         self._drawn = {"real": 0, "synthetic": 0}
         self._validated: tuple[Any, int] | None = None
         self._trained_before = torch.empty(0, dtype=torch.int64)
+        self._train_loader: ResumableLoader | None = None
+        self.resumed_at: TrainingPosition | None = None
 
     @property
     def label_space(self) -> tuple[str, ...]:
@@ -196,7 +209,10 @@ class ExpressionDataModule(L.LightningDataModule):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Training samples drawn on this rank so far, resumed runs included: {"real": n, "synthetic": n}."""
+        """Training samples drawn on this rank so far: {"real": n, "synthetic": n}.
+
+        In a resumed run rank 0 counts what all ranks had drawn before, so that the sum over ranks is that of the run.
+        """
         return dict(self._drawn)
 
     @property
@@ -236,8 +252,6 @@ class ExpressionDataModule(L.LightningDataModule):
         self._all_training = train.images
         if self.folds is not None:  # before anything else is taken away: the folds depend on all rows
             train = train.select(assign_folds(train, self.folds) != self.fold)
-        if self.label_table is not None:
-            train = join_label_table(train, self.label_table)
         if self.val_table is None:
             self.val_table = self._read("val")
         evaluation = [self.val_table]
@@ -257,8 +271,9 @@ class ExpressionDataModule(L.LightningDataModule):
             rank_zero_info(f"data.drop_duplicates: {len(train) - len(kept)} of {len(train)} training rows dropped")
             train = train.select(kept)
         if self.training_fraction < 1:
-            seed = self.run_seed if self.subset_seed is None else self.subset_seed
-            train = train.select(_stratified_subset(train, self.training_fraction, seed))
+            train = train.select(choose_share(train.label, train.sample_id, self.training_fraction, self._subset_seed))
+        if self.label_table is not None:  # last: the rows are the same with it and without
+            train = join_label_table(train, self.label_table)
         if self.synthetic_ratio > 0 and self.synthetic_multiple is not None:
             self.max_synthetic = math.floor(self.synthetic_multiple * len(train) + 1e-9)
             if self.max_synthetic == 0:
@@ -322,7 +337,8 @@ class ExpressionDataModule(L.LightningDataModule):
                     f"data.synthetic_multiple={self.synthetic_multiple}: found a synthetic set of {len(table)} "
                     f"faces, expected {self.max_synthetic} for that multiple; all {len(table)} are used"
                 )
-            table = table.select(np.arange(min(self.max_synthetic, len(table))))
+            order = even_order(table.label, table.sample_id, self._subset_seed)
+            table = table.select(np.sort(order[: self.max_synthetic]))
         return replace(table, is_synthetic=True)
 
     def _open_pool(self) -> None:
@@ -348,13 +364,23 @@ class ExpressionDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Returns this rank's training batches, each with the exact ratio."""
-        train = self._need(self.train_table, "train")
-        world_size, rank = self._ranks()
         synthetic = self.pool if self.synthetic_table is None else self.synthetic_table
+        train = self._need(self.train_table, "train")
+        self._train_loader = ResumableLoader(
+            MixedDataset(train, synthetic, self.image_size),
+            batch_size=self.batch_size,
+            sampler=self._training_sampler(train),
+            **self._loader_settings(),
+        )
+        return self._train_loader
+
+    def _training_sampler(self, train: SampleTable) -> MixtureSampler:
+        world_size, rank = self._ranks()
         slots = 0
         if self.synthetic_ratio > 0:
             slots = self.pool_size if self.synthetic_table is None else len(self.synthetic_table)
-        sampler = MixtureSampler(
+        overfits = getattr(self.trainer, "overfit_batches", 0) > 0
+        sampler = (RepeatingSampler if overfits else MixtureSampler)(
             len(train),
             slots,
             self.batch_size,
@@ -367,20 +393,49 @@ class ExpressionDataModule(L.LightningDataModule):
             class_balance=self.class_balance,
             synthetic_shared=self.synthetic_table is not None,
         )
-        return ResumableLoader(
-            MixedDataset(train, synthetic, self.image_size),
-            batch_size=self.batch_size,
-            sampler=sampler,
-            **self._loader_settings(),
-        )
+        if self.trainer is not None:
+            limit = self.trainer.limit_train_batches
+            sampler.limit_to(limit if isinstance(limit, int) else int(limit * sampler.steps))
+        if self.resumed_at is not None:
+            sampler.resume_at(self.resumed_at)
+        return sampler
+
+    def resume_at(self, position: TrainingPosition) -> TrainingPosition:
+        """Makes the training go on from where another process has stopped; before its loader is made.
+
+        Returns:
+            The same place in batches of this run, which may have other ranks and batches.
+        """
+        self.resumed_at = position
+        here = self._training_sampler(self._need(self.train_table, "train")).resume_at(position)
+        is_first = self._ranks()[1] == 0  # the counts of all ranks are summed at the end
+        self._drawn = {"real": here.real, "synthetic": here.synthetic} if is_first else {"real": 0, "synthetic": 0}
+        return here
+
+    def position_of(self, epoch: int, batches: int) -> TrainingPosition:
+        """Returns where a run with the present settings stands after so many batches of an epoch."""
+        return self._training_sampler(self._need(self.train_table, "train")).position_at(epoch, batches)
+
+    @property
+    def position(self) -> TrainingPosition | None:
+        """Where the training stands after its last optimiser step; None before the first batch."""
+        if self.trainer is None or self._train_loader is None:
+            return None
+        sampler = sampler_of(self._train_loader)
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+        if batches < sampler.used_steps:  # batches whose gradients were accumulated and never used are drawn again
+            batches -= batches % self.trainer.accumulate_grad_batches
+        return sampler.position_at(sampler.epoch, batches)
 
     def val_dataloader(self) -> DataLoader:
         """Returns this rank's validation batches: every row once over all ranks."""
-        return self._evaluation_loader(self._need(self.val_table, "val"))
+        table = self._need(self.val_table, "val")
+        return self._evaluation_loader(table, getattr(self.trainer, "limit_val_batches", 1.0))
 
     def test_dataloader(self) -> DataLoader:
         """Returns this rank's test batches: every row once over all ranks."""
-        return self._evaluation_loader(self._need(self.test_table, "test"))
+        table = self._need(self.test_table, "test")
+        return self._evaluation_loader(table, getattr(self.trainer, "limit_test_batches", 1.0))
 
     def predict_dataloader(self) -> DataLoader:
         """Returns this rank's part of the synthesis work (``WorkBatch``), or of ``predict_split`` (``Batch``)."""
@@ -401,13 +456,15 @@ class ExpressionDataModule(L.LightningDataModule):
             collate_fn=as_is,  # type: ignore[arg-type]
         )
 
-    def _evaluation_loader(self, table: SampleTable) -> DataLoader:
+    def _evaluation_loader(self, table: SampleTable, limit: float = 1.0) -> DataLoader:
         dataset = MixedDataset(table, image_size=self.image_size)
         world_size, rank = self._ranks()
+        # Where Lightning is to take the first batches only, they hold all classes, and the same rows in every run.
+        order = None if limit == 1.0 and isinstance(limit, float) else even_order(table.label, table.sample_id, seed=0)
         return DataLoader(
             dataset,
             batch_size=self.eval_batch_size,
-            sampler=EvaluationSampler(dataset, world_size, rank),
+            sampler=EvaluationSampler(dataset, world_size, rank, order),
             **self._loader_settings(),
         )
 
@@ -473,32 +530,41 @@ class ExpressionDataModule(L.LightningDataModule):
         return torch.from_numpy(uniform.astype(np.float32)), torch.from_numpy(fresh)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the counts, and source and content hashes of the rows, so that nobody is judged by his own pupil.
+        """Returns the position, and source and content hashes of the rows, so that nobody is judged by his own pupil.
 
         All ranks hold the same, so rank 0's state, the only one stored, serves them all.
         """
-        state: dict[str, Any] = {"counts": self.counts, "folds": self.folds, "fold": self.fold}
-        state["source"] = self.reader.source()
+        state: dict[str, Any] = {"folds": self.folds, "fold": self.fold, "source": self.reader.source()}
+        position = self.position
+        if position is not None:
+            state["position"] = position.state_dict()
         if self.train_table is not None:
             now = torch.from_numpy(hash_numbers(self.train_table.content_hash))
             state["trained_on"] = torch.cat([self._trained_before, now]).unique()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on counting from a checkpoint, and remembers the rows that its model has seen.
+        """Goes on from the position of a checkpoint, and remembers the rows that its model has seen.
+
+        Where no training goes on (validate, test, predict) only those rows count.
 
         Raises:
             ValueError: a fit goes on with other folds: the rows held out now were trained on before.
         """
-        if self.trainer is not None and self.trainer.state.fn == "fit" and "folds" in state_dict:
+        self._trained_before = state_dict.get("trained_on", self._trained_before).cpu()
+        if self.trainer is None or self.trainer.state.fn != "fit":
+            return
+        if "folds" in state_dict:
             before, now = (state_dict["folds"], state_dict["fold"]), (self.folds, self.fold)
             if before != now:
                 raise ValueError(
                     f"data.folds={now[0]}, data.fold={now[1]}: found a checkpoint trained with folds={before[0]}, "
                     f"fold={before[1]}, expected the same to go on from it"
                 )
-        self._drawn = {"real": 0, "synthetic": 0, **state_dict.get("counts", {})}
-        self._trained_before = state_dict.get("trained_on", self._trained_before).cpu()
+        if "position" in state_dict:
+            self.resume_at(TrainingPosition.from_state_dict(state_dict["position"]))
+        elif "counts" in state_dict:  # of an older checkpoint, whose position Lightning's loops tell
+            self._drawn = {"real": 0, "synthetic": 0, **state_dict["counts"]}
 
     def _is_training(self) -> bool:
         return self.trainer is not None and self.trainer.training and not self.trainer.sanity_checking
@@ -510,8 +576,12 @@ class ExpressionDataModule(L.LightningDataModule):
 
     @property
     def run_seed(self) -> int:
-        """The seed of everything random here: ``data.seed``, else that of ``seed_everything``."""
+        """The seed of everything drawn by key: ``data.seed``, else that of ``seed_everything``."""
         return self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+    @property
+    def _subset_seed(self) -> int:
+        return self.run_seed if self.subset_seed is None else self.subset_seed
 
     def _need(self, table: SampleTable | None, split: str) -> SampleTable:
         if table is None:
@@ -537,16 +607,6 @@ def _side(table: SampleTable) -> int:
     if height != width:
         raise ValueError(f"training images are {height}x{width}: expected squares, or data.image_size=<side in pixels>")
     return height
-
-
-def _stratified_subset(table: SampleTable, fraction: float, seed: int) -> np.ndarray:
-    """Returns row numbers, ascending: of each class that has rows the same share, at least one row."""
-    order = keyed_uniform(keys_of(table.sample_id.tolist()), 1, seed, _SUBSET)[:, 0]
-    kept = []
-    for label in np.unique(table.label):
-        rows = np.flatnonzero(table.label == label)
-        kept.append(rows[np.argsort(order[rows], kind="stable")[: max(1, round(fraction * len(rows)))]])
-    return np.sort(np.concatenate(kept))
 
 
 def _relabelled(table: SampleTable, label_space: tuple[str, ...]) -> SampleTable:

@@ -32,7 +32,9 @@ def image_keys(image: np.ndarray) -> list[bytes]:
     """Returns a 16-byte key of the content of each image: uint8 (n, …). A mirrored image has a key of its own."""
     if image.dtype != np.uint8:
         raise ValueError(f"feature cache: found images of {image.dtype}, expected uint8")
-    shape = repr(image.shape[1:]).encode()
+    # Features of pictures that are no squares were once those of squashed faces: they have keys of their own.
+    cut = " cut" if image.shape[-2:-1] != image.shape[-1:] else ""
+    shape = (repr(image.shape[1:]) + cut).encode()
     return [
         hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=_KEY_BYTES, key=shape[:64]).digest()
         for row in image

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 from torch import Tensor
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+from datamodules.face_shape import central_part
 
 
 class BadImageError(ValueError):
@@ -23,8 +21,11 @@ class BadImageError(ValueError):
 def decode_image(data: bytes | None, where: str, size: int | tuple[int, int] | None = None) -> np.ndarray:
     """Decodes one image file held in memory.
 
+    It stands upright as its EXIF orientation says; of 16 bits the upper eight are kept; transparent pixels are laid on
+    black, whatever colour is stored beneath them; of an animation the first picture is taken.
+
     Args:
-        data: content of a JPEG, PNG, BMP or WebP file.
+        data: content of an image file that Pillow can open.
         where: file or row, for the error.
         size: expected (height, width), or one number for a square; None accepts any.
 
@@ -32,7 +33,7 @@ def decode_image(data: bytes | None, where: str, size: int | tuple[int, int] | N
         uint8 (H, W) for a grey file, (H, W, 3) RGB otherwise.
 
     Raises:
-        BadImageError: no data, truncated, not an image, or of another size.
+        BadImageError: no data, truncated, not an image, pixels of floats or 32-bit integers, or another size.
     """
     if not data:
         raise BadImageError(f"{where}: found no image data, expected an image file")
@@ -40,15 +41,7 @@ def decode_image(data: bytes | None, where: str, size: int | tuple[int, int] | N
         with Image.open(io.BytesIO(data)) as opened:
             opened.load()
             array = _to_array(opened)
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
+    except Exception as error:  # each decoder of Pillow raises what it likes for a damaged file
         what = "no known image format" if isinstance(error, Image.UnidentifiedImageError) else _one_line(error)
         raise BadImageError(
             f"{where}: found {len(data)} bytes that cannot be decoded ({what}), expected a whole image file"
@@ -99,11 +92,9 @@ def resize_square(image: np.ndarray, size: int) -> np.ndarray:
         uint8 (size, size) or (size, size, 3).
     """
     height, width = image.shape[:2]
-    side = min(height, width)
     if (height, width) == (size, size):
         return image
-    top, left = (height - side) // 2, (width - side) // 2
-    crop = Image.fromarray(np.ascontiguousarray(image[top : top + side, left : left + side]))
+    crop = Image.fromarray(np.ascontiguousarray(image[central_part(height, width, (size, size))]))
     return np.array(crop.resize((size, size), Image.Resampling.BILINEAR))
 
 
@@ -165,11 +156,24 @@ def _stack(images: list[np.ndarray], image_size: int | None) -> Tensor:
 def _to_array(image: Image.Image) -> np.ndarray:
     """Returns uint8 (H, W) or (H, W, 3), upright as the camera meant it."""
     upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16"):
+    if upright.mode.startswith("I;16") or (upright.mode == "I" and image.format in ("PNG", "PPM")):
         return (np.asarray(upright) >> 8).astype(np.uint8)
+    if upright.mode in ("I", "F"):  # Pillow would cut them off at 255: a white picture
+        kind = "32-bit integers" if upright.mode == "I" else "floating-point numbers"
+        raise ValueError(f"pixels of {kind}, expected 8 or 16 bits")
+    if upright.has_transparency_data:
+        return _on_black(upright)
     if upright.mode not in ("L", "RGB"):
-        upright = upright.convert("L" if upright.mode in ("1", "LA") else "RGB")
+        upright = upright.convert("L" if upright.mode == "1" else "RGB")
     return np.array(upright)
+
+
+def _on_black(image: Image.Image) -> np.ndarray:
+    """Returns a picture with an alpha channel, or a transparent colour, over black; opaque pixels stay as they are."""
+    is_grey = image.mode in ("1", "L", "LA", "La")
+    *colours, alpha = image.convert("RGBA").split()
+    faded = [ImageChops.multiply(colour, alpha) for colour in (colours[:1] if is_grey else colours)]
+    return np.array(faded[0] if is_grey else Image.merge("RGB", faded))
 
 
 def _one_line(error: Exception) -> str:

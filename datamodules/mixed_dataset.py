@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from datamodules.batch import Batch
 from datamodules.captions import captions_for
+from datamodules.face_shape import resize_faces
 from datamodules.keyed_random import keys_of
 from datamodules.sample_table import SampleTable
 from datamodules.synthetic_pool import SyntheticPool
@@ -41,7 +41,8 @@ class MixedDataset(Dataset):
     Args:
         real: N rows.
         synthetic: pool or table; None for real rows only.
-        image_size: side to which pictures of other sizes are resized (uint8, antialiased); None leaves them alone.
+        image_size: side to which pictures of other sizes are cut and resized (uint8, antialiased); None leaves them
+            alone.
     """
 
     def __init__(
@@ -67,6 +68,10 @@ class MixedDataset(Dataset):
         Grey pictures are an expanded view (stride 0 along the channels).
         """
         index = np.asarray(indices, dtype=np.int64)
+        index = index[index >= 0]  # as EvaluationSampler says that there is none
+        if not len(index):
+            one: Any = self.real.batch(np.zeros(1, dtype=np.int64))
+            return {name: values[:0] for name, values in one.items()}  # type: ignore[return-value]
         is_real = index < len(self.real)
         parts = []
         if is_real.any():
@@ -158,4 +163,4 @@ def _resized(image: Tensor, size: int | None) -> Tensor:
         return image
     if _is_grey_view(image):
         return _resized(image[:, :1], size).expand(-1, image.shape[1], -1, -1)
-    return F.interpolate(image, size=(size, size), mode="bilinear", antialias=True)
+    return resize_faces(image, size)

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch.utils.data import Dataset, DistributedSampler
 
 from datamodules.keyed_random import keyed_seed
+from datamodules.training_position import TrainingPosition
 
 _REAL, _CLASS_ORDER, _CLASS_ROWS, _SYNTHETIC = range(4)  # streams of random numbers
 
@@ -37,17 +38,22 @@ class _Indices(Dataset):
 class MixtureSampler(DistributedSampler):
     """Indices of real rows (0 … num_real − 1) and synthetic slots (num_real …), batch after batch.
 
-    Batch k of every rank holds floor((k+1)·r·B) − floor(k·r·B) synthetic samples: exactly r·B where that is an integer,
-    and never more than one sample off the ratio in all batches so far. Within a batch the real rows come first.
+    The ratio is exact over the run, whatever the epochs and ranks: once T samples have been drawn, all ranks together,
+    floor(r·T) of them were synthetic, and rank p of W has drawn floor((r·T + p) / W) of those (these add up to
+    floor(r·T): Hermite's identity). So each batch of each rank holds r·B synthetic samples where that is an integer,
+    else the integer below or above it; what is left over goes into the next batch, also over the end of an epoch.
+    Within a batch the real rows come first.
 
     Real rows: one permutation per epoch for all ranks; global batch k is the next W·B_real of it, cut into one piece
-    per rank. So one rank with batch 2B sees at each step what two ranks with batch B see (where r·B is an integer)::
+    per rank. So one rank with batch 2B sees at each step what two ranks with batch B see::
 
         permutation   | batch 0         | batch 1         | …
         two ranks     | rank 0 | rank 1 | rank 0 | rank 1 | …
         one rank, 2B  | rank 0          | rank 0          | …
 
-    Everything is a pure function of (seed, epoch, position): a resumed run draws what the interrupted one would have.
+    Everything is a pure function of (seed, position): a resumed run draws what the interrupted one would have. On
+    another number of ranks, or with other batches, it goes on at the next real row and with the same remainder of the
+    ratio.
 
     Args:
         num_real: rows N of the real table.
@@ -115,37 +121,122 @@ class MixtureSampler(DistributedSampler):
         self.steps = steps_per_epoch or self._steps_of_one_pass()
         self.num_samples = self.steps * batch_size
         self.total_size = self.num_samples * num_replicas
-        self._resume_at = (-1, 0)
+        self.used_steps = self.steps
+        self._start = TrainingPosition(steps=self.steps)
 
-    def synthetic_before(self, step: int) -> int:
-        """Returns how many synthetic samples a rank has drawn in the batches before ``step`` of an epoch."""
-        return int(self.ratio * self.batch_size * step)  # a Fraction ≥ 0: int() is floor()
+    def limit_to(self, steps: int) -> None:
+        """Says that the trainer takes only the first batches of each epoch (``limit_train_batches``)."""
+        self.used_steps = max(1, min(steps, self.steps))
 
-    def real_before(self, step: int) -> int:
-        """Returns how many real rows a rank has drawn in the batches before ``step`` of an epoch."""
-        return step * self.batch_size - self.synthetic_before(step)
+    def resume_at(self, position: TrainingPosition) -> TrainingPosition:
+        """Makes the run go on from where another process has stopped.
 
-    def resume_at(self, epoch: int, step: int) -> None:
-        """Makes iteration of one epoch begin at batch ``step``, as a run interrupted there would go on."""
-        self._resume_at = (epoch, step) if step < self.steps else (-1, 0)
+        Args:
+            position: where that was.
+
+        Returns:
+            The same place in batches of this sampler. With the same ranks, batches and ratio it is the position itself.
+        """
+        step = position.batches
+        if (position.world_size, position.batch_size, position.steps) != self._shape:
+            # The first of our batches that would draw a real row which is not drawn yet; with no real rows the share
+            # of the epoch counts.
+            step = position.batches * self.used_steps // position.steps
+            if self.ratio < 1:
+                step = 0
+                while step < self.used_steps and self._real(self._batch * (step + 1), 0) <= position.real_in_epoch:
+                    step += 1
+        if step >= self.used_steps:
+            position, step = position.moved_to(epoch=position.epoch + 1, real_in_epoch=0), 0
+        same = Fraction(position.ratio).limit_denominator(1_000_000) == self.ratio
+        self._start = position.moved_to(
+            batches=step,
+            steps=self.used_steps,
+            world_size=self.num_replicas,
+            batch_size=self.batch_size,
+            samples=position.samples if same else 0,  # another ratio starts with nothing left over
+            ratio=float(self.ratio),
+        )
+        return self._start
+
+    def position_at(self, epoch: int, step: int) -> TrainingPosition:
+        """Returns where the run stands after the batches before ``step`` of an epoch, on all ranks."""
+        samples = self._samples_before(epoch) + (step - self._first(epoch)) * self._batch
+        real_in_epoch = self._real_offset(epoch) + self._real(
+            samples - self._samples_before(epoch), self._samples_before(epoch)
+        )
+        new = samples - self._start.samples
+        synthetic = self._synthetic_of(samples) - self._synthetic_of(self._start.samples)
+        position = TrainingPosition(
+            epoch,
+            step,
+            self.used_steps,
+            self.num_replicas,
+            self.batch_size,
+            real_in_epoch,
+            samples,
+            float(self.ratio),
+            self._start.real + new - synthetic,
+            self._start.synthetic + synthetic,
+        )
+        return position.moved_to(epoch=epoch + 1, batches=0, real_in_epoch=0) if step >= self.used_steps else position
 
     @property
     def first_batch(self) -> int:
         """The batch at which iteration of the current epoch begins: 0 but for a resumed run."""
-        return self._resume_at[1] if self._resume_at[0] == self.epoch else 0
+        return self._first(self.epoch)
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        return self.num_replicas, self.batch_size, self.used_steps
+
+    @property
+    def _batch(self) -> int:
+        """Samples of one batch over all ranks."""
+        return self.num_replicas * self.batch_size
+
+    def _first(self, epoch: int) -> int:
+        return self._start.batches if epoch == self._start.epoch else 0
+
+    def _real_offset(self, epoch: int) -> int:
+        return self._start.real_in_epoch if epoch == self._start.epoch else 0
+
+    def _samples_before(self, epoch: int) -> int:
+        """Returns how many samples all ranks have drawn before the first batch of an epoch (that is drawn here)."""
+        if epoch <= self._start.epoch:
+            return self._start.samples if epoch == self._start.epoch else epoch * self.used_steps * self._batch
+        rest = self.used_steps - self._start.batches
+        return self._start.samples + (rest + (epoch - self._start.epoch - 1) * self.used_steps) * self._batch
+
+    def _synthetic_of(self, samples: int) -> int:
+        """Returns how many of the first so many samples of all ranks are synthetic."""
+        return int(self.ratio * samples)  # a Fraction ≥ 0: int() is floor()
+
+    def _real(self, count: int, after: int) -> int:
+        """Returns how many of ``count`` samples after the first ``after`` ones are real."""
+        return count - self._synthetic_of(after + count) + self._synthetic_of(after)
+
+    def _own_synthetic(self, samples: np.ndarray, rank: int) -> np.ndarray:
+        """Returns how many synthetic samples a rank has drawn once all ranks together have drawn so many samples."""
+        return (self.ratio.numerator * samples + rank * self.ratio.denominator) // (
+            self.ratio.denominator * self.num_replicas
+        )
 
     def _steps_of_one_pass(self) -> int:
-        passes = self.num_replicas * self.batch_size
         if self.ratio == 1:
-            return -(-self.num_real // passes)
-        steps = max(1, int(self.num_real / (passes * (1 - self.ratio))) - 1)
-        while self.num_replicas * self.real_before(steps) < self.num_real:
+            return -(-self.num_real // self._batch)
+
+        def fewest_real(steps: int) -> int:  # in the epoch that begins with the largest remainder of the ratio
+            samples = steps * self._batch
+            return samples + (-self.ratio * samples // 1)
+
+        steps = max(1, int(self.num_real / (self._batch * (1 - self.ratio))) - 1)
+        while fewest_real(steps) < self.num_real:
             steps += 1
         return steps
 
-    def _real_stream(self, epoch: int) -> np.ndarray:
-        """Returns the real rows of one epoch over all ranks in the order they are drawn."""
-        length = self.num_replicas * self.real_before(self.steps)
+    def _real_stream(self, epoch: int, length: int) -> np.ndarray:
+        """Returns the first real rows of one epoch over all ranks in the order they are drawn."""
         if self.class_rows is None:
             return _repeated_permutations(self.num_real, 0, length, self.seed, _REAL, epoch)
         # Class c is due once in every 1/share draws, at a random moment of each such interval: sorted by due time, the
@@ -158,30 +249,34 @@ class MixtureSampler(DistributedSampler):
             rows.append(members[_repeated_permutations(len(members), 0, times, self.seed, _CLASS_ROWS, epoch, c)])
         return np.concatenate(rows)[np.concatenate(due).argsort(kind="stable")[:length]]
 
-    def _synthetic_stream(self, epoch: int) -> np.ndarray:
-        """Returns the slots of one epoch of this rank (shared table: of all ranks) in the order they are drawn."""
-        ranks = self.num_replicas if self.synthetic_shared else 1
+    def _synthetic_stream(self, begin: int, end: int) -> np.ndarray:
+        """Returns draws begin … end of the run from the slots of this rank (shared table: of all ranks)."""
+        # Counted over the run, so a table larger than one epoch is used whole before any row again.
         owner = 0 if self.synthetic_shared else self.rank
-        length = ranks * self.synthetic_before(self.steps)
-        # Epochs go on where the last one stopped, so a table larger than one epoch is used whole before any row again.
-        return _repeated_permutations(self.num_synthetic_slots, epoch * length, length, self.seed, _SYNTHETIC, owner)
+        return _repeated_permutations(self.num_synthetic_slots, begin, end - begin, self.seed, _SYNTHETIC, owner)
 
     def __iter__(self) -> Iterator[int]:
-        real = self._real_stream(self.epoch)
-        synthetic = self._synthetic_stream(self.epoch) + self.num_real if self.ratio > 0 else real[:0]
-        ranks, rank = (self.num_replicas, self.rank) if self.synthetic_shared else (1, 0)
-        for step in range(self.first_batch, self.steps):
-            yield from _piece(real, self.real_before(step), self.real_before(step + 1), self.num_replicas, self.rank)
-            yield from _piece(synthetic, self.synthetic_before(step), self.synthetic_before(step + 1), ranks, rank)
+        first, before = self.first_batch, self._samples_before(self.epoch)
+        samples = before + np.arange(self.steps - first + 1, dtype=np.int64) * self._batch
+        counts = np.stack([np.diff(self._own_synthetic(samples, rank)) for rank in range(self.num_replicas)])
+        own, of_ranks_before = counts[self.rank], counts[: self.rank].sum(0)
+        in_step = counts.sum(0)
+        real_begin = self._real_offset(self.epoch) + np.cumsum(self._batch - in_step) - (self._batch - in_step)
+        real_at = real_begin + self.rank * self.batch_size - of_ranks_before
+        real = self._real_stream(self.epoch, self._real_offset(self.epoch) + int((self._batch - in_step).sum()))
+        if self.synthetic_shared:
+            synthetic_at = np.cumsum(in_step) - in_step + of_ranks_before
+            begin, length = self._synthetic_of(before), int(in_step.sum())
+        else:
+            synthetic_at = np.cumsum(own) - own
+            begin, length = int(self._own_synthetic(samples[:1], self.rank)[0]), int(own.sum())
+        synthetic = self._synthetic_stream(begin, begin + length) + self.num_real if self.ratio > 0 else real[:0]
+        for step, number in enumerate(own.tolist()):
+            yield from real[real_at[step] :][: self.batch_size - number].tolist()
+            yield from synthetic[synthetic_at[step] :][:number].tolist()
 
     def __len__(self) -> int:
         return self.num_samples
-
-
-def _piece(stream: np.ndarray, begin: int, end: int, ranks: int, rank: int) -> list[int]:
-    """Returns this rank's part of the piece begin … end (counted per rank) of a stream over all ranks."""
-    first = begin * ranks + rank * (end - begin)
-    return stream[first : first + end - begin].tolist()
 
 
 def _repeated_permutations(count: int, begin: int, length: int, *stream: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from datamodules.face_shape import cut_faces
 from datamodules.sample_table import ImageSource
 
 THUMBNAIL = 16
@@ -15,15 +16,16 @@ _ROWS = 512
 
 
 def thumbnails(images: ImageSource) -> Tensor:
-    """Returns grey thumbnails (16×16, area-averaged) without mean, of length 1: float32 (N, 256).
+    """Returns grey thumbnails (16×16, area-averaged) of the central squares, without mean, of length 1.
 
-    Brightness and contrast of an image do not matter; a constant one gives zeros, which are near to nothing.
+    Float32 (N, 256). Brightness and contrast of an image do not matter; a constant one gives zeros, which are near to
+    nothing.
     """
     found = [torch.zeros(0, THUMBNAIL**2)]
     for start in range(0, len(images), _ROWS):
         rows = np.arange(start, min(start + _ROWS, len(images)))
         grey = images.batch(rows).float().mean(1, keepdim=True)
-        flat = F.interpolate(grey, (THUMBNAIL, THUMBNAIL), mode="area").flatten(1)
+        flat = F.interpolate(cut_faces(grey), (THUMBNAIL, THUMBNAIL), mode="area").flatten(1)
         found.append(F.normalize(flat - flat.mean(1, keepdim=True), dim=1))
     return torch.cat(found)
 

@@ -11,27 +11,34 @@ from datamodules.mixture_sampler import MixtureSampler
 
 
 class ResumableLoader(DataLoader):
-    """``DataLoader`` over a :class:`MixtureSampler` with the state that Lightning stores and restores.
+    """``DataLoader`` over a :class:`MixtureSampler`, which knows where an interrupted epoch goes on.
 
-    The state is (epoch, batches handed out); the sampler is a pure function of it. Iteration starts at the first
-    ``next``, not at ``iter``: Lightning calls ``iter`` before ``on_train_start``, and workers that read ahead from
-    there would find an empty synthetic pool.
+    Iteration starts at the first ``next``, not at ``iter``: Lightning calls ``iter`` before ``on_train_start``, and
+    workers that read ahead from there would find an empty synthetic pool.
+
+    The place in the data belongs to ``ExpressionDataModule``, which saves and restores it. Lightning's own protocol for
+    loaders cannot: a module that asks for the number of training steps in ``configure_optimizers`` has its loader set
+    up before the loops are restored, and a state that comes later is dropped without a word. So the state here is for
+    checking alone.
     """
 
-    _handed_out = 0
-
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        sampler = self.sampler
-        self._handed_out = sampler.first_batch if isinstance(sampler, MixtureSampler) else 0
-        for batch in super().__iter__():
-            self._handed_out += 1
-            yield batch
+        yield from super().__iter__()
 
     def state_dict(self) -> dict[str, int]:
-        """Returns where the epoch stands."""
-        return {"epoch": getattr(self.sampler, "epoch", 0), "batches": self._handed_out}
+        """Returns the running epoch: with a state, Lightning knows that this loader can go on in the middle of one."""
+        return {"epoch": getattr(self.sampler, "epoch", 0)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Makes the next iteration of that epoch go on from there."""
-        if isinstance(self.sampler, MixtureSampler):
-            self.sampler.resume_at(state["epoch"], state["batches"])
+        """Does nothing: ``ExpressionDataModule.load_state_dict`` has moved the sampler already."""
+
+
+def sampler_of(loader: DataLoader) -> MixtureSampler:
+    """Returns the sampler of a training loader.
+
+    Raises:
+        TypeError: somebody has put another one in its place, which knows neither ratio nor position.
+    """
+    if not isinstance(loader.sampler, MixtureSampler):
+        raise TypeError(f"training loader: found the sampler {type(loader.sampler).__name__}, expected MixtureSampler")
+    return loader.sampler

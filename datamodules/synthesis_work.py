@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -33,6 +33,36 @@ class WorkBatch(TypedDict):
     au: Tensor
     caption: list[str]
     sample_id: list[str]
+
+
+def expressions_in_turn(names: Sequence[str], indices: Iterable[int]) -> list[str]:
+    """Returns the expression of each sample of a set that holds those expressions in turn."""
+    return [names[index % len(names)] for index in indices]
+
+
+def draw_conditions(
+    expressions: Sequence[str], indices: Sequence[int], seed: int, au_names: Sequence[str] = ACTION_UNITS
+) -> tuple[list[str], np.ndarray]:
+    """Returns captions, and action units float32 (n, A) in [0, 1], of the samples with these numbers.
+
+    A pure function of (expression, seed, number), whoever asks: a set that is made ahead, the pool of a training, the
+    grid and the test of a generator give sample i the same conditions, and so the same face.
+
+    Args:
+        expressions: n canonical names.
+        indices: n numbers of samples, ≥ 0.
+        seed: of the run.
+        au_names: names of the A action units.
+    """
+    # By the name that the sample has in a set: sets that were begun so long ago go on with the same faces.
+    keys = keys_of(sample_name(seed, index) for index in indices)
+    uniform = keyed_uniform(keys, 2 * len(au_names), seed).reshape(len(keys), 2, len(au_names))
+    return [caption_for(name) for name in expressions], sample_action_units(expressions, uniform, au_names)
+
+
+def sample_name(seed: int, index: int) -> str:
+    """Returns the sample id of a face in a set: "syn-<seed>-<index>"."""
+    return f"syn-{seed}-{index:06d}"
 
 
 class SynthesisWork(Dataset):
@@ -76,17 +106,16 @@ class SynthesisWork(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> WorkBatch:
         """Returns the batch of these places in what is left to do; ``collate_fn`` has nothing left to do."""
-        index = self.to_do[np.asarray(indices, dtype=np.int64)]
-        names = [self.expressions[k] for k in (index % len(self.expressions)).tolist()]
+        places = np.asarray(indices, dtype=np.int64)
+        index = self.to_do[places[places >= 0]]  # below 0: none, as EvaluationSampler says it
+        names = expressions_in_turn(self.expressions, index.tolist())
         label = np.array([self.label_space.index(name) for name in names], dtype=np.int64)
-        sample_id = [f"syn-{self.seed}-{i:06d}" for i in index.tolist()]
-        keys = keys_of(sample_id)
-        uniform = keyed_uniform(keys, 2 * len(self.au_names), self.seed).reshape(len(index), 2, -1)
+        captions, units = draw_conditions(names, index.tolist(), self.seed, self.au_names)
         return {
             "index": torch.from_numpy(index),
             "label": torch.from_numpy(label),
             "expression": names,
-            "au": torch.from_numpy(sample_action_units(names, uniform, self.au_names)),
-            "caption": [caption_for(name) for name in names],
-            "sample_id": sample_id,
+            "au": torch.from_numpy(units),
+            "caption": captions,
+            "sample_id": [sample_name(self.seed, i) for i in index.tolist()],
         }

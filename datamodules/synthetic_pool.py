@@ -6,6 +6,7 @@ A shared mapping has neither problem: a sample can be drawn as soon as it is wri
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -95,6 +96,18 @@ class SyntheticPool:
     def __len__(self) -> int:
         return self.filled
 
+    def begin_at(self, number: int) -> None:
+        """Has the next sample get this number: a pool that is filled again counts on where it stood.
+
+        Raises:
+            RuntimeError: something has been written already.
+        """
+        if self.written:
+            raise RuntimeError(
+                f"synthetic pool: found {self.written} samples, expected an empty one to begin at {number}"
+            )
+        self._header[0] = number
+
     def append(
         self,
         images: Tensor,
@@ -112,14 +125,14 @@ class SyntheticPool:
             soft_label: float (n, K), rows sum to 1.
             au: float (n, A) in [0, 1], NaN = unknown.
             seed: n integers, each sample's own.
-            layout: n names of where the starting layout came from; "" for none.
+            layout: n names of where the starting layout came from; "" for none. Of one longer than 96 bytes the pool
+                keeps the beginning and a digest.
 
         Returns:
             The n sample ids, "syn-<rank>-<number>", the number counting from 0 over the whole run.
 
         Raises:
-            ValueError: a wrong shape or type, a label outside the label space, soft labels that do not sum to 1, or a
-                name of a layout longer than 96 bytes.
+            ValueError: a wrong shape or type, a label outside the label space, or soft labels that do not sum to 1.
         """
         n = len(images)
         side = self.image_size
@@ -144,16 +157,13 @@ class SyntheticPool:
             raise ValueError(f"synthetic pool: found labels {label.tolist()}, expected 0…{self.num_classes - 1}")
         if not bool(((soft_label.sum(1) - 1).abs() < 1e-3).all()):
             raise ValueError(f"synthetic pool: soft labels sum to {soft_label.sum(1).tolist()}, expected 1")
-        too_long = [name for name in layout if len(name.encode()) > _LAYOUT_BYTES]
-        if too_long:
-            raise ValueError(f"synthetic pool: layout '{too_long[0]}' is longer than {_LAYOUT_BYTES} bytes")
         records = np.zeros(n, dtype=self._slot_type)
         records["number"] = numbers
         records["seed"] = np.asarray(seed.cpu() if isinstance(seed, Tensor) else seed, dtype=np.int64)
         records["label"] = label.numpy()
         records["soft_label"] = soft_label.numpy()
         records["au"] = au.detach().float().cpu().numpy()
-        records["layout"] = [name.encode() for name in layout]
+        records["layout"] = [_short(name) for name in layout]
         records["image"] = images.detach().cpu().numpy()
         for begin in range(0, n, self.slots):  # more samples than slots: only the last ones stay
             self._write(records[begin : begin + self.slots])
@@ -195,7 +205,7 @@ class SyntheticPool:
             "is_synthetic": torch.ones(len(where), dtype=torch.bool),
             "sample_id": [f"syn-{self.rank}-{number}" for number in records["number"].tolist()],
             "seed": torch.from_numpy(records["seed"].copy()),
-            "layout": [name.decode() for name in records["layout"].tolist()],
+            "layout": [name.decode(errors="ignore") for name in records["layout"].tolist()],
         }
 
     def _read_whole(self, where: np.ndarray) -> np.ndarray:
@@ -210,3 +220,12 @@ class SyntheticPool:
                     f"synthetic pool {self.path}: a slot is still half written after {_PATIENCE_S:g} s: its writer died"
                 )
             time.sleep(1e-4)
+
+
+def _short(name: str) -> bytes:
+    """Returns a name as bytes that fit into a slot: a longer one, a deep path, as its beginning and a digest."""
+    whole = name.encode()
+    if len(whole) <= _LAYOUT_BYTES:
+        return whole
+    digest = hashlib.blake2b(whole, digest_size=8).hexdigest()
+    return whole[: _LAYOUT_BYTES - len(digest) - 1] + b"#" + digest.encode()

@@ -51,6 +51,11 @@ class ActionUnitEstimation(LightningModule):
         self.estimator = AUEstimator(list(au_names or ACTION_UNITS), backbone, image_size, backbone_kwargs)
         self._columns = action_unit_indices(self.estimator.au_names)
 
+    @property
+    def needs_checkpoint(self) -> bool:
+        """Whether an evaluation needs trained weights."""
+        return True
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.estimator.loss(batch["image"], batch["au"][:, self._columns])
         self.log("train/loss", loss, prog_bar=True)
@@ -61,6 +66,8 @@ class ActionUnitEstimation(LightningModule):
         self._rows = GatheredRows({"seen": example, "truth": example}).to(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if not len(batch["label"]):  # a rank may have no row
+            return
         # Keys only have to differ: the order of the rows does not matter here.
         keys = (torch.arange(len(batch["label"])) + 2**20 * batch_idx) * self.trainer.world_size + self.global_rank
         self._rows.update(keys, seen=self.estimator(batch["image"]), truth=batch["au"][:, self._columns].float())

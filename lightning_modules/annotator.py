@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.random import fork_rng
@@ -18,9 +17,11 @@ from torchmetrics.functional.classification import multiclass_calibration_error,
 from datamodules.batch import Batch
 from datamodules.captions import ADJECTIVES
 from datamodules.expressions import resolve_label_space
+from datamodules.face_shape import resize_faces
 from datamodules.feature_cache import FeatureCache, image_keys
+from datamodules.file_reading import reading
 from datamodules.keyed_random import keyed_seed
-from lightning_modules.checkpoint_file import read_checkpoint
+from lightning_modules.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
 from lightning_modules.expression_predictor import ExpressionPredictor
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.metrics.collected import Collected
@@ -37,6 +38,7 @@ from lightning_modules.networks.fingerprint import fingerprint
 from lightning_modules.networks.optimiser import OptimiserName
 from lightning_modules.networks.schedule import Schedule
 from lightning_modules.networks.temperature import fit_temperature
+from lightning_modules.run_seed import run_seed
 from lightning_modules.sampling.prediction import predict_noise, signal_and_noise
 from lightning_modules.setting_check import check_setting
 from lightning_modules.training_data import TrainingData
@@ -252,9 +254,7 @@ class LabelAnnotator(ExpressionPredictor):
     @torch.no_grad()
     def _encode(self, image: Tensor) -> Tensor:
         """Returns the clean latents (B, C, h, w) of images in [0, 1], (B, 3, H, W)."""
-        side = self.generator.hparams["image_size"]
-        if image.shape[-2:] != (side, side):
-            image = F.interpolate(image, (side, side), mode="bilinear", antialias=True)
+        image = resize_faces(image, self.generator.hparams["image_size"])
         with self._own_precision():
             return self.generator.model.codec.encode(image * 2 - 1)
 
@@ -500,7 +500,7 @@ class LabelAnnotator(ExpressionPredictor):
 
     @property
     def _seed(self) -> int:
-        return int(getattr(self._data, "run_seed", 0))
+        return run_seed(self._trainer)
 
     # ---------------------------------------------------------------- evaluation
 
@@ -582,7 +582,7 @@ class LabelAnnotator(ExpressionPredictor):
         if "generator_data" in saved and self.generator_data.trained_on is None:  # it may lie as bare weights now
             self.generator_data = TrainingData.from_state_dict(saved["generator_data"])
         self._calibrated_at = saved.get("calibrated_at")
-        self._take_average_over(saved["ema"], checkpoint)
+        self._take_average(saved["ema"])
 
     @classmethod
     @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
@@ -605,9 +605,21 @@ class LabelAnnotator(ExpressionPredictor):
             FileNotFoundError: no file there, or no generator.
             ValueError: not a checkpoint of this class, of another label space, or of another generator.
         """
-        checkpoint = read_checkpoint(Path(path), "annotator")
+        path = find_checkpoint(path, "annotator")
+        checkpoint = read_checkpoint(path, "annotator")
         if not isinstance(checkpoint, dict) or _CHECKPOINT_KEY not in checkpoint:
             raise ValueError(f"{path} is no checkpoint of LabelAnnotator: it lacks the key '{_CHECKPOINT_KEY}'")
+        with reading("annotator checkpoint", path, "one written by training"):
+            annotator = cls._restored(path, checkpoint, label_space, generator)
+        return annotator.to(map_location).eval().requires_grad_(False)
+
+    @classmethod
+    def _restored(
+        cls, path: Path, checkpoint: dict[str, Any], label_space: str | Sequence[str] | None, generator: str | None
+    ) -> LabelAnnotator:
+        """Returns the annotator of a checkpoint with its averaged weights, if there are any."""
+        check_finite(checkpoint["state_dict"], "annotator checkpoint", path)
+        check_finite((checkpoint[_CHECKPOINT_KEY]["ema"] or {}).get("average", {}), "annotator checkpoint", path)
         config = {**checkpoint[_CHECKPOINT_KEY]["config"], "feature_cache": None}
         _check_settings_known(config)
         annotator = cls(**{**config, "generator": generator or config["generator"]})
@@ -622,7 +634,7 @@ class LabelAnnotator(ExpressionPredictor):
             annotator.ema.copy_to()
         if "calibrated_at" in checkpoint[_CHECKPOINT_KEY]:  # older ones do not say
             _warn_if_uncalibrated(annotator._calibrated_at, int(checkpoint["global_step"]), f"{path}: ")
-        return annotator.to(map_location).eval().requires_grad_(False)
+        return annotator
 
 
 def _keys(image: Tensor) -> list[bytes]:

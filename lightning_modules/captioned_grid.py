@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from datamodules.face_shape import cut_faces
+
 _MARGIN, _HEADING, _LINE, _GAP = 110, 26, 18, 14
 
 
@@ -29,7 +31,8 @@ class FaceColumns:
 
 
 def save_captioned_grid(groups: Sequence[FaceColumns], row_names: Sequence[str], path: Path) -> None:
-    """Writes the groups side by side as PNG; small faces are enlarged to about 96 pixels.
+    """Writes the groups side by side as PNG; small faces are enlarged to about 96 pixels, others than
+    squares cut around the centre.
 
     Args:
         groups: at least one with a face.
@@ -42,7 +45,7 @@ def save_captioned_grid(groups: Sequence[FaceColumns], row_names: Sequence[str],
     for group in groups:
         if not len(group.faces) == len(group.captions) == len(row_names):
             raise ValueError(f"group '{group.title}': {len(group.faces)} rows of faces, expected {len(row_names)}")
-    side = max(face.shape[-1] for group in groups for row in group.faces for face in row)
+    side = max(min(face.shape[-2:]) for group in groups for row in group.faces for face in row)
     zoom = max(1, round(96 / side))
     cell = side * zoom
     widths = [max(1, *(len(row) for row in group.faces)) * cell for group in groups]
@@ -57,7 +60,7 @@ def save_captioned_grid(groups: Sequence[FaceColumns], row_names: Sequence[str],
         for row, (faces, captions) in enumerate(zip(group.faces, group.captions, strict=True)):
             top = _HEADING + row * (cell + _LINE)
             for column, (face, caption) in enumerate(zip(faces, captions, strict=True)):
-                pixels = np.ascontiguousarray(face.permute(1, 2, 0).cpu().numpy())
+                pixels = np.ascontiguousarray(cut_faces(face).permute(1, 2, 0).cpu().numpy())
                 x = left + column * cell
                 picture.paste(Image.fromarray(pixels).resize((cell, cell), Image.Resampling.NEAREST), (x, top))
                 draw.text((x + cell // 2, top + cell + _LINE // 2), caption, fill=(0, 0, 0), font=small, anchor="mm")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.random import fork_rng
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from datamodules.batch import Batch
 from datamodules.expressions import resolve_label_space
-from lightning_modules.checkpoint_file import read_checkpoint
+from datamodules.face_shape import resize_faces
+from datamodules.file_reading import reading
+from datamodules.rank_states import own_state, states_of_ranks
+from lightning_modules.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
 from lightning_modules.expression_predictor import ExpressionPredictor
 from lightning_modules.metrics.collected import Collected
 from lightning_modules.metrics.confusion_picture import save_confusion_picture
@@ -177,9 +179,7 @@ class ExpressionClassifier(ExpressionPredictor):
 
     def forward(self, image: Tensor) -> Tensor:
         """Returns logits (B, K) of RGB images (B, 3, H, W), float in [0, 1]; differentiable in the images."""
-        if image.shape[-2:] != (self.image_size, self.image_size):
-            size = (self.image_size, self.image_size)
-            image = F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
+        image = resize_faces(image, self.image_size)
         if self._codec:
             return self.forward_latents(self._codec[0].to(self.device).encode(image * 2 - 1))
         return self._see(image.mean(1, keepdim=True) if self.in_channels == 1 else image)
@@ -228,19 +228,30 @@ class ExpressionClassifier(ExpressionPredictor):
         """Loads a trained classifier for use: averaged weights if there are any, evaluation mode, gradients off.
 
         Args:
-            path: a checkpoint of this class.
+            path: a checkpoint of this class, or a run folder, which means its last one.
             map_location: device to load to.
             label_space: the label space that the caller needs; None takes any.
 
         Raises:
             FileNotFoundError: no file there.
-            ValueError: not a checkpoint, not one of this class, or of another label space.
+            ValueError: not a checkpoint, not one of this class, of another label space, or weights that are not finite.
         """
-        path = Path(path)
+        path = find_checkpoint(path, "classifier")
         checkpoint = read_checkpoint(path, "classifier", map_location)
         if not isinstance(checkpoint, dict) or _CHECKPOINT_KEY not in checkpoint:
             raise ValueError(f"{path} is no checkpoint of ExpressionClassifier: it lacks the key '{_CHECKPOINT_KEY}'")
+        with reading("classifier checkpoint", path, "one written by training"):
+            classifier = cls._restored(path, checkpoint, label_space)
+        return classifier.to(map_location).eval().requires_grad_(False)
+
+    @classmethod
+    def _restored(
+        cls, path: Path, checkpoint: dict[str, Any], label_space: str | Sequence[str] | None
+    ) -> ExpressionClassifier:
+        """Returns the classifier of a checkpoint with its averaged weights, if there are any."""
         saved = checkpoint[_CHECKPOINT_KEY]
+        check_finite(checkpoint["state_dict"], "classifier checkpoint", path)
+        check_finite((saved["ema"] or {}).get("average", {}), "classifier checkpoint", path)
         # The weights come from this file: nothing is to be fetched or read a second time.
         classifier = cls(**{**saved["config"], "pretrained": False, "pretrained_path": None})
         if label_space is not None and resolve_label_space(label_space) != classifier.label_space:
@@ -258,7 +269,7 @@ class ExpressionClassifier(ExpressionPredictor):
         if classifier.ema is not None and saved["ema"] is not None:
             classifier.ema.load_state_dict(saved["ema"])
             classifier.ema.copy_to()
-        return classifier.to(map_location).eval().requires_grad_(False)
+        return classifier
 
     def weights_fingerprint(self) -> str:
         """Returns 16 hex digits of SHA-256 over all parameters: tells whether two classifiers are the same one."""
@@ -308,10 +319,14 @@ class ExpressionClassifier(ExpressionPredictor):
         assert isinstance(metric, SampleMean)
         metric.update(values, counted)
 
+    def _train_metrics(self) -> Iterator[tuple[str, SampleMean]]:
+        for name, metric in self.train_metrics.items():
+            assert isinstance(metric, SampleMean)
+            yield name, metric
+
     def on_train_epoch_start(self) -> None:
-        """Forgets the last epoch's training metrics."""
-        for metric in self.train_metrics.values():
-            assert isinstance(metric, Metric)
+        """Forgets the last epoch's training metrics; not called where a run goes on in the middle of an epoch."""
+        for _, metric in self._train_metrics():
             metric.reset()
 
     def on_train_epoch_end(self) -> None:
@@ -376,19 +391,25 @@ class ExpressionClassifier(ExpressionPredictor):
         codec = None if self.codec is None else self.codec.fingerprint()
         average = self._average_to_save(checkpoint)
         checkpoint[_CHECKPOINT_KEY] = {"config": self._config, "ema": average, "codec": codec}
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            sums = {name: metric.sums() for name, metric in self._train_metrics()}
+            checkpoint[_CHECKPOINT_KEY]["epoch_so_far"] = states_of_ranks(sums)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes over the moving average.
 
         Raises:
-            ValueError: the checkpoint is not of this class, of another label space or stem, or, in ``fit``, of another
-                optimiser.
+            ValueError: the checkpoint is not of this class, of another label space, backbone or stem, or, in ``fit``,
+                of another optimiser.
         """
         saved = checkpoint.get(_CHECKPOINT_KEY)
         if saved is None:
             raise ValueError(f"no checkpoint of ExpressionClassifier: it lacks the key '{_CHECKPOINT_KEY}'")
-        self._check_same_task(saved["config"], ("stem",))
-        self._take_average_over(saved["ema"], checkpoint)
+        self._check_same_task(saved["config"], ("stem", "backbone"))
+        self._take_average(saved["ema"])
+        sums = own_state(saved.get("epoch_so_far")) or {}
+        for name, metric in self._train_metrics():
+            metric.add_sums(*sums.get(name, (0.0, 0)))
 
 
 def load_codec(path: str) -> LatentCodec:

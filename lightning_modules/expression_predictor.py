@@ -5,29 +5,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from datamodules.batch import Batch
 from datamodules.expressions import resolve_label_space
-from lightning_modules.networks.ema import ParameterEMA
+from lightning_modules.averaged_module import AveragedModule
 from lightning_modules.networks.optimiser import build_optimiser
 from lightning_modules.networks.schedule import scheduled
 from lightning_modules.setting_check import check_same_settings
 
 
-class ExpressionPredictor(LightningModule, ABC):
+class ExpressionPredictor(AveragedModule, ABC):
     """Trains one network for the classes of a label space, and evaluates the moving average of its weights.
 
     A subclass sets ``label_space``, ``ema`` (over its trained network; None evaluates the raw weights) and ``_config``
     (its arguments, plain types, among them those of the optimiser and its schedule) in its ``__init__``.
     """
 
-    trained_part: str
-    """Name of the submodule that is trained and averaged."""
-
     label_space: tuple[str, ...]
-    ema: ParameterEMA | None
     _config: dict[str, Any]
 
     @abstractmethod
@@ -91,27 +86,22 @@ class ExpressionPredictor(LightningModule, ABC):
     def _trained_network(self) -> nn.Module:
         return self.get_submodule(self.trained_part)
 
-    def on_fit_start(self) -> None:
-        """Puts the training weights back if an earlier evaluation never came to its end."""
-        self._use_training_weights()
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Takes the weights into the moving average, once per optimiser step."""
-        if self.ema is not None:
-            self.ema.update_after(self.trainer.global_step)
-
     # ------------------------------------------------------------------ evaluation
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Takes one batch into the evaluation."""
-        self._evaluate("val", batch)
+        if len(batch["label"]):  # a rank may have no row
+            self._evaluate("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Takes one batch into the evaluation."""
-        self._evaluate("test", batch)
+        if len(batch["label"]):
+            self._evaluate("test", batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Returns the sample ids (B strings) and probabilities float32 (B, K) of one batch."""
+        if not len(batch["sample_id"]):
+            return {"sample_id": [], "probabilities": batch["image"].new_zeros(0, len(self.label_space))}
         return {"sample_id": batch["sample_id"], "probabilities": self.predict_probabilities(batch["image"])}
 
     def on_validation_epoch_start(self) -> None:
@@ -142,33 +132,7 @@ class ExpressionPredictor(LightningModule, ABC):
         """Puts the training weights back."""
         self._use_training_weights()
 
-    def _use_averaged_weights(self) -> None:
-        if self.ema is not None:
-            self.ema.store_for_evaluation()
-
-    def _use_training_weights(self) -> None:
-        if self.ema is not None:
-            self.ema.restore()
-
     # ------------------------------------------------------------------ checkpoints
-
-    def _average_to_save(self, checkpoint: dict[str, Any]) -> dict[str, Any] | None:
-        """Returns the moving average as plain types, and sees to it that the checkpoint holds the training weights.
-
-        Without that, a checkpoint written in the middle of an evaluation, say on Ctrl-C, would hold the averaged ones.
-        """
-        if self.ema is None:
-            return None
-        for name, tensor in self.ema.replaced.items():
-            checkpoint["state_dict"][f"{self.trained_part}.{name}"] = tensor
-        return self.ema.state_dict() if self.ema.num_updates else None
-
-    def _take_average_over(self, average: dict[str, Any] | None, checkpoint: dict[str, Any]) -> None:
-        """Goes on from a saved average; weights of an interrupted evaluation do not come back over the loaded ones."""
-        self._use_training_weights()
-        if self.ema is not None:  # without a saved average its own one, of other weights, ends all the same
-            none = {"num_updates": 0, "average": {}}
-            self.ema.load_state_dict(none if average is None else average, int(checkpoint.get("global_step", 0)))
 
     def _check_same_task(self, saved: dict[str, Any], in_weights: tuple[str, ...]) -> None:
         """Compares a checkpoint's arguments with this module's.

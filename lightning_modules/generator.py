@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
@@ -14,8 +12,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler
-from lightning.pytorch import LightningModule
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.random import fork_rng
@@ -26,9 +22,14 @@ from datamodules.expressions import (
     resolve_label_space,
     sample_action_units,
 )
+from datamodules.file_reading import read_json, reading
 from datamodules.keyed_random import key_of, keyed_seed, keyed_uniform, keys_of
 from datamodules.synthesis_work import WorkBatch
+from datamodules.whole_file import whole_file
+from lightning_modules.averaged_module import AveragedModule
+from lightning_modules.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
 from lightning_modules.generator_evaluation import GeneratorEvaluation, check_test_settings
+from lightning_modules.metrics.sample_mean import SampleMean
 from lightning_modules.networks.au_adapter import (
     AUTokens,
     attach_au_adapter,
@@ -42,6 +43,8 @@ from lightning_modules.networks.ema import ParameterEMA
 from lightning_modules.networks.fingerprint import fingerprint
 from lightning_modules.networks.latent_codec import AutoencoderKLCodec
 from lightning_modules.networks.schedule import scheduled
+from lightning_modules.run_seed import run_seed
+from lightning_modules.safetensors_file import read_safetensors, write_safetensors
 from lightning_modules.sampling.denoising import DenoisingState, SynthesisHook, denoise
 from lightning_modules.sampling.prediction import min_snr_weight, signal_and_noise, training_target
 from lightning_modules.sampling.request import (
@@ -56,6 +59,7 @@ _WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
 _EXPORTED_FROM = "_exported_from"  # beside the settings in config.json: the fingerprint before rounding to float16
 _NO_TEST: dict[str, Any] = dict.fromkeys(("judge", "features", "features_weights", "au_estimator"))
 """Files of a test, which need not be there where a trained generator is loaded."""
+_EXPECTED = "a checkpoint of ExpressionGenerator or a folder of its save_trained"
 _CHECKPOINTING = "gradient_checkpointing"  # diffusers' flag on each block
 _NOISE_STREAM, _AU_STREAM, _VALIDATION_STREAM = 0xD1, 0xA1, 0x7A
 
@@ -66,7 +70,7 @@ def _tensor(gathered: Any) -> Tensor:
     return gathered
 
 
-class ExpressionGenerator(LightningModule):
+class ExpressionGenerator(AveragedModule):
     """Latent diffusion with text and AU conditioning (SynFER, arXiv 2410.09865).
 
     Trains E‖target − f_θ(x_t, c_text, c_au, t)‖² with min-SNR weights; text, AUs and both are dropped at random, so
@@ -121,6 +125,8 @@ class ExpressionGenerator(LightningModule):
         ValueError: a value out of range, or parts that do not fit each other.
         FileNotFoundError: ``base``, ``judge`` or another file of the test is missing.
     """
+
+    trained_part = "model"
 
     def __init__(
         self,
@@ -209,6 +215,12 @@ class ExpressionGenerator(LightningModule):
         self.exported_from: str | None = None
         """Fingerprint of the weights that a folder of ``save_trained`` was rounded from; None = no such folder."""
         self._evaluation: GeneratorEvaluation
+        self._validation_loss = SampleMean()
+
+    @property
+    def needs_checkpoint(self) -> bool:
+        """Whether the weights are random numbers: a ``base`` makes faces without any training of ours."""
+        return self.hparams["base"] is None
 
     # ---------------------------------------------------------------- parts
 
@@ -373,17 +385,7 @@ class ExpressionGenerator(LightningModule):
 
     @property
     def _seed(self) -> int:
-        # Set by seed_everything; without it a run still draws the same numbers each time.
-        return int(os.environ.get("PL_GLOBAL_SEED", "0"))
-
-    def on_fit_start(self) -> None:
-        # An earlier evaluation that never came to its end has left the averaged weights in place.
-        if self.ema is not None:
-            self.ema.restore()
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.ema is not None:
-            self.ema.update_after(self.global_step)
+        return run_seed(self._trainer)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
@@ -398,17 +400,17 @@ class ExpressionGenerator(LightningModule):
     # ---------------------------------------------------------------- evaluation
 
     def on_validation_start(self) -> None:
-        if self.ema is not None:
-            self.ema.store()
+        self._use_averaged_weights()
 
     def on_validation_end(self) -> None:
-        if self.ema is not None:
-            self.ema.restore()
+        self._use_training_weights()
 
     on_test_start = on_predict_start = on_validation_start
     on_test_end = on_predict_end = on_validation_end
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if not len(batch["label"]):  # a rank may have no row
+            return
         # The same noise in every epoch, so that the curve shows the model and not the draw.
         generator = torch.Generator(self.device).manual_seed(
             keyed_seed(self._seed, self.global_rank, batch_idx, _VALIDATION_STREAM)
@@ -416,9 +418,13 @@ class ExpressionGenerator(LightningModule):
         text, au = self._conditions(batch, None)
         latents = self.model.codec.encode(self._images(batch))
         loss = self._loss(latents, text, au, generator)
-        self.log("val/loss", loss, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=len(latents))
+        self._validation_loss.update(loss.detach().expand(len(latents)))
+
+    def on_validation_epoch_start(self) -> None:
+        self._validation_loss.reset()
 
     def on_validation_epoch_end(self) -> None:
+        self.log("val/loss", self._validation_loss.compute(), prog_bar=True, sync_dist=True)
         if self.hparams["grid_samples"] > 0 and not self.trainer.sanity_checking:
             self._log_grid()
 
@@ -440,7 +446,8 @@ class ExpressionGenerator(LightningModule):
     # ---------------------------------------------------------------- test by a judge
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation.step(batch)
+        if len(batch["label"]):
+            self._evaluation.step(batch)
 
     def on_test_epoch_end(self) -> None:
         from callbacks.synthesis import active_hooks
@@ -459,13 +466,12 @@ class ExpressionGenerator(LightningModule):
 
         if "index" not in batch:
             raise ValueError("predict of a generator: found real faces, expected data.predict_split=synthesis")
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         units = batch["au"].cpu().numpy().copy()
         edit_action_units(units, self.sampling.au_edits, self.au_names)
         request = SynthesisRequest(
             tuple(batch["expression"]),
             tuple(batch["index"].tolist()),
-            datamodule.run_seed,
+            self._seed,
             tuple(batch["caption"]),
             units,
             self.sampling,
@@ -647,18 +653,14 @@ class ExpressionGenerator(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         frozen = self._frozen_names()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
-        if self.ema is not None:
-            checkpoint["ema"] = self.ema.state_dict()
-            # Saved inside an evaluation (ModelCheckpoint at the end of validation): training weights all the same.
-            for name, tensor in self.ema.replaced.items():
-                checkpoint["state_dict"][f"model.{name}"] = tensor
+        if (average := self._average_to_save(checkpoint)) is not None:
+            checkpoint["ema"] = average
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         frozen = self._frozen_names()
         own = self.state_dict()
         checkpoint["state_dict"] = {**{name: own[name] for name in frozen}, **checkpoint["state_dict"]}
-        if self.ema is not None and "ema" in checkpoint:
-            self.ema.load_state_dict(checkpoint["ema"], int(checkpoint.get("global_step", 0)))
+        self._take_average(checkpoint.get("ema"))
 
     @classmethod
     @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
@@ -666,20 +668,26 @@ class ExpressionGenerator(LightningModule):
         """Loads a generator for synthesis: averaged weights in place, eval mode, no gradients.
 
         Args:
-            path: Lightning checkpoint, or a folder written by :meth:`save_trained`.
+            path: Lightning checkpoint, a run folder (its last one), or a folder written by :meth:`save_trained`.
             map_location: device.
 
         Raises:
             FileNotFoundError: no such file or folder.
-            ValueError: not a generator.
+            ValueError: not a generator, damaged, or weights that are not finite.
         """
-        path = Path(path)
-        if path.is_dir():
-            parameters, tensors, average = _read_folder(path)
-        elif path.is_file():
-            parameters, tensors, average = _read_checkpoint(path, map_location)
-        else:
-            raise FileNotFoundError(f"generator '{path}': no such file or folder")
+        path = find_checkpoint(path, "generator")
+        if not path.exists():
+            raise FileNotFoundError(f"generator '{path}': no such file or folder, expected {_EXPECTED}")
+        with reading("generator", path, _EXPECTED):
+            read = _read_folder(path) if path.is_dir() else _read_checkpoint(path, map_location)
+            generator = cls._restored(*read)
+        return generator.eval().requires_grad_(False).to(map_location)
+
+    @classmethod
+    def _restored(
+        cls, parameters: dict[str, Any], tensors: dict[str, Tensor], average: dict[str, Any] | None
+    ) -> ExpressionGenerator:
+        """Returns a generator with these hyperparameters and weights, the averaged ones where there are any."""
         sampling = SamplingSettings(**parameters.pop("sampling", {}))
         exported_from = parameters.get(_EXPORTED_FROM)
         parameters = {key: value for key, value in parameters.items() if not key.startswith("_")}
@@ -691,7 +699,7 @@ class ExpressionGenerator(LightningModule):
             generator.ema.copy_to()
             generator.ema = None
         generator.exported_from = exported_from
-        return generator.eval().requires_grad_(False).to(map_location)
+        return generator
 
     def save_trained(self, folder: str | Path) -> None:
         """Writes what was trained, and nothing else: ``model.safetensors`` (float16) and ``config.json``.
@@ -709,7 +717,7 @@ class ExpressionGenerator(LightningModule):
         with nullcontext() if self.ema is None else self.ema.swapped():
             config = {**self.hparams, _EXPORTED_FROM: self.weights_fingerprint()}
             tensors = {
-                name: tensor.detach().half().cpu().contiguous() if tensor.is_floating_point() else tensor.cpu()
+                name: tensor.detach().half() if tensor.is_floating_point() else tensor
                 for name, tensor in self.state_dict().items()
                 if name not in frozen
             }
@@ -722,8 +730,9 @@ class ExpressionGenerator(LightningModule):
                 f"ones to write into '{folder}' (take an earlier checkpoint)"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, folder / _WEIGHTS_FILE)
-        (folder / _CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        write_safetensors(folder / _WEIGHTS_FILE, tensors)
+        with whole_file(folder / _CONFIG_FILE) as partial:
+            partial.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any] | None]:
@@ -731,17 +740,21 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[
     for name in (_CONFIG_FILE, _WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise ValueError(f"generator folder '{folder}': found no {name}, expected one written by save_trained")
-    weights = {name: tensor.float() for name, tensor in load_file(folder / _WEIGHTS_FILE).items()}
-    return json.loads((folder / _CONFIG_FILE).read_text()), weights, None
+    config = read_json(folder / _CONFIG_FILE, "config of a generator", "what save_trained wrote")
+    weights = read_safetensors(folder / _WEIGHTS_FILE, "weights of a generator", "what save_trained wrote")
+    with reading("config of a generator", folder / _CONFIG_FILE, "what save_trained wrote"):
+        if "min_snr_gamma" not in config:
+            raise KeyError("min_snr_gamma")
+    return config, {name: tensor.float() for name, tensor in weights.items()}, None
 
 
 def _read_checkpoint(path: Path, map_location: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any] | None]:
     """Reads a Lightning checkpoint: (hyperparameters, weights, averaged weights)."""
-    try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"generator checkpoint '{path}' cannot be read: {str(error).splitlines()[0][:160]}") from error
+    checkpoint = read_checkpoint(path, "generator", map_location)
     parameters = dict(checkpoint.get("hyper_parameters", {})) if isinstance(checkpoint, dict) else {}
     if "min_snr_gamma" not in parameters or "state_dict" not in checkpoint:
         raise ValueError(f"checkpoint '{path}': expected one of an ExpressionGenerator, found another model's")
-    return parameters, checkpoint["state_dict"], checkpoint.get("ema")
+    average = checkpoint.get("ema")
+    check_finite(checkpoint["state_dict"], "generator checkpoint", path)
+    check_finite({} if average is None else average["average"], "generator checkpoint", path)
+    return parameters, checkpoint["state_dict"], average

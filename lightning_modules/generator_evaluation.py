@@ -17,8 +17,11 @@ from datamodules.expressions import LABEL_SPACES, action_unit_indices, canonical
 from datamodules.keyed_random import keyed_uniform, keys_of
 from datamodules.mixed_dataset import MixedDataset
 from datamodules.near_copies import pixel_correlation
+from datamodules.row_choice import even_order
 from datamodules.sample_table import SampleTable
+from datamodules.synthesis_work import expressions_in_turn
 from lightning_modules.captioned_grid import FaceColumns, save_captioned_grid
+from lightning_modules.checkpoint_file import find_checkpoint
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.metrics.action_unit_scores import action_unit_scores
 from lightning_modules.metrics.frechet_distance import frechet_distance, weighted_moments
@@ -114,9 +117,9 @@ class GeneratorEvaluation:
     # ---------------------------------------------------------------- before anything is computed
 
     def _load_judge(self) -> ExpressionClassifier:
-        path = self.settings["judge"]
-        if path is None:
+        if self.settings["judge"] is None:
             raise ValueError("model.judge: found none, expected the checkpoint of a classifier that scores the test")
+        path = find_checkpoint(self.settings["judge"], "model.judge")
         judge = ExpressionClassifier.load_trained(path, self.device)
         unknown = [name for name in self.names if name not in judge.label_space]
         if unknown:
@@ -130,12 +133,15 @@ class GeneratorEvaluation:
     def _load_extractor(self) -> ClassifierFeatures | TimmFeatures:
         features = self.settings["features"]
         if features is None:
-            return ClassifierFeatures(self.judge, name_of_checkpoint(self.settings["judge"]))
+            return ClassifierFeatures(
+                self.judge, name_of_checkpoint(find_checkpoint(self.settings["judge"], "model.judge"))
+            )
         if self.settings["features_weights"] is not None:
             network = TimmFeatures(features, self.settings["features_weights"]).to(self.device)
             where = f"model.features_weights '{self.settings['features_weights']}'"
             self._refuse_the_guide(network, where, "feature extractor")
             return network
+        features = find_checkpoint(features, "model.features")
         classifier = ExpressionClassifier.load_trained(features, self.device)
         self._refuse_the_guide(classifier, f"model.features '{features}'", "feature extractor")
         return ClassifierFeatures(classifier, name_of_checkpoint(features))
@@ -240,7 +246,7 @@ class GeneratorEvaluation:
         """
         generator, total = self.generator, self.settings["test_samples"]
         request = SynthesisRequest.from_expressions(
-            [self.names[i % len(self.names)] for i in range(total)],
+            expressions_in_turn(self.names, range(total)),
             range(total),
             generator._seed,
             generator.sampling,
@@ -433,7 +439,10 @@ class GeneratorEvaluation:
         """Writes real | unguided | guided faces, with the judge's probability of the asked expression under each."""
         test, label = self.test_table, rows["label"]
         groups = []
-        real = [torch.from_numpy(np.flatnonzero(test.label == self.generator.label_space.index(n))) for n in self.names]
+        mixed = even_order(test.label, test.sample_id, seed=0)  # the first rows may all show one person
+        real = [
+            torch.from_numpy(mixed[test.label[mixed] == self.generator.label_space.index(name)]) for name in self.names
+        ]
         faces = [_images(self.test_faces, few[:_PICTURE_COLUMNS]) if len(few) else images[:0] for few in real]
         groups.append(self._columns("real", faces))
         sets = [("unguided", images)] if unguided is None else [("unguided", unguided), ("guided", images)]
@@ -482,7 +491,7 @@ def check_test_settings(
         FileNotFoundError: one of them is missing.
         ValueError: a name that timm does not know, weights without a name, or an AU estimator of unknown units.
     """
-    if judge is not None and not Path(judge).is_file():
+    if judge is not None and not find_checkpoint(judge, "model.judge").is_file():
         raise FileNotFoundError(f"model.judge '{judge}': no such file, expected a classifier checkpoint")
     if features_weights is not None:
         if features is None:
@@ -492,7 +501,7 @@ def check_test_settings(
             raise FileNotFoundError(
                 f"model.features_weights '{features_weights}': no such file, expected weights of '{features}'"
             )
-    elif features is not None and not Path(features).is_file():
+    elif features is not None and not find_checkpoint(features, "model.features").is_file():
         import timm  # seconds to import, and only for this error
 
         if timm.is_model(features):

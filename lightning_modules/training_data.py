@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from lightning_modules.checkpoint_file import find_checkpoint, read_checkpoint
+
 _DATA_MODULE = "ExpressionDataModule"  # Lightning keeps its state under the name of the class
 
 
@@ -60,6 +62,7 @@ class TrainingData:
     @classmethod
     def of_file(cls, path: str | Path, label_space: tuple[str, ...]) -> TrainingData:
         """Returns the same of a checkpoint file; a folder of weights records nothing."""
-        if not Path(path).is_file():
+        path = find_checkpoint(path, "generator")
+        if not path.is_file():
             return cls(label_space)
-        return cls.of_checkpoint(torch.load(path, map_location="cpu", weights_only=True, mmap=True), label_space)
+        return cls.of_checkpoint(read_checkpoint(path, "generator", mmap=True), label_space)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.random import fork_rng
 
+from datamodules.file_reading import FileError, read_json, reading
 from lightning_modules.annotator import LabelAnnotator
+from lightning_modules.checkpoint_file import find_checkpoint, read_checkpoint
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.networks.outside_voters import ClipVoter, TimmVoter
 from lightning_modules.training_data import TrainingData
@@ -56,7 +57,8 @@ def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Vo
     """Loads a voter.
 
     Args:
-        path: a checkpoint (``.ckpt``) of an :class:`ExpressionClassifier` or a :class:`LabelAnnotator`; a folder with a
+        path: a checkpoint (``.ckpt``) of an :class:`ExpressionClassifier` or a :class:`LabelAnnotator`, or a run
+            folder, which means its last one; a folder with a
             timm network (``config.json`` with ``architecture``) or a CLIP model (``model_type`` "clip"); or a ``.json``
             file {"path": …} with more to say: "generator" (where an annotator's generator lies now) or "prompts" (for
             CLIP, expression → captions). Paths in it are relative to it.
@@ -70,14 +72,15 @@ def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Vo
     place = Path(path)
     options: dict[str, Any] = {}
     if place.suffix == ".json" and place.is_file():
-        options = _read_json(place)
+        options = read_json(place, "voter", _KINDS)
         unknown = sorted(set(options) - {"path", "generator", "prompts"})
         if unknown or "path" not in options:
             raise ValueError(f"voter '{name}': found keys {sorted(options)}, expected path, generator, prompts")
         base = place.parent
-        place = base / options["path"]
+        place = base / str(options["path"])
         if options.get("generator"):
             options["generator"] = str(base / options["generator"])
+    place = find_checkpoint(place, f"voter '{name}'")
     if place.is_dir():
         voter = _load_folder(place, options)
         _check_heard(name, options, "prompts" if isinstance(voter, ClipVoter) else None)
@@ -85,10 +88,9 @@ def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Vo
     if not place.is_file():
         raise FileNotFoundError(f"voter '{name}': no such file or folder '{place}', expected {_KINDS}")
     try:
-        checkpoint = torch.load(place, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # zip, pickle and torch each raise their own types here
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise ValueError(f"voter '{name}' cannot be read ({reason}), expected {_KINDS}") from error
+        checkpoint = read_checkpoint(place, "voter", mmap=True)
+    except ValueError as error:
+        raise FileError(f"voter '{name}' cannot be read ({error}), expected {_KINDS}") from error
     keys = set(checkpoint) if isinstance(checkpoint, dict) else set()
     network: VoterNetwork
     if "label_annotator" in keys:
@@ -98,7 +100,8 @@ def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Vo
     else:
         raise ValueError(f"voter '{name}': found another model's checkpoint, expected {_KINDS}")
     _check_heard(name, options, "generator" if isinstance(network, LabelAnnotator) else None)
-    own = TrainingData.of_checkpoint(checkpoint, network.label_space).trained_on
+    with reading("voter", place, _KINDS):
+        own = TrainingData.of_checkpoint(checkpoint, network.label_space).trained_on
     generator = network.generator_data if isinstance(network, LabelAnnotator) else None
     return Voter(name, network, own, recorded=own is not None, generator=generator)
 
@@ -114,19 +117,11 @@ def _check_heard(name: str, options: dict[str, Any], heard: str | None) -> None:
 
 @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
 def _load_folder(folder: Path, options: dict[str, Any]) -> TimmVoter | ClipVoter:
-    config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    if config.get("model_type") == "clip":
-        return ClipVoter(folder, options.get("prompts"))
-    if "architecture" in config:
-        return TimmVoter(folder)
+    file = folder / "config.json"
+    config = read_json(file, "voter", _KINDS) if file.is_file() else {}
+    with reading("voter", folder, _KINDS):
+        if config.get("model_type") == "clip":
+            return ClipVoter(folder, options.get("prompts"))
+        if "architecture" in config:
+            return TimmVoter(folder)
     raise ValueError(f"voter '{folder}': found a folder without a config of timm or CLIP, expected {_KINDS}")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"voter '{path}': found no readable JSON ({str(error)[:80]})") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"voter '{path}': found {type(found).__name__}, expected a JSON object")
-    return found

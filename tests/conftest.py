@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +40,28 @@ def _quiet_session() -> None:
     )
     for name in ("WANDB_API_KEY", "SYNFER_DEBUG", "SYNFER_RUN_DIR", "LOCAL_RANK", "RANK", "NODE_RANK", "WORLD_SIZE"):
         os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logged_names_are_known() -> Iterator[None]:
+    """Whatever one of our modules logs in any test, the table of directions says whether higher is better."""
+    if "lightning" not in sys.modules:  # no test that was collected needs it
+        yield
+        return
+    from lightning import LightningModule
+
+    from lightning_modules.metrics.directions import is_known
+
+    log = LightningModule.log
+
+    def checked(self: LightningModule, name: str, *args: Any, **settings: Any) -> None:
+        if type(self).__module__.startswith("lightning_modules."):
+            assert is_known(name), f"'{name}' is logged and has no word in lightning_modules/metrics/directions.py"
+        log(self, name, *args, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LightningModule, "log", checked)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -297,8 +299,8 @@ def test_bad_sweep_is_one_line(
     [
         (None, "No such file"),
         ("a: [", "not YAML"),
-        ("- 1", "found list"),
-        ("", "found NoneType"),
+        ("- 1", "found a list"),
+        ("", "found nothing"),
         ("data: {}", "'program'"),
     ],
 )
@@ -590,6 +592,15 @@ def test_lock_lives_as_long_as_the_run(tmp_path: Path) -> None:
     with RunLock(tmp_path) as again:
         assert again.take()
     assert not RunLock(tmp_path).is_held()
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, mode: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(SweepError, match=r"sweep\.lock: found a file system without locks"):
+        RunLock(tmp_path).take()
 
 
 # SLURM, without SLURM

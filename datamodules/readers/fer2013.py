@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datamodules.expressions import LABEL_SPACES, canonical_expression
-from datamodules.images import IMAGE_SUFFIXES, BadImageError, check_not_constant, decode_image, read_image
+from datamodules.image_files import find_class_files, split_folders
+from datamodules.images import BadImageError, check_not_constant, decode_image, read_image
 from datamodules.provenance import content_hash
 from datamodules.readers.ferplus import FERPLUS_SPACE, VOTE_COLUMNS, count_votes
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
@@ -41,6 +42,9 @@ FOLDERS_OF_USAGE = {
     "PrivateTest": ("test", "privatetest"),
 }
 FERPLUS_FILE = "fer2013new.csv"
+FEWEST_AGREEING, ROWS_TO_JUDGE = 0.45, 50
+"""Share of rows on which FER+ confirms the original label, below which the votes belong to other rows: it is 0.63 to
+0.65 in each usage of the releases and 0.17 after a shuffle. Fewer rows than this many are not judged."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,8 @@ class FER2013Reader(Reader):
         labels: ``original`` (7 classes), ``ferplus_majority`` or ``ferplus_soft`` (8 classes).
         usages: split → official usage ("Training", "PublicTest", "PrivateTest") or, in the folder layout, name of a
             folder; splits left out keep Training, PublicTest and PrivateTest.
-        limit: keep the first so many usable rows of each split; None keeps all.
+        limit: keep so many usable rows of each split, the expressions in proportion and spread over the file, which may
+            be sorted; None keeps all.
         on_bad_sample: "error", or "skip" to leave bad samples out (counted and named in ``table.report``).
 
     Raises:
@@ -118,14 +123,14 @@ class FER2013Reader(Reader):
         """
         usage, bad = self._usages[split], BadSamples(self._on_bad_sample)
         rows = self._layout(usage, bad)
-        found = rows.total
-        excluded: dict[str, int] = {}
+        excluded = dict(rows.left_out)
+        found = rows.total + sum(excluded.values())
         if self.labels == "original":
             label, soft_label = self._original_labels(rows, bad)
             keep = label >= 0
         else:
             label, soft_label, keep = self._vote_labels(rows, split, bad, excluded)
-        usable = np.flatnonzero(keep)[: self._limit]
+        usable = _spread(np.flatnonzero(keep), label, self._limit)
         images = np.zeros((len(usable), SIDE, SIDE), dtype=np.uint8)
         hashes = np.zeros(len(usable), dtype="<U16")
         good = np.zeros(len(usable), dtype=bool)
@@ -186,6 +191,7 @@ class FER2013Reader(Reader):
         outcome = count_votes(votes)
         rejected, tied = outcome.rejected & readable, outcome.tied & readable
         keep = readable & ~rejected
+        self._check_agreement(rows, outcome.label, readable & ~rejected & ~tied)
         soft = self.labels == "ferplus_soft" and split == "train"
         if not soft:
             keep &= ~tied
@@ -195,6 +201,26 @@ class FER2013Reader(Reader):
             excluded["FER+ top vote is unknown or not a face"] = int(rejected.sum())
         soft_label = outcome.distribution if soft else one_hot(outcome.label, len(self.label_space))
         return outcome.label, soft_label, keep
+
+    def _check_agreement(self, rows: _Rows, label: np.ndarray, decided: np.ndarray) -> None:
+        """Refuses votes that belong to other faces: they are joined by row, and a table may have been sorted since."""
+        of_code = np.array([FERPLUS_SPACE.index(name) for name in OFFICIAL_CODES] + [-1])
+        judged = decided & (rows.code < len(OFFICIAL_CODES))
+        agree = float((of_code[rows.code] == label)[judged].mean()) if judged.any() else 1.0
+        if judged.sum() >= ROWS_TO_JUDGE and agree < FEWEST_AGREEING:
+            raise ValueError(
+                f"{self._root}: found FER+ votes that confirm the original label of {agree:.0%} of {judged.sum()} "
+                "rows, expected about 64 %: the votes belong to other rows (was a table sorted or shuffled? Both must "
+                "be in the order of their release)"
+            )
+
+
+def _spread(rows: np.ndarray, label: np.ndarray, limit: int | None) -> np.ndarray:
+    """Returns at most ``limit`` of these rows, in order: evenly spaced when sorted by label."""
+    if limit is None or len(rows) <= limit:
+        return rows
+    by_label = rows[np.argsort(label[rows], kind="stable")]
+    return np.sort(by_label[(2 * np.arange(limit) + 1) * len(rows) // (2 * limit)])
 
 
 @dataclass
@@ -209,6 +235,7 @@ class _Rows:
         sample_id: unique names.
         image: index → uint8 (48, 48).
         votes: FER+ votes, None where there are none.
+        left_out: reason → number of files that are no rows.
     """
 
     number: list[int]
@@ -218,6 +245,7 @@ class _Rows:
     sample_id: list[str]
     image: Callable[[int], np.ndarray]
     votes: list[list[int] | None] | None = None
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -231,7 +259,7 @@ def _detect_layout(root: Path, with_votes: bool) -> _Layout:
     """Returns the function that reads the rows of one usage from the layout found in ``root``."""
     if not root.is_dir():
         raise FileNotFoundError(f"data.reader.init_args.root: found no folder '{root}', expected FER2013 there")
-    files = sorted(root.glob("*.parquet"))
+    files = sorted(path for path in root.glob("*.parquet") if not path.name.startswith("."))
     if files:
         _check_parquet(files, with_votes)
         return lambda usage, bad: _parquet_rows(files, usage, with_votes)
@@ -246,7 +274,7 @@ def _detect_layout(root: Path, with_votes: bool) -> _Layout:
                 )
             return lambda usage, bad: _csv_rows(table, votes, usage, bad)
     folders = {f.name.lower(): f for f in sorted(root.iterdir()) if f.is_dir()}
-    if any(name in folders for names in FOLDERS_OF_USAGE.values() for name in names):
+    if split_folders(root, FOLDERS_OF_USAGE):
         if with_votes:
             raise FileNotFoundError(
                 f"data.reader.init_args.root: found image folders in '{root}', which have no row numbers to join FER+ "
@@ -443,7 +471,7 @@ def _csv_votes(table: Path, numbers: list[int], total: int, usage: str) -> list[
 
 def _folder_rows(root: Path, folders: dict[str, Path], usage: str, bad: BadSamples) -> _Rows:
     names = (*FOLDERS_OF_USAGE.get(usage, ()), usage.lower())
-    folder = next((folders[name] for name in names if name in folders), None)
+    folder = split_folders(root, {usage: names}).get(usage)
     if folder is None:
         raise ValueError(
             f"{root}: found no folder for usage '{usage}' (found {', '.join(folders)}), expected {names[0]}; "
@@ -452,8 +480,8 @@ def _folder_rows(root: Path, folders: dict[str, Path], usage: str, bad: BadSampl
     paths: list[Path] = []
     raw: list[object] = []
     code: list[int] = []
-    for group in sorted(f for f in folder.iterdir() if f.is_dir()):
-        files = sorted(f for f in group.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+    files_found = find_class_files(folder)
+    for group, files in files_found.images.items():
         try:
             number = OFFICIAL_CODES.index(canonical_expression(group.name))
         except ValueError:
@@ -470,4 +498,5 @@ def _folder_rows(root: Path, folders: dict[str, Path], usage: str, bad: BadSampl
         code=np.array(code, dtype=np.int64),
         sample_id=[f"fer2013-{path.relative_to(root).as_posix()}" for path in paths],
         image=lambda index: _grey(read_image(paths[index], SIDE)),
+        left_out=files_found.reasons(root),
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
-from datamodules.images import IMAGE_SUFFIXES, BadImageError, FileImages, check_not_constant, read_image
+from datamodules.image_files import find_class_files, split_folders
+from datamodules.images import BadImageError, FileImages, check_not_constant, read_image
 from datamodules.provenance import content_hash
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
 from datamodules.sample_table import ReadReport, SampleTable, one_hot
@@ -22,10 +23,12 @@ SPLIT_FOLDERS = {
 
 
 class ImageFolderReader(Reader):
-    """Reads ``<root>/<split>/<expression>/*.jpg|png`` (also ``.jpeg``, ``.bmp``, ``.webp``, and deeper folders).
+    """Reads ``<root>/<split>/<expression>/*.jpg|png`` (and all else that Pillow can open, and deeper folders).
 
     Reads no particular release: RAF-DB, AffectNet, SFEW and others fit once their files are sorted into folders named
     by expression ("happiness" and "angry" are understood; numbers are not, for their order differs between releases).
+    Linked folders are entered. Hidden files and folders (the copies that editors keep), files of other kinds and
+    pictures beside the folders of expressions are left out, and counted with reason in ``table.report.excluded``.
     Images stay on disk and are decoded when asked for; ``read`` decodes each once to check and to hash it.
 
     Args:
@@ -37,7 +40,7 @@ class ImageFolderReader(Reader):
 
     Raises:
         FileNotFoundError: ``root`` is missing or holds no split folder.
-        ValueError: the label space is not known.
+        ValueError: the label space is not known, or two folders are there for one split.
     """
 
     def __init__(
@@ -55,13 +58,11 @@ class ImageFolderReader(Reader):
             raise FileNotFoundError(
                 f"data.reader.init_args.root: found no folder '{root}', expected image folders there"
             )
-        folders = {f.name.lower(): f for f in sorted(self._root.iterdir()) if f.is_dir()}
-        self._folders = {
-            split: folders[name] for split, names in SPLIT_FOLDERS.items() for name in names if name in folders
-        }
+        self._folders = split_folders(self._root, SPLIT_FOLDERS)
         if not self._folders:
+            present = ", ".join(sorted(f.name for f in self._root.iterdir() if f.is_dir()))
             raise FileNotFoundError(
-                f"data.reader.init_args.root: found no split in '{root}' (folders: {', '.join(folders) or 'none'}), "
+                f"data.reader.init_args.root: found no split in '{root}' (folders: {present or 'none'}), "
                 "expected train/<expression>/*.jpg or *.png"
             )
         self.label_space = self._present_expressions() if label_space is None else resolve_label_space(label_space)
@@ -82,10 +83,10 @@ class ImageFolderReader(Reader):
         bad, excluded = BadSamples(self._on_bad_sample), dict[str, int]()
         paths: list[Path] = []
         labels: list[int] = []
-        found = 0
-        for group in sorted(f for f in folder.iterdir() if f.is_dir()):
-            files = sorted(f for f in group.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
-            found += len(files)
+        files_found = find_class_files(folder)
+        excluded.update(files_found.reasons(self._root))
+        found = files_found.total
+        for group, files in files_found.images.items():
             try:
                 name = canonical_expression(group.name)
             except ValueError as error:

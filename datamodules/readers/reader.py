@@ -68,11 +68,11 @@ class BadSamples:
             of: number of rows read.
 
         Raises:
-            ValueError: there are bad samples and the mode is "error"; one line with the first and the count.
+            ValueError: there are bad samples and the mode is "error"; one line with the first three and the count.
         """
         if self._lines and self._mode == "error":
             raise ValueError(
-                f"{self._lines[0]} ({len(self._lines)} bad of {of} samples; "
+                f"{'; '.join(self._lines[:3])} ({len(self._lines)} bad of {of} samples; "
                 "data.reader.init_args.on_bad_sample=skip goes on without them)"
             )
         return tuple(self._lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,19 @@ from datamodules.images import BadImageError, EncodedImages, check_not_constant,
 from datamodules.provenance import content_hash
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
 from datamodules.sample_table import ReadReport, SampleTable
+from datamodules.synthetic_manifest import (
+    MANIFEST,
+    Manifest,
+    missing_shards,
+    named_files,
+    read_manifest,
+    refuse_foreign,
+    repair_command,
+    shard_paths,
+)
+from datamodules.synthetic_shards import DamagedShardError, read_shard
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("image", "label", "soft_label", "caption", "au", "seed", "sample_id", "layout_source", "kept", "votes")
 _ROOT = "root of SyntheticSetReader (data.synthetic_reader or data.reader)"
@@ -24,11 +38,15 @@ NOT_KEPT = "discarded by the label vote (kept is false)"
 class SyntheticSetReader(Reader):
     """Reads the Parquet shards ``<root>/*.parquet`` (or ``<root>/data/*.parquet``) of a synthetic set (contract C6).
 
-    Release: sets written by synfer's own ``predict``. Columns: ``image`` (encoded, or the struct of ``datasets``),
-    ``label`` (intended name), ``soft_label`` and ``au`` (both by name: structs or maps), ``caption``, ``seed``,
-    ``sample_id``, ``layout_source``, ``kept``, ``votes``. Rows with ``kept`` false are left out and counted in
-    ``table.report.excluded``. ``label`` of the table is the intended expression; training uses ``soft_label``, which
-    differs where the vote softened it.
+    Release: sets written by synfer's own ``predict``, of all versions. Columns: ``image`` (encoded, or the struct of
+    ``datasets``), ``label`` (intended name, or the ``ClassLabel`` of ``datasets``), ``soft_label`` and ``au`` (both by
+    name: structs or maps), ``caption``, ``seed``, ``sample_id``, ``layout_source``, ``kept``, ``votes``. Rows with
+    ``kept`` false are left out and counted in ``table.report.excluded``. ``label`` of the table is the intended
+    expression; training uses ``soft_label``, which differs where the vote softened it.
+
+    What the set's ``MANIFEST`` lists must be there, unchanged and complete: as many faces as were planned, each shard
+    with the content that was written, and no other file among them. Sets of versions that wrote none are read as they
+    are, which one line says.
 
     Args:
         root: folder of the set.
@@ -39,7 +57,7 @@ class SyntheticSetReader(Reader):
 
     Raises:
         FileNotFoundError: ``root`` is missing or holds no shard.
-        ValueError: a shard is no Parquet file, or lacks a column.
+        ValueError: a shard is no Parquet file, or lacks a column; the set is unfinished, or a file in it is foreign.
     """
 
     def __init__(
@@ -49,10 +67,20 @@ class SyntheticSetReader(Reader):
         self._root, self._on_bad_sample = Path(root), on_bad_sample
         if not self._root.is_dir():
             raise FileNotFoundError(f"{_ROOT}: found no folder '{root}', expected a synthetic set there")
-        self._shards = sorted(self._root.glob("*.parquet")) or sorted(self._root.glob("data/*.parquet"))
-        if not self._shards:
+        beside = sorted(path for path in self._root.glob("*.parquet") if not path.name.startswith("."))
+        self._shards = beside or shard_paths(self._root)
+        if not self._shards and not (self._root / MANIFEST).exists():
             raise FileNotFoundError(f"{_ROOT}: found no *.parquet in '{root}', expected shards")
-        schemas = [_checked_schema(shard) for shard in self._shards]
+        # A user may name the folder of the shards itself.
+        self._set = self._root.parent if self._root.name == "data" else self._root
+        self._manifest = read_manifest(self._set)
+        if self._manifest is None:
+            logger.info("%s: a set without %s: nothing says whether all its faces are there", self._root, MANIFEST)
+            schemas = [_checked_schema(shard) for shard in self._shards]
+        else:
+            _check_complete(self._set, self._manifest)
+            self._shards = [self._set / "data" / name for name in sorted(self._manifest.shards)]
+            schemas = [self._table(self._shards[0]).schema]  # the others are read, and compared, in ``read``
         if label_space is not None:
             self.label_space = resolve_label_space(label_space)
         else:
@@ -71,16 +99,16 @@ class SyntheticSetReader(Reader):
         bad = BadSamples(self._on_bad_sample)
         excluded: dict[str, int] = {}
         samples: list[_Sample] = []
-        seen: set[str] = set()
+        seen: dict[str, str] = {}
         found = 0
         for shard in self._shards:
-            for number, row in enumerate(pq.read_table(shard, columns=list(COLUMNS)).to_pylist()):
+            for number, row in enumerate(self._table(shard).to_pylist()):
                 found += 1
                 where = f"{shard} row {number}"
-                if row["kept"] is False:
-                    excluded[NOT_KEPT] = excluded.get(NOT_KEPT, 0) + 1
-                    continue
                 try:
+                    if not _is_kept(row["kept"], where):
+                        excluded[NOT_KEPT] = excluded.get(NOT_KEPT, 0) + 1
+                        continue
                     sample = self._parse(row, where)
                     if samples and sample.size != samples[0].size:
                         raise BadImageError(
@@ -94,8 +122,11 @@ class SyntheticSetReader(Reader):
                     bad.add(str(error))
                     continue
                 if sample.sample_id in seen:
-                    raise ValueError(f"{where}: found sample_id '{sample.sample_id}' twice, expected unique ids")
-                seen.add(sample.sample_id)
+                    raise ValueError(
+                        f"{where}: found sample_id '{sample.sample_id}' twice (also in {seen[sample.sample_id]}), "
+                        f"expected unique ids ({repair_command(self._set)} puts doubled shards aside)"
+                    )
+                seen[sample.sample_id] = where
                 samples.append(sample)
         skipped = bad.settle(of=found)
         if not samples:
@@ -117,10 +148,18 @@ class SyntheticSetReader(Reader):
             report=ReadReport(read=found, skipped=skipped, excluded=excluded),
         )
 
+    def _table(self, shard: Path) -> pa.Table:
+        """Returns the rows of one shard, which must be as it was written."""
+        try:
+            return read_shard(shard, COLUMNS, self._manifest.shards[shard.name] if self._manifest else None)
+        except DamagedShardError as error:
+            raise ValueError(
+                f"synthetic set: {error}, expected a shard as predict has written it ({repair_command(self._set)} puts "
+                "it aside, and the predict command that made the set makes its faces again)"
+            ) from error
+
     def _parse(self, row: dict[str, Any], where: str) -> _Sample:
         """Turns one row into a sample; ``ValueError`` says what is bad about it."""
-        if row["kept"] is None:
-            raise ValueError(f"{where}: found no value in column 'kept', expected true or false")
         if not row["sample_id"]:
             raise ValueError(f"{where}: found no sample_id, expected a unique name")
         if not isinstance(row["label"], str):
@@ -178,6 +217,35 @@ class _Sample:
     au: np.ndarray
     caption: str
     sample_id: str
+
+
+def _is_kept(cell: Any, where: str) -> bool:
+    """Returns whether a row was kept; other tools store a truth value as 0 or 1."""
+    if isinstance(cell, bool | int | float) and cell in (0, 1):
+        return bool(cell)
+    what = "no value" if cell is None else repr(cell)
+    raise ValueError(f"{where}: found {what} in column 'kept', expected true or false")
+
+
+def _check_complete(folder: Path, manifest: Manifest) -> None:
+    """Refuses a set in which shards or faces are missing, or that holds files of others."""
+    refuse_foreign(folder, manifest)
+    missing = missing_shards(folder, manifest)
+    way_out = (
+        "expected all: the predict command that made the set makes them; "
+        f"{repair_command(folder, '--as-it-is')} lets training go on without them"
+    )
+    if missing:
+        lost = sum(manifest.shards[name].faces for name in missing)
+        raise ValueError(
+            f"synthetic set '{folder}': found no {named_files([Path('data', name) for name in missing])}, shards of "
+            f"{lost} faces that its {MANIFEST} lists, {way_out}"
+        )
+    if manifest.faces < manifest.planned:
+        raise ValueError(
+            f"synthetic set '{folder}': found {manifest.faces} of the {manifest.planned} faces planned (it is "
+            f"unfinished), {way_out}"
+        )
 
 
 def _pairs(cell: Any) -> list[tuple[str, float | None]]:

@@ -47,6 +47,15 @@ class SampleMean(Metric):
         self.total += torch.where(counted, values, 0.0).sum()
         self.count += counted.sum()
 
+    def sums(self) -> tuple[float, int]:
+        """Returns this rank's sum and number of samples so far, as plain numbers for a checkpoint."""
+        return float(self.total), int(self.count)
+
+    def add_sums(self, total: float, count: int) -> None:
+        """Takes in what :meth:`sums` gave."""
+        self.total += total
+        self.count += count
+
     def compute(self) -> Tensor:
         """Returns the mean, a float32 scalar."""
         return (self.total / self.count).float()

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules.expressions import action_unit_indices
+from datamodules.face_shape import resize_faces
+from datamodules.file_reading import read_json, reading
+from datamodules.whole_file import whole_file
 from lightning_modules.networks.backbone import build_backbone, normalisation
+from lightning_modules.safetensors_file import read_safetensors, write_safetensors
 
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 _KEYS = ("au_names", "backbone", "image_size")
@@ -63,9 +66,7 @@ class AUEstimator(nn.Module):
 
     def logits(self, image: Tensor) -> Tensor:
         """Returns (B, A) for images (B, 3, H, W) in [0, 1]; their sigmoid is the intensity."""
-        size = (self.image_size, self.image_size)
-        if image.shape[-2:] != size:
-            image = F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
+        image = resize_faces(image, self.image_size)
         return self.backbone((image - self.mean) / self.std)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -84,8 +85,10 @@ class AUEstimator(nn.Module):
         """Writes the estimator into a folder, made if missing."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}, folder / WEIGHTS_FILE)
-        (folder / CONFIG_FILE).write_text(json.dumps(self.config, indent=2) + "\n")
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
+        write_safetensors(folder / WEIGHTS_FILE, tensors)
+        with whole_file(folder / CONFIG_FILE) as partial:
+            partial.write_text(json.dumps(self.config, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> AUEstimator:
@@ -96,12 +99,11 @@ class AUEstimator(nn.Module):
             ValueError: the files do not describe an estimator.
         """
         folder = Path(folder)
-        estimator = cls(**read_config(folder))
-        try:
-            estimator.load_state_dict(load_file(folder / WEIGHTS_FILE))
-        except Exception as error:  # safetensors and torch each raise their own types here
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"AU estimator '{folder}': {WEIGHTS_FILE} does not fit its config: {reason}") from error
+        config = read_config(folder)
+        with reading("AU estimator", folder, f"{WEIGHTS_FILE} and {CONFIG_FILE} that fit each other"):
+            weights = read_safetensors(folder / WEIGHTS_FILE, "AU estimator")
+            estimator = cls(**config)
+            estimator.load_state_dict(weights)
         return estimator.eval().requires_grad_(False)
 
 
@@ -115,15 +117,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"AU estimator '{folder}': found no {name}, expected a folder with one")
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"AU estimator '{folder}': {CONFIG_FILE} is no JSON ({error})") from error
-    found = set(config) if isinstance(config, dict) else set()
+    config = read_json(folder / CONFIG_FILE, "AU estimator", f"an object with {', '.join(_KEYS)}")
+    found = set(config)
     if not set(_KEYS) <= found <= {*_KEYS, "backbone_kwargs"}:
         raise ValueError(f"AU estimator '{folder}': {CONFIG_FILE} has {sorted(found)}, expected {', '.join(_KEYS)}")
-    try:
+    with reading("AU estimator", folder, "au_names as AU12"):
         action_unit_indices(config["au_names"])
-    except ValueError as error:
-        raise ValueError(f"AU estimator '{folder}': {error}") from None
     return config

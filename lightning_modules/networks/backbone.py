@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
+
+from datamodules.file_reading import did_you_mean
+from lightning_modules.checkpoint_file import check_finite
 
 Stem = Literal["auto", "small", "half", "native"]
 
@@ -69,8 +71,7 @@ def build_backbone(
     if clash:
         raise ValueError(f"model.backbone_kwargs: '{clash[0]}' is set by the classifier itself, leave it out")
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f", did you mean {' or '.join(near)}?" if near else ""
+        hint = did_you_mean(name, timm.list_models(), 3)
         raise ValueError(f"model.backbone: timm knows no network '{name}'{hint}")
     try:
         network = timm.create_model(
@@ -219,6 +220,7 @@ def _classes_in_file(name: str, path: str) -> int | None:
     except Exception as error:  # torch and safetensors raise a dozen different types for a file that is no weights
         raise ValueError(f"model.pretrained_path: {path} cannot be read as weights: {_one_line(error)}") from error
     heads = [head] if isinstance(head, str) else list(head or ())
+    check_finite(state, "model.pretrained_path", path)
     for key in heads:
         if f"{key}.weight" in state:
             return int(state[f"{key}.weight"].shape[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,8 +12,11 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
 
 from datamodules.captions import VOCABULARY
+from datamodules.file_reading import FileError, plain_reason, reading
+from lightning_modules.checkpoint_file import check_finite
 from lightning_modules.networks.config_keys import check_config_keys
 from lightning_modules.networks.latent_codec import AutoencoderKLCodec, LatentCodec, build_codec
+from lightning_modules.networks.quiet_loading import quiet_loading
 from lightning_modules.networks.word_tokenizer import build_word_tokenizer
 from lightning_modules.sampling.prediction import PredictionType
 
@@ -154,7 +158,8 @@ def small_diffusion_model(
 def load_diffusion_model(base: str, scheduler: dict[str, Any]) -> DiffusionModel:
     """Loads a Stable-Diffusion-shaped model in diffusers' folder layout, from a local path or by Hub name.
 
-    Safetensors only. ``HF_HUB_OFFLINE=1`` is honoured by the libraries.
+    Safetensors only, in any number format; a variant (``….fp16.safetensors``) where there are no others. All is
+    computed in float32. ``HF_HUB_OFFLINE=1`` is honoured by the libraries.
 
     Args:
         base: folder or Hub id with ``unet/``, ``vae/``, ``text_encoder/``, ``tokenizer/``, ``scheduler/``.
@@ -162,24 +167,99 @@ def load_diffusion_model(base: str, scheduler: dict[str, Any]) -> DiffusionModel
 
     Raises:
         FileNotFoundError: the folder or one of its parts is missing.
-        ValueError: an unknown key of the schedule.
+        ValueError: an unknown key of the schedule, a model of another shape (SDXL, inpainting), a text encoder of
+            another width, damaged files, or weights that are not finite.
     """
     check_config_keys("model.scheduler", scheduler, inspect.signature(DDIMScheduler.__init__).parameters)
     from diffusers import AutoencoderKL
     from transformers import AutoTokenizer
 
+    parts = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
     if Path(base).exists():
-        for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+        for part in (*parts, "tokenizer", "scheduler"):
             if not (Path(base) / part).is_dir():
                 raise FileNotFoundError(f"model.base '{base}': found no folder '{part}', expected a diffusers layout")
     try:
-        return DiffusionModel(
-            UNet2DConditionModel.from_pretrained(base, subfolder="unet", use_safetensors=True),
-            CLIPTextModel.from_pretrained(base, subfolder="text_encoder", use_safetensors=True),
-            AutoTokenizer.from_pretrained(base, subfolder="tokenizer"),
-            AutoencoderKLCodec(AutoencoderKL.from_pretrained(base, subfolder="vae", use_safetensors=True)),
-            {**DDIMScheduler.load_config(base, subfolder="scheduler"), "clip_sample": False, **scheduler},
+        with (
+            quiet_loading(),
+            reading("model.base", base, "a diffusers folder or Hub id of Stable Diffusion 1.x or 2.x"),
+        ):
+            _check_shapes(
+                base,
+                UNet2DConditionModel.load_config(base, subfolder="unet"),
+                AutoencoderKL.load_config(base, subfolder="vae"),
+                CLIPTextConfig.from_pretrained(base, subfolder="text_encoder").to_dict(),
+            )
+            unet, vae, text_encoder = (_load_part(base, part, kind) for part, kind in parts.items())
+            tokenizer = AutoTokenizer.from_pretrained(base, subfolder="tokenizer")
+            stored = DDIMScheduler.load_config(base, subfolder="scheduler")
+            schedule = {**stored, "clip_sample": False, **scheduler}
+            return DiffusionModel(unet, text_encoder, tokenizer, AutoencoderKLCodec(vae), schedule)
+    except FileError as error:
+        if isinstance(error.__cause__, OSError):  # how these libraries say that something is not there
+            reason = plain_reason(error.__cause__)
+            raise FileNotFoundError(
+                f"model.base '{base}': {reason}, expected a diffusers folder or Hub id"
+            ) from error.__cause__
+        raise
+
+
+def _check_shapes(base: str, unet: dict[str, Any], vae: dict[str, Any], text: dict[str, Any]) -> None:
+    """Refuses models that this project cannot condition, by their configs, before any weight is read."""
+    latents = vae.get("latent_channels", 4)
+    taken, made = unet.get("in_channels", 4), unet.get("out_channels", 4)
+    expected = "expected the shape of Stable Diffusion 1.x or 2.x"
+    if unet.get("addition_embed_type") or unet.get("class_embed_type") or unet.get("encoder_hid_dim_type"):
+        kinds = ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type")
+        kind = next(name for name in kinds if unet.get(name))
+        also = " as in SDXL" if unet[kind] == "text_time" else ""
+        raise FileError(f"model.base '{base}': found a UNet with {kind} '{unet[kind]}'{also}, {expected}")
+    if taken != latents or made != latents:
+        also = " as for inpainting" if taken == 2 * latents + 1 else ""
+        raise FileError(
+            f"model.base '{base}': found a UNet that takes {taken} channels{also} and makes {made}, expected {latents} "
+            "like the latents of its VAE"
         )
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise FileNotFoundError(f"model.base '{base}': {reason} (expected a diffusers folder or Hub id)") from error
+    width, wanted = text.get("hidden_size"), unet.get("cross_attention_dim", 1280)
+    if width != wanted:
+        raise FileError(
+            f"model.base '{base}': found a text encoder of width {width} beside a UNet that reads {wanted} "
+            "(cross_attention_dim), expected the same"
+        )
+
+
+def _load_part(base: str, part: str, kind: Any) -> Any:
+    """Returns one network in float32, whatever number format it is stored in, and under whatever variant's name."""
+    variant = _variant(Path(base) / part)
+    options = {"subfolder": part, "use_safetensors": True, "output_loading_info": True}
+    try:
+        network, info = kind.from_pretrained(base, variant=variant, **options)
+    except OSError:
+        if variant is not None or Path(base).exists():
+            raise
+        network, info = kind.from_pretrained(base, variant="fp16", **options)  # of a Hub model, the usual name
+    missing = sorted(info.get("missing_keys") or ())
+    if missing:
+        raise FileError(
+            f"model.base '{base}': found no '{missing[0]}' in the weights of {part} ({len(missing)} tensors missing), "
+            "expected all that its config asks for"
+        )
+    check_finite(network.state_dict(), "model.base", f"{base}/{part}")
+    return network.float()  # transformers keeps the stored format
+
+
+def _variant(folder: Path) -> str | None:
+    """Returns the variant of a local folder's weights, "fp16" of ``model.fp16.safetensors``; None = the plain ones.
+
+    Raises:
+        ValueError: pickled weights alone.
+    """
+    names = sorted(file.name for file in folder.glob("*model*")) if folder.is_dir() else []
+    stored = [name for name in names if ".safetensors" in name]
+    if names and not stored and any(name.endswith(".bin") for name in names):
+        raise FileError(f"model.base '{folder}': found pickled weights alone, expected safetensors")
+    kinds = r"\w*model\.(\w+)(?:-\d+-of-\d+)?\.safetensors"
+    variants = [re.fullmatch(kinds, name) for name in stored]
+    plain = any(re.fullmatch(r"\w*model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", name) for name in stored)
+    found = sorted({match[1] for match in variants if match is not None})
+    return found[0] if found and not plain else None

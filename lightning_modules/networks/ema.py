@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from datamodules.rank_states import own_state, states_of_ranks
+
 
 class ParameterEMA:
     """Keeps a smoothed copy of a module's trained parameters and of the float buffers that belong to them.
@@ -40,7 +42,6 @@ class ParameterEMA:
         if not self.parameter_names:
             raise ValueError(f"EMA of {type(module).__name__}: found no parameter that requires a gradient")
         self.average: dict[str, Tensor] = {}
-        self._step = 0
         self._stored: dict[str, Tensor] | None = None
 
     @property
@@ -70,16 +71,6 @@ class ParameterEMA:
             decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
             torch._foreach_lerp_(list(self.average.values()), [t.detach() for t in live.values()], 1 - decay)
         self.num_updates += 1
-
-    def update_after(self, step: int) -> None:
-        """Calls :meth:`update` once per optimiser step, from a hook that is called after every batch.
-
-        Args:
-            step: optimiser steps taken so far; where gradients are accumulated, several batches have the same.
-        """
-        if step != self._step:
-            self._step = step
-            self.update()
 
     @torch.no_grad()
     def average_buffers_over_ranks(self) -> None:
@@ -155,17 +146,26 @@ class ParameterEMA:
         """Returns plain types and tensors only, so that a checkpoint loads with ``weights_only=True``."""
         return {"decay": self.decay, "num_updates": self.num_updates, "average": dict(self.average)}
 
-    def load_state_dict(self, state: dict[str, Any], step: int = 0) -> None:
+    def buffers_of_ranks(self) -> list[dict[str, Tensor]]:
+        """Returns the averaged buffers of every rank; empty where they cannot differ. A collective.
+
+        BatchNorm statistics come from each rank's own samples, and between two evaluations so does their average.
+        """
+        found = states_of_ranks({name: self.average[name].cpu() for name in self.buffer_names})
+        return found if len(found) > 1 and self.buffer_names else []
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over a saved average; the decay stays the one given here.
 
         Args:
-            state: what :meth:`state_dict` returned.
-            step: optimiser steps taken when it was saved, for :meth:`update_after`.
+            state: what :meth:`state_dict` returned, perhaps with ``buffers_of_ranks``: on as many ranks each takes its
+                own.
 
         Raises:
             ValueError: the saved names or shapes are not those of the module.
         """
-        saved = state["average"]
+        saved = dict(state["average"])
+        saved.update(own_state(state.get("buffers_of_ranks")) or {})
         if state["num_updates"]:
             live = self._live(self.module)
             odd = sorted(set(saved) ^ set(live)) or [n for n, t in live.items() if saved[n].shape != t.shape]
@@ -176,7 +176,6 @@ class ParameterEMA:
                 )
             self.average = {name: saved[name].to(device=t.device, dtype=t.dtype, copy=True) for name, t in live.items()}
         self.num_updates = int(state["num_updates"])
-        self._step = step
 
     def _live(self, module: nn.Module) -> dict[str, Tensor]:
         parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from datamodules.face_shape import resize_faces
+from datamodules.file_reading import FileError, did_you_mean
+from lightning_modules.checkpoint_file import check_finite, read_checkpoint
 from lightning_modules.networks.backbone import normalisation
 from lightning_modules.networks.fingerprint import fingerprint
+from lightning_modules.safetensors_file import read_safetensors
 
 
 class HasBackbone(Protocol):
@@ -101,9 +102,8 @@ class TimmFeatures(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Returns float32 (B, D) for images (B, 3, H, W) in [0, 1], resized to the network's own input size."""
-        size = (self.side, self.side)
-        if image.shape[-2:] != size:
-            image = F.interpolate(image, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        if image.shape[-2:] != (self.side, self.side):
+            image = resize_faces(image, self.side, "bicubic").clamp(0, 1)
         return self.network((image - self.mean) / self.std).flatten(1).float()
 
 
@@ -117,13 +117,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"model.features_weights '{path}': no such file, expected a network's weights")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # safetensors, zip, pickle and torch each raise their own types here
-        reason = " ".join(str(error).split())[:160]
-        raise ValueError(f"model.features_weights '{path}' cannot be read as weights: {reason}") from error
+        if path.suffix == ".safetensors":
+            state: Any = read_safetensors(path, "model.features_weights")
+        else:
+            state = read_checkpoint(path, "model.features_weights")
+    except ValueError as error:
+        raise FileError(f"model.features_weights '{path}' cannot be read as weights: {error}") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"model.features_weights '{path}': found no tensors by name, expected a network's weights")
+    check_finite(state, "model.features_weights", path)
     return state
 
 
@@ -152,8 +155,7 @@ def check_timm_name(name: str, key: str) -> None:
     import timm
 
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f", did you mean {' or '.join(near)}?" if near else ""
+        hint = did_you_mean(name, timm.list_models(), 3)
         raise ValueError(f"{key}: found '{name}', expected a classifier checkpoint or a name that timm knows{hint}")
 
 

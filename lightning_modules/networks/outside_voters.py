@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,13 +9,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from datamodules.captions import ADJECTIVES, TEMPLATES
 from datamodules.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
+from datamodules.face_shape import resize_faces
+from datamodules.file_reading import FileError, plain_reason, read_json
+from lightning_modules.checkpoint_file import check_finite
 from lightning_modules.networks.backbone import averaged_for_grey
 from lightning_modules.networks.fingerprint import fingerprint
+from lightning_modules.networks.quiet_loading import quiet_loading
+from lightning_modules.safetensors_file import read_safetensors
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -46,9 +49,8 @@ class OutsideVoter(nn.Module, ABC):
         """Returns logits (B, K) of images (B, 3, H, W) in [0, 1]; differentiable, so that it may guide."""
         if self.mean.shape[1] == 1:  # a network for grey images
             image = image.mean(1, keepdim=True)
-        size = (self.image_size, self.image_size)
-        if image.shape[-2:] != size:
-            image = F.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
+        if image.shape[-2:] != (self.image_size, self.image_size):
+            image = resize_faces(image, self.image_size, "bicubic").clamp(0, 1)
         return self._logits((image - self.mean) / self.std)
 
     @torch.no_grad()
@@ -87,7 +89,7 @@ class TimmVoter(OutsideVoter):
         for name in ("config.json", "model.safetensors"):
             if not (folder / name).is_file():
                 raise ValueError(f"timm voter '{folder}': found no {name}, expected a folder of timm's save_for_hf")
-        config = json.loads((folder / "config.json").read_text())
+        config = read_json(folder / "config.json", "timm voter", "what timm's save_for_hf wrote")
         pretrained = config.get("pretrained_cfg") or {}
         names = config.get("label_names") or pretrained.get("label_names")
         if not names or "architecture" not in config:
@@ -118,9 +120,11 @@ class TimmVoter(OutsideVoter):
         try:
             self.label_space = resolve_label_space(list(expressions.values()))
             self.network = timm.create_model(config["architecture"], pretrained=False, **arguments)
-            self.network.load_state_dict(load_file(folder / "model.safetensors"))
+            self.network.load_state_dict(read_safetensors(folder / "model.safetensors", "timm voter"))
+        except FileError:
+            raise
         except (RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"timm voter '{folder}': {' '.join(str(error).split())[:160]}") from error
+            raise ValueError(f"timm voter '{folder}': {plain_reason(error)}, expected weights of its config") from error
 
     def _logits(self, image: Tensor) -> Tensor:
         return self.network(image)[:, self.columns]
@@ -145,17 +149,23 @@ class ClipVoter(OutsideVoter):
         from transformers import AutoTokenizer, CLIPModel
 
         preprocessor = folder / "preprocessor_config.json"
-        found = json.loads(preprocessor.read_text()) if preprocessor.is_file() else {}
+        found = read_json(preprocessor, "CLIP voter", "sizes and colours") if preprocessor.is_file() else {}
         super().__init__(found.get("image_mean") or _CLIP_MEAN, found.get("image_std") or _CLIP_STD)
         if prompts is None:
             prompts = {name: [text.format(ADJECTIVES[name]) for text in TEMPLATES] for name in EXPRESSIONS}
         captions_of = _captions(folder, prompts)
         self.label_space = resolve_label_space(list(captions_of))
         try:
-            clip: Any = CLIPModel.from_pretrained(folder, use_safetensors=True).eval()
+            with quiet_loading():
+                loaded: Any = CLIPModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+            clip: Any = loaded[0].float().eval()  # transformers keeps the number format in which it is stored
             tokenizer = AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"CLIP voter '{folder}': {' '.join(str(error).split())[:160]}") from error
+        except Exception as error:  # transformers, tokenizers and safetensors each raise their own types here
+            raise ValueError(f"CLIP voter '{folder}': {plain_reason(error)}, expected a CLIP model") from error
+        missing = sorted(loaded[1].get("missing_keys") or ())
+        if missing:
+            raise ValueError(f"CLIP voter '{folder}': found no weights '{missing[0]}', expected all of its config")
+        check_finite(clip.state_dict(), "CLIP voter", folder)
         self.image_size = clip.config.vision_config.image_size
         # With the model, not after it: only the image's half is needed from here on.
         with torch.no_grad():

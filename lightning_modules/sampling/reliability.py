@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from datamodules.file_reading import read_json, reading
 from datamodules.whole_file import whole_file
 
 _PSEUDO_COUNT = 2.0
@@ -65,11 +66,9 @@ def read_reliability(path: str | Path, fingerprints: Mapping[str, Sequence[str]]
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"reliability table '{path}': no such file, expected one written by train.py validate")
-    try:
-        table = json.loads(Path(path).read_text())
-        entries = [(name, set(entry["fingerprints"]), entry["precision"]) for name, entry in table.items()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"reliability table '{path}': found another content ({str(error)[:80]})") from error
+    with reading("reliability table", path, "one written by train.py validate"):
+        table = read_json(path, "reliability table", "one written by train.py validate")
+        entries = [(name, set(entry["fingerprints"]), dict(entry["precision"])) for name, entry in table.items()]
     weights = []
     for voter, own in fingerprints.items():
         found = [precision for _, known, precision in entries if own and set(own) <= known]

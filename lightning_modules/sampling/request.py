@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.captions import caption_for
-from datamodules.expressions import ACTION_UNITS, action_unit_indices, canonical_expression, sample_action_units
-from datamodules.keyed_random import keyed_seed, keyed_uniform
-
-_AU_STREAM = 0xA0
+from datamodules.expressions import ACTION_UNITS, action_unit_indices, canonical_expression
+from datamodules.keyed_random import keyed_seed
+from datamodules.synthesis_work import draw_conditions
 
 
 @dataclass(frozen=True)
@@ -122,10 +120,9 @@ class SynthesisRequest:
             ValueError: unknown expression or action unit, or an intensity outside [0, 1].
         """
         names = tuple(canonical_expression(name) for name in expressions)
-        uniform = keyed_uniform(np.array(sample_ids), 2 * len(au_names), seed, _AU_STREAM)
-        units = sample_action_units(names, uniform.reshape(len(names), 2, len(au_names)), au_names)
+        captions, units = draw_conditions(names, sample_ids, seed, au_names)
         edit_action_units(units, {**(settings.au_edits if settings else {}), **(au_edits or {})}, au_names)
-        return cls(names, tuple(sample_ids), seed, tuple(caption_for(name) for name in names), units, settings)
+        return cls(names, tuple(sample_ids), seed, tuple(captions), units, settings)
 
     def part(self, start: int, stop: int) -> SynthesisRequest:
         """Returns the request of samples ``start`` to ``stop``."""

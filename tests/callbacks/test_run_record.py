@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Iterable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,8 @@ def test_manifests_of_the_tables_that_were_read(tmp_path: Path) -> None:
 def test_state_keeps_the_wandb_id(tmp_path: Path) -> None:
     record = RunRecord(tmp_path, "fit", {}, "")
     record.load_state_dict({"wandb_id": "abc"})
-    assert record.state_dict() == {"wandb_id": "abc", "best": {}}
+    state = record.state_dict()
+    assert state["wandb_id"] == "abc" and state["run_id"] == record.run_id and state["best"] == {}
     record.wandb_id = "going-on"
     record.load_state_dict({"wandb_id": "abc"})
     assert record.wandb_id == "going-on"
@@ -176,6 +178,20 @@ def test_continued_run_keeps_what_earlier_attempts_measured(tmp_path: Path) -> N
     summary = continued(tmp_path, **{"val/accuracy": 0.8125, "val/loss": 0.25, "val/temperature": 3.0})
     assert summary["metrics"]["val/accuracy"] == 0.8125 and summary["metrics"]["val/nothing"] is None
     assert summary["best"] == {"val/accuracy": 0.875, "val/loss": 0.25}
+
+
+def test_when_a_run_began_survives_its_continuation_and_a_test(tmp_path: Path) -> None:
+    before = datetime.now(timezone.utc).replace(microsecond=0)
+    fit(tmp_path)
+    began = summary_of(tmp_path)["started"]
+    assert before <= datetime.fromisoformat(began) <= datetime.now(timezone.utc)
+    (tmp_path / "summary.json").write_text(json.dumps({**summary_of(tmp_path), "started": "2026-01-02T03:04:05+00:00"}))
+    assert continued(tmp_path)["started"] == "2026-01-02T03:04:05+00:00"
+    record = RunRecord(tmp_path, "test", {}, "")
+    record.setup(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False), Line(), "test")
+    record.teardown(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False), Line(), "test")
+    assert summary_of(tmp_path)["started"] == "2026-01-02T03:04:05+00:00"
+    assert summary_of(tmp_path)["test"]["started"] >= began
 
 
 def test_new_run_forgets_what_lies_in_its_folder(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +22,9 @@ from PIL import Image
 import train
 from callbacks.synthetic_set_writer import SyntheticSetWriter
 from datamodules.expressions import LABEL_SPACES
+from datamodules.folder_lock import RanksLock
 from datamodules.readers import SyntheticSetReader
-from datamodules.synthetic_shards import finished_indices
+from datamodules.synthetic_shards import finished_indices, read_shard
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.sampling.request import SamplingSettings
 from tests.lightning_modules.tiny_generator import (
@@ -164,7 +168,7 @@ def test_two_kinds_in_one_set(more: list[str], message: str, weights: Path, tmp_
     ("more", "message"),
     [
         (["--data.predict_split=val"], "data.predict_split=val, expected ExpressionGenerator and synthesis"),
-        (["--ckpt_path=null"], "found no --ckpt_path, expected a trained generator"),
+        (["--ckpt_path=null"], "found no --ckpt_path, expected the checkpoint of a trained ExpressionGenerator"),
         (["--data.synthesis_expressions=[contempt]"], "data.synthesis_expressions: found 'contempt'"),
         (["--data.synthesis_expressions=[bored]"], "unknown expression 'bored'"),
     ],
@@ -201,7 +205,9 @@ def test_layout_guidance_and_votes_are_on_record(weights: Path, tmp_path: Path) 
     ]
     train.main(arguments(weights, tmp_path / "run", *full, count=12))
     folder = tmp_path / "run" / "synthetic_set"
-    rows = [row for shard in sorted(folder.glob("data/*.parquet")) for row in pq.read_table(shard).to_pylist()]
+    columns = ["label", "layout_source", "votes", "kept"]
+    shards = sorted(folder.glob("data/*.parquet"))
+    rows = [row for shard in shards for row in read_shard(shard, columns).to_pylist()]
     assert [row["label"] for row in rows] == ["anger", "happy"] * 6
     assert all(row["layout_source"].startswith("drawn-1-train-") for row in rows)
     assert {vote["voter"] for vote in rows[0]["votes"]} == {str(weights / "one.ckpt"), str(weights / "two.ckpt")}
@@ -224,6 +230,63 @@ def test_fewer_faces_left_than_ranks(tmp_path: Path) -> None:
     datamodule.synthesis_count = 4
     SyntheticSetWriter().setup(trainer, tiny_generator(), "predict")
     assert len(datamodule.synthesis_done) == 0
+
+
+def test_one_predict_at_a_time(weights: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RanksLock.take, "__defaults__", (0.1,))  # seconds of patience
+    folder = tmp_path / "set"
+    path = f"--trainer.callbacks.path={folder}"
+    for hold in (RanksLock(folder / ".lock").take, RanksLock(folder / ".lock").join):
+        hold()
+        with pytest.raises(SystemExit) as ended:
+            train.main(arguments(weights, tmp_path / "run", path, count=2))
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert ended.value.code == 1 and len(errors) == 1 and not list(folder.rglob("*.parquet"))
+        assert f"found another predict at work on it ({'' if hold.__name__ == 'take' else 'a rank that'}" in errors[0]
+        hold.__self__.release()  # type: ignore[attr-defined]
+    train.main(arguments(weights, tmp_path / "run", path, count=2))
+    assert finished_indices(folder).tolist() == [0, 1]
+
+
+def rank_of(launcher: int) -> int:
+    """Returns the process that a running predict has started as rank 1."""
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = entry.read_text().rpartition(")")[2].split()
+            environment = (entry.parent / "environ").read_bytes().split(b"\0")
+            if int(fields[1]) == launcher and b"LOCAL_RANK=1" in environment:
+                return int(entry.parent.name)
+    raise AssertionError("rank 1 is not running")
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
+def test_an_orphaned_rank_ends_and_keeps_a_restart_out_until_then(weights: Path, tmp_path: Path, capsys: Any) -> None:
+    ranks = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    command = [sys.executable, str(PROJECT / "train.py"), *arguments(weights, tmp_path / "two", *ranks, count=200)]
+    restart = arguments(weights, tmp_path / "two", count=200, batch=7)
+    folder = tmp_path / "two" / "synthetic_set"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=subprocess.PIPE, text=True)
+    while len(list(folder.glob("data/*.parquet"))) < 8:
+        assert running.poll() is None, running.communicate()[1][-3000:]
+        time.sleep(0.02)
+    orphan = rank_of(running.pid)
+    os.kill(orphan, signal.SIGSTOP)  # alive, and for as long as we need it
+    running.kill()
+    with pytest.raises(SystemExit):
+        train.main(restart)
+    os.kill(orphan, signal.SIGCONT)
+    assert "a rank that outlived its run" in capsys.readouterr().err
+    # The orphan holds the other end of the pipe: this returns when it has ended.
+    assert f"the process {running.pid} that started it has died" in running.communicate(timeout=60)[1]
+    found = set(finished_indices(folder).tolist())
+    assert 0 < len(found) < 200
+    with pytest.raises(ValueError, match=rf"found {len(found)} of the 200 faces planned \(it is unfinished\)"):
+        SyntheticSetReader(str(folder))
+    train.main(restart)
+    assert len(SyntheticSetReader(str(folder)).read("train").label) == 200  # which refuses doubled ones
 
 
 @pytest.mark.ddp

@@ -173,12 +173,16 @@ def test_pictures_and_faces_that_cannot_be_logged(tmp_path: Path) -> None:
 
 
 def test_finish_never_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    def finish() -> None:
+    codes = []
+
+    def finish(exit_code: int) -> None:
+        codes.append(exit_code)
         raise OSError("no route")
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=object(), finish=finish))
     with pytest.warns(UserWarning, match="no route"):
-        finish_wandb()
+        finish_wandb(143)
+    assert codes == [143]  # W&B shows the run as one that did not end by itself
 
 
 def test_folder_that_cannot_be_written_is_not_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

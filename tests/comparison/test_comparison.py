@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import os
+import shutil
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from comparison.comparison import Comparison, best_of, choose_metric, compare, is_share, lower_is_better, recall_prefix
+from comparison.checks import check
+from comparison.comparison import Comparison, best_of, choose_metric, compare, is_share, recall_prefix
+from comparison.run import Run
 from comparison.run_folders import read_run_folder, read_run_folders
+from comparison.seeds import is_recorded
+from comparison.tables import write_csv
 from tests.comparison.synthetic_runs import write_run
 
 METRIC = "val/accuracy"
@@ -73,23 +83,126 @@ def test_best_of_a_loss_is_its_least(tmp_path: Path) -> None:
     assert best_of(read_run_folder(folder), METRIC) is None
 
 
+def test_a_best_of_the_wrong_end_does_not_count(tmp_path: Path) -> None:
+    """Older runs recorded the worst value of the uncalibrated error of calibration as its best."""
+    name = "val/ece_uncalibrated"
+    summary = {"best": {name: 0.3}, "metrics": {name: 0.12}}
+    folder = write_run(tmp_path / "a", summary=summary)
+    (folder / "metrics.csv").write_text(f"step,{name}\n1,0.3\n2,0.1\n3,0.12\n")
+    assert best_of(read_run_folder(folder), name) == 0.1
+
+
+def test_a_metric_that_nobody_knows_has_no_best(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", summary={"best": {"val/temperature": 2.0}})
+    (folder / "metrics.csv").write_text("step,val/temperature,val/glow\n1,2,3\n")
+    run = read_run_folder(folder)
+    assert best_of(run, "val/temperature") is None and best_of(run, "val/glow") is None
+
+
 def test_unreadable_history_is_named_and_the_last_value_stays(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a", accuracy=0.7)
     (folder / "metrics.csv").write_text("step,val/accuracy\n1,good\n")
     found = compared(tmp_path)
     assert found.groups[0].best == {} and found.groups[0].best_interval is None
-    assert found.groups[0].last == {1: 0.7} and "metrics.csv' cannot be read" in found.warnings[0]
+    assert found.groups[0].last == {1: 0.7} and "metrics.csv' line 2: found 'good'" in found.warnings[0]
 
 
-def test_the_later_of_two_runs_with_one_seed_counts(tmp_path: Path) -> None:
-    import os
+def _with_dates(folder: Path, **dates: float) -> None:
+    for name, date in dates.items():
+        os.utime(folder / name / "summary.json", (date, date))
 
-    old, new = write_run(tmp_path / "z-old", accuracy=0.1), write_run(tmp_path / "a-new", accuracy=0.9)
-    os.utime(old / "summary.json", (1_000, 1_000))
-    os.utime(new / "summary.json", (2_000, 2_000))
+
+def test_of_two_runs_with_one_seed_the_one_that_began_later_counts(tmp_path: Path) -> None:
+    for name, day, accuracy in (("z", 1, 0.1), ("a", 2, 0.9)):
+        write_run(tmp_path / name, accuracy=accuracy, summary={"started": f"2026-01-0{day}T00:00:00+00:00"})
+    write_run(tmp_path / "unknown", accuracy=0.5)
+    shutil.copytree(tmp_path / "z", tmp_path / "copy-of-z")
+    for dates in ({"z": 1_000, "a": 2_000}, {"z": 2_000, "a": 1_000}):  # as after a test in z
+        _with_dates(tmp_path, **dates)
+        found = compared(tmp_path)
+        assert found.groups[0].last == {1: 0.9} and len(found.warnings) == 3
+        assert found.warnings[0].endswith(
+            "copy-of-z' counts, '" + str(tmp_path / "z") + "' is a copy of it and left out"
+        )
+        assert all("seed 1 twice" in line for line in found.warnings)
+        assert all(f"{tmp_path / 'a'}' counts" in line and "began earlier" in line for line in found.warnings[1:])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("fit-20260102T030405Z-ffff", "fit-20260103T030405Z-0000"), ("z-20260102T030405Z-x", "a-20260103T030405Z-x")],
+)
+def test_where_no_beginning_was_recorded_the_time_in_the_folder_s_name_counts(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    write_run(tmp_path / old, accuracy=0.1)
+    write_run(tmp_path / new, accuracy=0.9)
+    _with_dates(tmp_path, **{old: 2_000, new: 1_000})
+    assert compared(tmp_path).groups[0].last == {1: 0.9}
+
+
+def test_where_no_beginning_is_known_the_name_counts_and_copies_do_not(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", accuracy=0.1)
+    write_run(tmp_path / "b", accuracy=0.9)
+    shutil.copytree(tmp_path / "a", tmp_path / "c")
+    tested = json.loads((tmp_path / "c" / "summary.json").read_text())
+    tested["metrics"]["test/accuracy"] = 0.7
+    (tmp_path / "c" / "summary.json").write_text(json.dumps(tested))
+    _with_dates(tmp_path, a=3_000, b=1_000, c=2_000)
     found = compared(tmp_path)
     assert found.groups[0].last == {1: 0.9}
-    assert "seed 1 twice" in found.warnings[0] and "a-new' counts" in found.warnings[0]
+    assert "c' is a copy of it" in found.warnings[0] and "a' comes first by name" in found.warnings[1]
+
+
+def test_copies_and_tests_change_no_value_in_300_cases() -> None:
+    for case in range(300):
+        random = np.random.default_rng([case, 0xC0])
+        runs = [
+            Run(
+                name=f"runs/{number}",
+                config={"data.synthetic_ratio": 0.5, "data.seed": data},
+                seed=seed,
+                status="finished",
+                task="fit",
+                last={METRIC: float(random.random())},
+                history=lambda metric: [],
+                started=float(random.integers(1000)),
+            )
+            for number, (seed, data) in enumerate(random.choice([1, 2, None], (random.integers(1, 7), 2)).tolist())
+        ]
+        copies = [
+            replace(run, name=f"{random.choice(['0', 'x'])}/{number}", last={**run.last, "test/accuracy": 0.5})
+            for number, run in enumerate(runs)
+            if run.seed is not None and random.random() < 0.5
+        ]
+        alone = compare(runs, METRIC).groups[0]
+        mixed = [*runs, *copies]
+        random.shuffle(mixed)  # type: ignore[arg-type]
+        beside = compare(mixed, METRIC).groups[0]
+        recorded = {seed: value for seed, value in alone.last.items() if is_recorded(seed)}
+        assert {seed: value for seed, value in beside.last.items() if is_recorded(seed)} == recorded
+        assert len(beside.last) == len(alone.last)
+        for seed, value in recorded.items():
+            assert (
+                value == max((r for r in runs if r.repetition == seed), key=lambda run: run.started or 0).last[METRIC]
+            )
+
+
+def test_repetitions_told_apart_by_the_seed_of_the_data(tmp_path: Path) -> None:
+    for ratio, accuracy in ((0.0, 0.5), (0.5, 0.6)):
+        for seed in (1, 2, 3):
+            write_run(tmp_path / f"{ratio}-{seed}", ratio, 1, accuracy + seed / 100, data__seed=seed)
+    write_run(tmp_path / "other", 0.0, 2, 0.4, data__seed=None)
+    found = compared(tmp_path)
+    assert found.groups[1].last == pytest.approx({1: 0.61, (1, 2): 0.62, (1, 3): 0.63}) and not found.warnings
+    assert found.groups[0].seeds == (1, (1, 2), (1, 3), 2)
+    assert found.difference[1].n == 3 and found.difference[1].mean == pytest.approx(0.1)
+    assert any("lacks seed 2, which" in line for line in check(found))
+    write_csv(found, tmp_path / "table.csv")
+    assert [row["seeds"] for row in csv.DictReader((tmp_path / "table.csv").open())] == ["1 1/2 1/3 2", "1 1/2 1/3"]
+    again = write_run(tmp_path / "0.5-2-again", 0.5, 1, 0.9, data__seed=2)
+    warnings = compared(tmp_path).warnings
+    assert len(warnings) == 1 and warnings[0].startswith("seed 1/2 twice") and str(again) in warnings[0]
 
 
 def test_a_seed_counts_once_where_its_runs_differ_in_a_key_that_makes_no_groups(tmp_path: Path) -> None:
@@ -180,9 +293,6 @@ def test_choose_metric(tmp_path: Path) -> None:
 
 
 def test_kinds_of_metrics() -> None:
-    assert lower_is_better("val/loss") and lower_is_better("test/ece") and not lower_is_better("val/accuracy")
-    assert lower_is_better("test/frechet/judge") and lower_is_better("test/kid/judge")
-    assert lower_is_better("test/near_copies") and is_share("synthesis/near_copies")
-    assert is_share("val/macro_f1") and not is_share("val/loss")
+    assert is_share("val/macro_f1") and not is_share("val/loss") and not is_share("test/frechet/f1_recall_net")
     assert recall_prefix("val/accuracy") == recall_prefix("val/mean_class_accuracy") == "val/recall/"
     assert recall_prefix("test/fer_accuracy") == "test/fer_recall/"

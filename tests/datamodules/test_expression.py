@@ -103,6 +103,7 @@ def _as_rank(datamodule: ExpressionDataModule, rank: int, ranks: int, epoch: int
         current_epoch=epoch,
         global_step=step,
         state=SimpleNamespace(stage="train"),
+        limit_train_batches=1.0,
     )
 
 
@@ -401,10 +402,37 @@ def test_synthetic_table_is_cut_to_the_multiple_and_relabelled() -> None:
     datamodule.setup("fit")
     table = datamodule.synthetic_table
     assert len(table) == datamodule.max_synthetic == 12 and table.is_synthetic and datamodule.pool is None
-    assert [eight[label] for label in table.label[:3]] == ["happy", "neutral", "anger"]
+    counts = {name: count for name, count in table.class_counts().items() if count}
+    assert counts == {"happy": 4, "neutral": 4, "anger": 4}
     assert np.array_equal(table.soft_label.argmax(1), table.label)
     batch = next(iter(datamodule.train_dataloader()))
     assert batch["is_synthetic"].tolist() == [False] * 6 + [True] * 2
+
+
+def test_a_multiple_of_a_sorted_set_has_all_classes_and_is_nested() -> None:
+    whole = tiny_table(140, seed=7)
+    whole = whole.select(np.concatenate([np.flatnonzero(whole.label == label)[: 20 - 2 * label] for label in range(7)]))
+    backwards = whole.select(np.arange(len(whole))[::-1])
+
+    def used(multiple: float, synthetic: SampleTable = whole, **seeds: int) -> SampleTable:
+        datamodule = ExpressionDataModule(
+            _reader(),
+            synthetic_ratio=0.5,
+            synthetic_multiple=multiple,
+            synthetic_reader=TinyReader(train=synthetic),
+            **seeds,
+        )
+        datamodule.setup("fit")
+        assert datamodule.synthetic_table is not None
+        return datamodule.synthetic_table
+
+    assert list(whole.label[:14]) == [0] * 14  # what the first rows would have been
+    half = used(49 / 60, seed=1)
+    assert list(half.class_counts().values()) == [10, 9, 8, 7, 6, 5, 4]
+    assert set(used(0.2, seed=1).sample_id) < set(half.sample_id)
+    assert set(used(49 / 60, backwards, seed=1).sample_id) == set(half.sample_id)
+    assert set(used(49 / 60, seed=2).sample_id) != set(half.sample_id)
+    assert set(used(49 / 60, seed=2, subset_seed=1).sample_id) == set(half.sample_id)
 
 
 def test_a_set_too_small_for_the_multiple_is_said() -> None:

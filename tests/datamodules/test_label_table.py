@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -68,6 +69,21 @@ def test_fit_learns_from_the_table_and_scores_on_the_data_s_own_labels(tmp_path:
     assert module.train_table is not None and module.val_table is not None
     np.testing.assert_allclose(module.train_table.soft_label, soft(), atol=1e-6)
     np.testing.assert_array_equal(module.val_table.label, np.arange(14) % 7)
+
+
+def test_a_label_table_chooses_no_rows(tmp_path: Path) -> None:
+    path = write_label_table(tmp_path / "t.parquet", label_table())
+
+    def rows(**settings: Any) -> list[str]:
+        reader = TinyReader(train=ROWS, val=tiny_table(14, "val"))
+        module = ExpressionDataModule(reader, **{"training_fraction": 0.5, "seed": 1, **settings})
+        module.setup("fit")
+        assert module.train_table is not None
+        return module.train_table.sample_id.tolist()
+
+    folds = {"folds": 3, "fold": 1, "training_fraction": 1.0}
+    assert rows(label_table=str(path)) == rows() and rows(label_table=str(path), **folds) == rows(**folds)
+    assert np.bincount([int(name.split("-")[1]) % 7 for name in rows(label_table=str(path))]).tolist() == [2] * 7
 
 
 def test_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:

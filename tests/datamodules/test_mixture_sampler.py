@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,13 +27,84 @@ def _batches(ratio: float, batch_size: int, ranks: int = 1, rank: int = 0, epoch
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.25, 0.3, 1 / 3, 0.5, 0.7, 0.9, 1.0])
 def test_exact_ratio_in_every_batch(ratio: float, batch_size: int) -> None:
     exact = Fraction(ratio).limit_denominator(1000) * batch_size
-    for rank in range(3):
-        batches = _batches(ratio, batch_size, ranks=3, rank=rank, steps_per_epoch=37)
-        synthetic = [int((batch >= N).sum()) for batch in batches]
-        assert synthetic == [int(exact * (k + 1)) - int(exact * k) for k in range(37)]
-        if exact.denominator == 1:
-            assert set(synthetic) == {int(exact)}
-        assert all(0 <= index < N + 40 for batch in batches for index in batch)
+    ranks = [_batches(ratio, batch_size, ranks=3, rank=rank, steps_per_epoch=37) for rank in range(3)]
+    synthetic = np.array([[int((batch >= N).sum()) for batch in batches] for batches in ranks])
+    assert synthetic.sum(0).tolist() == [int(3 * exact * (k + 1)) - int(3 * exact * k) for k in range(37)]
+    assert set(synthetic.flat) <= {int(exact), -int(-exact // 1)}
+    assert max(abs(own - 37 * exact) for own in synthetic.sum(1).tolist()) < 1
+    assert all(0 <= index < N + 40 for batches in ranks for batch in batches for index in batch)
+
+
+def _cases() -> Iterator[tuple[random.Random, dict[str, Any]]]:
+    draw = random.Random(1)
+    for _ in range(500):
+        case = {
+            "num_real": draw.choice([1, 3, 10, 57, 500]),
+            "batch_size": draw.choice([1, 2, 7, 8, 32]),
+            "ratio": draw.choice([0, 0.01, 0.05, 0.1, 0.25, 0.3, 1 / 3, 0.5, 0.7, 0.99, 1.0, round(draw.random(), 3)]),
+            "steps_per_epoch": draw.choice([None, 1, 3, 5]),
+            "synthetic_shared": draw.choice([True, False]),
+        }
+        ranks = draw.choice([1, 2, 3, 8])
+        if case["num_real"] / (ranks * case["batch_size"] * max(1e-9, 1 - case["ratio"])) > 300:
+            case["steps_per_epoch"] = 5
+        yield draw, {**case, "ranks": ranks}
+
+
+def _samplers(ranks: int, **case: Any) -> list[MixtureSampler]:
+    return [MixtureSampler(num_synthetic_slots=40, seed=3, num_replicas=ranks, rank=k, **case) for k in range(ranks)]
+
+
+def _epoch(samplers: list[MixtureSampler], epoch: int) -> list[np.ndarray]:
+    """Returns for each rank what it draws in an epoch, a row per batch."""
+    for sampler in samplers:
+        sampler.set_epoch(epoch)
+    return [np.array(list(sampler)).reshape(-1, sampler.batch_size) for sampler in samplers]
+
+
+def test_exact_over_the_run_whatever_rows_batch_ratio_ranks_and_epochs() -> None:
+    for _, case in _cases():
+        samplers = _samplers(**case)
+        ratio, ranks, n = samplers[0].ratio, case["ranks"], case["num_real"]
+        drawn, synthetic, own = 0, 0, np.zeros(ranks)
+        for epoch in range(3):
+            batches = _epoch(samplers, epoch)
+            if case["steps_per_epoch"] is None and ratio < 1:
+                assert set(np.concatenate([rows[rows < n] for rows in batches])) == set(range(n)), case
+            for step in range(samplers[0].steps):
+                counts = np.array([(rows[step] >= n).sum() for rows in batches])
+                own, synthetic = own + counts, synthetic + int(counts.sum())
+                drawn += ranks * case["batch_size"]
+                assert synthetic == int(ratio * drawn), (case, epoch, step)
+                assert (abs(own - float(ratio * drawn / ranks)) < 1).all(), (case, epoch, step)
+                position = samplers[0].position_at(epoch, step + 1)
+                assert (position.real, position.synthetic) == (drawn - synthetic, synthetic)
+
+
+def test_goes_on_at_any_position_and_on_other_ranks() -> None:
+    for draw, case in _cases():
+        samplers = _samplers(**case)
+        n, epoch, step = case["num_real"], draw.randrange(3), draw.randrange(samplers[0].steps)
+        position = samplers[0].position_at(epoch, step)
+        resumed = _samplers(**case)
+        assert all(sampler.resume_at(position) == position for sampler in resumed)
+        whole, rest = _epoch(samplers, epoch), _epoch(resumed, epoch)
+        assert all(np.array_equal(a[step:], b) for a, b in zip(whole, rest, strict=True)), case
+        whole_after, rest_after = _epoch(samplers, epoch + 1), _epoch(resumed, epoch + 1)
+        assert all(np.array_equal(a, b) for a, b in zip(whole_after, rest_after, strict=True)), case
+
+        other = _samplers(**{**case, "ranks": draw.choice([1, 2, 4]), "batch_size": draw.choice([5, 8])})
+        places = {sampler.resume_at(position) for sampler in other}
+        assert len(places) == 1
+        here, drawn, synthetic = places.pop(), position.samples, position.synthetic
+        batches = _epoch(other, here.epoch)
+        for k in range(len(batches[0])):
+            synthetic += sum(int((rows[k] >= n).sum()) for rows in batches)
+            drawn += len(other) * other[0].batch_size
+            assert synthetic == int(other[0].ratio * drawn), case
+        if case["steps_per_epoch"] is None and case["ratio"] < 1 and here.epoch == epoch:  # no row is lost
+            seen = np.concatenate([rows[:step].ravel() for rows in whole] + [rows.ravel() for rows in batches])
+            assert set(seen[seen < n]) == set(range(n)), case
 
 
 @pytest.mark.parametrize("class_balanced", [False, True])
@@ -115,16 +189,12 @@ def test_class_balance_is_exact_over_ranks(ranks: int) -> None:
         assert uses.max() - uses.min() <= 1
 
 
-def test_resumes_in_the_middle_of_an_epoch() -> None:
-    whole = np.concatenate(_batches(0.25, 8, epoch=3))
-    sampler = MixtureSampler(N, 40, 8, 0.25, seed=3, num_replicas=1, rank=0)
-    sampler.resume_at(epoch=3, step=5)
-    sampler.set_epoch(3)
-    assert np.array_equal(list(sampler), whole[40:])
-    sampler.set_epoch(4)
-    assert len(list(sampler)) == len(sampler)
-    sampler.resume_at(epoch=4, step=sampler.steps)  # saved at the very end: nothing to go on with
-    assert sampler.first_batch == 0
+def test_a_ratio_that_changes_starts_with_nothing_left_over() -> None:
+    (before,) = _samplers(1, num_real=N, batch_size=8, ratio=0.3)
+    (after,) = _samplers(1, num_real=N, batch_size=8, ratio=0.5)
+    here = after.resume_at(before.position_at(1, 3))
+    assert here.samples == 0 and (here.real, here.synthetic) == (22 * 8 - 52, 52)
+    assert [int((rows >= N).sum()) for rows in _epoch([after], here.epoch)[0]] == [4] * (after.steps - here.batches)
 
 
 @pytest.mark.parametrize(

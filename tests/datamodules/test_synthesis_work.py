@@ -20,6 +20,13 @@ def test_same_sample_in_any_batch() -> None:
     assert len(work) == 20
 
 
+def test_sets_that_were_begun_go_on_with_the_same_faces() -> None:
+    batch = SynthesisWork(20, LABEL_SPACES["ferplus8"], seed=4)[11]
+    known = [0.710325, 0.580764, 0.808756, 0.946312, 0.619502]  # as in every set since the first
+    assert batch["au"][batch["au"] > 0].tolist() == pytest.approx(known, abs=1e-6)
+    assert batch["expression"] == ["surprise"] and batch["caption"] == ["a photo of a face with a surprised expression"]
+
+
 def test_seeds_differ() -> None:
     first, second = (SynthesisWork(4, LABEL_SPACES["basic7"], seed=s).__getitems__(range(4)) for s in (1, 2))
     assert not torch.equal(first["au"], second["au"])

@@ -378,7 +378,7 @@ def test_paths_that_hold_no_generator(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"found no config.json"):
         ExpressionGenerator.load_trained(tmp_path)
     (tmp_path / "noise.ckpt").write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match=r"noise.ckpt' cannot be read"):
+    with pytest.raises(ValueError, match=r"noise.ckpt cannot be read"):
         ExpressionGenerator.load_trained(tmp_path / "noise.ckpt")
     save_checkpoint(tiny_classifier(), tmp_path / "classifier.ckpt")
     with pytest.raises(ValueError, match="expected one of an ExpressionGenerator"):

@@ -69,6 +69,72 @@ def test_bad_files_are_named_or_skipped(root: Path) -> None:
     assert any("black.png: found a black image" in line for line in table.report.skipped)
 
 
+def test_what_is_left_out_is_counted_with_its_reason(root: Path) -> None:
+    save(root / "train" / "sad" / ".ipynb_checkpoints" / "0-checkpoint.png", 60)
+    save(root / "train" / ".ipynb_checkpoints" / "0-checkpoint.png", 61)
+    save(root / "train" / "sad" / "._0.png", 62)
+    save(root / "train" / "beside.png", 63)
+    for name in ("a.txt", "b.txt", "c.txt", "d.txt"):
+        (root / "train" / "sad" / name).write_text("no image")
+    table = ImageFolderReader(str(root)).read("train")
+    assert len(table) == 6 and table.report.read == 14 and not table.report.skipped
+    hidden = "train/.ipynb_checkpoints/0-checkpoint.png, train/sad/._0.png, "
+    assert table.report.excluded == {
+        f"hidden ({hidden}train/sad/.ipynb_checkpoints/0-checkpoint.png)": 3,
+        "beside the class folders (train/beside.png)": 1,
+        "no image that can be opened here, by its suffix '.txt' "
+        "(train/sad/a.txt, train/sad/b.txt, train/sad/c.txt and 1 more)": 4,
+    }
+
+
+def test_every_format_that_pillow_opens(root: Path) -> None:
+    for number, suffix in enumerate(("tif", "TIFF", "gif", "jfif", "ppm", "avif", "webp", "bmp", "jp2")):
+        try:
+            save(root / "train" / "sad" / f"more{number}.{suffix}", 70 + number)
+        except (KeyError, OSError):  # this Pillow was built without the library
+            (root / "train" / "sad" / f"more{number}.{suffix}").unlink(missing_ok=True)
+    count = len(list((root / "train" / "sad").iterdir()))
+    assert count > 8
+    table = ImageFolderReader(str(root)).read("train")
+    assert table.class_counts()["sad"] == count and not table.report.excluded
+    Image.fromarray(np.random.default_rng(0).random((16, 16)).astype(np.float32)).save(root / "train/sad/float.tif")
+    with pytest.raises(ValueError, match=r"float\.tif: .*pixels of floating-point numbers"):
+        ImageFolderReader(str(root)).read("train")
+
+
+def test_linked_folders_are_entered_once(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    save(elsewhere / "more" / "0.png", 80)
+    save(elsewhere / "anger" / "0.png", 81)
+    sad = root / "train" / "sad"
+    (sad / "linked").symlink_to(elsewhere / "more")
+    (elsewhere / "more" / "back").symlink_to(sad)  # a loop
+    (sad / "again").symlink_to(root / "train" / "angry")  # another class
+    (sad / "gone.png").symlink_to(elsewhere / "nothing.png")
+    (root / "train" / "disgust").symlink_to(elsewhere / "anger")
+    table = ImageFolderReader(str(root)).read("train")
+    assert table.class_counts() == {"happy": 2, "sad": 3, "disgust": 1, "anger": 2}
+    assert "train/sad/linked/0.png" in table.sample_id
+    assert table.report.excluded == {
+        "a link to a folder that is read already (train/sad/again, train/sad/linked/back)": 2,
+        "a link to nothing (train/sad/gone.png)": 1,
+    }
+
+
+def test_two_folders_of_one_split(root: Path) -> None:
+    (root / "Validation").mkdir()
+    with pytest.raises(ValueError, match="found the folders Validation and valid for one split") as caught:
+        ImageFolderReader(str(root))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_first_three_bad_files_are_named(root: Path) -> None:
+    for number in range(4):
+        (root / "train" / "sad" / f"bad{number}.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"bad0\.png: .*; .*bad1\.png: .*; .*bad2\.png: .*\(4 bad of 10 samples"):
+        ImageFolderReader(str(root)).read("train")
+
+
 def test_missing_things(root: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"data\.reader\.init_args\.root: found no folder"):
         ImageFolderReader(str(tmp_path / "gone"))

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from datamodules.expressions import ACTION_UNITS, LABEL_SPACES
-from datamodules.readers.synthetic_set import SyntheticSetReader
+from datamodules.readers.synthetic_set import NOT_KEPT, SyntheticSetReader
 
 BASIC7 = LABEL_SPACES["basic7"]
 
@@ -68,6 +68,16 @@ def test_reads_kept_rows(write: Callable[..., str]) -> None:
     assert np.isnan(table.au[0]).sum() == len(ACTION_UNITS) - 2
     with Image.open(io.BytesIO(rows[1]["image"])) as image:
         np.testing.assert_array_equal(table.images.batch(np.array([1]))[0].permute(1, 2, 0).numpy(), np.array(image))
+
+
+@pytest.mark.parametrize("zero_and_one", [(0, 1), (0.0, 1.0), (False, True)])
+def test_kept_as_other_tools_store_it(write: Callable[..., str], zero_and_one: tuple[Any, Any]) -> None:
+    no, yes = zero_and_one
+    table = SyntheticSetReader(write([sample(0, kept=yes), sample(1, kept=no), sample(2, kept=yes)])).read("train")
+    assert table.sample_id.tolist() == ["syn-0", "syn-2"] and table.report.excluded == {NOT_KEPT: 1}
+    root = write([sample(0, kept=yes), sample(1, kept=type(yes)(2)) if yes is not True else sample(1, kept=None)])
+    with pytest.raises(ValueError, match=r"shard-1\.parquet row 0: found (2|2\.0|no value) in column 'kept'"):
+        SyntheticSetReader(root).read("train")
 
 
 def test_maps_and_image_structs(tmp_path: Path) -> None:

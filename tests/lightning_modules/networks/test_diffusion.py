@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModel
 
 from lightning_modules.networks.diffusion import SMALL_SCHEDULER, load_diffusion_model, small_diffusion_model
 from lightning_modules.networks.latent_codec import AutoencoderKLCodec, SpaceToDepthCodec
@@ -117,3 +120,81 @@ def test_missing_folder_and_missing_parts_are_named(base: Path, tmp_path: Path) 
     (tmp_path / "no-weights" / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"model\.base"):
         load_diffusion_model(str(tmp_path / "no-weights"), {})
+
+
+def changed_config(base: Path, folder: Path, part: str, **changes: Any) -> str:
+    """Copies the base and changes the config of one part."""
+    shutil.copytree(base, folder)
+    path = folder / part / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        ("unet", {"addition_embed_type": "text_time"}, "found a UNet with addition_embed_type 'text_time' as in SDXL"),
+        ("unet", {"in_channels": 9}, "found a UNet that takes 9 channels as for inpainting and makes 4, expected 4"),
+        ("unet", {"in_channels": 8}, "found a UNet that takes 8 channels and makes 4, expected 4"),
+        ("text_encoder", {"hidden_size": 32}, "found a text encoder of width 32 beside a UNet that reads 16"),
+        ("text_encoder", {"num_hidden_layers": 2}, r"found no '.*layers\.1.*' in the weights of text_encoder"),
+        ("unet", {"layers_per_block": 2}, "expected "),
+    ],
+)
+def test_models_of_another_shape_are_one_line(
+    part: str, changes: dict[str, Any], message: str, base: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=rf"^model\.base '.*other': .*{message}") as caught:
+        load_diffusion_model(changed_config(base, tmp_path / "other", part, **changes), {})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_folders_in_another_number_format_are_computed_in_float32(
+    dtype: torch.dtype, variant: str | None, base: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "half"
+    shutil.copytree(base, folder)
+    for part, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL), ("text_encoder", CLIPTextModel)):
+        network = kind.from_pretrained(base, subfolder=part).to(dtype)
+        shutil.rmtree(folder / part)
+        network.save_pretrained(folder / part, variant=variant)
+        assert not variant or list((folder / part).glob("*.fp16.safetensors"))
+    model = load_diffusion_model(str(folder), {})
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    text = model.encode_text(["a happy face"])
+    assert model.unet(torch.zeros(1, 4, 8, 8), 3, text).sample.dtype == torch.float32
+    stored, plain = model.text_encoder.state_dict(), load_diffusion_model(str(base), {}).text_encoder.state_dict()
+    assert all(torch.equal(tensor.to(dtype), plain[name].to(dtype)) for name, tensor in stored.items())
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_weights_of_a_base_that_are_no_numbers(part: str, base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "nan")
+    (path,) = (tmp_path / "nan" / part).glob("*.safetensors")
+    tensors = load_file(path)
+    name = sorted(tensors)[0]
+    save_file({**tensors, name: torch.full_like(tensors[name], torch.nan)}, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"model\.base '.*nan/{part}': found .* numbers in '.*' that are NaN"):
+        load_diffusion_model(str(tmp_path / "nan"), {})
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+        "text_encoder/config.json",
+        "tokenizer/tokenizer.json",
+        "scheduler/scheduler_config.json",
+    ],
+)
+def test_a_damaged_part_of_a_base_is_one_line(file: str, base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "torn")
+    path = tmp_path / "torn" / file
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises((ValueError, FileNotFoundError), match=r"^model\.base '.*torn': ") as caught:
+        load_diffusion_model(str(tmp_path / "torn"), {})
+    assert "\n" not in str(caught.value)

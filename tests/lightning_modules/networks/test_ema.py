@@ -126,16 +126,3 @@ def test_wrong_use_is_one_plain_line() -> None:
         ParameterEMA(network(), decay=1.0)
     with pytest.raises(ValueError, match="no parameter that requires a gradient"):
         ParameterEMA(network().requires_grad_(False))
-
-
-def test_one_update_per_optimiser_step_however_many_batches_it_takes() -> None:
-    ema = ParameterEMA(nn.Linear(2, 2))
-    for step in (0, 1, 1, 2, 2):  # the first batch of all is the first of two that make a step
-        ema.update_after(step)
-    assert ema.num_updates == 2
-    resumed = ParameterEMA(nn.Linear(2, 2))
-    resumed.load_state_dict(ema.state_dict(), step=2)
-    resumed.update_after(2)
-    assert resumed.num_updates == 2
-    resumed.update_after(3)
-    assert resumed.num_updates == 3

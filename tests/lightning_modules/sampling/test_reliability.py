@@ -42,7 +42,7 @@ def test_voters_and_expressions_that_were_not_measured_are_named(tmp_path: Path)
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_reliability(tmp_path / "nowhere.json", {}, NAMES)
     path.write_text("[1]")
-    with pytest.raises(ValueError, match="found another content"):
+    with pytest.raises(ValueError, match=r"found a list, expected one written by train\.py"):
         read_reliability(path, {"good": ["a0"]}, NAMES)
 
 

@@ -1,0 +1,149 @@
+"""All ranks stop after the same step: on a signal, or where the loss is no number any more."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STEPS_ON_DEVICES = 10
+"""On an accelerator the ranks agree after every tenth step: each look waits for the device."""
+
+
+@contextmanager
+def exit_code_of_stop(trainer: Trainer) -> Iterator[None]:
+    """Turns the end of a run that a signal stopped into the exit code that shells know: 128 + its number.
+
+    Raises:
+        SystemExit: with that code.
+    """
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt):
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        number = max((c.signal for c in callbacks if isinstance(c, AgreedStop)), default=0)
+        if number:
+            raise SystemExit(128 + number) from None
+        raise
+
+
+class AgreedStop(Callback):
+    """Ends a fit after a whole step, the same one on every rank, so that its state can be saved.
+
+    SIGTERM (a scheduler whose time is up) and the first Ctrl-C are remembered and handed round after the step; the
+    second Ctrl-C ends at once. Lightning's own handler broadcasts from inside the signal, in the middle of whatever
+    collective the step has reached. In validate, test and predict, where there is nothing to save, a signal ends at
+    once.
+
+    A loss that is NaN or infinite ends the fit as an error: nothing that follows it is worth a checkpoint.
+
+    Attributes:
+        signal: number of the signal that all ranks stop for; 0 = none.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._received = 0
+        self._bad_step: Tensor | None = None
+        self._before: dict[int, Any] = {}
+
+    # ------------------------------------------------------------------ signals
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listens for signals; Lightning has just put its own handlers in place."""
+        self._listen(self._remember)
+        self._bad_step = torch.full((), -1, dtype=torch.int64, device=pl_module.device)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends a ``validate`` at once on a signal; inside a fit the step's handler stays."""
+        if trainer.state.fn != "fit":
+            self._listen(self._end_now)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends a ``test`` at once on a signal."""
+        self._listen(self._end_now)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends a ``predict`` at once on a signal: what is finished has been written."""
+        self._listen(self._end_now)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Puts the handlers back that were there before."""
+        self._restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Puts the handlers back that were there before."""
+        self._restore()
+
+    def _listen(self, handler: Any) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in _SIGNALS:
+            found = signal.getsignal(number)
+            # A shell starts background jobs deaf to Ctrl-C, and that is meant.
+            if number == signal.SIGINT and found not in (signal.default_int_handler, self._remember, self._end_now):
+                continue
+            self._before.setdefault(number, found)
+            signal.signal(number, handler)
+
+    def _restore(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._before.items():
+                if signal.getsignal(number) in (self._remember, self._end_now):  # Lightning may have been first
+                    signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._before = {}
+
+    def _remember(self, number: int, frame: Any) -> None:
+        if number == signal.SIGINT and self._received == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._received = number
+
+    def _end_now(self, number: int, frame: Any) -> None:
+        self.signal = self._received = number
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
+
+    # ------------------------------------------------------------------ after each step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Notes a bad loss, and agrees with the other ranks; a collective."""
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if isinstance(loss, Tensor) and self._bad_step is not None:
+            is_first = ~torch.isfinite(loss.detach()).all() & (self._bad_step < 0)
+            self._bad_step = torch.where(is_first, max(trainer.global_step, 1), self._bad_step)
+        if pl_module.device.type == "cpu" or trainer.global_step % _STEPS_ON_DEVICES == 0:
+            self.agree(trainer)
+
+    def agree(self, trainer: Trainer) -> None:
+        """Takes the decision of all ranks; a collective. Called before each checkpoint, too.
+
+        Raises:
+            ValueError: a loss of a step since the last agreement was NaN or infinite, on any rank.
+        """
+        bad = -1 if self._bad_step is None else int(self._bad_step)
+        # The earliest bad step of all ranks: the maximum of the negative ones.
+        verdict = torch.tensor([self._received, -bad if bad > 0 else -(2**62)])
+        if trainer.world_size > 1 and dist.is_initialized():
+            verdict = verdict.to(trainer.strategy.root_device)
+            dist.all_reduce(verdict, dist.ReduceOp.MAX)
+        number, first_bad = verdict.tolist()
+        if first_bad > -(2**62):
+            raise ValueError(
+                f"training: the loss of step {-first_bad} is NaN or infinite, expected a number (a smaller "
+                "model.learning_rate, trainer.gradient_clip_val, or other data); checkpoints of earlier steps are kept"
+            )
+        if number:
+            self.signal = number
+            # Lightning ends after the batch, or after the epoch where it was the last one, on every rank.
+            trainer._signal_connector.received_sigterm = True

@@ -1,0 +1,30 @@
+"""The random numbers of a training step depend on the step alone."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from datamodules.keyed_random import keyed_seed
+from lightning_modules.run_seed import run_seed
+
+_STREAM = 0x57E9
+
+
+class StepSeed(Callback):
+    """Seeds Python, numpy and torch before each training batch by (seed, rank, epoch, batch).
+
+    Dropout and everything else that draws from the global generators then gets the same numbers in a run that was
+    interrupted as in one that was not, whatever was drawn before: a validation, a pool that was filled anew.
+    """
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seeds the step; each rank differently."""
+        key = keyed_seed(run_seed(trainer), trainer.global_rank, trainer.current_epoch, batch_idx, _STREAM)
+        random.seed(key)
+        np.random.seed(key % 2**32)
+        torch.manual_seed(key)

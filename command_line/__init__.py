@@ -1,0 +1,1 @@
+"""What the programs share that a user meets: how an error is told."""
