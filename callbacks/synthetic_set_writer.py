@@ -214,7 +214,7 @@ class SyntheticSetWriter(Callback):
             return f"not counted, the training faces could not be read ({error})"
         self._copies = NearCopyCount()
         self._copies.add_set(search, shard_paths(folder))
-        return self._copies.sentence(search.held_out_share())
+        return self._copies.sentence(search)
 
     def _folder(self, trainer: Trainer) -> Path:
         return Path(self.path) if self.path else Path(trainer.default_root_dir) / "synthetic_set"
