@@ -119,7 +119,8 @@ _READERS = ("pyarrow", "safetensors", "zipfile", "zlib", "PIL", "yaml", "json", 
 def _from_a_reader(error: Exception) -> bool:
     """Whether an error is one that a library of a file format raises about what is in a file."""
     kinds = [kind.__module__.partition(".")[0] for kind in type(error).__mro__]
-    return isinstance(error, (UnicodeDecodeError, EOFError)) or any(name in _READERS for name in kinds)
+    by_arrow = isinstance(error, OSError) and error.errno is None  # pyarrow's for pages that it cannot decode
+    return by_arrow or isinstance(error, (UnicodeDecodeError, EOFError)) or any(name in _READERS for name in kinds)
 
 
 def _is_python_s_own(error: Exception) -> bool:

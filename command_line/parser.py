@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from typing import Any, NoReturn
 
 import yaml
@@ -11,6 +12,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
+from command_line.config_files import file_with
 from command_line.errors import debugging, report
 from datamodules.file_reading import did_you_mean
 
@@ -33,7 +35,7 @@ class SynferParser(LightningArgumentParser):
         message = plainly(message, self)
         if not self.exit_on_error or debugging():
             super().error(message, ex)
-        report(message)
+        report(message + _in_which_file(message))
         raise SystemExit(2)
 
     def _parse_common(self, cfg: Namespace, *args: Any, **kwargs: Any) -> Namespace:
@@ -106,6 +108,20 @@ def plainly(message: str, parser: argparse.ArgumentParser) -> str:
             f"package.module.Class{did_you_mean(no_class[1].rpartition('.')[2], names)}"
         )
     return message
+
+
+def _in_which_file(message: str) -> str:
+    """Returns " (in config '…')" where a config file of the command line sets what the message is about."""
+    of_class = re.match(r"([\w.]+): .*?(?:Option '(\w+)' is not accepted|: ([\w.]+): )", message)
+    key = re.match(r"Subcommand '\w+' does not accept option '([\w.]+)'|([\w.]+):", message)
+    if of_class is not None:
+        name = f"{of_class[1]}.{of_class[2] or of_class[3]}"
+    elif key is not None:
+        name = key[1] or key[2]
+    else:
+        return ""
+    path = file_with(name, sys.argv[1:])
+    return "" if path is None else f" (in config '{path}')"
 
 
 def _nearest_key(key: str, known: list[str]) -> str:

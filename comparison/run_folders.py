@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from comparison.run import History, Run, flatten
+from datamodules.file_reading import plain_reason
 
 MARKS = ("summary.json", "config.yaml", "metrics.csv", "checkpoints")
 """A folder with one of these is a run folder; nothing below it is looked at."""
@@ -73,11 +74,11 @@ def read_run_folder(folder: Path) -> Run:
     """
     path = folder / "summary.json"
     try:
-        summary = json.loads(path.read_text())
+        summary = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ValueError(f"run '{folder}': found no summary.json (the run ended before it began, or is old)") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"run '{folder}': summary.json cannot be read ({' '.join(str(error).split())})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"run '{folder}': summary.json cannot be read: {plain_reason(error)}") from None
     if not isinstance(summary, dict) or not isinstance(summary.get("metrics"), dict):
         raise ValueError(f"run '{folder}': summary.json holds no metrics, expected what train.py writes")
     config = summary.get("config")
@@ -111,19 +112,31 @@ def read_history(path: Path, metric: str) -> History:
         ValueError: the file is not a table of numbers.
     """
     try:
-        with path.open(newline="") as file:
-            rows = csv.reader(file)
-            header = next(rows, [])
-            if metric not in header or "step" not in header:
-                return []
-            step, value = header.index("step"), header.index(metric)
-            width = len(header)
-            pairs = [(row[step], row[value]) for row in rows if len(row) == width and row[value]]
-        return [(int(float(s)), float(v)) for s, v in pairs if s and math.isfinite(float(v))]
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, csv.Error) as error:
-        raise ValueError(f"'{path}' cannot be read ({' '.join(str(error).split())}): found no history") from None
+        raise ValueError(f"'{path}': {plain_reason(error)}, expected the table of a run: found no history") from None
+    if "step" not in header:
+        raise ValueError(f"'{path}': found no column 'step', expected the table of a run: found no history")
+    if metric not in header:
+        return []
+    step, value, width = header.index("step"), header.index(metric), len(header)
+    history = []
+    for number, row in enumerate(rows, 2):
+        if len(row) == width and row[value] and row[step]:
+            history.append((_number(row[step], path, number), _number(row[value], path, number)))
+        elif len(row) != width and number <= len(rows):
+            raise ValueError(f"'{path}' line {number}: found {len(row)} cells, expected {width} as in its first line")
+    return [(int(s), v) for s, v in history if math.isfinite(v) and math.isfinite(s)]
+
+
+def _number(cell: str, path: Path, line: int) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise ValueError(f"'{path}' line {line}: found '{cell[:40]}', expected a number") from None
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:

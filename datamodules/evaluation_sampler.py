@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 
 import numpy as np
 from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
 from datamodules.mixture_sampler import default_ranks
 
+NO_ROW = -1
+"""Stands for no row at all."""
+
 
 class EvaluationSampler(DistributedSampler, SequentialSampler):
     """Rows rank, rank + W, rank + 2W, … in order, without the padding that counts some rows twice.
 
     Ranks may hold one row, and thereby one batch, more than others: nothing may communicate per batch. Lightning leaves
-    subclasses of ``DistributedSampler`` alone, and with ``trainer.overfit_batches`` those of ``SequentialSampler``.
+    subclasses of ``DistributedSampler`` alone, and with ``trainer.overfit_batches`` those of ``SequentialSampler``. A
+    rank without a row gets :data:`NO_ROW`, which data sets turn into a batch of none: without a batch it would leave
+    the loop, and the others would wait for its metrics.
 
     Args:
         dataset: anything with a length.
@@ -35,11 +40,14 @@ class EvaluationSampler(DistributedSampler, SequentialSampler):
         self.order = None if order is None else order.tolist()
 
     def __iter__(self) -> Iterator[int]:
-        rows = range(_length(self.dataset)) if self.order is None else self.order
-        return iter(rows[self.rank :: self.num_replicas])
+        return iter(self._rows() or [NO_ROW] * len(self))
 
     def __len__(self) -> int:
-        return len(range(self.rank, _length(self.dataset), self.num_replicas))
+        return len(self._rows()) or min(1, _length(self.dataset))
+
+    def _rows(self) -> Sequence[int]:
+        rows = range(_length(self.dataset)) if self.order is None else self.order
+        return rows[self.rank :: self.num_replicas]
 
 
 def _length(dataset: Dataset) -> int:

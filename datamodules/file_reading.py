@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import re
 from collections.abc import Iterator
@@ -86,14 +85,16 @@ def plain_reason(error: BaseException, length: int = 200) -> str:
         if not error.doc.strip():
             return "found an empty file" if not error.doc else "found nothing but blanks"
         return f"found no JSON ({error.msg} at line {error.lineno}, column {error.colno})"
+    if "Parquet magic bytes not found" in text or "smaller than the minimum file footer" in text:
+        return "found a file that is not Parquet"
     if type(error).__module__.startswith("yaml"):
         return f"found no YAML ({_yaml_reason(text)[:length]})"
     if isinstance(error, RecursionError):
         return "found values nested too deeply"
     if isinstance(error, MemoryError):
         return "found a size that does not fit into the memory"
-    if isinstance(error, OSError) and error.errno is not None and error.errno != errno.EINVAL:
-        return f"cannot be opened ({(error.strerror or 'unknown reason').lower()})"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot be read ({(error.strerror or 'unknown reason').lower()})"
     if isinstance(error, KeyError):
         return f"found no entry {_first_argument(error)}"
     for pattern, said in _ARGUMENTS.items():

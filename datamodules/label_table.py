@@ -20,10 +20,13 @@ import pyarrow.parquet as pq
 import torch
 
 from datamodules.expressions import map_label_space
+from datamodules.file_reading import reading
+from datamodules.parquet_file import read_parquet
 from datamodules.sample_table import SampleTable
 from datamodules.top_class import top_class
 from datamodules.whole_file import whole_file
 
+_EXPECTED = "one written by train.py predict"
 COLUMNS = ("sample_id", "content_hash", "old_label", "label", "soft_label", "confidence", "votes")
 
 
@@ -95,14 +98,11 @@ def read_label_table(path: str | Path) -> LabelTable:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"label table '{path}': no such file, expected one written by train.py predict")
-    try:
-        read = pq.read_table(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise ValueError(
-            f"label table '{path}': found a file that is not Parquet, or is damaged ({reason}), expected one "
-            "written by train.py predict"
-        ) from error
+    with reading("label table", path, _EXPECTED):
+        return _parsed(path, read_parquet(path, "label table", _EXPECTED))
+
+
+def _parsed(path: Path, read: pa.Table) -> LabelTable:
     missing = [name for name in COLUMNS if name not in read.column_names]
     if missing:
         raise ValueError(

@@ -68,6 +68,10 @@ class MixedDataset(Dataset):
         Grey pictures are an expanded view (stride 0 along the channels).
         """
         index = np.asarray(indices, dtype=np.int64)
+        index = index[index >= 0]  # as EvaluationSampler says that there is none
+        if not len(index):
+            one: Any = self.real.batch(np.zeros(1, dtype=np.int64))
+            return {name: values[:0] for name, values in one.items()}  # type: ignore[return-value]
         is_real = index < len(self.real)
         parts = []
         if is_real.any():

@@ -56,7 +56,7 @@ def draw_conditions(
     """
     # By the name that the sample has in a set: sets that were begun so long ago go on with the same faces.
     keys = keys_of(sample_name(seed, index) for index in indices)
-    uniform = keyed_uniform(keys, 2 * len(au_names), seed).reshape(len(keys), 2, -1)
+    uniform = keyed_uniform(keys, 2 * len(au_names), seed).reshape(len(keys), 2, len(au_names))
     return [caption_for(name) for name in expressions], sample_action_units(expressions, uniform, au_names)
 
 
@@ -106,7 +106,8 @@ class SynthesisWork(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> WorkBatch:
         """Returns the batch of these places in what is left to do; ``collate_fn`` has nothing left to do."""
-        index = self.to_do[np.asarray(indices, dtype=np.int64)]
+        places = np.asarray(indices, dtype=np.int64)
+        index = self.to_do[places[places >= 0]]  # below 0: none, as EvaluationSampler says it
         names = expressions_in_turn(self.expressions, index.tolist())
         label = np.array([self.label_space.index(name) for name in names], dtype=np.int64)
         captions, units = draw_conditions(names, index.tolist(), self.seed, self.au_names)

@@ -66,6 +66,8 @@ class ActionUnitEstimation(LightningModule):
         self._rows = GatheredRows({"seen": example, "truth": example}).to(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if not len(batch["label"]):  # a rank may have no row
+            return
         # Keys only have to differ: the order of the rows does not matter here.
         keys = (torch.arange(len(batch["label"])) + 2**20 * batch_idx) * self.trainer.world_size + self.global_rank
         self._rows.update(keys, seen=self.estimator(batch["image"]), truth=batch["au"][:, self._columns].float())

@@ -90,14 +90,18 @@ class ExpressionPredictor(AveragedModule, ABC):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Takes one batch into the evaluation."""
-        self._evaluate("val", batch)
+        if len(batch["label"]):  # a rank may have no row
+            self._evaluate("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Takes one batch into the evaluation."""
-        self._evaluate("test", batch)
+        if len(batch["label"]):
+            self._evaluate("test", batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Returns the sample ids (B strings) and probabilities float32 (B, K) of one batch."""
+        if not len(batch["sample_id"]):
+            return {"sample_id": [], "probabilities": batch["image"].new_zeros(0, len(self.label_space))}
         return {"sample_id": batch["sample_id"], "probabilities": self.predict_probabilities(batch["image"])}
 
     def on_validation_epoch_start(self) -> None:

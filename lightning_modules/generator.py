@@ -29,6 +29,7 @@ from datamodules.whole_file import whole_file
 from lightning_modules.averaged_module import AveragedModule
 from lightning_modules.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
 from lightning_modules.generator_evaluation import GeneratorEvaluation, check_test_settings
+from lightning_modules.metrics.sample_mean import SampleMean
 from lightning_modules.networks.au_adapter import (
     AUTokens,
     attach_au_adapter,
@@ -214,6 +215,7 @@ class ExpressionGenerator(AveragedModule):
         self.exported_from: str | None = None
         """Fingerprint of the weights that a folder of ``save_trained`` was rounded from; None = no such folder."""
         self._evaluation: GeneratorEvaluation
+        self._validation_loss = SampleMean()
 
     @property
     def needs_checkpoint(self) -> bool:
@@ -407,6 +409,8 @@ class ExpressionGenerator(AveragedModule):
     on_test_end = on_predict_end = on_validation_end
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if not len(batch["label"]):  # a rank may have no row
+            return
         # The same noise in every epoch, so that the curve shows the model and not the draw.
         generator = torch.Generator(self.device).manual_seed(
             keyed_seed(self._seed, self.global_rank, batch_idx, _VALIDATION_STREAM)
@@ -414,9 +418,13 @@ class ExpressionGenerator(AveragedModule):
         text, au = self._conditions(batch, None)
         latents = self.model.codec.encode(self._images(batch))
         loss = self._loss(latents, text, au, generator)
-        self.log("val/loss", loss, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=len(latents))
+        self._validation_loss.update(loss.detach().expand(len(latents)))
+
+    def on_validation_epoch_start(self) -> None:
+        self._validation_loss.reset()
 
     def on_validation_epoch_end(self) -> None:
+        self.log("val/loss", self._validation_loss.compute(), prog_bar=True, sync_dist=True)
         if self.hparams["grid_samples"] > 0 and not self.trainer.sanity_checking:
             self._log_grid()
 
@@ -438,7 +446,8 @@ class ExpressionGenerator(AveragedModule):
     # ---------------------------------------------------------------- test by a judge
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation.step(batch)
+        if len(batch["label"]):
+            self._evaluation.step(batch)
 
     def on_test_epoch_end(self) -> None:
         from callbacks.synthesis import active_hooks

@@ -85,6 +85,8 @@ class LabelTableScore(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Takes one batch into the score."""
+        if not len(batch["label"]):  # a rank may have no row
+            return
         truth = self._space.to(batch["label"].device)[batch["label"]]
         place = torch.tensor([self._place.get(name, -1) for name in batch["sample_id"]], device=truth.device)
         usable = (truth >= 0) & (place >= 0)

@@ -193,6 +193,8 @@ class Relabeller(LightningModule):
         Raises:
             ValueError: a row that every network of a voter was trained on, or a voter without a wanted class.
         """
+        if not len(image):  # a rank may have no row
+            return {name: image.new_zeros(0, len(self.label_space)) for name in self.voter_names}
         if self._stored is not None:
             rows = [self._row_of[name] for name in sample_id]
             return {name: torch.from_numpy(v[rows]).to(image.device) for name, v in self._stored.votes.items()}
@@ -259,6 +261,8 @@ class Relabeller(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Counts what each voter says of one batch."""
+        if not len(batch["label"]):
+            return
         for name, probabilities in self(batch["image"], batch["sample_id"]).items():
             self._confusions[name].to(probabilities.device).update(probabilities, batch["label"])
 

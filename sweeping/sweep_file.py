@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from datamodules.file_reading import plain_reason
 from sweeping.sweep_error import SweepError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -92,15 +93,14 @@ def read_sweep_file(path: Path) -> SweepFile:
         SweepError: no such file, not YAML, not a sweep, or a sweep of another program.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SweepError(f"{path}: {error.strerror}, expected a sweep file such as configs/sweeps/*.yaml") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SweepError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SweepError(f"{path}: not YAML: {plain_reason(error)}") from None
     if not isinstance(content, dict):
-        raise SweepError(
-            f"{path}: found {type(content).__name__}, expected a sweep with program, method and parameters"
-        )
+        found = {list: "a list", type(None): "nothing"}.get(type(content), "a single value")
+        raise SweepError(f"{path}: found {found}, expected a sweep with program, method and parameters")
     missing = [key for key in ("program", "method", "parameters") if key not in content]
     if missing:
         raise SweepError(f"{path}: found no '{missing[0]}', expected a sweep with program, method and parameters")

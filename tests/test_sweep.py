@@ -299,8 +299,8 @@ def test_bad_sweep_is_one_line(
     [
         (None, "No such file"),
         ("a: [", "not YAML"),
-        ("- 1", "found list"),
-        ("", "found NoneType"),
+        ("- 1", "found a list"),
+        ("", "found nothing"),
         ("data: {}", "'program'"),
     ],
 )

@@ -16,6 +16,7 @@ from datamodules.file_reading import FileError, plain_reason, reading
 from lightning_modules.checkpoint_file import check_finite
 from lightning_modules.networks.config_keys import check_config_keys
 from lightning_modules.networks.latent_codec import AutoencoderKLCodec, LatentCodec, build_codec
+from lightning_modules.networks.quiet_loading import quiet_loading
 from lightning_modules.networks.word_tokenizer import build_word_tokenizer
 from lightning_modules.sampling.prediction import PredictionType
 
@@ -179,7 +180,10 @@ def load_diffusion_model(base: str, scheduler: dict[str, Any]) -> DiffusionModel
             if not (Path(base) / part).is_dir():
                 raise FileNotFoundError(f"model.base '{base}': found no folder '{part}', expected a diffusers layout")
     try:
-        with reading("model.base", base, "a diffusers folder or Hub id of Stable Diffusion 1.x or 2.x"):
+        with (
+            quiet_loading(),
+            reading("model.base", base, "a diffusers folder or Hub id of Stable Diffusion 1.x or 2.x"),
+        ):
             _check_shapes(
                 base,
                 UNet2DConditionModel.load_config(base, subfolder="unet"),

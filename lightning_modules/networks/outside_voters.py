@@ -18,6 +18,7 @@ from datamodules.file_reading import FileError, plain_reason, read_json
 from lightning_modules.checkpoint_file import check_finite
 from lightning_modules.networks.backbone import averaged_for_grey
 from lightning_modules.networks.fingerprint import fingerprint
+from lightning_modules.networks.quiet_loading import quiet_loading
 from lightning_modules.safetensors_file import read_safetensors
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -155,7 +156,8 @@ class ClipVoter(OutsideVoter):
         captions_of = _captions(folder, prompts)
         self.label_space = resolve_label_space(list(captions_of))
         try:
-            loaded: Any = CLIPModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+            with quiet_loading():
+                loaded: Any = CLIPModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
             clip: Any = loaded[0].float().eval()  # transformers keeps the number format in which it is stored
             tokenizer = AutoTokenizer.from_pretrained(folder)
         except Exception as error:  # transformers, tokenizers and safetensors each raise their own types here

@@ -104,7 +104,7 @@ def test_unreadable_history_is_named_and_the_last_value_stays(tmp_path: Path) ->
     (folder / "metrics.csv").write_text("step,val/accuracy\n1,good\n")
     found = compared(tmp_path)
     assert found.groups[0].best == {} and found.groups[0].best_interval is None
-    assert found.groups[0].last == {1: 0.7} and "metrics.csv' cannot be read" in found.warnings[0]
+    assert found.groups[0].last == {1: 0.7} and "metrics.csv' line 2: found 'good'" in found.warnings[0]
 
 
 def _with_dates(folder: Path, **dates: float) -> None:

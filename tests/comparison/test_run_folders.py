@@ -92,7 +92,7 @@ def test_history_leaves_out_a_torn_row_and_what_was_not_logged(tmp_path: Path) -
 def test_history_that_is_no_table_is_named(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text("step,val/accuracy\n1,good\n")
-    with pytest.raises(ValueError, match=r"metrics\.csv' cannot be read"):
+    with pytest.raises(ValueError, match=r"metrics\.csv' line 2: found 'good', expected a number"):
         read_history(path, "val/accuracy")
 
 

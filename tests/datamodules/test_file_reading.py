@@ -16,7 +16,7 @@ from datamodules.file_reading import FileError, did_you_mean, plain_reason, read
         (AttributeError("'NoneType' object has no attribute 'get'"), "found another content"),
         (TypeError("list indices must be integers or slices, not str"), "found another content"),
         (ValueError("not enough values to unpack (expected 2, got 1)"), "found another content"),
-        (PermissionError(errno.EACCES, "Permission denied", "x"), "cannot be opened (permission denied)"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "cannot be read (permission denied)"),
         (RuntimeError("PytorchStreamReader failed"), "cannot be read (PytorchStreamReader failed)"),
         (TypeError("f() got an unexpected keyword argument 'depht'"), "found the unknown key 'depht'"),
         (TypeError("f() missing 1 required positional argument: 'names'"), "found no entry 'names'"),
