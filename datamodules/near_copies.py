@@ -83,7 +83,8 @@ class NearCopies:
         """Returns the share of near copies among the held-out faces; NaN where there are none. Computed once."""
         if math.isnan(self._held_out_share) and self._held_out is not None and len(self._held_out):
             parts = np.array_split(np.arange(len(self._held_out)), -(-len(self._held_out) // _ROWS))
-            count = sum(int(self.find(self._held_out.batch(rows)).sum()) for rows in parts)
+            device = self._pixels.device
+            count = sum(int(self.find(self._held_out.batch(rows).to(device)).sum()) for rows in parts)
             self._held_out_share = count / len(self._held_out)
         return self._held_out_share
 

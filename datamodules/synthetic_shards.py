@@ -309,8 +309,8 @@ def write_card(folder: Path, facts: Mapping[str, str] | None = None) -> dict[str
         "[0, 1]), `seed`, `sample_id`, `layout_source` (the real training face whose layout was taken), `kept`, "
         "`votes`, `index`. `datasets.load_dataset(<this folder>)` opens them, images decoded and labels with names.\n\n"
         f"Made with:\n\n{settings}\n\n"
-        "The persons do not exist. The faces inherit what the generator's training data lacks or overdoes; whether "
-        "they may be passed on depends on the licences of that data and of the base model.\n"
+        "The persons do not exist, but for near copies. The faces inherit what the generator's training data lacks or "
+        "overdoes; whether they may be passed on depends on the licences of that data and of the base model.\n"
     )
     with whole_file(folder / "README.md") as partial:
         partial.write_text(text, encoding="utf-8")

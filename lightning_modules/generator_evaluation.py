@@ -418,7 +418,11 @@ class GeneratorEvaluation:
         # A vote changes no picture, and would count these faces as if they were more of the test's.
         others = [h for h in hooks if not hasattr(h, "guide_fingerprint") and getattr(h, "changes_picture", True)]
         few = request.part(0, _PICTURE_COLUMNS * len(self.names))
-        return self.generator.synthesise_over_ranks(few, others, self.settings["test_batch_size"])["images"]
+        counted = [(hook, hook.state_dict()) for hook in others]
+        images = self.generator.synthesise_over_ranks(few, others, self.settings["test_batch_size"])["images"]
+        for hook, state in counted:  # nor are discarded copies among them more of the test's
+            hook.load_state_dict(state)
+        return images
 
     def _save_grid(self, images: Tensor, label: Tensor, path: Path) -> None:
         columns = min(8, len(images) // len(self.names))

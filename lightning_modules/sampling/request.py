@@ -178,7 +178,7 @@ class SynthesisResult:
         images: uint8 (n, 3, H, W), RGB.
         label: int64 (n,): intended expression, in the generator's label space.
         soft_label: float32 (n, K): final label; one-hot of the intended one unless a pseudo-labeller softened it.
-        kept: bool (n,): False = discarded by a pseudo-labeller.
+        kept: bool (n,): False = discarded by a pseudo-labeller, or as a copy of its layout source.
         layout_source: n sample ids of the real faces whose layout was taken; "" = none.
         votes: name of the voter → float32 (n, K) probabilities.
     """

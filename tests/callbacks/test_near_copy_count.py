@@ -45,7 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     made = {**settings, "sampling": SamplingSettings(**settings["sampling"])}
     save_checkpoint(tiny_generator(**made), folder / "generator.ckpt")
-    save_checkpoint(tiny_classifier(BASIC7, 1, image_size=SIDE, backbone_kwargs=VIT), folder / "judge.ckpt")
+    for name, seed in (("judge", 1), ("guide", 2)):
+        save_checkpoint(tiny_classifier(BASIC7, seed, image_size=SIDE, backbone_kwargs=VIT), folder / f"{name}.ckpt")
     found = {"class_path": "lightning_modules.generator.ExpressionGenerator", "init_args": settings}
     (folder / "model.yaml").write_text(yaml.safe_dump({"model": found}))
     return folder
@@ -102,13 +103,18 @@ def summary(run_dir: Path) -> dict[str, Any]:
 
 
 def test_a_generator_s_test_tells_copies(folder: Path, tmp_path: Path, copier: None) -> None:
-    judge = f"--model.judge={folder / 'judge.ckpt'}"
-    train.main(command("test", folder, tmp_path, *of_generator(folder), judge, *LAYOUT, "--layout.max_similarity=0.97"))
+    options = [f"--model.judge={folder / 'judge.ckpt'}", "--layout.max_similarity=0.97"]
+    options += [
+        "--guidance.enabled=true",
+        f"--guidance.guide={folder / 'guide.ckpt'}",
+        "--trainer.inference_mode=false",
+    ]
+    train.main(command("test", folder, tmp_path, *of_generator(folder), *LAYOUT, *options))
     metrics = summary(tmp_path)["metrics"]
     assert metrics["test/near_copies"] == 1 and metrics["test/near_copies_real"] < 0.5
     assert metrics["test/source_similarity"] > 0.999 and metrics["test/expression_gain"] == pytest.approx(0, abs=0.01)
     assert metrics["test/kept"] == 0 and metrics["test/near_copies_kept"] is None
-    assert summary(tmp_path)["counts"]["copies"] == 14
+    assert summary(tmp_path)["counts"]["copies"] == 14  # those without guidance, for the picture, are not counted
 
 
 def test_a_generator_s_test_without_copies(folder: Path, tmp_path: Path) -> None:
