@@ -118,7 +118,10 @@ def test_a_voter_that_lacks_an_expression_is_refused(voter: Any) -> None:
 
 
 def test_a_voter_whose_probabilities_are_not_finite_is_refused(voter: Any) -> None:
-    path = voter("a", ("happy", float("nan")))
+    path = voter("a", ("happy", 0.5))
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["state_dict"]["backbone.head.weight"].fill_(3e38)  # finite, while NaN is refused when it is loaded
+    torch.save(checkpoint, path)
     with pytest.raises(ValueError, match=r"voters '.*a.ckpt': found NaN among its probabilities"):
         PseudoLabeller(True, [path]).on_synthesis_end(finished())
 
