@@ -78,7 +78,7 @@ class MetricsCsv(Logger):
         first_write = self._columns is None
         earlier: list[dict[str, Any]] = []
         if first_write:
-            earlier = self._read() if self.append else []
+            earlier = self._read(self.before_step) if self.append else []
             self._columns = list(earlier[0]) if earlier else ["epoch", "step"]
         assert self._columns is not None
         new = sorted({name for row in self._pending for name in row} - set(self._columns))
@@ -100,7 +100,7 @@ class MetricsCsv(Logger):
         """Writes what is left, also after a failure."""
         self.save()
 
-    def _read(self) -> list[dict[str, Any]]:
+    def _read(self, before_step: int | None = None) -> list[dict[str, Any]]:
         if not self.path.is_file():
             return []
         with self.path.open(newline="", errors="replace") as file:
@@ -111,7 +111,7 @@ class MetricsCsv(Logger):
         for row in csv.DictReader(lines):
             if None in row or None in row.values():
                 rank_zero_warn(f"{self.path}: line {len(rows) + 2} has not the columns of the first one; left out")
-            elif self.before_step is None or _is_before(row.get("step"), self.before_step):
+            elif before_step is None or _is_before(row.get("step"), before_step):
                 rows.append(row)
         return rows
 

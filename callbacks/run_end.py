@@ -59,3 +59,11 @@ def interrupted_by(number: int) -> RunEnd:
 def is_complete(summary: Mapping[str, Any]) -> bool:
     """Returns whether a summary.json is that of a whole run; older ones know "finished" alone."""
     return bool(summary.get("complete", summary.get("status") == "finished"))
+
+
+def outcome_of(summary: Mapping[str, Any]) -> str:
+    """Returns "finished" for a whole run, however it ended, else its status with the reason: "stopped (time)"."""
+    if is_complete(summary):
+        return "finished"
+    status, reason = str(summary.get("status", "unknown")), summary.get("reason")
+    return f"{status} ({reason})" if reason and status != "failed" else status

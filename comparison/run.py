@@ -28,7 +28,8 @@ class Run:
         name: path of the run folder, or ``entity/project/id`` on W&B.
         config: flat settings by the key of the command line (``model.learning_rate``, without ``init_args``).
         seed: ``seed_everything``; None where it was not recorded.
-        status: "finished", "running", "failed", "interrupted", … as recorded.
+        status: "finished" for a whole run (also one that its patience has stopped), else as recorded: "running",
+            "failed", "stopped (time)", "interrupted (SIGTERM)", …
         task: fit, validate, test or predict; "" where it was not recorded.
         last: metric name → value at the end of the run, shares in [0, 1].
         best: the same for the best value, of those metrics for which the run recorded one.

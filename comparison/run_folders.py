@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from callbacks.run_end import outcome_of
 from comparison.run import History, Run, flatten
 from datamodules.file_reading import plain_reason
 
@@ -89,7 +90,7 @@ def read_run_folder(folder: Path) -> Run:
         name=str(folder),
         config=flat,
         seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
-        status=str(summary.get("status", "unknown")),
+        status=outcome_of(summary),
         task=str(summary.get("task", "")),
         last=numbers(summary["metrics"]),
         best=numbers(summary.get("best") or {}),

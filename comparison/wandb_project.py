@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlparse
 
+from callbacks.run_end import outcome_of
 from comparison.run import History, Run, flatten
 from comparison.run_folders import numbers
 from lightning_modules.metrics.directions import direction
@@ -60,7 +61,7 @@ def _read(path: str, found: Any) -> Run:
         name=f"{path}/{found.id}",
         config=config,
         seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
-        status=found.state,
+        status=_status(found),
         task=getattr(found, "job_type", None) or "",
         last=last,
         best=best,
@@ -71,6 +72,12 @@ def _read(path: str, found: Any) -> Run:
     )
 
 
+def _status(found: Any) -> str:
+    """Returns W&B's state of a run, and where the run itself wrote how it ended, that: a time limit is no crash."""
+    end = {name.removeprefix("end/"): value for name, value in dict(found.summary).items() if name.startswith("end/")}
+    return outcome_of(end) if "complete" in end else str(found.state)
+
+
 def _last_and_best(summary: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
     """Splits a summary into last and best values.
 
@@ -79,7 +86,7 @@ def _last_and_best(summary: Mapping[str, Any]) -> tuple[dict[str, float], dict[s
     """
     found = numbers(summary)
     best = {name.removeprefix("best/"): value for name, value in found.items() if name.startswith("best/")}
-    last = {name: value for name, value in found.items() if not name.startswith(("best/", "last/"))}
+    last = {name: value for name, value in found.items() if not name.startswith(("best/", "last/", "end/"))}
     for name, value in summary.items():
         if isinstance(value, Mapping) or hasattr(value, "keys"):
             entries = numbers(dict(value))

@@ -83,7 +83,7 @@ class ChildProcess:
             self._signal_all(signal.SIGKILL)
         if self.run.is_finished():
             outcome = Outcome("finished")
-        elif stopped:
+        elif stopped or self.run.has_stopped(code):
             outcome = Outcome("interrupted")
         else:
             outcome = Outcome("failed", f"{exit_text(code)}: {last_error_line(self.run.stderr_path, self._offset)}")
@@ -137,6 +137,8 @@ def _die_with_parent() -> Callable[[], None] | None:
     parent = os.getpid()
 
     def ask() -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a runner in the background: the child is to hear us
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # died before we asked
             os._exit(1)

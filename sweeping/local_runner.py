@@ -57,7 +57,7 @@ class LocalRunner:
         self._began = time.monotonic()
 
     def run(self) -> int:
-        """Returns 0 when every run has finished, 1 when one failed, 128 + signal when stopped."""
+        """Returns 0 when every run has finished, 1 when one did not, 128 + signal when stopped."""
         with self._signals_noted(), self._live() as show:
             try:
                 while not self.signals and any(row.status in ("waiting", "running", "elsewhere") for row in self.rows):
@@ -71,7 +71,7 @@ class LocalRunner:
         if self.signals:
             self.console.print("stopped; the same command goes on with what is not finished")
             return 128 + self.signals[0]
-        return 1 if any(row.status == "failed" for row in self.rows) else 0
+        return 1 if any(row.status in ("failed", "interrupted") for row in self.rows) else 0
 
     def _start(self) -> None:
         """Fills the free slots."""
@@ -126,7 +126,7 @@ class LocalRunner:
             elif outcome.status == "failed":
                 self._say(f"{name}: failed with {outcome.error} (all of it: {row.run.stderr_path})")
             else:
-                self._say(f"{name}: stopped")
+                self._say(f"{name}: stopped, not finished; the same command goes on with it")
 
     def _stop(self) -> None:
         """Ends the children that are left: asked once, then killed."""

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
+from callbacks.run_end import is_complete
 from datamodules.whole_file import whole_file
 from sweeping.grid import expand, value_text
 from sweeping.run_lock import RunLock
@@ -70,7 +71,13 @@ class SweepRun:
 
     def is_finished(self) -> bool:
         """Whether the run came to its end: only the summary knows, an exit code may be that of a stop signal."""
-        return self.summary().get("status") == "finished"
+        return is_complete(self.summary())
+
+    def has_stopped(self, exit_code: int) -> bool:
+        """Whether an attempt with this exit code ended on purpose (a time limit, a signal) and can be gone on with."""
+        found = self.summary()
+        stopped = found.get("status") in ("stopped", "interrupted")
+        return stopped and not is_complete(found) and found.get("exit_code") == exit_code
 
     def status(self) -> Status:
         """Returns what has become of the run, seen from its folder."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,3 +230,122 @@ def test_stopped_after_a_step(whole: tuple[Path, Path], how: str, step: int, tmp
 
 
 ENDS = {"time": ("stopped", "time"), "request": ("stopped", "request")}
+
+
+CONSTANT = ["--model.init_args.schedule=constant", "--model.init_args.warmup_share=0"]
+"""A schedule that does not depend on how many steps are planned."""
+
+
+def test_with_more_steps_than_first_planned(tmp_path: Path) -> None:
+    given = config(tmp_path, "classifier")
+    train.main(fit(given, tmp_path / "whole", *CONSTANT))
+    train.main(fit(given, tmp_path / "short", *CONSTANT, "--trainer.max_steps=8"))
+    assert summary(tmp_path / "short")["reason"] == "steps"
+    checkpoint = tmp_path / "short" / "run" / "checkpoints" / "last.ckpt"
+    train.main(fit(given, tmp_path / "short", *CONSTANT, f"--ckpt_path={checkpoint}"))
+    assert_same_run(tmp_path / "short", tmp_path / "whole", 8)
+
+
+def test_with_more_patience_than_at_first(tmp_path: Path) -> None:
+    def patient(epochs: int) -> str:
+        stopping = {"monitor": "val/accuracy", "mode": "max", "patience": epochs, "min_delta": 9.0}
+        return json.dumps({"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": stopping})
+
+    given = config(tmp_path, "classifier")
+    validated = [*CONSTANT, "--trainer.max_steps=-1", "--trainer.max_epochs=4", "--trainer.check_val_every_n_epoch=1"]
+    train.main([*fit(given, tmp_path / "whole", *validated), f"--trainer.callbacks+={patient(9)}"])
+    train.main([*fit(given, tmp_path / "short", *validated), f"--trainer.callbacks+={patient(1)}"])
+    record = summary(tmp_path / "short")
+    assert (record["status"], record["reason"], record["complete"]) == ("stopped", "patience", True)
+    assert record["steps"] == 2 * STEPS and record["exit_code"] == 0
+    more = f"--ckpt_path={tmp_path / 'short' / 'run' / 'checkpoints' / 'last.ckpt'}"
+    train.main([*fit(given, tmp_path / "short", *validated, more), f"--trainer.callbacks+={patient(9)}"])
+    assert summary(tmp_path / "short")["status"] == "finished"
+    assert_same_run(tmp_path / "short", tmp_path / "whole", 2 * STEPS)
+
+
+def test_a_record_is_true_after_any_chain_of_stops(tmp_path: Path) -> None:
+    given = config(tmp_path, "classifier", trainer={"max_steps": 6 * STEPS, "val_check_interval": 2})
+    train.main(fit(given, tmp_path / "whole", "--trainer.logger=true"))
+    chain = [(3, "time"), (5, "SIGTERM"), (9, "request"), (14, "SIGINT"), (20, "time"), (29, "SIGTERM")]
+    folder, more = tmp_path / "chain", ["--trainer.logger=true", "--trainer.max_time=00:10:00:00"]
+    seconds: list[float] = []
+    for step, how in [*chain, (0, "")]:
+        command = fit(given, folder, *more, callbacks=(stop_at(step, how),) if step else ())
+        try:
+            train.main(command)
+        except SystemExit as stopped:
+            assert stopped.code == 128 + getattr(signal, how)
+        found = summary(folder)
+        assert found["steps"] == (step or 6 * STEPS)
+        assert found["counts"]["real"] == 8 * found["steps"]
+        seconds.append(found["wall_s"])
+        more = [*more[:2], f"--ckpt_path={folder / 'run' / 'checkpoints' / 'last.ckpt'}"]
+    expected = summary(tmp_path / "whole")
+    for name in ("status", "reason", "complete", "counts", "steps", "epochs", "seed", "best"):
+        assert found[name] == expected[name], name
+    for name, value in expected["metrics"].items():
+        if name.startswith(("val/", "train/")):
+            assert found["metrics"][name] == value, name
+    assert [attempt["from_step"] for attempt in found["attempts"]] == [0, *(step for step, _ in chain)]
+    assert seconds == sorted(seconds) and len(set(seconds)) == len(seconds)
+    tables = [pd_rows(where / "run" / "metrics.csv", "val/accuracy") for where in (folder, tmp_path / "whole")]
+    extra = [step for step, _ in chain if _brings_a_validation_forward(step)]
+    assert {row for row in tables[0] if row[0] + 1 not in extra} == {
+        row for row in tables[1] if row[0] + 1 not in extra
+    }
+
+
+def _brings_a_validation_forward(step: int) -> bool:
+    """Whether Lightning validates after a stop at this step although none was planned there."""
+    return step % STEPS not in (2, 4)
+
+
+def pd_rows(path: Path, metric: str) -> list[tuple[int, str]]:
+    """Returns (step, value) of a metric in a metrics.csv."""
+    with path.open() as file:
+        return [(int(row["step"]), row[metric]) for row in csv.DictReader(file) if row.get(metric)]
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_two_ranks_that_fill_their_pools(tmp_path: Path) -> None:
+    given = config(tmp_path, "mixed", trainer={"devices": 2, "strategy": "ddp"})
+    every = ["--checkpoint.every_n_train_steps=1", "--checkpoint.save_top_k=-1"]
+    assert in_a_process(fit(given, tmp_path / "whole", *every)) == 0
+
+    (checkpoint,) = (tmp_path / "whole" / "run" / "checkpoints").glob("*step=7.ckpt")
+    assert in_a_process(fit(given, tmp_path / "killed", f"--ckpt_path={checkpoint}")) == 0
+    assert_same_run(tmp_path / "killed", tmp_path / "whole", 7, ranks=2)
+    assert summary(tmp_path / "killed")["counts"] == summary(tmp_path / "whole")["counts"]
+
+    # The scheduler's signal reaches one rank alone, and all of them stop after the same step.
+    stopped = fit(given, tmp_path / "stopped", callbacks=(stop_at(4, "SIGTERM", rank=1),))
+    assert in_a_process(stopped) == 128 + signal.SIGTERM
+    assert last(tmp_path / "stopped")["global_step"] == summary(tmp_path / "stopped")["steps"] == 4
+    more = f"--ckpt_path={tmp_path / 'stopped' / 'run' / 'checkpoints' / 'last.ckpt'}"
+    assert in_a_process(fit(given, tmp_path / "stopped", more)) == 0
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole", 4, ranks=2)
+
+    # On one rank the counts of both go on, and the distinct faces stay within what they were.
+    before = torch.load(checkpoint, weights_only=True)["ExpressionDataModule"]["position"]
+    one = fit(given, tmp_path / "one", f"--ckpt_path={checkpoint}", "--trainer.devices=1", "--trainer.strategy=auto")
+    train.main(one)
+    found = summary(tmp_path / "one")["counts"]
+    steps_left = summary(tmp_path / "one")["steps"] - 7
+    assert found["real"] + found["synthetic"] == before["real"] + before["synthetic"] + 8 * steps_left
+    assert found["synthetic"] == int(0.4 * (found["real"] + found["synthetic"]) + 1e-9)
+
+
+def in_a_process(command: list[str]) -> int:
+    """Runs a command as a user does; returns its exit code."""
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "train.py"), *command],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        env=dict(os.environ),
+    )
+    if done.returncode not in (0, 128 + signal.SIGTERM):
+        print(done.stderr[-3000:])
+    return done.returncode

@@ -42,3 +42,26 @@ def test_continued_run_appends(tmp_path: Path, append: bool, kept: int) -> None:
 def test_nothing_logged_nothing_written(tmp_path: Path) -> None:
     MetricsCsv(tmp_path / "run").finalize("success")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_kill_has_left_of_a_line_is_cut_off_and_steps_taken_again_are_not_logged_twice(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("epoch,step,train/loss\n0,0,1.0\n0,1,0.5\n0,2,0.25\n0,3,0.12")
+    log = MetricsCsv(tmp_path, append=True, before_step=2, flush_rows=1)
+    log.log_metrics({"epoch": 0, "train/loss": 0.75}, step=2)
+    log.log_metrics({"epoch": 0, "val/accuracy": 0.5}, step=3)  # a new name has the file written anew
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [(int(row["step"]), row["train/loss"], row["val/accuracy"]) for row in rows] == [
+        (0, "1.0", ""),
+        (1, "0.5", ""),
+        (2, "0.75", ""),
+        (3, "", "0.5"),
+    ]
+
+
+def test_a_line_with_other_columns_is_left_out_with_a_word(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("epoch,step,train/loss\n0,0,1.0\n0,1,0.5,7,8\n0,2,0.25\n")
+    log = MetricsCsv(tmp_path, append=True)
+    log.log_metrics({"epoch": 0, "train/loss": 0.75}, step=3)
+    with pytest.warns(UserWarning, match="line 3 has not the columns of the first one"):
+        log.save()
+    assert [row["step"] for row in csv.DictReader((tmp_path / "metrics.csv").open())] == ["0", "2", "3"]
