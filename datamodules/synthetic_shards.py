@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from datamodules.file_reading import plain_reason
 from datamodules.synthetic_manifest import (
     Manifest,
     ShardEntry,
@@ -322,8 +323,8 @@ def _read_record(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
-            f"'{path}' cannot be read ({error}), expected the JSON that predict has written: a copy of it, or remove "
-            "it if you are sure that the command is the one that made the set"
+            f"'{path}' cannot be read ({plain_reason(error)}), expected the JSON that predict has written: a copy of "
+            "it, or remove it if you are sure that the command is the one that made the set"
         ) from error
     if not isinstance(found, dict):
         raise ValueError(f"'{path}': found a {type(found).__name__}, expected the JSON object that predict has written")
