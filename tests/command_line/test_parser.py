@@ -54,7 +54,7 @@ def test_a_wrong_key_of_a_file_names_the_file(
     for content, said in (
         ("data: {batchsize: 3}\n", "'data.batchsize', did you mean data.batch_size?"),
         ("model: {init_args: {learning_rat: 3}}\n", "did you mean learning_rate?"),
-        ("trainer: {max_epochs: many}\n", "trainer.max_epochs: "),
+        ("data: {num_workers: many}\n", "data.num_workers: "),
     ):
         (tmp_path / "b.yaml").write_text(content)
         line = told(capsys, [*tiny_run, f"--config={tmp_path / 'a.yaml'}", f"--config={tmp_path / 'b.yaml'}"])
