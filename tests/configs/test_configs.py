@@ -163,8 +163,11 @@ def test_loop(name: str, tmp_path: Path, weights: dict[str, Path]) -> None:
     synthetic = round(found["data"]["synthetic_ratio"] * 8)
     assert cli.datamodule.counts == {"real": 8 - synthetic, "synthetic": synthetic}
     took_part = {type(callback).__name__: callback for callback in cli.trainer.callbacks}
-    assert took_part["OnlineSynthesis"].made == 8
-    assert took_part["PseudoLabeller"].seen == 8
+    made, thrown_away = took_part["OnlineSynthesis"].made, took_part["OnlineSynthesis"].discarded
+    assert (
+        made % 8 == 0 and made - thrown_away >= 8 > made - 8 - thrown_away
+    )  # one more where copies go
+    assert took_part["PseudoLabeller"].seen == made
     from_layout = found.get("layout", {}).get("enabled", False)
     steps = found["layout"]["num_inverted"] if from_layout else found["synthesis"]["sampling"]["num_steps"]
     guided = range(found["guidance"]["start_step"], steps, found["guidance"].get("every", 1))
