@@ -30,13 +30,13 @@ class NearCopyCount:
 
     def add_set(self, search: NearCopies, shards: list[Path]) -> None:
         """Counts the kept faces of a synthetic set, at most ``MOST_CHECKED``, evenly over its shards."""
-        tables = [pq.read_table(shard, columns=["image", "kept"]) for shard in shards]
-        kept = [np.flatnonzero(table["kept"].to_numpy()) for table in tables]
+        kept = [np.flatnonzero(pq.read_table(shard, columns=["kept"])["kept"].to_numpy()) for shard in shards]
         share = min(1.0, MOST_CHECKED / max(1, sum(map(len, kept))))
-        for table, rows, shard in zip(tables, kept, shards, strict=True):
+        for shard, rows in zip(shards, kept, strict=True):
             if len(rows):
                 chosen = rows[np.linspace(0, len(rows) - 1, max(1, int(share * len(rows)))).astype(int)]
-                faces = [decode_image(row["bytes"], str(shard)) for row in table["image"].take(chosen).to_pylist()]
+                pictures = pq.read_table(shard, columns=["image"])["image"].take(chosen)
+                faces = [decode_image(picture["bytes"], str(shard)) for picture in pictures.to_pylist()]
                 self.add(search, torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2))
 
     @property
@@ -49,11 +49,12 @@ class NearCopyCount:
         """Share of near copies; NaN before the first face."""
         return self.near_copies / self.checked if self.checked else float("nan")
 
-    def sentence(self, held_out_share: float) -> str:
+    def sentence(self, search: NearCopies) -> str:
         """Returns what a card says."""
         if not self.checked:
             return "no face was kept"
         return (
             f"{self.near_copies} of {self.checked} kept faces ({self.share:.1%}): their grey pixels correlate by more "
-            f"than {NEAR_COPY} with those of a training face (real validation faces: {held_out_share:.1%})"
+            f"than {NEAR_COPY} with those of one of {len(search.rows)} training faces (real validation faces: "
+            f"{search.held_out_share():.1%})"
         )

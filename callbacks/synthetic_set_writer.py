@@ -213,8 +213,8 @@ class SyntheticSetWriter(Callback):
             rank_zero_warn(f"synthetic set: near copies were not counted, the training faces cannot be read: {error}")
             return f"not counted, the training faces could not be read ({error})"
         self._copies = NearCopyCount()
-        self._copies.add_set(search, sorted(folder.glob("data/*.parquet")))
-        return self._copies.sentence(search.held_out_share())
+        self._copies.add_set(search, shard_paths(folder))
+        return self._copies.sentence(search)
 
     def _folder(self, trainer: Trainer) -> Path:
         return Path(self.path) if self.path else Path(trainer.default_root_dir) / "synthetic_set"

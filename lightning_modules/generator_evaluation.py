@@ -390,11 +390,13 @@ class GeneratorEvaluation:
     def _against_sources(self, made: dict[str, Tensor], fake: dict[str, Tensor]) -> dict[str, float]:
         """Compares faces from a layout with the training faces that it was taken from."""
         keys = made.get("layout_source", torch.zeros(0))
-        rows = (keys != 0).nonzero()[:, 0]
-        if not len(rows):
+        if not keys.any():
             return {}
         table: SampleTable = self.datamodule.train_table
         place = {key: row for row, key in enumerate(keys_of(table.sample_id.tolist()).astype(np.int64).tolist())}
+        rows = torch.tensor([i for i, key in enumerate(keys.tolist()) if key in place], dtype=torch.int64)
+        if not len(rows):  # sources that are no rows of this run
+            return {}
         faces = MixedDataset(table, image_size=self.settings["image_size"])
         similarities, probabilities = [], []
         for chunk in rows.split(_BATCH):

@@ -128,7 +128,9 @@ def test_a_generator_s_test_without_copies(folder: Path, tmp_path: Path) -> None
 def test_the_card_of_a_set_tells_copies(folder: Path, tmp_path: Path, copier: None) -> None:
     train.main(set_command(folder, tmp_path, *LAYOUT))
     card = (tmp_path / "synthetic_set" / "README.md").read_text()
-    assert "Near copies: 10 of 10 kept faces (100.0%)" in card and "(real validation faces: " in card
+    assert (
+        "Near copies: 10 of 10 kept faces (100.0%)" in card and "of one of 14 training faces (real validation" in card
+    )
     counts = summary(tmp_path)["counts"]
     assert (counts["checked"], counts["near_copies"]) == (10, 10)
     train.main(set_command(folder, tmp_path, *LAYOUT, "--data.synthesis_count=12"))  # all faces, also those of before
@@ -170,3 +172,11 @@ def test_a_mixed_run_of_copies_alone_ends(folder: Path, tmp_path: Path, copier: 
     error = capsys.readouterr().err
     assert "layout.max_similarity discarded all of 40 synthetic faces" in error and "raise layout.num_inverted" in error
     assert summary(tmp_path)["counts"]["copies"] == 40
+
+
+def test_of_a_large_set_some_faces_are_checked(
+    folder: Path, tmp_path: Path, copier: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("callbacks.near_copy_count.MOST_CHECKED", 5)
+    train.main(set_command(folder, tmp_path, *LAYOUT, "--data.eval_batch_size=4"))
+    assert summary(tmp_path)["counts"]["checked"] == 2 + 2 + 1  # of 4, 4 and 2

@@ -194,6 +194,17 @@ def test_losses_are_those_of_the_last_batch(guide: str, generator: ExpressionGen
         assert len(callback.losses) == 3 and all(loss > 0 for loss in callback.losses)
 
 
+def test_a_guide_without_a_finite_loss_is_refused_and_guides_nobody_silently(
+    guide: str, generator: ExpressionGenerator
+) -> None:
+    callback = guidance(guide, start_step=1)
+    network: Any = callback.guide
+    with torch.no_grad():
+        network.backbone.get_classifier().bias[0] = torch.nan
+    with pytest.raises(ValueError, match=r"found a loss that is not finite at denoising step 1 of face 4, expected"):
+        generator.synthesise(request_for(["happy", "sad"], first_id=4), [callback])
+
+
 def test_guided_faces_do_not_depend_on_their_batch(guide: str, generator: ExpressionGenerator) -> None:
     request = request_for(MANY[:3], num_steps=3)
     whole = generator.synthesise(request, [guidance(guide)]).images.int()
