@@ -98,6 +98,7 @@ _REFUSALS = {
     errno.EDQUOT: ("found the disk quota used up", "room for what is written there (or another --run_dir)"),
     errno.EFBIG: ("found a limit on the size of files", "room for what is written there (or another --run_dir)"),
     errno.EROFS: ("found a file system that is read-only", "one that can be written to (or another --run_dir)"),
+    errno.ENOENT: ("found no such file or folder", "one there"),
     errno.EACCES: ("found no permission", "a file or folder that may be read and written"),
     errno.EPERM: ("found no permission", "a file or folder that may be read and written"),
     errno.EIO: ("found a disk that does not answer (input/output error)", "a disk that works"),

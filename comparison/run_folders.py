@@ -160,7 +160,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = yaml.load((folder / "config.yaml").read_text(), Loader=loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ValueError(
-            f"run '{folder}': found no settings in summary.json or config.yaml ({type(error).__name__})"
+            f"run '{folder}': found no settings in summary.json or config.yaml: {plain_reason(error)}"
         ) from None
     return config if isinstance(config, dict) else {}
 

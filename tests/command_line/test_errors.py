@@ -36,6 +36,7 @@ def test_error_of_a_data_worker_is_its_last_line(capsys: pytest.CaptureFixture) 
     ("error", "said"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "runs/a/x"), "'runs/a/x': found no space left on the disk ("),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "a/b"), "'a/b': found no such file or folder"),
         (PermissionError(errno.EACCES, "Permission denied", "a/b"), "'a/b': found no permission, expected a file or"),
         (
             OSError(errno.EROFS, "Read-only file system", "a/b"),
