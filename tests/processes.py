@@ -45,7 +45,7 @@ def ended(process: subprocess.Popen[str], idle_s: float = IDLE_S) -> tuple[str, 
 
 
 def family(pid: int) -> list[int]:
-    """Returns a process and all that it has started, as far as they are alive (on Linux; elsewhere the process alone)."""
+    """Returns a process and all that it has started and that are alive (elsewhere than on Linux itself alone)."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
         fields = _fields(entry)

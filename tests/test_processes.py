@@ -9,24 +9,29 @@ import pytest
 
 from tests.processes import ended, run_to_end
 
+BUSY = """
+import time
+end = time.process_time() + 1.5
+while time.process_time() < end: pass
+print("done")
+"""
+HANGS = """
+import subprocess, sys
+subprocess.run([sys.executable, "-c", "import time; time.sleep(60)"])
+"""
+
+
+def started(program: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
 
 def test_a_process_that_works_is_waited_for() -> None:
-    busy = "import time, subprocess, sys\nend = time.process_time() + 1.5\nwhile time.process_time() < end: pass\nprint('done')"
-    process = subprocess.Popen([sys.executable, "-c", busy], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert ended(process, idle_s=1.2)[0] == "done\n"
-    failed = run_to_end([sys.executable, "-c", "raise SystemExit(3)"])
-    assert failed.returncode == 3
+    assert ended(started(BUSY), idle_s=1.2)[0] == "done\n"
+    assert run_to_end([sys.executable, "-c", "raise SystemExit(3)"]).returncode == 3
 
 
 def test_a_process_that_hangs_is_ended_with_its_children() -> None:
-    hangs = "import subprocess, sys\nprint('here', flush=True)\nsubprocess.run([sys.executable, '-c', 'input()'], stdin=sys.stdin)"
-    process = subprocess.Popen(
-        [sys.executable, "-c", hangs],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = started(HANGS)
     with pytest.raises(AssertionError, match="idle for 2 s"):
         ended(process, idle_s=2)
     assert process.returncode == -9
