@@ -321,7 +321,7 @@ def main(args: list[str] | None = None) -> SynferCLI:
     """
     _quieten()
     exit_code = 1
-    end_with_parent()
+    at_the_end = end_with_parent()
     try:
         with _as_command_line(args), one_line_errors(exit_code=1):
             with one_line_errors(exit_code=2):
@@ -333,6 +333,7 @@ def main(args: list[str] | None = None) -> SynferCLI:
         exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
         raise
     finally:
+        at_the_end.set()
         finish_wandb(exit_code)
 
 

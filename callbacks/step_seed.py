@@ -27,4 +27,9 @@ class StepSeed(Callback):
         key = keyed_seed(run_seed(trainer), trainer.global_rank, trainer.current_epoch, batch_idx, _STREAM)
         random.seed(key)
         np.random.seed(key % 2**32)
-        torch.manual_seed(key)
+        # Not torch.manual_seed: without a GPU it prepares each time for one that may come (90 µs).
+        torch.default_generator.manual_seed(key)
+        if pl_module.device.type == "cuda":
+            torch.cuda.manual_seed(key)
+        elif pl_module.device.type == "mps":
+            torch.mps.manual_seed(key)

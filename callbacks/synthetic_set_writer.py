@@ -213,7 +213,7 @@ class SyntheticSetWriter(Callback):
             rank_zero_warn(f"synthetic set: near copies were not counted, the training faces cannot be read: {error}")
             return f"not counted, the training faces could not be read ({error})"
         self._copies = NearCopyCount()
-        self._copies.add_set(search, sorted(folder.glob("data/*.parquet")))
+        self._copies.add_set(search, shard_paths(folder))
         return self._copies.sentence(search)
 
     def _folder(self, trainer: Trainer) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from datamodules.file_reading import FileError
+from datamodules.file_reading import FileError, reading
 from lightning_modules.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
 
 
@@ -52,15 +52,18 @@ def check_fits(given: str, model: LightningModule) -> None:
     if not path.is_file():
         return
     kind = type(model).__name__
-    stored: dict[str, Tensor] = read_checkpoint(path, "ckpt_path", mmap=True)["state_dict"]
+    content = read_checkpoint(path, "ckpt_path", mmap=True)
+    stored: dict[str, Tensor] = content["state_dict"]
     own = model.state_dict()
     shared = [name for name in own if name in stored]
+    other = [name for name in shared if own[name].shape != stored[name].shape]
+    if not shared or other:
+        _let_the_model_say(content, model, path)
     if not shared:
         raise FileError(
             f"ckpt_path '{path}': found weights of another kind of model (first '{next(iter(stored), 'none')}'), "
             f"expected a checkpoint of {kind}"
         )
-    other = [name for name in shared if own[name].shape != stored[name].shape]
     if other:
         name = other[0]
         raise FileError(
@@ -68,6 +71,16 @@ def check_fits(given: str, model: LightningModule) -> None:
             f"this {kind} ({len(other)} of {len(own)} tensors differ: another backbone, size or label space)"
         )
     check_finite(stored, "ckpt_path", path)
+
+
+def _let_the_model_say(content: dict[str, Any], model: LightningModule, path: Path) -> None:
+    """Raises what the model itself has against a checkpoint, such as another label space or backbone by its name."""
+    try:
+        with reading("ckpt_path", path, f"a checkpoint of this {type(model).__name__}"):
+            model.on_load_checkpoint({**content, "state_dict": dict(content["state_dict"])})
+    except ValueError as error:
+        if "EMA state" not in str(error):  # which says less than the shapes
+            raise
 
 
 def _shape(tensor: Tensor) -> str:

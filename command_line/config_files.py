@@ -35,7 +35,7 @@ def file_with(key: str, args: Sequence[str]) -> Path | None:
         args: command line without the program's name.
     """
     wanted = [part for part in key.split(".") if part != "init_args"]
-    if any(word.startswith(f"--{key}") for word in args):
+    if any(word.partition("=")[0] == f"--{key}" for word in args):
         return None
     found = None
     for path in _files(args):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 
 import numpy as np
 from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
@@ -45,8 +45,8 @@ class EvaluationSampler(DistributedSampler, SequentialSampler):
     def __len__(self) -> int:
         return len(self._rows()) or min(1, _length(self.dataset))
 
-    def _rows(self) -> list[int]:
-        rows = list(range(_length(self.dataset))) if self.order is None else self.order
+    def _rows(self) -> Sequence[int]:
+        rows = range(_length(self.dataset)) if self.order is None else self.order
         return rows[self.rank :: self.num_replicas]
 
 

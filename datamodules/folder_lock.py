@@ -144,7 +144,7 @@ class RanksLock:
         self._first = FolderLock(path, by_workers=False)
         self._others = FolderLock(path.with_name(f"{path.name}.ranks"), by_workers=False)
 
-    def take(self, patience_s: float = 3.0) -> str:
+    def take(self, patience_s: float = 5.0) -> str:
         """Takes the lock for a new run; for rank 0, before the other ranks ``join``.
 
         Args:

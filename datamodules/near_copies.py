@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from datamodules.face_shape import resize_faces
 from datamodules.sample_table import ImageSource
 
 NEAR_COPY = 0.97
@@ -112,11 +113,9 @@ def unit_faces(images: Tensor, side: int) -> Tensor:
 
 
 def grey_pixels(images: Tensor, side: int) -> Tensor:
-    """Returns the mean over the colours, resized: float32 (n, side²) in [0, 255], of uint8 (n, C, H, W)."""
+    """Returns the mean over the colours, cut and resized: float32 (n, side²) in [0, 255], of uint8 (n, C, H, W)."""
     grey = images[:, :1].float() if images.stride(1) == 0 else images.float().mean(1, keepdim=True)
-    if grey.shape[-2:] != (side, side):
-        grey = F.interpolate(grey, size=(side, side), mode="bilinear", antialias=True)
-    return grey.flatten(1)
+    return resize_faces(grey, side).flatten(1)
 
 
 def _cosines(count: int, side: int) -> Tensor:

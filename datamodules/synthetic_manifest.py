@@ -15,6 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from datamodules.file_reading import plain_reason
 from datamodules.whole_file import whole_file
 
 MANIFEST = "MANIFEST"
@@ -79,7 +80,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"'{path}' cannot be read ({type(error).__name__}: {str(error)[:80]}), expected what predict has written; "
+            f"'{path}' cannot be read ({plain_reason(error, 120)}), expected what predict has written; "
             f"{repair_command(folder)} writes it anew from the shards"
         ) from error
     for journal in sorted(folder.glob(_JOURNALS)):

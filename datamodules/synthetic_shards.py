@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from datamodules.file_reading import plain_reason, read_json
 from datamodules.synthetic_manifest import (
     Manifest,
     ShardEntry,
@@ -120,10 +120,7 @@ def write_shard(folder: Path, rows: SyntheticRows, text_labels: bool = False) ->
     data = sink.getvalue().to_pybytes()
     path = folder / "data" / f"{int(rows.index[0]):08d}-{n}.parquet"
     with whole_file(path) as partial:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        partial.write_bytes(data)
         note_shard(folder, path.name, ShardEntry.of(data, n))
     return path
 
@@ -156,7 +153,7 @@ def read_shard(path: Path, columns: Sequence[str] | None, entry: ShardEntry | No
         if missing:
             raise KeyError(f"found no column '{missing[0]}'")
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise DamagedShardError(f"'{path}' cannot be read ({str(error).splitlines()[0][:120]})") from error
+        raise DamagedShardError(f"'{path}' cannot be read ({plain_reason(error, 120)})") from error
     names = label_names(table.schema)
     if names:
         of_code = dict(enumerate(names))
@@ -318,16 +315,7 @@ def write_card(folder: Path, facts: Mapping[str, str] | None = None) -> dict[str
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"'{path}' cannot be read ({error}), expected the JSON that predict has written: a copy of it, or remove "
-            "it if you are sure that the command is the one that made the set"
-        ) from error
-    if not isinstance(found, dict):
-        raise ValueError(f"'{path}': found a {type(found).__name__}, expected the JSON object that predict has written")
-    return found
+    return read_json(path, "record of a synthetic set", "the JSON object that predict wrote (a copy of it)")
 
 
 def _feature(kind: pa.DataType) -> Any:

@@ -90,17 +90,17 @@ class ExpressionPredictor(AveragedModule, ABC):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Takes one batch into the evaluation."""
-        if len(batch["label"]):  # a rank may have no row
+        if _has_rows(batch):
             self._evaluate("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Takes one batch into the evaluation."""
-        if len(batch["label"]):
+        if _has_rows(batch):
             self._evaluate("test", batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Returns the sample ids (B strings) and probabilities float32 (B, K) of one batch."""
-        if not len(batch["sample_id"]):
+        if not _has_rows(batch):
             return {"sample_id": [], "probabilities": batch["image"].new_zeros(0, len(self.label_space))}
         return {"sample_id": batch["sample_id"], "probabilities": self.predict_probabilities(batch["image"])}
 
@@ -152,3 +152,8 @@ class ExpressionPredictor(AveragedModule, ABC):
         check_same_settings(saved, self._config, in_weights)
         if self._trainer is not None and self._trainer.state.fn == "fit":
             check_same_settings(saved, self._config, ("optimizer",))
+
+
+def _has_rows(batch: Batch) -> bool:
+    """Whether there is a row in a batch: where rows are fewer than ranks, some ranks get a batch of none."""
+    return len(batch.get("sample_id", "?")) > 0

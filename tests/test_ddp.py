@@ -38,6 +38,10 @@ DATA: dict[str, Any] = {
     },
     "augmentation": {"flip": 0.5, "rotation": 10, "translate": 0.05, "contrast": 0.2, "erasing": 0.3},
 }
+ONE_VALIDATION_ROW: dict[str, Any] = {  # fewer than there are ranks
+    "class_path": "datamodules.readers.DrawnReader",
+    "init_args": {**DATA["reader"]["init_args"], "count": {"train": ROWS, "val": 1, "test": 1}},
+}
 LAYER_NORM_CLASSIFIER: dict[str, Any] = {
     "class_path": "lightning_modules.classifier.ExpressionClassifier",
     "init_args": {
@@ -102,8 +106,8 @@ def records(folder: Path, ranks: int) -> list[dict[str, Any]]:
 def test_classifier_with_synthesis_on_the_fly(tmp_path: Path) -> None:
     generator = save_checkpoint(tiny_generator(), tmp_path / "generator.ckpt")
     folder = tmp_path / "mixed"
-    data = {"batch_size": 14, "synthetic_ratio": 0.5, "augmentation": {"enabled": False}}
-    arguments = command_line(folder, LAYER_NORM_CLASSIFIER, data, {"max_epochs": 2, "limit_val_batches": 0})
+    data = {"batch_size": 14, "synthetic_ratio": 0.5, "augmentation": {"enabled": False}, "reader": ONE_VALIDATION_ROW}
+    arguments = command_line(folder, LAYER_NORM_CLASSIFIER, data, {"max_epochs": 2})
     synthesis = {"enabled": "true", "generator": generator, "batch_size": 6, "max_reuse": 2}
     sampling = "--synthesis.sampling={num_steps: 1, guidance_scale: 1.0}"
     two_ranks(arguments, *(f"--synthesis.{key}={value}" for key, value in synthesis.items()), sampling)
@@ -120,6 +124,7 @@ def test_classifier_with_synthesis_on_the_fly(tmp_path: Path) -> None:
 
     summary = json.loads((folder / "run" / "summary.json").read_text())
     assert summary["status"] == "finished" and summary["world_size"] == 2 and summary["counts_of"] == "all ranks"
+    assert summary["metrics"]["val/accuracy"] in (0, 1)  # of one row, which one rank has alone
     # 112 draws per rank, each face twice on average: 56 due, of which whole batches of six make 54.
     expected = {"real": 2 * ROWS, "synthetic": 2 * ROWS, "discarded": 0, "generated": 2 * 54}
     expected |= {"checked": 2 * 54, "near_copies": 0}
@@ -133,7 +138,13 @@ def test_classifier_with_synthesis_on_the_fly(tmp_path: Path) -> None:
 
 def test_generator_on_two_ranks(tmp_path: Path) -> None:
     folder = tmp_path / "generator"
-    data = {"batch_size": 8, "steps_per_epoch": 5, "eval_batch_size": 14, "augmentation": {"enabled": False}}
+    data: dict[str, Any] = {
+        "batch_size": 8,
+        "steps_per_epoch": 5,
+        "eval_batch_size": 14,
+        "augmentation": {"enabled": False},
+    }
+    data["reader"] = ONE_VALIDATION_ROW
     arguments = command_line(folder, GENERATOR, data, {"max_epochs": 1})
     two_ranks(arguments, "--trainer.strategy=ddp_find_unused_parameters_true")  # autoencoder and UNet learn in turn
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from datamodules.expressions import ACTION_UNITS, EXPRESSIONS, canonical_expression, resolve_label_space
 from datamodules.images import BadImageError, EncodedImages, check_not_constant, decode_image
@@ -27,8 +27,6 @@ from datamodules.synthetic_manifest import (
     shard_paths,
 )
 from datamodules.synthetic_shards import DamagedShardError, read_shard
-
-logger = logging.getLogger(__name__)
 
 COLUMNS = ("image", "label", "soft_label", "caption", "au", "seed", "sample_id", "layout_source", "kept", "votes")
 _ROOT = "root of SyntheticSetReader (data.synthetic_reader or data.reader)"
@@ -69,17 +67,19 @@ class SyntheticSetReader(Reader):
             raise FileNotFoundError(f"{_ROOT}: found no folder '{root}', expected a synthetic set there")
         beside = sorted(path for path in self._root.glob("*.parquet") if not path.name.startswith("."))
         self._shards = beside or shard_paths(self._root)
-        if not self._shards and not (self._root / MANIFEST).exists():
-            raise FileNotFoundError(f"{_ROOT}: found no *.parquet in '{root}', expected shards")
         # A user may name the folder of the shards itself.
-        self._set = self._root.parent if self._root.name == "data" else self._root
+        within = self._root.name == "data" and not (self._root / MANIFEST).exists()
+        self._set = self._root.parent if within else self._root
         self._manifest = read_manifest(self._set)
-        if self._manifest is None:
-            logger.info("%s: a set without %s: nothing says whether all its faces are there", self._root, MANIFEST)
-            schemas = [_checked_schema(shard) for shard in self._shards]
-        else:
+        if self._manifest is not None:
             _check_complete(self._set, self._manifest)
             self._shards = [self._set / "data" / name for name in sorted(self._manifest.shards)]
+        if not self._shards:
+            raise FileNotFoundError(f"{_ROOT}: found no *.parquet in '{root}', expected shards")
+        if self._manifest is None:
+            rank_zero_info(f"{self._root}: a set without {MANIFEST}: nothing says whether all its faces are there")
+            schemas = [_checked_schema(shard) for shard in self._shards]
+        else:
             schemas = [self._table(self._shards[0]).schema]  # the others are read, and compared, in ``read``
         if label_space is not None:
             self.label_space = resolve_label_space(label_space)

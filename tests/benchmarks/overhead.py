@@ -48,9 +48,11 @@ from torch.optim.lr_scheduler import LambdaLR
 # Started as a file, Python looks for modules beside that file only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from callbacks.agreed_stop import AgreedStop
 from callbacks.metrics_csv import MetricsCsv
 from callbacks.online_synthesis import OnlineSynthesis
 from callbacks.run_record import RunRecord
+from callbacks.step_seed import StepSeed
 from callbacks.throughput import Throughput
 from callbacks.wandb_run import WandbRun, finish_wandb
 from datamodules.augmentation import UNIFORM_COLUMNS, Augmentation, augment
@@ -198,7 +200,8 @@ def plain_batches(
 def fit_callbacks(folder: Path, logger: WandbRun) -> tuple[list[Callback], list[Any]]:
     """Returns callbacks and loggers as ``train.py`` sets them up."""
     record = RunRecord(folder, "fit", {}, "")
-    return [Throughput(), record, LearningRateMonitor("step")], [MetricsCsv(folder), logger]
+    callbacks = [AgreedStop(), Throughput(), StepSeed(), record, LearningRateMonitor("step")]
+    return callbacks, [MetricsCsv(folder), logger]
 
 
 def measure_step(config: dict[str, Any], batch_size: int, pairs: int, steps: int) -> dict[str, Any]:

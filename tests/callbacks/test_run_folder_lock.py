@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import train
+from callbacks.run_folder_lock import RunFolderLock
 from datamodules.folder_lock import RanksLock
 
 
@@ -31,3 +35,15 @@ def test_a_second_run_is_refused(
     train.main(command)
     assert (run / "summary.json").is_file() and not first.is_held()
     train.main(["test", *tiny_run, f"--run_dir={run}", f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}"])
+
+
+def test_a_file_system_without_locks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, mode: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    lock = RunFolderLock(tmp_path)
+    with pytest.warns(UserWarning, match=r"run\.lock: found a file system without locks .*no second run writes"):
+        lock.take()
+    lock.setup(SimpleNamespace(is_global_zero=False), None, "fit")  # type: ignore[arg-type]
+    lock.release()

@@ -294,5 +294,6 @@ def test_choose_metric(tmp_path: Path) -> None:
 
 def test_kinds_of_metrics() -> None:
     assert is_share("val/macro_f1") and not is_share("val/loss") and not is_share("test/frechet/f1_recall_net")
+    assert is_share("synthesis/near_copies")
     assert recall_prefix("val/accuracy") == recall_prefix("val/mean_class_accuracy") == "val/recall/"
     assert recall_prefix("test/fer_accuracy") == "test/fer_recall/"

@@ -145,6 +145,9 @@ def test_score_against_ferplus_by_hand(fer2013: Path, tmp_path: Path, capsys: py
 def test_a_classifier_of_seven_is_scored_on_ferplus(fer2013: Path, tiny_run: list[str], tmp_path: Path) -> None:
     small = [argument for argument in tiny_run if "drawn.yaml" not in argument and "count" not in argument]
     data = [config("annotator/ferplus_shared7.yaml"), f"--data.reader.init_args.reader.init_args.root={fer2013}"]
-    cli = train.main(["test", *data, *small, *QUIET, f"--run_dir={tmp_path}"])
+    drawn = train.main(["fit", *tiny_run, "--trainer.fast_dev_run=true", *QUIET, f"--run_dir={tmp_path / 'drawn'}"])
+    drawn.trainer.save_checkpoint(tmp_path / "trained.ckpt")
+    trained = f"--ckpt_path={tmp_path / 'trained.ckpt'}"
+    cli = train.main(["test", *data, *small, *QUIET, trained, f"--run_dir={tmp_path}"])
     assert cli.datamodule.test_table is not None and len(cli.datamodule.test_table) == 21
     assert "test/accuracy" in json.loads((tmp_path / "summary.json").read_text())["metrics"]

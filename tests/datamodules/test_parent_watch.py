@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-RANK = "import time; from datamodules.parent_watch import end_with_parent; end_with_parent(0.05)\n"
+RANK = "import time; from datamodules.parent_watch import end_with_parent; end_with_parent(0.05, 0.1)\n"
 RANK += "print('rank', flush=True); time.sleep(60)"
 LAUNCHER = f"""
 import os, subprocess, sys, time

@@ -242,8 +242,27 @@ def test_sets_of_earlier_versions(folder: Path, caplog: pytest.LogCaptureFixture
     assert "\n\n- near copies: none\n\nColumns" in (folder / "README.md").read_text()
 
 
+def test_a_set_of_which_nothing_is_left(tmp_path: Path) -> None:
+    root = tmp_path / "data"  # a set may have this name
+    begin_set(root, 2)
+    with pytest.raises(ValueError, match="found 0 of the 2 faces planned"):
+        SyntheticSetReader(str(root))
+    shard = write_shard(root, rows(0, 2))
+    assert len(read(root)) == len(read(root / "data")) == 2
+    shard.unlink()
+    assert "0 faces" in repair(root, as_it_is=True)[-1]
+    with pytest.raises(FileNotFoundError, match="expected shards"):
+        SyntheticSetReader(str(root))
+
+
+def test_shards_without_their_record(folder: Path) -> None:
+    (folder / "synthesis.json").unlink()
+    with pytest.raises(ValueError, match=r"found shards and no synthesis\.json"):
+        check_record(folder, {"seed": 1})
+
+
 def test_a_damaged_record(folder: Path) -> None:
-    for text, found in (("{", "cannot be read"), ("[1]", "found a list")):
+    for text, found in (("{", "JSON"), ("[1]", "found a list")):
         (folder / "synthesis.json").write_text(text)
         with pytest.raises(ValueError, match=f"synthesis.json'.*{found}"):
             check_record(folder, {"seed": 1})

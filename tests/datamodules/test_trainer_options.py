@@ -79,7 +79,7 @@ def _fit(
     )
     data = ExpressionDataModule(
         TinyReader(train=_sorted(tiny_table(56)), val=_sorted(tiny_table(56, "val"))),
-        batch_size=16 if ratio else 8,
+        batch_size=16 if ratio == 0.5 else 8,
         eval_batch_size=7,
         synthetic_ratio=ratio,
         synthetic_reader=None if has_pool else TinyReader(train=_sorted(tiny_table(112, "synthetic"))),
@@ -128,6 +128,15 @@ def test_ratio_and_counts_from_a_pool(tmp_path: Path, options: dict[str, Any]) -
     assert seen.shares == [0.5] * batches and data.counts == {"real": 8 * batches, "synthetic": 8 * batches}
     if "overfit_batches" in options:
         assert batches == 6 and seen.batches[:3] == seen.batches[3:]
+
+
+@pytest.mark.parametrize(
+    "options", [{"limit_train_batches": 3}, {"reload_dataloaders_every_n_epochs": 1}, {"accumulate_grad_batches": 3}]
+)
+def test_the_remainder_of_a_ratio_is_carried_on(tmp_path: Path, options: dict[str, Any]) -> None:
+    seen, data, _ = _fit(tmp_path, 0.03, max_epochs=3, **options)
+    drawn = 8 * len(seen.batches)
+    assert data.counts == {"real": drawn - int(0.03 * drawn), "synthetic": int(0.03 * drawn)}
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5])
