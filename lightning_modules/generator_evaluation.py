@@ -60,7 +60,8 @@ class GeneratorEvaluation:
     * ``test/frechet/<extractor>``, ``test/kid/<extractor>`` with ``test/kid_std/…``, ``test/improved_precision/…`` and
       ``test/improved_recall/…``: distance to the real faces in the features of the named extractor.
     * ``test/nearest_training/…``: distance of each face to the nearest training face (``generated``), the same of real
-      test faces (``held_out``), their ``ratio`` (well under 1 = copies) and the share of generated faces that are
+      test faces (``held_out``), their ``ratio`` (well under 1 = copies, but features can overlook them: see near
+      copies) and the share of generated faces that are
       nearer to a training face than the nearest hundredth of real test faces (``closer_than_1_percent``; 0.01 is what
       real faces have). Means; distances are Euclidean. ``nearest_training`` says how many training faces are searched:
       a copy of another one goes unseen, so search all (null) before calling a generator free of copies.
