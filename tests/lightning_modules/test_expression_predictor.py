@@ -73,7 +73,7 @@ def test_weights_of_an_interrupted_evaluation_do_not_come_back_over_loaded_ones(
     checkpoint: dict[str, Any] = {"state_dict": other.state_dict(), "global_step": 2}
     average = other._average_to_save(checkpoint)
     module.on_validation_epoch_start()  # and never ended
-    module._take_average_over(average, checkpoint)
+    module._take_average(average)
     module.load_state_dict(checkpoint["state_dict"])
     module.on_fit_start()
     assert module.layer.weight[0, 0] == 7
@@ -82,7 +82,7 @@ def test_weights_of_an_interrupted_evaluation_do_not_come_back_over_loaded_ones(
 def test_weights_without_an_average_are_not_evaluated_with_another_one() -> None:
     module = trained()
     checkpoint: dict[str, Any] = {"state_dict": {"layer.weight": torch.full((2, 1), 7.0)}}
-    module._take_average_over(None, checkpoint)
+    module._take_average(None)
     module.load_state_dict(checkpoint["state_dict"], strict=False)
     module.on_test_epoch_start()
     module.test_step({}, 0)
@@ -126,5 +126,5 @@ def test_averaging_may_be_off() -> None:
     module.on_validation_epoch_end()
     assert all(bool((weight == 1).all()) for weight in module.seen)
     assert module._average_to_save({"state_dict": {}}) is None
-    module._take_average_over({"average": {}}, {})
+    module._take_average({"average": {}})
     torch.testing.assert_close(module.layer.weight, torch.ones(2, 1))
