@@ -73,8 +73,14 @@ def _of_the_system(error: Exception) -> str | None:
     if "out of memory" in text and type(error).__name__ in ("OutOfMemoryError", "RuntimeError", "AcceleratorError"):
         said = " ".join(text.split())[:160]
         return f"the device's memory is full ({said}): expected a smaller data.batch_size or model.image_size"
+    # What writes an archive stumbles over itself once the disk is full: the system's own words came before.
+    earlier = None if isinstance(error, OSError) else error.__context__
+    while earlier is not None:
+        if isinstance(earlier, OSError) and earlier.errno in _REFUSALS:
+            return _of_the_system(earlier)
+        earlier = earlier.__context__
     # torch writes checkpoints in C++, which keeps the system's reason to itself.
-    if "PytorchStreamWriter failed" in text or ("inline_container" in text and "write" in text):
+    if any(words in text for words in ("PytorchStreamWriter failed", "inline_container.cc", "iostream error")):
         where = os.environ.get("SYNFER_RUN_DIR", "the run folder")
         return f"'{where}': a checkpoint cannot be written{_free_space(where)}, expected room for it"
     if not isinstance(error, OSError) or error.errno not in _REFUSALS:
@@ -92,6 +98,7 @@ _REFUSALS = {
     errno.EDQUOT: ("found the disk quota used up", "room for what is written there (or another --run_dir)"),
     errno.EFBIG: ("found a limit on the size of files", "room for what is written there (or another --run_dir)"),
     errno.EROFS: ("found a file system that is read-only", "one that can be written to (or another --run_dir)"),
+    errno.ENOENT: ("found no such file or folder", "one there"),
     errno.EACCES: ("found no permission", "a file or folder that may be read and written"),
     errno.EPERM: ("found no permission", "a file or folder that may be read and written"),
     errno.EIO: ("found a disk that does not answer (input/output error)", "a disk that works"),

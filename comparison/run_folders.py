@@ -17,7 +17,7 @@ import yaml
 
 from callbacks.run_end import outcome_of
 from comparison.run import History, Run, flatten
-from datamodules.file_reading import plain_reason
+from datamodules.file_reading import plain_reason, reading
 
 MARKS = ("summary.json", "config.yaml", "metrics.csv", "checkpoints")
 """A folder with one of these is a run folder; nothing below it is looked at."""
@@ -82,6 +82,11 @@ def read_run_folder(folder: Path) -> Run:
         raise ValueError(f"run '{folder}': summary.json cannot be read: {plain_reason(error)}") from None
     if not isinstance(summary, dict) or not isinstance(summary.get("metrics"), dict):
         raise ValueError(f"run '{folder}': summary.json holds no metrics, expected what train.py writes")
+    with reading("run", path, "what train.py writes"):
+        return _run_of(folder, summary)
+
+
+def _run_of(folder: Path, summary: dict[str, Any]) -> Run:
     config = summary.get("config")
     flat = flatten(config if isinstance(config, dict) else _read_config(folder))
     seed = summary.get("seed", flat.get("seed_everything"))
@@ -155,7 +160,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = yaml.load((folder / "config.yaml").read_text(), Loader=loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ValueError(
-            f"run '{folder}': found no settings in summary.json or config.yaml ({type(error).__name__})"
+            f"run '{folder}': found no settings in summary.json or config.yaml: {plain_reason(error)}"
         ) from None
     return config if isinstance(config, dict) else {}
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from datamodules.file_reading import did_you_mean
+
 EXPRESSIONS = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
 """Every expression the project knows, in canonical order."""
 
@@ -85,7 +87,10 @@ def canonical_expression(name: str) -> str:
     key = name.strip().lower()
     key = SYNONYMS.get(key, key)
     if key not in EXPRESSIONS:
-        raise ValueError(f"unknown expression '{name}': expected one of {', '.join(EXPRESSIONS)}")
+        raise ValueError(
+            f"unknown expression '{name}': expected one of {', '.join(EXPRESSIONS)}"
+            + did_you_mean(key, [*EXPRESSIONS, *SYNONYMS])
+        )
     return key
 
 
@@ -99,6 +104,7 @@ def resolve_label_space(space: str | Sequence[str]) -> tuple[str, ...]:
         if space not in LABEL_SPACES:
             raise ValueError(
                 f"unknown label space '{space}': expected one of {', '.join(LABEL_SPACES)} or a list of names"
+                + did_you_mean(space, list(LABEL_SPACES))
             )
         return LABEL_SPACES[space]
     names = tuple(canonical_expression(name) for name in space)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from tests.lightning_modules.tiny_generator import (
     save_checkpoint,
     tiny_generator,
 )
+from tests.processes import run_to_end
 
 PROJECT = Path(train.__file__).parent
 pytestmark = [pytest.mark.ddp, pytest.mark.slow]
@@ -95,7 +95,7 @@ def two_ranks(arguments: list[str], *more: str) -> None:
     """Runs a fit on two ranks, in processes of their own."""
     strategy = [] if any(arg.startswith("--trainer.strategy") for arg in more) else ["--trainer.strategy=ddp"]
     command = [sys.executable, str(PROJECT / "train.py"), *arguments, "--trainer.devices=2", *strategy, *more]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=540, env=dict(os.environ))
+    done = run_to_end(command, cwd=PROJECT, env=dict(os.environ))
     assert done.returncode == 0, done.stderr[-3000:]
 
 

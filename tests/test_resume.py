@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from tests.lightning_modules.tiny_generator import (
     tiny_classifier,
     tiny_generator,
 )
+from tests.processes import run_to_end
 
 PROJECT = Path(train.__file__).parent
 BASIC7 = LABEL_SPACES["basic7"]
@@ -339,13 +339,7 @@ def test_two_ranks_that_fill_their_pools(tmp_path: Path) -> None:
 
 def in_a_process(command: list[str]) -> int:
     """Runs a command as a user does; returns its exit code."""
-    done = subprocess.run(
-        [sys.executable, str(PROJECT / "train.py"), *command],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        env=dict(os.environ),
-    )
+    done = run_to_end([sys.executable, str(PROJECT / "train.py"), *command], cwd=PROJECT, env=dict(os.environ))
     if done.returncode not in (0, 128 + signal.SIGTERM):
         print(done.stderr[-3000:])
     return done.returncode

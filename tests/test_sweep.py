@@ -27,6 +27,7 @@ from sweeping.run_lock import RunLock
 from sweeping.sweep_error import SweepError
 from sweeping.sweep_file import read_sweep_file
 from sweeping.sweep_run import plan_runs
+from tests.processes import ended, run_to_end
 
 PROJECT = Path(sweep.__file__).parent
 FILES = sorted((PROJECT / "configs" / "sweeps").glob("*.yaml"))
@@ -44,6 +45,7 @@ run_dir.mkdir(parents=True, exist_ok=True)
 env = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "WANDB_RUN_GROUP")}
 with (run_dir / "starts.txt").open("a") as file:
     file.write(json.dumps({"pid": os.getpid(), "ckpt_path": checkpoint, "given": given, "env": env}) + "\\n")
+
 
 
 def summary(status, **metrics):
@@ -410,7 +412,7 @@ def test_one_device_each_and_cores_shared(
     wait_until(lambda: all(starts(folder / "runs/s" / run) for run in ("seed=1", "seed=2")))
     for run in ("seed=1", "seed=2"):
         (folder / "runs/s" / run / "go on").touch()
-    assert process.communicate(timeout=90) and process.returncode == 0
+    assert ended(process) and process.returncode == 0
     seen = [starts(folder / "runs/s" / run)[0]["env"] for run in ("seed=1", "seed=2")]
     assert [env["CUDA_VISIBLE_DEVICES"] for env in seen] == ["0", "MIG-1"]
     cores = len(os.sched_getaffinity(0))
@@ -481,7 +483,7 @@ def test_kill_in_the_middle_and_start_again(folder: Path) -> None:
     child = starts(slow)[0]["pid"]
     wait_until(lambda: not is_alive(child))  # it does not go on without its runner
     second = start(folder, path)
-    said, _ = second.communicate(timeout=90)
+    said, _ = ended(second)
     assert second.returncode == 0, said
     assert "mode=slow: resumed from last.ckpt" in said and "3 runs: 2 finished, 1 kept" in said
     assert [len(starts(folder / f"runs/s/mode={name}")) for name in ("ok", "slow", "fine")] == [1, 2, 1]
@@ -497,7 +499,7 @@ def test_stop_signals_reach_the_runs(folder: Path, number: signal.Signals) -> No
     slow = folder / "runs/s/mode=slow"
     wait_until(lambda: (slow / "summary.json").exists())
     process.send_signal(number)
-    said, error = process.communicate(timeout=90)
+    said, error = ended(process)
     assert process.returncode == 128 + number and not error
     assert "2 runs: 1 interrupted, 1 waiting" in said and "the same command goes on" in said
     assert json.loads((slow / "summary.json").read_text())["status"] == "interrupted"
@@ -514,7 +516,7 @@ def test_second_signal_kills(folder: Path) -> None:
     time.sleep(0.5)
     assert process.poll() is None and is_alive(starts(run)[0]["pid"])
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=90)
+    said, _ = ended(process)
     assert process.returncode == 130 and "1 interrupted" in said
     assert not is_alive(starts(run)[0]["pid"])
 
@@ -557,7 +559,7 @@ def test_two_sweeps_share_the_work(folder: Path) -> None:
     for run in runs:
         (run / "go on").touch()
     for process in processes:
-        said, error = process.communicate(timeout=90)
+        said, error = ended(process)
         assert process.returncode == 0, error
         assert "failed" not in said and "2 runs: " in said
     assert [len(starts(run)) for run in runs] == [1, 1]
@@ -576,7 +578,7 @@ def test_run_of_a_dead_process_is_taken_over(folder: Path) -> None:
     assert f"process {holder.pid} on" in RunLock(run).holder()
     holder.kill()
     holder.wait()
-    said, _ = process.communicate(timeout=90)
+    said, _ = ended(process)
     assert process.returncode == 0 and "is at work on it" in said and len(starts(run)) == 1
 
 
@@ -763,7 +765,7 @@ def test_real_runs_survive_a_kill(tmp_path: Path, tiny_run: list[str]) -> None:
     before = (short / "summary.json").read_bytes()
     # The training is told to stop when its sweep dies; how far it has come with that is a race.
     assert json.loads((long / "summary.json").read_text())["status"] in ("running", "interrupted")
-    done = subprocess.run(words, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=300)
+    done = run_to_end(words, cwd=PROJECT, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 runs: 1 finished, 1 kept" in done.stdout and "max_epochs=30: resumed from last.ckpt" in done.stdout
     assert (short / "summary.json").read_bytes() == before

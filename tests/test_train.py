@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 import yaml
 
 import train
+from tests.processes import run_to_end
 
 PROJECT = Path(train.__file__).parent
 
@@ -299,7 +299,7 @@ def cpu_seconds_of_children() -> float:
 def test_a_misspelt_key_is_reported_within_fifteen_seconds(tiny_run: list[str], tmp_path: Path) -> None:
     before = cpu_seconds_of_children()  # wall time says how many other tests run at the moment
     command = [sys.executable, str(PROJECT / "train.py"), "fit", *tiny_run, "--data.batchsize=3"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = run_to_end(command, cwd=tmp_path)
     assert cpu_seconds_of_children() - before < 15
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
@@ -314,7 +314,7 @@ def test_two_ranks_share_one_run_folder(tiny_run: list[str], tmp_path: Path) -> 
     ranks = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=14"]
     command = [sys.executable, str(PROJECT / "train.py"), "fit", *tiny_run, *ranks]
     environment = {**os.environ, "WANDB_MODE": "offline"}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment)
+    done = run_to_end(command, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "runs").iterdir()
     summary = summary_of(folder)

@@ -35,6 +35,7 @@ from tests.lightning_modules.tiny_generator import (
     tiny_classifier,
     tiny_generator,
 )
+from tests.processes import ended, run_to_end
 
 PROJECT = Path(train.__file__).parent
 SIDE = 32  # the smallest drawn faces
@@ -280,7 +281,7 @@ def test_an_orphaned_rank_ends_and_keeps_a_restart_out_until_then(weights: Path,
     os.kill(orphan, signal.SIGCONT)
     assert "a rank that outlived its run" in capsys.readouterr().err
     # The orphan holds the other end of the pipe: this returns when it has ended.
-    assert f"the process {running.pid} that started it has died" in running.communicate(timeout=60)[1]
+    assert f"the process {running.pid} that started it has died" in ended(running)[1]
     found = set(finished_indices(folder).tolist())
     assert 0 < len(found) < 200
     with pytest.raises(ValueError, match=rf"found {len(found)} of the 200 faces planned \(it is unfinished\)"):
@@ -296,16 +297,13 @@ def test_two_ranks_make_the_same_set_as_one(weights: Path, tmp_path: Path) -> No
     names = "--data.synthesis_expressions=[happy,sad]"
     train.main(arguments(weights, tmp_path / "one", names, count=20))
     more = [names, "--trainer.devices=2", "--trainer.strategy=ddp"]
-    done = subprocess.run(
+    done = run_to_end(
         [sys.executable, str(PROJECT / "train.py"), *arguments(weights, tmp_path / "two", *more, count=20, batch=8)],
         cwd=PROJECT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert images(tmp_path / "two" / "synthetic_set") == images(tmp_path / "one" / "synthetic_set")
     assert json.loads((tmp_path / "two" / "summary.json").read_text())["counts"]["generated"] == 20
-    grids = [Image.open(tmp_path / run / "samples" / "synthetic_set.png").size for run in ("one", "two")]
+    grids = [Image.open(tmp_path / folder / "samples" / "synthetic_set.png").size for folder in ("one", "two")]
     assert grids[0] == grids[1]

@@ -36,6 +36,7 @@ def test_error_of_a_data_worker_is_its_last_line(capsys: pytest.CaptureFixture) 
     ("error", "said"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "runs/a/x"), "'runs/a/x': found no space left on the disk ("),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "a/b"), "'a/b': found no such file or folder"),
         (PermissionError(errno.EACCES, "Permission denied", "a/b"), "'a/b': found no permission, expected a file or"),
         (
             OSError(errno.EROFS, "Read-only file system", "a/b"),
@@ -46,6 +47,7 @@ def test_error_of_a_data_worker_is_its_last_line(capsys: pytest.CaptureFixture) 
             "'a.lock': found a file system without locks",
         ),
         (RuntimeError("PytorchStreamWriter failed writing file data/0"), "a checkpoint cannot be written ("),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 9 vs 1"), "a checkpoint cannot be"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "the device's memory is full (CUDA out of"),
     ],
 )
@@ -57,6 +59,15 @@ def test_what_the_machine_refuses_is_one_line(
         raise error
     (line,) = capsys.readouterr().err.splitlines()
     assert stopped.value.code == 1 and line.startswith("error: ") and said in line and "Errno" not in line
+
+
+def test_a_full_disk_inside_the_writing_of_an_archive(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), one_line_errors(exit_code=1):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device", "runs/a/last.ckpt")
+        except OSError:
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 490176 vs 490064")  # noqa: B904
+    assert "error: 'runs/a/last.ckpt': found no space left on the disk (" in capsys.readouterr().err
 
 
 def test_what_a_library_says_about_a_file_gets_a_place(tmp_path: Path) -> None:

@@ -101,3 +101,13 @@ def test_parameters_of_the_sweep(tmp_path: Path) -> None:
     assert read_run_folder(folder).sweep_keys == ()
     (folder / "sweep.json").write_text(json.dumps({"parameters": {"data.synthetic_ratio": 0, "seed_everything": 1}}))
     assert read_run_folder(folder).sweep_keys == ("data.synthetic_ratio", "seed_everything")
+
+
+@pytest.mark.parametrize("entry", [{"counts": [1]}, {"best": "high"}, {"splits": [1]}])
+def test_a_summary_of_another_form_is_one_line(entry: dict, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a")
+    path = folder / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entry}))
+    runs, told = read_run_folders([folder])
+    assert not runs and len(told) == 1
+    assert told[0].startswith(f"run '{path}': found another content, expected what train.py writes")

@@ -164,9 +164,7 @@ def test_loop(name: str, tmp_path: Path, weights: dict[str, Path]) -> None:
     assert cli.datamodule.counts == {"real": 8 - synthetic, "synthetic": synthetic}
     took_part = {type(callback).__name__: callback for callback in cli.trainer.callbacks}
     made, thrown_away = took_part["OnlineSynthesis"].made, took_part["OnlineSynthesis"].discarded
-    assert (
-        made % 8 == 0 and made - thrown_away >= 8 > made - 8 - thrown_away
-    )  # one more where copies go
+    assert made % 8 == 0 and made - thrown_away >= 8 > made - 8 - thrown_away  # one more where copies go
     assert took_part["PseudoLabeller"].seen == made
     from_layout = found.get("layout", {}).get("enabled", False)
     steps = found["layout"]["num_inverted"] if from_layout else found["synthesis"]["sampling"]["num_steps"]

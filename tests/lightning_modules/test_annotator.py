@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -23,6 +22,7 @@ from datamodules.feature_cache import FeatureCache
 from datamodules.mixed_dataset import MixedDataset
 from lightning_modules.annotator import LabelAnnotator
 from tests.lightning_modules.tiny_generator import NAMES, SIDE, livelier, save_checkpoint, tiny_generator
+from tests.processes import run_to_end
 
 PROJECT = Path(train.__file__).parent
 
@@ -626,13 +626,8 @@ def test_two_ranks_share_one_cache_and_one_temperature(generator: str, tmp_path:
     args += ["--data.augmentation.fresh=0.3", "--trainer.precision=bf16-mixed"]
     args += ["--data.reader.init_args.count={train: 32, val: 16, test: 16}"]  # whole batches: no row is drawn twice
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(PROJECT / "train.py"), *args, "--trainer.strategy=ddp"],
-        cwd=PROJECT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
+    done = run_to_end(
+        [sys.executable, str(PROJECT / "train.py"), *args, "--trainer.strategy=ddp"], cwd=PROJECT, env=environment
     )
     assert done.returncode == 0, done.stderr[-3000:]
     (folder,) = (tmp_path / "cache").iterdir()

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from tests.lightning_modules.tiny_generator import (
     tiny_classifier,
     tiny_generator,
 )
+from tests.processes import run_to_end
 
 CONFIGS = Path(train.__file__).parent / "configs"
 BASIC7 = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
@@ -318,13 +318,10 @@ def test_two_ranks_write_the_same_table_as_one(study: Path, tmp_path: Path) -> N
     config = tmp_path / "one" / "config.yaml"
     command = [sys.executable, str(CONFIGS.parent / "train.py"), "predict", f"--config={config}"]
     command += ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.eval_batch_size=33"]
-    done = subprocess.run(
+    done = run_to_end(
         [*command, f"--run_dir={tmp_path / 'two'}"],
         cwd=CONFIGS.parent,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = (read_label_table(tmp_path / name / "labels.parquet") for name in ("one", "two"))
