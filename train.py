@@ -131,6 +131,12 @@ class SynferCLI(LightningCLI):
         checkpoint = self._checkpoint_to_continue()
         if not config.get("ckpt_path") or checkpoint is not None:
             refuse_occupied(self.run_dir, checkpoint, self.stored.get("run_id"))
+        done, wanted = self.stored.get("epoch", 0), config.trainer.max_epochs
+        if wanted not in (None, -1) and done > wanted:
+            raise ValueError(
+                f"trainer.max_epochs={wanted}: found a checkpoint of a run with {done} whole epochs, expected at least "
+                "as many to go on from it"
+            )
         before, seed = self.stored.get("attempts") or [{}], config.seed_everything
         if before[0].get("seed", seed) != seed:
             raise ValueError(
@@ -273,6 +279,8 @@ class SynferCLI(LightningCLI):
             raise
         finally:
             self.lock.release()
+            if words := self.record.last_words():
+                print(words, file=sys.stderr, flush=True)
 
     def _checkpoint_to_continue(self) -> Path | None:
         """Returns the file that a fit goes on from; None where there is none, or none on this machine."""
@@ -288,7 +296,9 @@ class SynferCLI(LightningCLI):
             return {}
         state = read_checkpoint(path, "ckpt_path", mmap=True)
         record = state.get("callbacks", {}).get("RunRecord", {})
-        return {**record, "step": int(state.get("global_step", 0))}
+        position = state.get("ExpressionDataModule", {}).get("position", {})
+        epoch = position.get("epoch", state.get("epoch", 0))
+        return {**record, "step": int(state.get("global_step", 0)), "epoch": int(epoch)}
 
 
 class _ParsedOnly(SynferCLI):

@@ -67,10 +67,14 @@ class RunCheckpoint(ModelCheckpoint):
         self._save_last(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Writes last.ckpt where all ranks stop for a signal, which happens between two steps."""
+        """Writes last.ckpt where all ranks stop for a signal."""
+        self.save_where_stopped(trainer, exception)
+        super().on_exception(trainer, pl_module, exception)
+
+    def save_where_stopped(self, trainer: Trainer, exception: BaseException) -> None:
+        """Writes last.ckpt where all ranks stop for a signal, which happens between two steps; once, by all ranks."""
         if isinstance(exception, SIGTERMException) and not trainer.sanity_checking:
             self._save_last(trainer)
-        super().on_exception(trainer, pl_module, exception)
 
     def _save_due(self, trainer: Trainer) -> None:
         if self._is_due and not self._should_skip_saving_checkpoint(trainer):

@@ -24,6 +24,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from callbacks.agreed_stop import AgreedStop
+from callbacks.run_checkpoint import RunCheckpoint
 from callbacks.run_end import RunEnd, interrupted_by
 from callbacks.run_folder import read_summary
 from callbacks.wandb_run import WandbRun
@@ -109,6 +110,8 @@ class RunRecord(Callback):
         self._attempts = list(self._stored.get("attempts", []))
         self._earlier_s = {name: float(self._stored.get(name, 0)) for name in ("wall_s", "cpu_s")}
         self._world_size = 1
+        self._way_on: str | None = None
+        self._last_step = 0
         self._started, self._cpu_before = time.time(), cpu_seconds()
         self._git = git_state()  # now: what is committed while the run goes on is not what runs
         self._totals: dict[str, float] | None = None
@@ -184,6 +187,9 @@ class RunRecord(Callback):
             self.end = interrupted_by(max(stops, default=0))
         else:
             self.end = RunEnd("failed", f"{type(exception).__name__}: {exception}", 1)
+        for checkpoint in trainer.checkpoint_callbacks:  # which come last: the record is to name what they write
+            if isinstance(checkpoint, RunCheckpoint):
+                checkpoint.save_where_stopped(trainer, exception)
         if not trainer.is_global_zero:
             return
         try:
@@ -211,6 +217,13 @@ class RunRecord(Callback):
         self.wandb_id = self.wandb_id or state_dict.get("wandb_id")
         if self.task == "fit":
             self._take_best(state_dict.get("best", {}))
+
+    def last_words(self) -> str | None:
+        """Returns one line for whoever started a fit that is not whole, why and how it goes on; None = no need."""
+        if self.task != "fit" or self.end is None or self.end.complete or self.end.status == "failed":
+            return None
+        way = f"; {self._way_on} goes on" if self._way_on else ""
+        return f"{self.end.status} ({self.end.reason}) after step {self._last_step}{way}"
 
     def _take_over(self, before: Mapping[str, Any]) -> None:
         """Takes what the folder's summary knows of the attempts before and the checkpoint does not.
@@ -293,6 +306,7 @@ class RunRecord(Callback):
         outcome: dict[str, Any] = {"status": "running"}
         if end is not None:
             outcome = end.as_record(_last_checkpoint(trainer) if self.task == "fit" else None)
+            self._way_on, self._last_step = outcome.get("continue_with"), trainer.global_step
             if end.status == "failed":
                 outcome["reason"], outcome["error"] = "error", " ".join(end.reason.split())
             for run in _wandb_runs(trainer):

@@ -105,6 +105,30 @@ def test_a_run_is_not_continued_with_another_seed(
     assert not list(tmp_path.iterdir())
 
 
+def test_fewer_epochs_than_are_done_are_refused_before_anything_is_written(
+    finished: Path, tiny_run: list[str], tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    kept = {path: path.read_bytes() for path in (folder / "config.yaml", folder / "summary.json")}
+    more = [f"--ckpt_path={folder}", "--trainer.max_epochs=0", f"--run_dir={folder}"]
+    code, line = error_line(["fit", *tiny_run, *more], capfd)
+    assert code == 2 and "trainer.max_epochs=0: found a checkpoint of a run with" in line
+    assert all(path.read_bytes() == content for path, content in kept.items())
+
+
+def test_whoever_starts_a_run_that_is_cut_short_is_told_how_it_goes_on(
+    tiny_run: list[str], tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    stop = json.dumps({"class_path": "tests.stop_at.StopAt", "init_args": {"step": 1, "how": "SIGTERM"}})
+    with pytest.raises(SystemExit):
+        train.main(
+            ["fit", *tiny_run, f"--trainer.callbacks+={stop}", "--trainer.logger=false", f"--run_dir={tmp_path}"]
+        )
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert f"interrupted (SIGTERM) after step 1; --ckpt_path {last} goes on" in capfd.readouterr().err
+
+
 def test_a_run_is_not_continued_into_the_folder_of_another(
     finished: Path, tiny_run: list[str], tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:

@@ -48,9 +48,10 @@ with (run_dir / "starts.txt").open("a") as file:
 
 
 
-def summary(status, **metrics):
+def summary(status, end=None, **metrics):
     config = {"mode": given["mode"], "seed": 7}
-    text = json.dumps({"task": "fit", "status": status, "wall_s": 61.0, "config": config, "metrics": metrics})
+    record = {"task": "fit", "status": status, "wall_s": 61.0, "config": config, "metrics": metrics}
+    text = json.dumps({**record, **(end or {})})
     (run_dir / "partial").write_text(text)
     (run_dir / "partial").replace(run_dir / "summary.json")
 
@@ -65,6 +66,16 @@ if mode == "die":
     os.kill(os.getpid(), signal.SIGKILL)
 if mode == "quiet":  # what a stop signal of Lightning leaves: exit code 0, not finished
     raise SystemExit(0)
+if mode == "patient":  # early stopping
+    summary("stopped", {"reason": "patience", "complete": True, "exit_code": 0}, **{"val/accuracy": 0.375})
+    raise SystemExit(0)
+if mode in ("timed", "preempted") and not checkpoint:
+    (run_dir / "checkpoints").mkdir(exist_ok=True)
+    with zipfile.ZipFile(run_dir / "checkpoints" / "last.ckpt", "w") as file:
+        file.writestr("weights", "1")
+    status, reason, code = ("stopped", "time", 0) if mode == "timed" else ("interrupted", "SIGTERM", 143)
+    summary(status, {"reason": reason, "complete": False, "exit_code": code})
+    raise SystemExit(code)
 if mode in ("slow", "stubborn") and not checkpoint:
     if mode == "stubborn":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -386,6 +397,20 @@ def test_failed_runs_are_named_and_the_others_go_on(folder: Path, capsys: pytest
     assert sweep.main([path]) == 1  # tried again, the finished one kept
     assert "4 failed, 1 kept" in capsys.readouterr().out
     assert len(starts(folder / "runs/s/mode=fail")) == 2 and len(starts(folder / "runs/s/mode=ok")) == 1
+
+
+def test_a_run_that_was_cut_short_is_gone_on_with_and_one_whose_patience_ended_is_whole(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(write(folder, modes("timed", "preempted", "patient")))
+    assert sweep.main([path]) == 1
+    said = capsys.readouterr().out
+    assert "3 runs: 1 finished, 2 interrupted" in said and "failed" not in said
+    assert "mode=timed: stopped, not finished; the same command goes on with it" in said
+    assert sweep.main([path]) == 0
+    said = capsys.readouterr().out
+    assert "mode=timed: resumed from last.ckpt" in said and "mode=preempted: resumed from last.ckpt" in said
+    assert "3 runs: 2 finished, 1 kept" in said
 
 
 def test_launcher_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

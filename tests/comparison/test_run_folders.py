@@ -22,6 +22,16 @@ def test_reads_what_train_py_writes(tmp_path: Path) -> None:
     assert run.label_space[0] == "neutral" and len(run.label_space) == 7
 
 
+def test_a_run_counts_as_finished_where_nothing_is_missing(tmp_path: Path) -> None:
+    def status(name: str, **end: object) -> str:
+        return read_run_folder(write_run(tmp_path / name, summary=end)).status
+
+    assert status("old", status="finished") == "finished"
+    assert status("patience", status="stopped", reason="patience", complete=True) == "finished"
+    assert status("time", status="stopped", reason="time", complete=False) == "stopped (time)"
+    assert status("signal", status="interrupted", reason="SIGTERM", complete=False) == "interrupted (SIGTERM)"
+
+
 def test_finds_runs_below_and_none_within_a_run(tmp_path: Path) -> None:
     write_run(tmp_path / "sweep" / "one" / "a")
     write_run(tmp_path / "b")
