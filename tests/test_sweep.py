@@ -405,7 +405,7 @@ def test_a_run_that_was_cut_short_is_gone_on_with_and_one_whose_patience_ended_i
     path = str(write(folder, modes("timed", "preempted", "patient")))
     assert sweep.main([path]) == 1
     said = capsys.readouterr().out
-    assert "3 runs: 1 finished, 2 interrupted" in said and "failed" not in said
+    assert "3 runs: 2 interrupted, 1 finished" in said and "failed" not in said
     assert "mode=timed: stopped, not finished; the same command goes on with it" in said
     assert sweep.main([path]) == 0
     said = capsys.readouterr().out

@@ -35,9 +35,9 @@ def test_exact_ratio_in_every_batch(ratio: float, batch_size: int) -> None:
     assert all(0 <= index < N + 40 for batches in ranks for batch in batches for index in batch)
 
 
-def _cases() -> Iterator[tuple[random.Random, dict[str, Any]]]:
+def _cases(count: int) -> Iterator[tuple[random.Random, dict[str, Any]]]:
     draw = random.Random(1)
-    for _ in range(500):
+    for _ in range(count):
         case = {
             "num_real": draw.choice([1, 3, 10, 57, 500]),
             "batch_size": draw.choice([1, 2, 7, 8, 32]),
@@ -63,7 +63,7 @@ def _epoch(samplers: list[MixtureSampler], epoch: int) -> list[np.ndarray]:
 
 
 def test_exact_over_the_run_whatever_rows_batch_ratio_ranks_and_epochs() -> None:
-    for _, case in _cases():
+    for _, case in _cases(500):
         samplers = _samplers(**case)
         ratio, ranks, n = samplers[0].ratio, case["ranks"], case["num_real"]
         drawn, synthetic, own = 0, 0, np.zeros(ranks)
@@ -82,7 +82,7 @@ def test_exact_over_the_run_whatever_rows_batch_ratio_ranks_and_epochs() -> None
 
 
 def test_goes_on_at_any_position_and_on_other_ranks() -> None:
-    for draw, case in _cases():
+    for draw, case in _cases(150):
         samplers = _samplers(**case)
         n, epoch, step = case["num_real"], draw.randrange(3), draw.randrange(samplers[0].steps)
         position = samplers[0].position_at(epoch, step)
