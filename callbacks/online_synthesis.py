@@ -279,11 +279,11 @@ class OnlineSynthesis(SynthesisCallback):
         """Goes on counting and numbering where the checkpoint stopped; the pool is filled in ``on_train_start``."""
         # Older checkpoints hold rank 0's counters alone, and nothing of the pool.
         ranks = state_dict.get("ranks") or [state_dict]
-        self._stored = ranks if "ranks" in state_dict else None
+        self._stored = ranks if "entries" in ranks[0] else None  # none at ratio 0
         mine = counters(ranks, (*_COUNTERS, "checked", "near_copies"))
         self.made, self.discarded, self.seconds = mine["made"], mine["discarded"], mine["seconds"]
         self.copies.checked, self.copies.near_copies = mine["checked"], mine["near_copies"]
-        self.next_number = int((own_state(ranks) or {}).get("next_number", 0))
+        self.next_number = int((own_state(ranks) or ranks[0]).get("next_number", 0))
         self._numbers = {int(rank): number for rank, number in state_dict.get("numbers", {}).items()}
 
     def _refill(self, trainer: Trainer, states: list[dict[str, Any]]) -> None:
@@ -308,6 +308,9 @@ class OnlineSynthesis(SynthesisCallback):
             datamodule.pool.begin_at(self.kept - len(entries))
         self._again(trainer, entries.tolist(), soft_label)
         self.seconds += time.monotonic() - started
+        if not len(entries):  # more ranks than faces: this one begins with faces of its own
+            self.kept = 0
+            self._generate(trainer)
 
     def _batch_of(self, sample_id: int) -> tuple[int, int]:
         """Returns the rank that made a face first, and in which of its batches."""
@@ -322,13 +325,9 @@ class OnlineSynthesis(SynthesisCallback):
         before = [dict(vars(hook)) for hook in hooks]
         place = 0
         # In the batches of the first time: rounding may depend on what else is in a batch.
-        for batch, group in itertools.groupby(
-            sample_ids, key=lambda i: (i - i % _RANK_STRIDE, i % _RANK_STRIDE // self.batch_size)
-        ):
+        for (rank, batch), group in itertools.groupby(sample_ids, key=self._batch_of):
             own = list(group)
-            request = self.request_at(
-                batch[0] // _RANK_STRIDE, datamodule.run_seed, batch[1] * self.batch_size, self.batch_size
-            )
+            request = self.request_at(rank, datamodule.run_seed, batch * self.batch_size, self.batch_size)
             result = self._generator.synthesise(request, hooks)
             chosen = torch.tensor([request.sample_ids.index(i) for i in own])
             self._append(datamodule, result, chosen, soft_label[place : place + len(own)])
