@@ -183,7 +183,7 @@ class SynferCLI(LightningCLI):
             for key in parser.callback_keys
             if key not in SWITCHED_GROUPS or settings[key].enabled
         ]
-        callbacks.append(AgreedStop())
+        callbacks.insert(0, AgreedStop())  # hears signals before a pool is filled
         makes_faces = settings[SWITCHED_GROUPS[0]].enabled or subcommand != "fit"
         idle = [key for key in SWITCHED_GROUPS[1:] if settings[key].enabled and not makes_faces]
         if idle and not hasattr(self.model, "synthesise"):
@@ -279,7 +279,7 @@ class SynferCLI(LightningCLI):
             raise
         finally:
             self.lock.release()
-            if words := self.record.last_words():
+            if this_rank() == 0 and (words := self.record.last_words()):
                 print(words, file=sys.stderr, flush=True)
 
     def _checkpoint_to_continue(self) -> Path | None:

@@ -21,6 +21,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from callbacks.agreed_stop import AgreedStop
@@ -181,12 +182,14 @@ class RunRecord(Callback):
                 run.log_artifact(f"checkpoints-{run.version}", "model", checkpoints)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Writes the summary of a run that failed or was stopped, without waiting for other ranks."""
+        """Writes the summary of a run that failed or was stopped; after a failure without waiting for other ranks."""
         stops = [c.signal for c in trainer.callbacks if isinstance(c, AgreedStop)]  # type: ignore[attr-defined]
         if isinstance(exception, (KeyboardInterrupt, SystemExit)):
             self.end = interrupted_by(max(stops, default=0))
         else:
             self.end = RunEnd("failed", f"{type(exception).__name__}: {exception}", 1)
+        if isinstance(exception, SIGTERMException):  # all ranks stop after the same step
+            self._sum_over_ranks(trainer)
         for checkpoint in trainer.checkpoint_callbacks:  # which come last: the record is to name what they write
             if isinstance(checkpoint, RunCheckpoint):
                 checkpoint.save_where_stopped(trainer, exception)

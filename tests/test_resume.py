@@ -323,6 +323,8 @@ def test_two_ranks_that_fill_their_pools(tmp_path: Path) -> None:
     stopped = fit(given, tmp_path / "stopped", callbacks=(stop_at(4, "SIGTERM", rank=1),))
     assert in_a_process(stopped) == 128 + signal.SIGTERM
     assert last(tmp_path / "stopped")["global_step"] == summary(tmp_path / "stopped")["steps"] == 4
+    counts = summary(tmp_path / "stopped")["counts"]
+    assert counts["real"] + counts["synthetic"] == 2 * 8 * 4 and counts["synthetic"] == int(0.4 * 2 * 8 * 4)
     more = f"--ckpt_path={tmp_path / 'stopped' / 'run' / 'checkpoints' / 'last.ckpt'}"
     assert in_a_process(fit(given, tmp_path / "stopped", more)) == 0
     assert_same_run(tmp_path / "stopped", tmp_path / "whole", 4, ranks=2)
