@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_NO_STEP = -(2**62)
 _STEPS_ON_DEVICES = 10
 """On an accelerator the ranks agree after every tenth step: each look waits for the device."""
 
@@ -28,11 +29,15 @@ def exit_code_of_stop(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except (SystemExit, KeyboardInterrupt):
-        callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        number = max((c.signal for c in callbacks if isinstance(c, AgreedStop)), default=0)
-        if number:
+        if number := stop_signal(trainer):
             raise SystemExit(128 + number) from None
         raise
+
+
+def stop_signal(trainer: Trainer) -> int:
+    """Returns the number of the signal that a run stops for; 0 = none."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return max((c.signal for c in callbacks if isinstance(c, AgreedStop)), default=0)
 
 
 class AgreedStop(Callback):
@@ -133,12 +138,12 @@ class AgreedStop(Callback):
         """
         bad = -1 if self._bad_step is None else int(self._bad_step)
         # The earliest bad step of all ranks: the maximum of the negative ones.
-        verdict = torch.tensor([self._received, -bad if bad > 0 else -(2**62)])
+        verdict = torch.tensor([self._received, -bad if bad > 0 else _NO_STEP])
         if trainer.world_size > 1 and dist.is_initialized():
             verdict = verdict.to(trainer.strategy.root_device)
             dist.all_reduce(verdict, dist.ReduceOp.MAX)
         number, first_bad = verdict.tolist()
-        if first_bad > -(2**62):
+        if first_bad != _NO_STEP:
             raise ValueError(
                 f"training: the loss of step {-first_bad} is NaN or infinite, expected a number (a smaller "
                 "model.learning_rate, trainer.gradient_clip_val, or other data); checkpoints of earlier steps are kept"

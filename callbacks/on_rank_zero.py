@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from datamodules.mixture_sampler import default_ranks
+
 _T = TypeVar("_T")
 
 
@@ -16,11 +18,12 @@ def on_rank_zero_for_all(work: Callable[[], _T]) -> _T:
     Raises:
         ValueError: rank 0's, on every rank, so that none of them waits for the others.
     """
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    world_size, rank = default_ranks(None, None)
+    if world_size == 1:
         return work()
     found: list[Any] = [None, None]
     error: Exception | None = None
-    if dist.get_rank() == 0:
+    if rank == 0:
         try:
             found = [work(), None]
         except Exception as caught:

@@ -89,10 +89,11 @@ class RunCheckpoint(ModelCheckpoint):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, AgreedStop):
-                callback.agree(trainer)
-        _check_finite(trainer)
+        if self._last_global_step_saved != trainer.global_step:  # else looked at for the file before
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, AgreedStop):
+                    callback.agree(trainer)
+            _check_finite(trainer)
         super()._save_checkpoint(trainer, filepath)
 
     # ------------------------------------------------------------------ loading

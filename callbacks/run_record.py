@@ -24,7 +24,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from callbacks.agreed_stop import AgreedStop
+from callbacks.agreed_stop import stop_signal
 from callbacks.run_checkpoint import RunCheckpoint
 from callbacks.run_end import RunEnd, interrupted_by
 from callbacks.run_folder import read_summary
@@ -183,9 +183,8 @@ class RunRecord(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Writes the summary of a run that failed or was stopped; after a failure without waiting for other ranks."""
-        stops = [c.signal for c in trainer.callbacks if isinstance(c, AgreedStop)]  # type: ignore[attr-defined]
         if isinstance(exception, (KeyboardInterrupt, SystemExit)):
-            self.end = interrupted_by(max(stops, default=0))
+            self.end = interrupted_by(stop_signal(trainer))
         else:
             self.end = RunEnd("failed", f"{type(exception).__name__}: {exception}", 1)
         if isinstance(exception, SIGTERMException):  # all ranks stop after the same step
@@ -208,8 +207,7 @@ class RunRecord(Callback):
             "run_id": self.run_id,
             "best": dict(self.best),
             "attempts": [dict(attempt) for attempt in self._attempts],
-            "wall_s": self._seconds()["wall_s"],
-            "cpu_s": self._seconds()["cpu_s"],
+            **self._seconds(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -143,9 +143,7 @@ def _file_being_read(error: Exception) -> Path | None:
     found = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if _is_ours(frame.f_code.co_filename):
-            values = [
-                frame.f_locals.get(name) for name in ("path", "file", "shard", "table", "folder", "place", "root")
-            ]
+            values = [frame.f_locals.get(name) for name in _PLACES]
             named = [Path(value) for value in values if isinstance(value, (str, Path)) and Path(value).exists()]
             found = named[0] if named else found
     return found

@@ -366,10 +366,13 @@ class ExpressionDataModule(L.LightningDataModule):
         """Returns this rank's training batches, each with the exact ratio."""
         synthetic = self.pool if self.synthetic_table is None else self.synthetic_table
         train = self._need(self.train_table, "train")
+        sampler = self._training_sampler(train)
+        if self.resumed_at is not None:
+            sampler.resume_at(self.resumed_at)
         self._train_loader = ResumableLoader(
             MixedDataset(train, synthetic, self.image_size),
             batch_size=self.batch_size,
-            sampler=self._training_sampler(train),
+            sampler=sampler,
             **self._loader_settings(),
         )
         return self._train_loader
@@ -396,8 +399,6 @@ class ExpressionDataModule(L.LightningDataModule):
         if self.trainer is not None:
             limit = self.trainer.limit_train_batches
             sampler.limit_to(limit if isinstance(limit, int) else int(limit * sampler.steps))
-        if self.resumed_at is not None:
-            sampler.resume_at(self.resumed_at)
         return sampler
 
     def resume_at(self, position: TrainingPosition) -> TrainingPosition:

@@ -289,7 +289,7 @@ def test_a_record_is_true_after_any_chain_of_stops(tmp_path: Path) -> None:
             assert found["metrics"][name] == value, name
     assert [attempt["from_step"] for attempt in found["attempts"]] == [0, *(step for step, _ in chain)]
     assert seconds == sorted(seconds) and len(set(seconds)) == len(seconds)
-    tables = [pd_rows(where / "run" / "metrics.csv", "val/accuracy") for where in (folder, tmp_path / "whole")]
+    tables = [logged(where / "run" / "metrics.csv", "val/accuracy") for where in (folder, tmp_path / "whole")]
     extra = [step for step, _ in chain if _brings_a_validation_forward(step)]
     assert {row for row in tables[0] if row[0] + 1 not in extra} == {
         row for row in tables[1] if row[0] + 1 not in extra
@@ -301,7 +301,7 @@ def _brings_a_validation_forward(step: int) -> bool:
     return step % STEPS not in (2, 4)
 
 
-def pd_rows(path: Path, metric: str) -> list[tuple[int, str]]:
+def logged(path: Path, metric: str) -> list[tuple[int, str]]:
     """Returns (step, value) of a metric in a metrics.csv."""
     with path.open() as file:
         return [(int(row["step"]), row[metric]) for row in csv.DictReader(file) if row.get(metric)]
