@@ -231,6 +231,8 @@ class ExpressionDataModule(L.LightningDataModule):
         Raises:
             ValueError: a split cannot be used, or the synthetic set does not fit the label space or the bound.
         """
+        if stage == "fit":
+            self.resumed_at = None  # of an earlier fit in this process; a checkpoint is read after this
         if stage == "fit" and self.train_table is None:
             self._setup_training()
         elif stage == "validate" and self.val_table is None:

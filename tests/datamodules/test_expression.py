@@ -250,6 +250,15 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_goes_on_as_the_whole_one(tmp_pa
     assert resumed.counts == {"real": 120, "synthetic": 0}
 
 
+def test_a_second_fit_in_one_process_begins_at_the_beginning(tmp_path: Path) -> None:
+    saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=7, save_top_k=-1)
+    datamodule, first, second = ExpressionDataModule(_reader(), batch_size=6, seed=5), _Recorder(), _Recorder()
+    _trainer(tmp_path, saver, enable_checkpointing=True).fit(first, datamodule=datamodule)
+    _trainer(tmp_path).fit(_Recorder(), datamodule=datamodule, ckpt_path=tmp_path / "step=7.ckpt")
+    _trainer(tmp_path).fit(second, datamodule=datamodule)
+    assert [batch["sample_id"] for batch in second.batches] == [batch["sample_id"] for batch in first.batches]
+
+
 def _resume(tmp_path: Path, before: dict[str, Any], now: dict[str, Any]) -> ExpressionDataModule:
     """Trains one epoch with one set of rows and goes on for another with others."""
     saver = ModelCheckpoint(tmp_path, filename="saved")
