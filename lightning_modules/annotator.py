@@ -15,33 +15,33 @@ from torch.random import fork_rng
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from datamodules.batch import Batch
-from datamodules.captions import ADJECTIVES
-from datamodules.expressions import resolve_label_space
-from datamodules.face_shape import resize_faces
-from datamodules.feature_cache import FeatureCache, image_keys
-from datamodules.file_reading import reading
-from datamodules.keyed_random import keyed_seed
-from lightning_modules.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
-from lightning_modules.expression_predictor import ExpressionPredictor
+from synfer.faces.captions import ADJECTIVES
+from synfer.faces.expressions import resolve_label_space
+from synfer.faces.face_shape import resize_faces
+from synfer.networks.feature_cache import FeatureCache, image_keys
+from synfer.foundation.file_reading import reading
+from synfer.foundation.keyed_random import keyed_seed
+from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
+from lightning_modules.expression_module import ExpressionPredictor
 from lightning_modules.generator import ExpressionGenerator
-from lightning_modules.metrics.collected import Collected
-from lightning_modules.metrics.confusion_picture import save_confusion_picture
-from lightning_modules.metrics.confusion_scores import confusion_scores
-from lightning_modules.networks.annotator_head import AnnotatorHead, Branches
-from lightning_modules.networks.au_adapter import embed_action_units
-from lightning_modules.networks.backbone import Stem, build_backbone
-from lightning_modules.networks.backbone_with_maps import MapShape
-from lightning_modules.networks.channels_last import to_channels_last
-from lightning_modules.networks.diffusion_features import capture, word_prompt
-from lightning_modules.networks.ema import ParameterEMA
-from lightning_modules.networks.fingerprint import fingerprint
-from lightning_modules.networks.optimiser import OptimiserName
-from lightning_modules.networks.schedule import Schedule
-from lightning_modules.networks.temperature import fit_temperature
+from synfer.metrics.collected import Collected
+from synfer.pictures.confusion_matrix import save_confusion_picture
+from synfer.metrics.confusion_scores import confusion_scores
+from synfer.networks.annotator_head import AnnotatorHead, Branches
+from synfer.networks.au_adapter import embed_action_units
+from synfer.networks.backbone import Stem, build_backbone
+from synfer.networks.backbone_with_maps import MapShape
+from synfer.networks.channels_last import to_channels_last
+from synfer.networks.diffusion_features import capture, word_prompt
+from synfer.optimisation.ema import ParameterEMA
+from synfer.foundation.fingerprint import fingerprint
+from synfer.optimisation.optimiser import OptimiserName
+from synfer.optimisation.schedule import Schedule
+from synfer.networks.temperature import fit_temperature
 from lightning_modules.run_seed import run_seed
-from lightning_modules.sampling.prediction import predict_noise, signal_and_noise
-from lightning_modules.setting_check import check_setting
-from lightning_modules.training_data import TrainingData
+from synfer.synthesis.diffusion.prediction import predict_noise, signal_and_noise
+from synfer.foundation.validate import check_setting
+from lightning_modules.trained_on import TrainingData
 
 _CHECKPOINT_KEY = "label_annotator"
 _FLIP_STREAM = 0xF11

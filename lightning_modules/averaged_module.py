@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning import LightningModule
 
-from lightning_modules.networks.ema import ParameterEMA
+from synfer.optimisation.ema import ParameterEMA
 
 
 class AveragedModule(LightningModule):

@@ -13,20 +13,20 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from datamodules.batch import Batch
-from datamodules.expressions import canonical_expression
-from datamodules.folds import hash_numbers
-from datamodules.label_table import LabelTable, read_label_table
-from datamodules.top_class import top_class
+from synfer.faces.expressions import canonical_expression
+from datamodules.rows.folds import hash_numbers
+from synfer.labels.label_table import LabelTable, read_label_table
+from synfer.labels.top_class import top_class
 from lightning_modules.command_name import command_name
-from lightning_modules.sampling.label_rectification import (
+from synfer.labels.rectification import (
     add_label_evidence,
     blend_labels,
     correct_by_transition,
     noise_transition,
     shift_prior,
 )
-from lightning_modules.sampling.label_vote import map_votes, mean_vote, vote
-from lightning_modules.sampling.reliability import read_reliability, write_reliability
+from synfer.labels.vote import map_votes, mean_vote, vote
+from synfer.labels.reliability import read_reliability, write_reliability
 from lightning_modules.voter import Voter, load_voter
 
 

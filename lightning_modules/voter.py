@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.random import fork_rng
 
-from datamodules.file_reading import FileError, read_json, reading
+from synfer.foundation.file_reading import FileError, read_json, reading
 from lightning_modules.annotator import LabelAnnotator
-from lightning_modules.checkpoint_file import find_checkpoint, read_checkpoint
+from synfer.foundation.checkpoint_file import find_checkpoint, read_checkpoint
 from lightning_modules.classifier import ExpressionClassifier
-from lightning_modules.networks.outside_voters import ClipVoter, TimmVoter
-from lightning_modules.training_data import TrainingData
+from synfer.networks.external_classifiers import ClipVoter, TimmVoter
+from lightning_modules.trained_on import TrainingData
 
 _KINDS = "a checkpoint of ExpressionClassifier or LabelAnnotator, a timm or CLIP folder, or a .json file that names one"
 

@@ -14,7 +14,7 @@ import yaml
 from lightning import Callback, LightningModule, Trainer
 
 import train
-from callbacks.run_end import RunEnd, interrupted_by, is_complete, outcome_of
+from synfer.runs.run_end import RunEnd, interrupted_by, is_complete, outcome_of
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_fewer_epochs_than_are_done_are_refused_before_anything_is_written(
 def test_whoever_starts_a_run_that_is_cut_short_is_told_how_it_goes_on(
     tiny_run: list[str], tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    stop = json.dumps({"class_path": "tests.stop_at.StopAt", "init_args": {"step": 1, "how": "SIGTERM"}})
+    stop = json.dumps({"class_path": "tests.fixtures.stop_at.StopAt", "init_args": {"step": 1, "how": "SIGTERM"}})
     with pytest.raises(SystemExit):
         train.main(
             ["fit", *tiny_run, f"--trainer.callbacks+={stop}", "--trainer.logger=false", f"--run_dir={tmp_path}"]
@@ -187,7 +187,7 @@ def test_ends_in_words_and_numbers() -> None:
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
-    from callbacks.whole_checkpoint_io import WholeCheckpointIO
+    from callbacks.recording.whole_checkpoint_io import WholeCheckpointIO
 
     class Torn:
         def __reduce__(self) -> Any:

@@ -19,15 +19,15 @@ import pytest
 import yaml
 
 import sweep
-from sweeping import local_runner, sweep_file
-from sweeping.child_process import exit_text, last_error_line
-from sweeping.grid import expand, file_name, point_name, value_text
-from sweeping.parser_check import check_against_parser
-from sweeping.run_lock import RunLock
-from sweeping.sweep_error import SweepError
-from sweeping.sweep_file import read_sweep_file
-from sweeping.sweep_run import plan_runs
-from tests.processes import ended, run_to_end
+from experiments.sweep import local_runner, sweep_file
+from experiments.sweep.child_process import exit_text, last_error_line
+from experiments.sweep.grid import expand, file_name, point_name, value_text
+from experiments.sweep.parser_check import check_against_parser
+from experiments.sweep.run_lock import RunLock
+from experiments.sweep.sweep_error import SweepError
+from experiments.sweep.sweep_file import read_sweep_file
+from experiments.sweep.sweep_run import plan_runs
+from tests.fixtures.processes import ended, run_to_end
 
 PROJECT = Path(sweep.__file__).parent
 FILES = sorted((PROJECT / "configs" / "sweeps").glob("*.yaml"))
@@ -95,7 +95,7 @@ summary("finished", **{"val/accuracy": 0.5})
 DRIVER = """
 import sys, pathlib
 import sweep
-from sweeping import sweep_file
+from experiments.sweep import sweep_file
 sweep_file.PROJECT = pathlib.Path({project!r})
 sweep.check_against_parser = lambda *args: None
 raise SystemExit(sweep.main())
@@ -593,7 +593,7 @@ def test_two_sweeps_share_the_work(folder: Path) -> None:
 def test_run_of_a_dead_process_is_taken_over(folder: Path) -> None:
     path = str(write(folder, modes("ok")))
     run = folder / "runs/s/run"
-    code = "from pathlib import Path; from sweeping.run_lock import RunLock; import time\n"
+    code = "from pathlib import Path; from experiments.sweep.run_lock import RunLock; import time\n"
     code += f"lock = RunLock(Path({str(run)!r})); lock.take(); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(PROJECT)})
     wait_until(RunLock(run).is_held)
@@ -653,7 +653,7 @@ def test_array_job(folder: Path, executor: str, capsys: pytest.CaptureFixture[st
 
 
 def test_array_task_leaves_a_run_that_is_at_work_or_done(folder: Path) -> None:
-    from sweeping.slurm_runner import ArrayTask
+    from experiments.sweep.slurm_runner import ArrayTask
 
     (run,) = plan_runs(read_sweep_file(write(folder, modes("ok"))), Path("runs"))
     with run.lock as lock:
@@ -665,8 +665,8 @@ def test_array_task_leaves_a_run_that_is_at_work_or_done(folder: Path) -> None:
 
 
 def test_other_tasks_of_a_run_wait_for_the_word_of_the_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sweeping import slurm_runner
-    from sweeping.slurm_runner import ArrayTask, RunFailed
+    from experiments.sweep import slurm_runner
+    from experiments.sweep.slurm_runner import ArrayTask, RunFailed
 
     (run,) = plan_runs(read_sweep_file(write(folder, modes("slow"))), Path("runs"))
     for name, value in (("SLURM_NTASKS", "2"), ("SLURM_JOB_ID", "7"), ("SLURM_PROCID", "1")):
@@ -702,8 +702,8 @@ def test_other_tasks_of_a_run_wait_for_the_word_of_the_first(folder: Path, monke
 
 def test_array_task_that_runs_out_of_time_is_queued_again(folder: Path) -> None:
     pytest.importorskip("submitit")
-    from sweeping.child_process import ChildProcess
-    from sweeping.slurm_runner import ArrayTask
+    from experiments.sweep.child_process import ChildProcess
+    from experiments.sweep.slurm_runner import ArrayTask
 
     (run,) = plan_runs(read_sweep_file(write(folder, modes("slow"))), Path("runs"))
     task, lock = ArrayTask(run, {}), run.lock

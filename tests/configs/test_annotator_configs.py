@@ -16,10 +16,10 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import train
-from datamodules.label_table import LabelTable, write_label_table
+from synfer.labels.label_table import LabelTable, write_label_table
 from datamodules.readers import FER2013Reader
 from lightning_modules.annotator import LabelAnnotator
-from tests.lightning_modules.tiny_generator import tiny_generator
+from tests.fixtures.tiny_generator import tiny_generator
 
 CONFIGS = Path(train.__file__).parent / "configs"
 HERE = sorted(path.name for path in (CONFIGS / "annotator").glob("*.yaml"))

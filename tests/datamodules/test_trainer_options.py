@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.augmentation import Augmentation
-from datamodules.expression import ExpressionDataModule
-from datamodules.sample_table import SampleTable
+from datamodules.loading.augmentation import Augmentation
+from datamodules.expression_data_module import ExpressionDataModule
+from datamodules.rows.sample_table import SampleTable
 from lightning_modules.classifier import ExpressionClassifier
-from tests.datamodules.tiny_data import BASIC7, TinyReader, tiny_table
+from tests.fixtures.tiny_data import BASIC7, TinyReader, tiny_table
 
 TINY: dict[str, Any] = {
     "label_space": list(BASIC7),

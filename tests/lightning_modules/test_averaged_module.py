@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_modules.averaged_module import AveragedModule
-from lightning_modules.networks.ema import ParameterEMA
+from synfer.optimisation.ema import ParameterEMA
 
 
 class Slope(AveragedModule):

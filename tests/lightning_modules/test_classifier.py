@@ -13,9 +13,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, DistributedSampler
 
-from datamodules.expressions import EXPRESSIONS
+from synfer.faces.expressions import EXPRESSIONS
 from lightning_modules.classifier import ExpressionClassifier
-from tests.lightning_modules.tiny_generator import tiny_generator
+from tests.fixtures.tiny_generator import tiny_generator
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "classifier"
 NAMES = ["neutral", "happy", "sad"]

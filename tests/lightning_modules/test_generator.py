@@ -15,16 +15,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
-from callbacks.semantic_guidance import SemanticGuidance
-from datamodules.augmentation import Augmentation
-from datamodules.expression import ExpressionDataModule
-from datamodules.expressions import ACTION_UNITS, FACS_PROTOTYPES
+from callbacks.synthesis.semantic_guidance import SemanticGuidance
+from datamodules.loading.augmentation import Augmentation
+from datamodules.expression_data_module import ExpressionDataModule
+from synfer.faces.expressions import ACTION_UNITS, FACS_PROTOTYPES
 from lightning_modules.generator import ExpressionGenerator
-from lightning_modules.networks.au_adapter import au_adapter_parameters, embed_action_units
-from lightning_modules.sampling.prediction import min_snr_weight, signal_and_noise
-from lightning_modules.sampling.request import SamplingSettings, SynthesisRequest
-from tests.datamodules.tiny_data import TinyReader, tiny_table
-from tests.lightning_modules.tiny_generator import (
+from synfer.networks.au_adapter import au_adapter_parameters, embed_action_units
+from synfer.synthesis.diffusion.prediction import min_snr_weight, signal_and_noise
+from synfer.synthesis.request import SamplingSettings, SynthesisRequest
+from tests.fixtures.tiny_data import TinyReader, tiny_table
+from tests.fixtures.tiny_generator import (
     NAMES,
     SIDE,
     TINY_AUTOENCODER,

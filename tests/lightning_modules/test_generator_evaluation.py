@@ -13,17 +13,17 @@ from lightning import Callback
 from PIL import Image
 from safetensors.torch import save_file
 
-from callbacks.pseudo_labeller import PseudoLabeller
-from callbacks.semantic_guidance import SemanticGuidance
-from datamodules.augmentation import Augmentation
-from datamodules.expression import ExpressionDataModule
+from callbacks.synthesis.pseudo_labeller import PseudoLabeller
+from callbacks.synthesis.semantic_guidance import SemanticGuidance
+from datamodules.loading.augmentation import Augmentation
+from datamodules.expression_data_module import ExpressionDataModule
 from lightning_modules.generator import ExpressionGenerator
-from lightning_modules.metrics.frechet_distance import frechet_distance, weighted_moments
-from lightning_modules.networks.au_estimator import AUEstimator
-from lightning_modules.networks.feature_extractor import ClassifierFeatures
-from tests.datamodules.tiny_data import TinyReader, tiny_table
+from synfer.metrics.frechet_distance import frechet_distance, weighted_moments
+from synfer.networks.au_estimator import AUEstimator
+from synfer.networks.feature_extractor import ClassifierFeatures
+from tests.fixtures.tiny_data import TinyReader, tiny_table
 from tests.lightning_modules.test_generator import make_trainer
-from tests.lightning_modules.tiny_generator import (
+from tests.fixtures.tiny_generator import (
     NAMES,
     SIDE,
     request_for,

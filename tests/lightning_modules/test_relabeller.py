@@ -11,28 +11,28 @@ import pytest
 import torch
 
 import train
-from datamodules.folds import hash_numbers
-from datamodules.label_table import read_label_table
+from datamodules.rows.folds import hash_numbers
+from synfer.labels.label_table import read_label_table
 from datamodules.readers import DrawnReader
 from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.relabeller import Relabeller, _seen_by_generators
-from lightning_modules.sampling.label_rectification import (
+from synfer.labels.rectification import (
     add_label_evidence,
     blend_labels,
     correct_by_transition,
     noise_transition,
 )
-from lightning_modules.sampling.label_vote import vote
+from synfer.labels.vote import vote
 from lightning_modules.voter import Voter
-from tests.lightning_modules.outside_models import save_timm
-from tests.lightning_modules.tiny_generator import (
+from tests.fixtures.outside_models import save_timm
+from tests.fixtures.tiny_generator import (
     NAMES,
     save_checkpoint,
     save_trained_on,
     tiny_classifier,
     tiny_generator,
 )
-from tests.processes import run_to_end
+from tests.fixtures.processes import run_to_end
 
 CONFIGS = Path(train.__file__).parent / "configs"
 BASIC7 = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
@@ -121,7 +121,7 @@ def test_each_row_is_judged_by_the_network_that_held_it_out(study: Path, tmp_pat
     rows = cli.datamodule.train_table
     image = rows.images.batch(np.arange(112)).float() / 255
     members = cli.model._voters["own"]
-    from datamodules.folds import assign_folds
+    from datamodules.rows.folds import assign_folds
 
     fold = assign_folds(rows, 2)
     for number, member in enumerate(members):

@@ -14,15 +14,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from callbacks.online_synthesis import OnlineSynthesis
-from datamodules.expression import ExpressionDataModule
-from datamodules.synthesis_work import SynthesisWork
+from callbacks.synthesis.online_synthesis import OnlineSynthesis
+from datamodules.expression_data_module import ExpressionDataModule
+from synfer.synthesis.plan import SynthesisWork
 from lightning_modules import run_seed as run_seed_module
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.run_seed import run_seed
-from lightning_modules.sampling.request import SynthesisRequest, SynthesisResult
-from tests.datamodules.tiny_data import TinyReader, tiny_table
-from tests.lightning_modules.tiny_generator import NAMES, SIDE, livelier, tiny_generator
+from synfer.synthesis.request import SynthesisRequest, SynthesisResult
+from tests.fixtures.tiny_data import TinyReader, tiny_table
+from tests.fixtures.tiny_generator import NAMES, SIDE, livelier, tiny_generator
 
 NAME = "PL_GLOBAL_SEED"
 

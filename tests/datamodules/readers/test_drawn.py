@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.expressions import ACTION_UNITS, FACS_PROTOTYPES, action_unit_indices, mirrored_order
+from synfer.faces.expressions import ACTION_UNITS, FACS_PROTOTYPES, action_unit_indices, mirrored_order
 from datamodules.readers.drawn import DEFAULT_COUNT, DrawnReader
 from datamodules.readers.reader import Reader
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from datamodules.provenance import find_twins
+from datamodules.rows.provenance import find_twins
 from datamodules.readers.fer2013 import FER2013Reader
 from datamodules.readers.ferplus import VOTE_COLUMNS
 

@@ -9,7 +9,7 @@ import pytest
 from jsonargparse import ArgumentParser
 from PIL import Image
 
-from datamodules.provenance import content_hash
+from datamodules.rows.provenance import content_hash
 from datamodules.readers import Reader
 from datamodules.readers.image_folder import ImageFolderReader
 

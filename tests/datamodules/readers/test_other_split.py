@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from datamodules.readers import OtherSplitReader
-from tests.datamodules.tiny_data import TinyReader, tiny_table
+from tests.fixtures.tiny_data import TinyReader, tiny_table
 
 
 def test_splits_are_read_under_other_names() -> None:

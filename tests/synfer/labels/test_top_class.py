@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+import torch
+
+from synfer.labels.top_class import top_class
+
+
+def test_the_preferred_class_wins_a_tie_and_nothing_else() -> None:
+    probabilities = torch.tensor([[0.4, 0.4, 0.2], [0.4, 0.4, 0.2], [0.4, 0.4, 0.2], [0.1, 0.2, 0.7]])
+    preferred = torch.tensor([1, 0, 2, 0])
+    assert top_class(probabilities, preferred).tolist() == [1, 0, 0, 2]  # preferred, preferred, the first, the top
+    assert top_class(torch.tensor([[0.4, 0.4 + 1e-7]]), torch.tensor([0])).tolist() == [0]  # equal but for rounding
+    assert top_class(torch.empty(0, 3), torch.empty(0, dtype=torch.long)).tolist() == []
