@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from lightning_modules.relabeller import Relabeller
 from synfer.labels.label_table import LabelTable, read_label_table, write_label_table
 from synfer.pictures.confusion_matrix import save_confusion_picture
-from lightning_modules.relabeller import Relabeller
 
 
 class LabelTableWriter(Callback):

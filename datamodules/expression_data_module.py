@@ -18,26 +18,26 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.loading.augmentation import UNIFORM_COLUMNS, Augmentation, augment, is_flipped
 from datamodules.batch import validate_batch
+from datamodules.loading.augmentation import UNIFORM_COLUMNS, Augmentation, augment, is_flipped
 from datamodules.loading.evaluation_sampler import EvaluationSampler
-from synfer.faces.expressions import canonical_expression, map_label_space, mirrored_order
-from datamodules.rows.folds import assign_folds, hash_numbers
-from synfer.foundation.keyed_random import keyed_uniform, keys_of
-from synfer.labels.label_table import join_label_table
 from datamodules.loading.mixed_dataset import MixedDataset, as_is, grey_as_one_channel
 from datamodules.loading.mixture_sampler import MixtureSampler
-from synfer.foundation.default_ranks import default_ranks
-from datamodules.rows.near_copies import NearCopies
-from datamodules.rows.provenance import DuplicateReport, find_twins
-from datamodules.readers.reader import Reader, Split
 from datamodules.loading.repeating_sampler import RepeatingSampler
 from datamodules.loading.resumable_loader import ResumableLoader, sampler_of
+from datamodules.loading.training_position import TrainingPosition
+from datamodules.readers.reader import Reader, Split
+from datamodules.rows.folds import assign_folds, hash_numbers
+from datamodules.rows.near_copies import NearCopies
+from datamodules.rows.provenance import DuplicateReport, find_twins
 from datamodules.rows.row_choice import choose_share, even_order
 from datamodules.rows.sample_table import ImageSource, SampleTable
-from synfer.synthesis.plan import SynthesisWork
 from datamodules.synthetic.synthetic_pool import SyntheticPool
-from datamodules.loading.training_position import TrainingPosition
+from synfer.faces.expressions import canonical_expression, map_label_space, mirrored_order
+from synfer.foundation.default_ranks import default_ranks
+from synfer.foundation.keyed_random import keyed_uniform, keys_of
+from synfer.labels.label_table import join_label_table
+from synfer.synthesis.plan import SynthesisWork
 
 _AUGMENT = 0xA06  # a stream of random numbers
 _DEFAULT_AUGMENTATION = Augmentation()

@@ -16,7 +16,9 @@ def _stop(number: int, frame: object) -> NoReturn:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _stop)
-    argparse.ArgumentParser("python -m demo", description="The demo; it takes no options.", allow_abbrev=False).parse_args()
+    argparse.ArgumentParser(
+        "python -m demo", description="The demo; it takes no options.", allow_abbrev=False
+    ).parse_args()
     try:
         main()
     except DemoError as error:

@@ -20,8 +20,8 @@ from torch import Tensor
 from callbacks.synthesis.pseudo_labeller import PseudoLabeller
 from callbacks.synthesis.semantic_guidance import SemanticGuidance
 from datamodules.readers import DrawnReader
-from synfer.foundation.atomic_file import whole_file
 from lightning_modules.generator import ExpressionGenerator
+from synfer.foundation.atomic_file import whole_file
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 
 REAL_COLOUR, MIXED_COLOUR, CHANGED_COLOUR = "#0072b2", "#d55e00", "#cc79a7"  # told apart by all kinds of eyes

@@ -15,17 +15,19 @@ from torch.random import fork_rng
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from datamodules.batch import Batch
+from lightning_modules.expression_module import ExpressionPredictor
+from lightning_modules.generator import ExpressionGenerator
+from lightning_modules.run_seed import run_seed
+from lightning_modules.trained_on import TrainingData
 from synfer.faces.captions import ADJECTIVES
 from synfer.faces.expressions import resolve_label_space
 from synfer.faces.face_shape import resize_faces
-from synfer.networks.feature_cache import FeatureCache, image_keys
-from synfer.foundation.file_reading import reading
-from synfer.foundation.keyed_random import keyed_seed
 from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
-from lightning_modules.expression_module import ExpressionPredictor
-from lightning_modules.generator import ExpressionGenerator
+from synfer.foundation.file_reading import reading
+from synfer.foundation.fingerprint import fingerprint
+from synfer.foundation.keyed_random import keyed_seed
+from synfer.foundation.validate import check_setting
 from synfer.metrics.collected import Collected
-from synfer.pictures.confusion_matrix import save_confusion_picture
 from synfer.metrics.confusion_scores import confusion_scores
 from synfer.networks.annotator_head import AnnotatorHead, Branches
 from synfer.networks.au_adapter import embed_action_units
@@ -33,15 +35,13 @@ from synfer.networks.backbone import Stem, build_backbone
 from synfer.networks.backbone_with_maps import MapShape
 from synfer.networks.channels_last import to_channels_last
 from synfer.networks.diffusion_features import capture, word_prompt
+from synfer.networks.feature_cache import FeatureCache, image_keys
+from synfer.networks.temperature import fit_temperature
 from synfer.optimisation.ema import ParameterEMA
-from synfer.foundation.fingerprint import fingerprint
 from synfer.optimisation.optimiser import OptimiserName
 from synfer.optimisation.schedule import Schedule
-from synfer.networks.temperature import fit_temperature
-from lightning_modules.run_seed import run_seed
+from synfer.pictures.confusion_matrix import save_confusion_picture
 from synfer.synthesis.diffusion.prediction import predict_noise, signal_and_noise
-from synfer.foundation.validate import check_setting
-from lightning_modules.trained_on import TrainingData
 
 _CHECKPOINT_KEY = "label_annotator"
 _FLIP_STREAM = 0xF11

@@ -14,25 +14,25 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from datamodules.batch import Batch
+from lightning_modules.expression_module import ExpressionPredictor
 from synfer.faces.expressions import resolve_label_space
 from synfer.faces.face_shape import resize_faces
-from synfer.foundation.file_reading import reading
-from synfer.foundation.rank_states import own_state, states_of_ranks
 from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
-from lightning_modules.expression_module import ExpressionPredictor
+from synfer.foundation.file_reading import reading
+from synfer.foundation.fingerprint import fingerprint
+from synfer.foundation.rank_states import own_state, states_of_ranks
+from synfer.foundation.validate import check_setting
 from synfer.metrics.collected import Collected
-from synfer.pictures.confusion_matrix import save_confusion_picture
 from synfer.metrics.confusion_scores import confusion_scores
-from synfer.pictures.reliability_diagram import save_reliability_picture
 from synfer.metrics.sample_mean import SampleMean
 from synfer.networks.backbone import Stem, averaged_for_grey, build_backbone, normalisation
 from synfer.networks.channels_last import to_channels_last
-from synfer.optimisation.ema import ParameterEMA
-from synfer.foundation.fingerprint import fingerprint
 from synfer.networks.latent_codec import LatentCodec
+from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.optimiser import OptimiserName
 from synfer.optimisation.schedule import Schedule
-from synfer.foundation.validate import check_setting
+from synfer.pictures.confusion_matrix import save_confusion_picture
+from synfer.pictures.reliability_diagram import save_reliability_picture
 
 _CHECKPOINT_KEY = "expression_classifier"
 

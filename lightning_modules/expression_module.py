@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from datamodules.batch import Batch
-from synfer.faces.expressions import resolve_label_space
 from lightning_modules.averaged_module import AveragedModule
+from synfer.faces.expressions import resolve_label_space
+from synfer.foundation.validate import check_same_settings
 from synfer.optimisation.optimiser import build_optimiser
 from synfer.optimisation.schedule import scheduled
-from synfer.foundation.validate import check_same_settings
 
 
 class ExpressionPredictor(AveragedModule, ABC):

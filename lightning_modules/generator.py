@@ -17,18 +17,20 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.random import fork_rng
 
 from datamodules.batch import Batch
+from lightning_modules.averaged_module import AveragedModule
+from lightning_modules.generator_evaluation import GeneratorEvaluation, check_test_settings
+from lightning_modules.run_seed import run_seed
 from synfer.faces.expressions import (
     ACTION_UNITS,
     resolve_label_space,
     sample_action_units,
 )
-from synfer.foundation.file_reading import read_json, reading
-from synfer.foundation.keyed_random import key_of, keyed_seed, keyed_uniform, keys_of
-from synfer.synthesis.plan import WorkBatch
 from synfer.foundation.atomic_file import whole_file
-from lightning_modules.averaged_module import AveragedModule
 from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
-from lightning_modules.generator_evaluation import GeneratorEvaluation, check_test_settings
+from synfer.foundation.file_reading import read_json, reading
+from synfer.foundation.fingerprint import fingerprint
+from synfer.foundation.keyed_random import key_of, keyed_seed, keyed_uniform, keys_of
+from synfer.foundation.safetensors_file import read_safetensors, write_safetensors
 from synfer.metrics.sample_mean import SampleMean
 from synfer.networks.au_adapter import (
     AUTokens,
@@ -39,14 +41,12 @@ from synfer.networks.au_adapter import (
     set_au_scale,
 )
 from synfer.networks.diffusion import load_diffusion_model, small_diffusion_model
-from synfer.optimisation.ema import ParameterEMA
-from synfer.foundation.fingerprint import fingerprint
 from synfer.networks.latent_codec import AutoencoderKLCodec
+from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.schedule import scheduled
-from lightning_modules.run_seed import run_seed
-from synfer.foundation.safetensors_file import read_safetensors, write_safetensors
 from synfer.synthesis.diffusion.denoising import DenoisingState, SynthesisHook, denoise
 from synfer.synthesis.diffusion.prediction import min_snr_weight, signal_and_noise, training_target
+from synfer.synthesis.plan import WorkBatch
 from synfer.synthesis.request import (
     SamplingSettings,
     SynthesisRequest,

@@ -13,16 +13,14 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from datamodules.batch import Batch
-from synfer.faces.expressions import LABEL_SPACES, action_unit_indices, canonical_expression, map_label_space
-from synfer.foundation.keyed_random import keyed_uniform, keys_of
 from datamodules.loading.mixed_dataset import MixedDataset
 from datamodules.rows.near_copies import pixel_correlation
 from datamodules.rows.row_choice import even_order
 from datamodules.rows.sample_table import SampleTable
-from synfer.synthesis.plan import expressions_in_turn
-from synfer.pictures.captioned_grid import FaceColumns, save_captioned_grid
-from synfer.foundation.checkpoint_file import find_checkpoint
 from lightning_modules.classifier import ExpressionClassifier
+from synfer.faces.expressions import LABEL_SPACES, action_unit_indices, canonical_expression, map_label_space
+from synfer.foundation.checkpoint_file import find_checkpoint
+from synfer.foundation.keyed_random import keyed_uniform, keys_of
 from synfer.metrics.action_unit_scores import action_unit_scores
 from synfer.metrics.frechet_distance import frechet_distance, weighted_moments
 from synfer.metrics.gathered_rows import GatheredRows
@@ -37,7 +35,9 @@ from synfer.networks.feature_extractor import (
     check_timm_name,
     name_of_checkpoint,
 )
+from synfer.pictures.captioned_grid import FaceColumns, save_captioned_grid
 from synfer.pictures.sample_grid import save_sample_grid
+from synfer.synthesis.plan import expressions_in_turn
 from synfer.synthesis.request import SynthesisRequest
 
 if TYPE_CHECKING:

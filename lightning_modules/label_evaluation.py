@@ -12,12 +12,12 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from datamodules.batch import Batch
+from lightning_modules.command_name import command_name
 from synfer.faces.expressions import map_label_space
 from synfer.labels.label_table import LabelTable, read_label_table
-from lightning_modules.command_name import command_name
 from synfer.metrics.collected import Collected
-from synfer.pictures.confusion_matrix import save_confusion_picture
 from synfer.metrics.confusion_scores import confusion_scores
+from synfer.pictures.confusion_matrix import save_confusion_picture
 from synfer.pictures.reliability_diagram import save_reliability_picture
 
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from datamodules.batch import Batch
-from synfer.faces.expressions import canonical_expression
 from datamodules.rows.folds import hash_numbers
-from synfer.labels.label_table import LabelTable, read_label_table
-from synfer.labels.top_class import top_class
 from lightning_modules.command_name import command_name
+from lightning_modules.voter import Voter, load_voter
+from synfer.faces.expressions import canonical_expression
+from synfer.labels.label_table import LabelTable, read_label_table
 from synfer.labels.rectification import (
     add_label_evidence,
     blend_labels,
@@ -25,9 +25,9 @@ from synfer.labels.rectification import (
     noise_transition,
     shift_prior,
 )
-from synfer.labels.vote import map_votes, mean_vote, vote
 from synfer.labels.reliability import read_reliability, write_reliability
-from lightning_modules.voter import Voter, load_voter
+from synfer.labels.top_class import top_class
+from synfer.labels.vote import map_votes, mean_vote, vote
 
 
 class Relabeller(LightningModule):

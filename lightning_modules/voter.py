@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.random import fork_rng
 
-from synfer.foundation.file_reading import FileError, read_json, reading
 from lightning_modules.annotator import LabelAnnotator
-from synfer.foundation.checkpoint_file import find_checkpoint, read_checkpoint
 from lightning_modules.classifier import ExpressionClassifier
-from synfer.networks.external_classifiers import ClipVoter, TimmVoter
 from lightning_modules.trained_on import TrainingData
+from synfer.foundation.checkpoint_file import find_checkpoint, read_checkpoint
+from synfer.foundation.file_reading import FileError, read_json, reading
+from synfer.networks.external_classifiers import ClipVoter, TimmVoter
 
 _KINDS = "a checkpoint of ExpressionClassifier or LabelAnnotator, a timm or CLIP folder, or a .json file that names one"
 

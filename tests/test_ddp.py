@@ -18,6 +18,7 @@ import train
 from lightning_modules.generator import ExpressionGenerator
 from synfer.pictures.sample_grid import save_sample_grid
 from synfer.synthesis.request import SynthesisRequest
+from tests.fixtures.processes import run_to_end
 from tests.fixtures.tiny_generator import (
     TINY_AUTOENCODER,
     TINY_TEXT,
@@ -25,7 +26,6 @@ from tests.fixtures.tiny_generator import (
     save_checkpoint,
     tiny_generator,
 )
-from tests.fixtures.processes import run_to_end
 
 PROJECT = Path(train.__file__).parent
 pytestmark = [pytest.mark.ddp, pytest.mark.slow]

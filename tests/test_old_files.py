@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import train
-from synfer.runs.run_end import is_complete
 from experiments.compare.run_folders import read_run_folder
+from synfer.runs.run_end import is_complete
 
 OLD = Path(__file__).parent / "fixtures" / "cacc19f"
 

@@ -17,6 +17,7 @@ import yaml
 
 import train
 from synfer.faces.expressions import LABEL_SPACES
+from tests.fixtures.processes import run_to_end
 from tests.fixtures.tiny_generator import (
     TINY_AUTOENCODER,
     TINY_TEXT,
@@ -25,7 +26,6 @@ from tests.fixtures.tiny_generator import (
     tiny_classifier,
     tiny_generator,
 )
-from tests.fixtures.processes import run_to_end
 
 PROJECT = Path(train.__file__).parent
 BASIC7 = LABEL_SPACES["basic7"]

@@ -26,12 +26,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from callbacks.agreed_stop import stop_signal
 from callbacks.recording.run_checkpoint import RunCheckpoint
-from synfer.runs.run_end import RunEnd, interrupted_by
-from synfer.runs.run_folder import read_summary
 from callbacks.recording.wandb_run import WandbRun
 from datamodules.rows.provenance import split_manifest
 from synfer.foundation.atomic_file import whole_file
 from synfer.metrics.directions import better
+from synfer.runs.run_end import RunEnd, interrupted_by
+from synfer.runs.run_folder import read_summary
 
 PACKAGES = (
     "synfer",

@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.synthesis.synthesis_callback import SynthesisCallback
 from callbacks.recording.wandb_run import WandbRun
+from callbacks.synthesis.synthesis_callback import SynthesisCallback
 from synfer.pictures.captioned_grid import FaceColumns, save_captioned_grid
 from synfer.synthesis.diffusion.denoising import DenoisingState
 

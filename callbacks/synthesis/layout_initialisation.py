@@ -10,13 +10,13 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.synthesis.synthesis_callback import SynthesisCallback
+from datamodules.rows.near_copies import pixel_correlation
+from datamodules.rows.provenance import check_sources
+from datamodules.rows.sample_table import SampleTable
 from synfer.faces.captions import caption_for
 from synfer.faces.face_shape import resize_faces
 from synfer.foundation.keyed_random import keyed_uniform
-from datamodules.rows.near_copies import pixel_correlation
-from datamodules.rows.provenance import check_sources
 from synfer.foundation.rank_states import counters, states_of_ranks
-from datamodules.rows.sample_table import SampleTable
 from synfer.synthesis.diffusion.denoising import DenoisingState
 from synfer.synthesis.diffusion.inversion import ddim_invert
 

@@ -16,10 +16,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from callbacks.synthesis.near_copy_count import NearCopyCount
 from callbacks.synthesis.synthesis_callback import SynthesisCallback, active_hooks
+from datamodules.synthetic.synthetic_pool import SyntheticPool
 from synfer.faces.expressions import canonical_expression, map_label_space
 from synfer.foundation.keyed_random import keyed_uniform
 from synfer.foundation.rank_states import counters, own_state, states_of_ranks
-from datamodules.synthetic.synthetic_pool import SyntheticPool
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest, SynthesisResult
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.synthesis.synthesis_callback import SynthesisCallback
+from lightning_modules.voter import Voter, load_voter
 from synfer.foundation.file_reading import read_json
 from synfer.foundation.rank_states import counters, own_state, states_of_ranks
-from synfer.pictures.confusion_matrix import save_confusion_picture
 from synfer.labels.class_thresholds import ClassThresholds
-from synfer.synthesis.diffusion.denoising import DenoisingState
-from synfer.labels.vote import map_votes, vote
 from synfer.labels.reliability import read_reliability
-from lightning_modules.voter import Voter, load_voter
+from synfer.labels.vote import map_votes, vote
+from synfer.pictures.confusion_matrix import save_confusion_picture
+from synfer.synthesis.diffusion.denoising import DenoisingState
 
 
 class PseudoLabeller(SynthesisCallback):

@@ -11,14 +11,14 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.synthesis.synthesis_callback import SynthesisCallback
-from synfer.faces.expressions import canonical_expression
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.command_name import command_name
-from synfer.networks.latent_codec import LatentCodec
+from lightning_modules.voter import load_voter
+from synfer.faces.expressions import canonical_expression
 from synfer.networks.external_classifiers import OutsideVoter
+from synfer.networks.latent_codec import LatentCodec
 from synfer.synthesis.diffusion.denoising import DenoisingState
 from synfer.synthesis.diffusion.guidance import descend, guidance_step
-from lightning_modules.voter import load_voter
 
 
 class SemanticGuidance(SynthesisCallback):

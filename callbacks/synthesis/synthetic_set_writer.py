@@ -13,9 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from callbacks.synthesis.near_copy_count import NearCopyCount
-from synfer.foundation.on_rank_zero import on_rank_zero_for_all
 from callbacks.synthesis.synthesis_callback import active_hooks
-from synfer.foundation.folder_lock import NoLocksError, RanksLock
 from datamodules.rows.images import decode_image
 from datamodules.synthetic.synthetic_manifest import MANIFEST, named_files, shard_paths
 from datamodules.synthetic.synthetic_shards import (
@@ -30,6 +28,8 @@ from datamodules.synthetic.synthetic_shards import (
     write_shard,
 )
 from lightning_modules.generator import ExpressionGenerator
+from synfer.foundation.folder_lock import NoLocksError, RanksLock
+from synfer.foundation.on_rank_zero import on_rank_zero_for_all
 from synfer.synthesis.request import SynthesisResult
 
 _GRID_COLUMNS = 8

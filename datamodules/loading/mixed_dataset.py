@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.batch import Batch
+from datamodules.rows.sample_table import SampleTable
+from datamodules.synthetic.synthetic_pool import SyntheticPool
 from synfer.faces.captions import captions_for
 from synfer.faces.face_shape import resize_faces
 from synfer.foundation.keyed_random import keys_of
-from datamodules.rows.sample_table import SampleTable
-from datamodules.synthetic.synthetic_pool import SyntheticPool
 
 
 def as_is(batch: Batch) -> Batch:

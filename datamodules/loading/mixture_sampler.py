@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
-import torch.distributed as dist
 from torch.utils.data import Dataset, DistributedSampler
 
+from datamodules.loading.training_position import TrainingPosition
 from synfer.foundation.default_ranks import default_ranks
 from synfer.foundation.keyed_random import keyed_seed
-from datamodules.loading.training_position import TrainingPosition
 
 _REAL, _CLASS_ORDER, _CLASS_ROWS, _SYNTHETIC = range(4)  # streams of random numbers
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from datamodules.readers.reader import Reader, Split
+from datamodules.rows.provenance import content_hash
+from datamodules.rows.sample_table import ArrayImages, ReadReport, SampleTable, one_hot
 from synfer.faces.drawn.draw import LARGEST_SIZE, LARGEST_ZOOM, NUM_IDENTITY_TRAITS, SMALLEST_SIZE, draw_faces
 from synfer.faces.expressions import (
     ACTION_UNITS,
@@ -13,9 +16,6 @@ from synfer.faces.expressions import (
     sample_action_units,
 )
 from synfer.foundation.keyed_random import keyed_uniform
-from datamodules.rows.provenance import content_hash
-from datamodules.readers.reader import Reader, Split
-from datamodules.rows.sample_table import ArrayImages, ReadReport, SampleTable, one_hot
 
 DEFAULT_COUNT = {"train": 4000, "val": 800, "test": 800}
 """Number of faces per split unless the config says otherwise."""

@@ -7,9 +7,9 @@ from typing import get_args
 
 import numpy as np
 
-from synfer.faces.expressions import map_label_space, resolve_label_space
 from datamodules.readers.reader import Reader, Split
 from datamodules.rows.sample_table import SampleTable
+from synfer.faces.expressions import map_label_space, resolve_label_space
 
 
 class OtherSplitReader(Reader):

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synfer.faces.face_shape import resize_faces
 from datamodules.rows.sample_table import ImageSource
+from synfer.faces.face_shape import resize_faces
 
 NEAR_COPY = 0.97
 """Correlation above which a face counts as a near copy."""

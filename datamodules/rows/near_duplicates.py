@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synfer.faces.face_shape import cut_faces
 from datamodules.rows.sample_table import ImageSource
+from synfer.faces.face_shape import cut_faces
 
 THUMBNAIL = 16
 _ROWS = 512

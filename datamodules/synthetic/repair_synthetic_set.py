@@ -6,7 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from synfer.foundation.folder_lock import NoLocksError, RanksLock
 from datamodules.synthetic.synthetic_manifest import (
     MANIFEST,
     Manifest,
@@ -17,6 +16,7 @@ from datamodules.synthetic.synthetic_manifest import (
     write_manifest,
 )
 from datamodules.synthetic.synthetic_shards import LOCK, DamagedShardError, indices_in, list_shards
+from synfer.foundation.folder_lock import NoLocksError, RanksLock
 
 
 def repair(folder: Path, as_it_is: bool = False) -> list[str]:

@@ -15,8 +15,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from synfer.foundation.file_reading import plain_reason
 from synfer.foundation.atomic_file import whole_file
+from synfer.foundation.file_reading import plain_reason
 
 MANIFEST = "MANIFEST"
 _JOURNALS = f".{MANIFEST}-*"

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from synfer.foundation.file_reading import plain_reason, read_json
 from datamodules.synthetic.synthetic_manifest import (
     Manifest,
     ShardEntry,
@@ -29,6 +28,7 @@ from datamodules.synthetic.synthetic_manifest import (
     write_manifest,
 )
 from synfer.foundation.atomic_file import whole_file
+from synfer.foundation.file_reading import plain_reason, read_json
 
 _RECORD = "synthesis.json"
 LOCK = ".lock"

@@ -8,8 +8,8 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from synfer.foundation.file_reading import FileError, reading
 from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
+from synfer.foundation.file_reading import FileError, reading
 
 
 def is_file_name(given: Any) -> bool:

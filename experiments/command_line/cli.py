@@ -3,43 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import subprocess
 import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from callbacks.agreed_stop import AgreedStop, exit_code_of_stop
-from callbacks.synthesis.face_table import FaceTable
 from callbacks.recording.metrics_csv import MetricsCsv
 from callbacks.recording.run_checkpoint import RunCheckpoint
-from synfer.runs.run_folder import choose_run_dir, refuse_occupied
 from callbacks.recording.run_folder_lock import RunFolderLock
 from callbacks.recording.run_record import RunRecord
-from callbacks.step_seed import StepSeed
 from callbacks.recording.throughput import Throughput
-from callbacks.recording.wandb_run import WandbOptions, WandbRun, finish_wandb
+from callbacks.recording.wandb_run import WandbOptions, WandbRun
 from callbacks.recording.whole_checkpoint_io import WholeCheckpointIO
+from callbacks.step_seed import StepSeed
+from callbacks.synthesis.face_table import FaceTable
 from experiments.command_line.checkpoint_argument import check_fits, is_file_name, locate
-from experiments.command_line.config_files import check_config_files
 from experiments.command_line.errors import debugging, one_line_errors, report, this_rank
 from experiments.command_line.lost_rank import how_ranks_ended, is_lost_connection
-from experiments.command_line.parser import SynferParser, with_interpolations
-from experiments.command_line.parent_watch import announce_parent, end_with_parent
+from experiments.command_line.parent_watch import announce_parent
+from experiments.command_line.parser import with_interpolations
 from synfer.foundation.checkpoint_file import read_checkpoint
+from synfer.runs.run_folder import choose_run_dir, refuse_occupied
 
 SWITCHED_GROUPS = ("synthesis", "layout", "guidance", "pseudo_labels")
 """Config groups of callbacks that take part only where ``<group>.enabled`` is true."""

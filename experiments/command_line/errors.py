@@ -20,7 +20,6 @@ from experiments.command_line.project import PROJECT
 from synfer.foundation.file_reading import plain_reason
 
 
-
 @contextlib.contextmanager
 def one_line_errors(exit_code: int, any_origin: bool = False) -> Iterator[None]:
     """Turns an error that a user can do something about into one line on stderr and an exit code.

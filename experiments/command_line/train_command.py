@@ -131,4 +131,3 @@ def _as_command_line(args: list[str] | None) -> Iterator[None]:
         yield
     finally:
         sys.argv = before
-

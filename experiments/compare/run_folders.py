@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from synfer.runs.run_end import outcome_of
 from experiments.compare.run import History, Run, flatten
 from synfer.foundation.file_reading import plain_reason, reading
+from synfer.runs.run_end import outcome_of
 
 MARKS = ("summary.json", "config.yaml", "metrics.csv", "checkpoints")
 """A folder with one of these is a run folder; nothing below it is looked at."""

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlparse
 
-from synfer.runs.run_end import outcome_of
 from experiments.compare.run import History, Run, flatten
 from experiments.compare.run_folders import numbers
 from synfer.metrics.directions import direction
+from synfer.runs.run_end import outcome_of
 
 TIMEOUT_S = 20
 """Seconds that one request to the W&B server may take."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from synfer.foundation.folder_lock import FolderLock, NoLocksError
 from experiments.sweep.sweep_error import SweepError
+from synfer.foundation.folder_lock import FolderLock, NoLocksError
 
 
 class RunLock(FolderLock):

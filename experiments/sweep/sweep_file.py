@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from experiments.command_line.project import PROJECT
-from synfer.foundation.file_reading import plain_reason
 from experiments.sweep.sweep_error import SweepError
+from synfer.foundation.file_reading import plain_reason
 
 PROGRAM = "train.py"
 METHODS = ("grid", "random", "bayes")

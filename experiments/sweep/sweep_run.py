@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 import yaml
 
-from synfer.runs.run_end import is_complete
-from synfer.foundation.atomic_file import whole_file
 from experiments.sweep.grid import expand, value_text
 from experiments.sweep.run_lock import RunLock
 from experiments.sweep.sweep_error import SweepError
 from experiments.sweep.sweep_file import SweepFile
+from synfer.foundation.atomic_file import whole_file
+from synfer.runs.run_end import is_complete
 
 Status = Literal["waiting", "running", "finished", "failed", "interrupted", "broken off"]
 _OWN_OPTIONS = ("--run_dir", "--ckpt_path")

@@ -11,9 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from synfer.foundation.file_reading import FileError, reading
 from synfer.foundation.atomic_file import whole_file
 from synfer.foundation.checkpoint_file import check_finite
+from synfer.foundation.file_reading import FileError, reading
 
 _CHECKSUM = "crc32"  # an entry of the format's metadata, which other readers pass over
 

@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from datamodules.rows.sample_table import SampleTable
 from synfer.faces.expressions import map_label_space
+from synfer.foundation.atomic_file import whole_file
 from synfer.foundation.file_reading import reading
 from synfer.foundation.parquet_file import read_parquet
-from datamodules.rows.sample_table import SampleTable
 from synfer.labels.top_class import top_class
-from synfer.foundation.atomic_file import whole_file
 
 _EXPECTED = "one written by train.py predict"
 COLUMNS = ("sample_id", "content_hash", "old_label", "label", "soft_label", "confidence", "votes")

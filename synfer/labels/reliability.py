@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from synfer.foundation.file_reading import read_json, reading
 from synfer.foundation.atomic_file import whole_file
+from synfer.foundation.file_reading import read_json, reading
 
 _PSEUDO_COUNT = 2.0
 

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from synfer.faces.expressions import action_unit_indices
 from synfer.faces.face_shape import resize_faces
-from synfer.foundation.file_reading import read_json, reading
 from synfer.foundation.atomic_file import whole_file
-from synfer.networks.backbone import build_backbone, normalisation
+from synfer.foundation.file_reading import read_json, reading
 from synfer.foundation.safetensors_file import read_safetensors, write_safetensors
+from synfer.networks.backbone import build_backbone, normalisation
 
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 _KEYS = ("au_names", "backbone", "image_size")

@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from synfer.foundation.file_reading import did_you_mean
 from synfer.foundation.checkpoint_file import check_finite
+from synfer.foundation.file_reading import did_you_mean
 
 Stem = Literal["auto", "small", "half", "native"]
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from synfer.faces.captions import ADJECTIVES, TEMPLATES
 from synfer.faces.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
 from synfer.faces.face_shape import resize_faces
-from synfer.foundation.file_reading import FileError, plain_reason, read_json
 from synfer.foundation.checkpoint_file import check_finite
-from synfer.networks.backbone import averaged_for_grey
+from synfer.foundation.file_reading import FileError, plain_reason, read_json
 from synfer.foundation.fingerprint import fingerprint
-from synfer.networks.quiet_loading import quiet_loading
 from synfer.foundation.safetensors_file import read_safetensors
+from synfer.networks.backbone import averaged_for_grey
+from synfer.networks.quiet_loading import quiet_loading
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from synfer.faces.face_shape import resize_faces
-from synfer.foundation.file_reading import FileError, did_you_mean
 from synfer.foundation.checkpoint_file import check_finite, read_checkpoint
-from synfer.networks.backbone import normalisation
+from synfer.foundation.file_reading import FileError, did_you_mean
 from synfer.foundation.fingerprint import fingerprint
 from synfer.foundation.safetensors_file import read_safetensors
+from synfer.networks.backbone import normalisation
 
 
 class HasBackbone(Protocol):

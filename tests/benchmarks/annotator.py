@@ -38,8 +38,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 # Started as a file, Python looks for modules beside that file only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from datamodules.loading.augmentation import Augmentation
 from datamodules.expression_data_module import ExpressionDataModule
+from datamodules.loading.augmentation import Augmentation
 from datamodules.readers import DrawnReader
 from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.generator import ExpressionGenerator

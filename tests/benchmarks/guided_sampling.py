@@ -45,11 +45,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from callbacks.synthesis.layout_initialisation import LayoutInitialisation
 from callbacks.synthesis.semantic_guidance import SemanticGuidance
 from datamodules.expression_data_module import ExpressionDataModule
-from synfer.faces.expressions import LABEL_SPACES
 from datamodules.loading.mixed_dataset import MixedDataset
 from datamodules.readers import DrawnReader, FER2013Reader
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
+from synfer.faces.expressions import LABEL_SPACES
 from synfer.metrics.frechet_distance import frechet_distance, weighted_moments
 from synfer.networks.feature_extractor import ClassifierFeatures
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest

@@ -34,8 +34,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from callbacks.synthesis.online_synthesis import OnlineSynthesis
-from datamodules.loading.augmentation import Augmentation
 from datamodules.expression_data_module import ExpressionDataModule
+from datamodules.loading.augmentation import Augmentation
 from datamodules.readers import DrawnReader
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator

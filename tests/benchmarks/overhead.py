@@ -50,13 +50,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from callbacks.agreed_stop import AgreedStop
 from callbacks.recording.metrics_csv import MetricsCsv
-from callbacks.synthesis.online_synthesis import OnlineSynthesis
 from callbacks.recording.run_record import RunRecord
-from callbacks.step_seed import StepSeed
 from callbacks.recording.throughput import Throughput
 from callbacks.recording.wandb_run import WandbRun, finish_wandb
-from datamodules.loading.augmentation import UNIFORM_COLUMNS, Augmentation, augment
+from callbacks.step_seed import StepSeed
+from callbacks.synthesis.online_synthesis import OnlineSynthesis
 from datamodules.expression_data_module import ExpressionDataModule
+from datamodules.loading.augmentation import UNIFORM_COLUMNS, Augmentation, augment
 from datamodules.readers import DrawnReader
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator

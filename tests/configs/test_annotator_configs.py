@@ -16,9 +16,9 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import train
-from synfer.labels.label_table import LabelTable, write_label_table
 from datamodules.readers import FER2013Reader
 from lightning_modules.annotator import LabelAnnotator
+from synfer.labels.label_table import LabelTable, write_label_table
 from tests.fixtures.tiny_generator import tiny_generator
 
 CONFIGS = Path(train.__file__).parent / "configs"

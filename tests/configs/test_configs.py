@@ -18,8 +18,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import train
-from datamodules.rows.near_copies import NEAR_COPY
 from datamodules.readers import SyntheticSetReader
+from datamodules.rows.near_copies import NEAR_COPY
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
 from synfer.synthesis.request import SamplingSettings

@@ -16,12 +16,12 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from datamodules.loading.augmentation import Augmentation
 from datamodules.expression_data_module import ExpressionDataModule
-from synfer.faces.expressions import ACTION_UNITS, LABEL_SPACES
-from datamodules.rows.folds import hash_numbers
+from datamodules.loading.augmentation import Augmentation
 from datamodules.readers.other_split import OtherSplitReader
+from datamodules.rows.folds import hash_numbers
 from datamodules.rows.sample_table import ArrayImages, SampleTable
+from synfer.faces.expressions import ACTION_UNITS, LABEL_SPACES
 from tests.fixtures.tiny_data import BASIC7, TinyReader, tiny_table
 
 NO_AUGMENTATION = Augmentation(enabled=False)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.loading.augmentation import Augmentation
 from datamodules.expression_data_module import ExpressionDataModule
+from datamodules.loading.augmentation import Augmentation
 from datamodules.rows.sample_table import SampleTable
 from lightning_modules.classifier import ExpressionClassifier
 from tests.fixtures.tiny_data import BASIC7, TinyReader, tiny_table

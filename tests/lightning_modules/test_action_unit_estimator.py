@@ -8,8 +8,8 @@ import pytest
 import torch
 from lightning import Trainer
 
-from datamodules.loading.augmentation import Augmentation
 from datamodules.expression_data_module import ExpressionDataModule
+from datamodules.loading.augmentation import Augmentation
 from datamodules.readers import DrawnReader
 from lightning_modules.action_unit_estimator import ActionUnitEstimation
 from synfer.networks.au_estimator import AUEstimator

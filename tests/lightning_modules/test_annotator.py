@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 import train
-from synfer.networks.feature_cache import FeatureCache
 from datamodules.loading.mixed_dataset import MixedDataset
 from lightning_modules.annotator import LabelAnnotator
-from tests.fixtures.tiny_generator import NAMES, SIDE, livelier, save_checkpoint, tiny_generator
+from synfer.networks.feature_cache import FeatureCache
 from tests.fixtures.processes import run_to_end
+from tests.fixtures.tiny_generator import NAMES, SIDE, livelier, save_checkpoint, tiny_generator
 
 PROJECT = Path(train.__file__).parent
 

@@ -13,8 +13,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, DistributedSampler
 
-from synfer.faces.expressions import EXPRESSIONS
 from lightning_modules.classifier import ExpressionClassifier
+from synfer.faces.expressions import EXPRESSIONS
 from tests.fixtures.tiny_generator import tiny_generator
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "classifier"

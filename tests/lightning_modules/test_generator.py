@@ -16,10 +16,10 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from callbacks.synthesis.semantic_guidance import SemanticGuidance
-from datamodules.loading.augmentation import Augmentation
 from datamodules.expression_data_module import ExpressionDataModule
-from synfer.faces.expressions import ACTION_UNITS, FACS_PROTOTYPES
+from datamodules.loading.augmentation import Augmentation
 from lightning_modules.generator import ExpressionGenerator
+from synfer.faces.expressions import ACTION_UNITS, FACS_PROTOTYPES
 from synfer.networks.au_adapter import au_adapter_parameters, embed_action_units
 from synfer.synthesis.diffusion.prediction import min_snr_weight, signal_and_noise
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest

@@ -15,14 +15,13 @@ from safetensors.torch import save_file
 
 from callbacks.synthesis.pseudo_labeller import PseudoLabeller
 from callbacks.synthesis.semantic_guidance import SemanticGuidance
-from datamodules.loading.augmentation import Augmentation
 from datamodules.expression_data_module import ExpressionDataModule
+from datamodules.loading.augmentation import Augmentation
 from lightning_modules.generator import ExpressionGenerator
 from synfer.metrics.frechet_distance import frechet_distance, weighted_moments
 from synfer.networks.au_estimator import AUEstimator
 from synfer.networks.feature_extractor import ClassifierFeatures
 from tests.fixtures.tiny_data import TinyReader, tiny_table
-from tests.lightning_modules.test_generator import make_trainer
 from tests.fixtures.tiny_generator import (
     NAMES,
     SIDE,
@@ -31,6 +30,7 @@ from tests.fixtures.tiny_generator import (
     tiny_classifier,
     tiny_generator,
 )
+from tests.lightning_modules.test_generator import make_trainer
 
 SAMPLES = 12
 

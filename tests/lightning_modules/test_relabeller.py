@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import train
-from datamodules.rows.folds import hash_numbers
-from synfer.labels.label_table import read_label_table
 from datamodules.readers import DrawnReader
+from datamodules.rows.folds import hash_numbers
 from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.relabeller import Relabeller, _seen_by_generators
+from lightning_modules.voter import Voter
+from synfer.labels.label_table import read_label_table
 from synfer.labels.rectification import (
     add_label_evidence,
     blend_labels,
@@ -23,8 +24,8 @@ from synfer.labels.rectification import (
     noise_transition,
 )
 from synfer.labels.vote import vote
-from lightning_modules.voter import Voter
 from tests.fixtures.outside_models import save_timm
+from tests.fixtures.processes import run_to_end
 from tests.fixtures.tiny_generator import (
     NAMES,
     save_checkpoint,
@@ -32,7 +33,6 @@ from tests.fixtures.tiny_generator import (
     tiny_classifier,
     tiny_generator,
 )
-from tests.fixtures.processes import run_to_end
 
 CONFIGS = Path(train.__file__).parent / "configs"
 BASIC7 = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")

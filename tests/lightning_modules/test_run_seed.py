@@ -16,10 +16,10 @@ from torch import Tensor
 
 from callbacks.synthesis.online_synthesis import OnlineSynthesis
 from datamodules.expression_data_module import ExpressionDataModule
-from synfer.synthesis.plan import SynthesisWork
 from lightning_modules import run_seed as run_seed_module
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.run_seed import run_seed
+from synfer.synthesis.plan import SynthesisWork
 from synfer.synthesis.request import SynthesisRequest, SynthesisResult
 from tests.fixtures.tiny_data import TinyReader, tiny_table
 from tests.fixtures.tiny_generator import NAMES, SIDE, livelier, tiny_generator

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, CLIPModel
 
-from synfer.faces.expressions import EXPRESSIONS
 from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.voter import load_voter
+from synfer.faces.expressions import EXPRESSIONS
 from tests.fixtures.outside_models import save_clip, save_timm
 from tests.fixtures.tiny_generator import (
     NAMES,

@@ -14,8 +14,8 @@ from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks.recording.metrics_csv import MetricsCsv
-from callbacks.synthesis.online_synthesis import OnlineSynthesis
 from callbacks.recording.throughput import Throughput
+from callbacks.synthesis.online_synthesis import OnlineSynthesis
 
 
 class Line(LightningModule):

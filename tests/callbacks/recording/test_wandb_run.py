@@ -17,7 +17,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks import wandb_run
 from callbacks.recording.run_record import RunRecord
-from callbacks.recording.wandb_run import PATIENCE, WandbOptions, WandbRun, choose_group, choose_mode, finish_wandb, flat_config
+from callbacks.recording.wandb_run import (
+    PATIENCE,
+    WandbOptions,
+    WandbRun,
+    choose_group,
+    choose_mode,
+    finish_wandb,
+    flat_config,
+)
 
 
 @pytest.fixture(autouse=True)

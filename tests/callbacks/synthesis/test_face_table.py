@@ -11,10 +11,10 @@ import torch
 from lightning import Trainer
 from PIL import Image
 
+from callbacks.recording.wandb_run import WandbRun
 from callbacks.synthesis.face_table import FaceTable, voter_name
 from callbacks.synthesis.online_synthesis import OnlineSynthesis
 from callbacks.synthesis.pseudo_labeller import PseudoLabeller
-from callbacks.recording.wandb_run import WandbRun
 from datamodules.expression_data_module import ExpressionDataModule
 from synfer.synthesis.request import SamplingSettings
 from tests.fixtures.tiny_data import TinyReader, tiny_table

@@ -12,8 +12,8 @@ from lightning import Callback, Trainer
 import train
 from callbacks.synthesis.online_synthesis import OnlineSynthesis
 from callbacks.synthesis.pseudo_labeller import PseudoLabeller
-from datamodules.loading.augmentation import Augmentation
 from datamodules.expression_data_module import ExpressionDataModule
+from datamodules.loading.augmentation import Augmentation
 from lightning_modules.generator import ExpressionGenerator
 from synfer.synthesis.request import SamplingSettings
 from tests.fixtures.tiny_data import TinyReader, tiny_table

@@ -10,8 +10,8 @@ import torch
 from callbacks.synthesis.pseudo_labeller import PseudoLabeller
 from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.classifier import ExpressionClassifier
-from synfer.labels.reliability import write_reliability
 from lightning_modules.voter import load_voter
+from synfer.labels.reliability import write_reliability
 from tests.fixtures.outside_models import save_clip, save_timm
 from tests.fixtures.tiny_generator import (
     NAMES,

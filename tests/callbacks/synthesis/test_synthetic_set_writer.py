@@ -21,12 +21,13 @@ from PIL import Image
 
 import train
 from callbacks.synthesis.synthetic_set_writer import SyntheticSetWriter
-from synfer.faces.expressions import LABEL_SPACES
-from synfer.foundation.folder_lock import RanksLock
 from datamodules.readers import SyntheticSetReader
 from datamodules.synthetic.synthetic_shards import finished_indices, read_shard
 from lightning_modules.generator import ExpressionGenerator
+from synfer.faces.expressions import LABEL_SPACES
+from synfer.foundation.folder_lock import RanksLock
 from synfer.synthesis.request import SamplingSettings
+from tests.fixtures.processes import ended, run_to_end
 from tests.fixtures.tiny_generator import (
     TINY_TEXT,
     TINY_UNET,
@@ -35,7 +36,6 @@ from tests.fixtures.tiny_generator import (
     tiny_classifier,
     tiny_generator,
 )
-from tests.fixtures.processes import ended, run_to_end
 
 PROJECT = Path(train.__file__).parent
 SIDE = 32  # the smallest drawn faces

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from datamodules.rows.provenance import find_twins
 from datamodules.readers.fer2013 import FER2013Reader
 from datamodules.readers.ferplus import VOTE_COLUMNS
+from datamodules.rows.provenance import find_twins
 
 CODES = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
 BASIC7 = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")

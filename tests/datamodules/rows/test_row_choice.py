@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 import train
-from synfer.faces.expressions import ACTION_UNITS, LABEL_SPACES
 from datamodules.rows.row_choice import choose_share, even_order
 from datamodules.synthetic.synthetic_shards import SyntheticRows, write_shard
+from synfer.faces.expressions import ACTION_UNITS, LABEL_SPACES
 
 BASIC7 = LABEL_SPACES["basic7"]
 

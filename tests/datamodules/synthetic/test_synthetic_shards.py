@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from synfer.faces.expressions import LABEL_SPACES
 from datamodules.readers.synthetic_set import SyntheticSetReader
 from datamodules.synthetic.repair_synthetic_set import main as repair_command
 from datamodules.synthetic.repair_synthetic_set import repair
@@ -27,6 +26,7 @@ from datamodules.synthetic.synthetic_shards import (
     write_card,
     write_shard,
 )
+from synfer.faces.expressions import LABEL_SPACES
 
 BASIC7 = LABEL_SPACES["basic7"]
 

@@ -15,16 +15,16 @@ from torch.nn import functional as F
 
 from callbacks.synthesis.layout_initialisation import LayoutInitialisation
 from datamodules.expression_data_module import ExpressionDataModule
-from synfer.faces.face_shape import central_part, cut_faces, resize_faces
-from datamodules.rows.near_duplicates import thumbnails
 from datamodules.readers.image_folder import ImageFolderReader
+from datamodules.rows.near_duplicates import thumbnails
 from datamodules.rows.sample_table import ArrayImages
-from synfer.pictures.captioned_grid import FaceColumns, save_captioned_grid
+from synfer.faces.face_shape import central_part, cut_faces, resize_faces
 from synfer.networks.au_estimator import AUEstimator
-from synfer.networks.feature_extractor import ClassifierFeatures
 from synfer.networks.external_classifiers import ClipVoter, TimmVoter
-from tests.fixtures.tiny_data import TinyReader, tiny_table
+from synfer.networks.feature_extractor import ClassifierFeatures
+from synfer.pictures.captioned_grid import FaceColumns, save_captioned_grid
 from tests.fixtures.outside_models import save_clip, save_timm
+from tests.fixtures.tiny_data import TinyReader, tiny_table
 from tests.fixtures.tiny_generator import NAMES, SIDE, request_for, state_for, tiny_classifier, tiny_generator
 
 TINY: dict[str, Any] = {

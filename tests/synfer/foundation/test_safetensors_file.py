@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from synfer.networks.au_estimator import AUEstimator
 from synfer.foundation.safetensors_file import write_safetensors
+from synfer.networks.au_estimator import AUEstimator
 from tests.fixtures.tiny_generator import tiny_generator
 
 

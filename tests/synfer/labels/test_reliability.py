@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from synfer.labels.vote import map_votes, mean_vote, vote
 from synfer.labels.reliability import class_precision, read_reliability, write_reliability
+from synfer.labels.vote import map_votes, mean_vote, vote
 
 NAMES = ("neutral", "happy", "sad")
 GOOD, BAD = torch.tensor([[9, 1, 0], [1, 9, 0], [0, 0, 0]]), torch.tensor([[3, 7, 0], [0, 10, 0], [0, 0, 0]])

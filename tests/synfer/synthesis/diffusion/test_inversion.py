@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from synfer.faces.captions import caption_for
 from datamodules.readers import DrawnReader
 from lightning_modules.generator import ExpressionGenerator
+from synfer.faces.captions import caption_for
 from synfer.networks.au_adapter import embed_action_units
 from synfer.synthesis.diffusion.denoising import DenoisingState, denoise
 from synfer.synthesis.diffusion.inversion import ddim_invert
