@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_modules.run_seed import run_seed
-from synfer.foundation.keyed_random import keyed_seed
+from synfer.foundation.counter_based_random import keyed_seed
 
 _STREAM = 0x57E9
 

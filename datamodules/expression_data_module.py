@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -29,13 +29,13 @@ from datamodules.loading.training_position import TrainingPosition
 from datamodules.readers.reader import Reader, Split
 from datamodules.rows.folds import assign_folds, hash_numbers
 from datamodules.rows.near_copies import NearCopies
-from datamodules.rows.provenance import DuplicateReport, find_twins
+from datamodules.rows.provenance import DuplicateReport, find_duplicates
 from datamodules.rows.row_choice import choose_share, even_order
 from datamodules.rows.sample_table import ImageSource, SampleTable
 from datamodules.synthetic.synthetic_pool import SyntheticPool
 from synfer.faces.expressions import canonical_expression, map_label_space, mirrored_order
+from synfer.foundation.counter_based_random import keyed_uniform, keys_of
 from synfer.foundation.default_ranks import default_ranks
-from synfer.foundation.keyed_random import keyed_uniform, keys_of
 from synfer.labels.label_table import join_label_table
 from synfer.synthesis.plan import SynthesisWork
 
@@ -43,7 +43,7 @@ _AUGMENT = 0xA06  # a stream of random numbers
 _DEFAULT_AUGMENTATION = Augmentation()
 
 
-class ExpressionDataModule(L.LightningDataModule):
+class ExpressionDataModule(LightningDataModule):
     """Reads a data set, mixes synthetic samples into each training batch, and augments on the device.
 
     Batches follow contract C1 (:class:`datamodules.batch.Batch`). Each rank draws its own share of the real rows;
@@ -94,7 +94,7 @@ class ExpressionDataModule(L.LightningDataModule):
         test_table: test rows; None before setup.
         synthetic_table: rows of ``synthetic_reader`` in use; None without one.
         pool: the rank's pool; None unless online synthesis feeds the training.
-        duplicate_report: twins of training rows in the evaluation splits that were read; None before setup.
+        duplicate_report: duplicates of training rows in the evaluation splits that were read; None before setup.
         resumed_at: where a checkpoint that the fit goes on from has stood; None = from the beginning.
         synthesis_done: indices of that list that exist already and are not made again; None = none.
         max_synthetic: distinct synthetic samples that may be used, over all ranks; None = unbounded. Online synthesis
@@ -262,13 +262,13 @@ class ExpressionDataModule(L.LightningDataModule):
             evaluation += self.read_if_there("test")
         elif self.test_table is not None:
             evaluation.append(self.test_table)
-        self.duplicate_report = find_twins(train, evaluation, self.near_duplicates)
+        self.duplicate_report = find_duplicates(train, evaluation, self.near_duplicates)
         rank_zero_info(str(self.duplicate_report))
         if self.drop_duplicates and len(self.duplicate_report.rows_to_drop):
             kept = np.setdiff1d(np.arange(len(train)), self.duplicate_report.rows_to_drop)
             if not len(kept):
                 raise ValueError(
-                    f"data.drop_duplicates=true: found twins of all {len(train)} training rows in the evaluation "
+                    f"data.drop_duplicates=true: found duplicates of all {len(train)} training rows in the evaluation "
                     "splits, expected some training rows of their own"
                 )
             rank_zero_info(f"data.drop_duplicates: {len(train) - len(kept)} of {len(train)} training rows dropped")

@@ -21,7 +21,7 @@ from callbacks.synthesis.pseudo_labeller import PseudoLabeller
 from callbacks.synthesis.semantic_guidance import SemanticGuidance
 from datamodules.readers import DrawnReader
 from lightning_modules.generator import ExpressionGenerator
-from synfer.foundation.atomic_file import whole_file
+from synfer.foundation.atomic_file import atomic_write
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 
 REAL_COLOUR, MIXED_COLOUR, CHANGED_COLOUR = "#0072b2", "#d55e00", "#cc79a7"  # told apart by all kinds of eyes
@@ -127,7 +127,7 @@ def draw_report(real_only: FinishedRun, mixed: FinishedRun, path: Path) -> None:
     charts.subplots_adjust(left=0.1, right=0.97, top=0.93, bottom=0.1, hspace=0.38)
     _draw_curves(above, real_only, mixed)
     _draw_recalls(below, names, real_only, mixed)
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, format="png")
 
 

@@ -39,7 +39,7 @@ MIXED_CONFIGS = ("configs/demo/mixed.yaml",)
 PACKAGES = ("torch", "lightning", "diffusers", "transformers", "timm", "jsonargparse", "matplotlib", "safetensors")
 
 _FINGERPRINT = "demo_fingerprint.txt"
-_POLL_S, _HEARTBEAT_S, _PATIENCE_S = 0.25, 20.0, 20.0
+_POLL_S, _HEARTBEAT_S, _TIMEOUT_S = 0.25, 20.0, 20.0
 
 
 class DemoError(Exception):
@@ -248,7 +248,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             return
         os.killpg(process.pid, number)
         try:
-            process.wait(timeout=_PATIENCE_S)
+            process.wait(timeout=_TIMEOUT_S)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             continue
 

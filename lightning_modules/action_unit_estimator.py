@@ -1,4 +1,4 @@
-"""ActionUnitEstimation: trains an AUEstimator on faces whose action units the data knows."""
+"""ActionUnitEstimator: trains an AUEstimator on faces whose action units the data knows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule
+from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from datamodules.batch import Batch
@@ -17,7 +17,7 @@ from synfer.networks.au_estimator import AUEstimator
 from synfer.optimisation.schedule import scheduled
 
 
-class ActionUnitEstimation(LightningModule):
+class ActionUnitEstimator(LightningModule):
     """Binary cross-entropy on AU intensities (unknown ones teach nothing), F1 per AU on the validation faces.
 
     At the end of a fit the estimator is in ``au_estimator/`` of the run folder, ready for ``model.au_estimator`` of a

@@ -18,14 +18,14 @@ from datamodules.batch import Batch
 from lightning_modules.expression_module import ExpressionPredictor
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.run_seed import run_seed
-from lightning_modules.trained_on import TrainingData
+from lightning_modules.training_provenance import TrainingProvenance
 from synfer.faces.captions import ADJECTIVES
 from synfer.faces.expressions import resolve_label_space
 from synfer.faces.face_shape import resize_faces
 from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
+from synfer.foundation.counter_based_random import keyed_seed
 from synfer.foundation.file_reading import reading
 from synfer.foundation.fingerprint import fingerprint
-from synfer.foundation.keyed_random import keyed_seed
 from synfer.foundation.validate import check_setting
 from synfer.metrics.collected import Collected
 from synfer.metrics.confusion_scores import confusion_scores
@@ -40,7 +40,7 @@ from synfer.networks.temperature import fit_temperature
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.optimiser import OptimiserName
 from synfer.optimisation.schedule import Schedule
-from synfer.pictures.confusion_matrix import save_confusion_picture
+from synfer.pictures.confusion_matrix import save_confusion_matrix
 from synfer.synthesis.diffusion.prediction import predict_noise, signal_and_noise
 
 _CHECKPOINT_KEY = "label_annotator"
@@ -124,7 +124,7 @@ class LabelAnnotator(ExpressionPredictor):
         FileNotFoundError: no generator there.
     """
 
-    trained_part = "head"
+    trainable_submodule = "head"
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class LabelAnnotator(ExpressionPredictor):
         self._generator = [ExpressionGenerator.load_trained(generator)]
         self._generator[0].model.unet._compiled_call_impl = None  # hooks on parts of a compiled network are not heard
         self.generator_fingerprint = self._generator[0].weights_fingerprint()
-        self.generator_data = TrainingData.of_file(generator, self._generator[0].label_space)
+        self.generator_data = TrainingProvenance.of_file(generator, self._generator[0].label_space)
         steps = len(self._generator[0].model.scheduler.alphas_cumprod)
         check_setting(0 <= timestep < steps, "timestep", timestep, f"a training timestep in 0…{steps - 1}")
         words = [ADJECTIVES[name] for name in self.label_space]
@@ -541,7 +541,7 @@ class LabelAnnotator(ExpressionPredictor):
         trial = self.trainer.sanity_checking or bool(getattr(self.trainer, "fast_dev_run", False))
         if self.trainer.is_global_zero and not trial:
             folder = Path(self.trainer.default_root_dir) / "samples"
-            save_confusion_picture(confusion, self.label_space, folder / f"confusion_{stage}.png", stage)
+            save_confusion_matrix(confusion, self.label_space, folder / f"confusion_{stage}.png", stage)
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -580,7 +580,7 @@ class LabelAnnotator(ExpressionPredictor):
                 "trained on, or that one's export"
             )
         if "generator_data" in saved and self.generator_data.trained_on is None:  # it may lie as bare weights now
-            self.generator_data = TrainingData.from_state_dict(saved["generator_data"])
+            self.generator_data = TrainingProvenance.from_state_dict(saved["generator_data"])
         self._calibrated_at = saved.get("calibrated_at")
         self._take_average(saved["ema"])
 

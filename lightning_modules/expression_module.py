@@ -84,7 +84,7 @@ class ExpressionPredictor(AveragedModule, ABC):
 
     @property
     def _trained_network(self) -> nn.Module:
-        return self.get_submodule(self.trained_part)
+        return self.get_submodule(self.trainable_submodule)
 
     # ------------------------------------------------------------------ evaluation
 

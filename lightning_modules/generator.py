@@ -25,13 +25,13 @@ from synfer.faces.expressions import (
     resolve_label_space,
     sample_action_units,
 )
-from synfer.foundation.atomic_file import whole_file
+from synfer.foundation.atomic_file import atomic_write
 from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
+from synfer.foundation.counter_based_random import key_of, keyed_seed, keyed_uniform, keys_of
 from synfer.foundation.file_reading import read_json, reading
 from synfer.foundation.fingerprint import fingerprint
-from synfer.foundation.keyed_random import key_of, keyed_seed, keyed_uniform, keys_of
 from synfer.foundation.safetensors_file import read_safetensors, write_safetensors
-from synfer.metrics.sample_mean import SampleMean
+from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.au_adapter import (
     AUTokens,
     attach_au_adapter,
@@ -126,7 +126,7 @@ class ExpressionGenerator(AveragedModule):
         FileNotFoundError: ``base``, ``judge`` or another file of the test is missing.
     """
 
-    trained_part = "model"
+    trainable_submodule = "model"
 
     def __init__(
         self,
@@ -215,7 +215,7 @@ class ExpressionGenerator(AveragedModule):
         self.exported_from: str | None = None
         """Fingerprint of the weights that a folder of ``save_trained`` was rounded from; None = no such folder."""
         self._evaluation: GeneratorEvaluation
-        self._validation_loss = SampleMean()
+        self._validation_loss = MaskedMean()
 
     @property
     def needs_checkpoint(self) -> bool:
@@ -731,7 +731,7 @@ class ExpressionGenerator(AveragedModule):
             )
         folder.mkdir(parents=True, exist_ok=True)
         write_safetensors(folder / _WEIGHTS_FILE, tensors)
-        with whole_file(folder / _CONFIG_FILE) as partial:
+        with atomic_write(folder / _CONFIG_FILE) as partial:
             partial.write_text(json.dumps(config, indent=2) + "\n")
 
 

@@ -20,11 +20,11 @@ from datamodules.rows.sample_table import SampleTable
 from lightning_modules.classifier import ExpressionClassifier
 from synfer.faces.expressions import LABEL_SPACES, action_unit_indices, canonical_expression, map_label_space
 from synfer.foundation.checkpoint_file import find_checkpoint
-from synfer.foundation.keyed_random import keyed_uniform, keys_of
+from synfer.foundation.counter_based_random import keyed_uniform, keys_of
 from synfer.metrics.action_unit_scores import action_unit_scores
 from synfer.metrics.frechet_distance import frechet_distance, weighted_moments
 from synfer.metrics.gathered_rows import GatheredRows
-from synfer.metrics.kernel_distance import kernel_distance
+from synfer.metrics.kid import kernel_distance
 from synfer.metrics.nearest_reference import NearestReference
 from synfer.metrics.precision_recall import improved_precision_recall
 from synfer.networks.au_estimator import AUEstimator, read_config
@@ -66,7 +66,7 @@ class GeneratorEvaluation:
       real faces have). Means; distances are Euclidean. ``nearest_training`` says how many training faces are searched:
       a copy of another one goes unseen, so search all (null) before calling a generator free of copies.
     * ``test/near_copies``: share of generated faces whose grey pixels correlate by more than 0.97 with a training face,
-      all of them searched (``datamodules/rows/near_copies.py``); ``test/near_copies_real``: the same of validation faces.
+      all of them searched (:mod:`datamodules.rows.near_copies`); ``test/near_copies_real``: of validation faces.
       Where something discards faces, ``test/kept`` and ``test/near_copies_kept``.
     * ``test/source_similarity``: median correlation of the faces from a layout with their source;
       ``test/expression_gain``: accuracy on these faces minus that of the same wishes on their sources.
@@ -265,7 +265,7 @@ class GeneratorEvaluation:
         if nearest is not None:
             metrics |= nearest[0]
         metrics |= self._copies(made) | self._against_sources(made, fake)
-        unguided = self._unguided_twins(request, hooks)
+        unguided = self._unguided_pairs(request, hooks)
         if generator.trainer.is_global_zero:
             folder = Path(generator.trainer.default_root_dir) / "samples"
             self._save_grid(made["images"], fake["label"], folder / "test.png")
@@ -414,7 +414,7 @@ class GeneratorEvaluation:
 
     # ---------------------------------------------------------------- pictures, into the run folder only
 
-    def _unguided_twins(self, request: SynthesisRequest, hooks: Sequence[Any]) -> Tensor | None:
+    def _unguided_pairs(self, request: SynthesisRequest, hooks: Sequence[Any]) -> Tensor | None:
         """Makes the first faces of each expression again, from the same seeds without the guide (a collective)."""
         if not any(hasattr(hook, "guide_fingerprint") for hook in hooks):
             return None

@@ -1,4 +1,4 @@
-"""LabelTableScore: how right the labels of a label table are, by a data set that knows better."""
+"""LabelEvaluation: how right the labels of a label table are, by a data set that knows better."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from synfer.faces.expressions import map_label_space
 from synfer.labels.label_table import LabelTable, read_label_table
 from synfer.metrics.collected import Collected
 from synfer.metrics.confusion_scores import confusion_scores
-from synfer.pictures.confusion_matrix import save_confusion_picture
-from synfer.pictures.reliability_diagram import save_reliability_picture
+from synfer.pictures.confusion_matrix import save_confusion_matrix
+from synfer.pictures.reliability_diagram import save_reliability_diagram
 
 
-class LabelTableScore(LightningModule):
+class LabelEvaluation(LightningModule):
     """Compares old and new labels with the labels of the validation split, which stand for the truth.
 
     Rows are joined by sample id. Rows whose true expression the table does not know (contempt, for a table of seven)
@@ -142,10 +142,10 @@ class LabelTableScore(LightningModule):
     def _save_pictures(self, place: Tensor, truth: Tensor) -> None:
         table, folder = self.table, Path(self.trainer.default_root_dir) / "samples"
         soft, new = torch.from_numpy(table.soft_label)[place], torch.from_numpy(table.label)[place]
-        save_reliability_picture(soft.max(1).values, new == truth, folder / "reliability.png", "new labels")
+        save_reliability_diagram(soft.max(1).values, new == truth, folder / "reliability.png", "new labels")
         for when, label in (("old", torch.from_numpy(table.old_label)[place]), ("new", new)):
             confusion = multiclass_confusion_matrix(label, truth, len(table.label_space), validate_args=False)
-            save_confusion_picture(
+            save_confusion_matrix(
                 confusion, table.label_space, folder / f"labels_{when}.png", f"{when} labels", columns=when
             )
 

@@ -26,7 +26,7 @@ from synfer.labels.rectification import (
     shift_prior,
 )
 from synfer.labels.reliability import read_reliability, write_reliability
-from synfer.labels.top_class import top_class
+from synfer.labels.tie_break import argmax_with_tie_break
 from synfer.labels.vote import map_votes, mean_vote, vote
 
 
@@ -253,7 +253,7 @@ class Relabeller(LightningModule):
                     f"label noise estimated from the votes: {wrong:.1%} of labels differ from the true class"
                 )
                 new = correct_by_transition(mean, old, transition)
-        return torch.nn.functional.one_hot(top_class(new, old), new.shape[1]).to(new) if self.hard else new
+        return torch.nn.functional.one_hot(argmax_with_tie_break(new, old), new.shape[1]).to(new) if self.hard else new
 
     def content_hash(self, sample_id: str) -> str:
         """Returns the content hash of a row."""

@@ -48,7 +48,7 @@ def _logged_names_are_known() -> Iterator[None]:
     if "lightning" not in sys.modules:  # no test that was collected needs it
         yield
         return
-    from lightning import LightningModule
+    from lightning.pytorch import LightningModule
 
     from synfer.metrics.directions import is_known
 

@@ -84,7 +84,7 @@ def annotator(folder: Path) -> dict[str, Any]:
 
 def au_estimator(folder: Path) -> dict[str, Any]:
     return {
-        "class_path": "lightning_modules.action_unit_estimator.ActionUnitEstimation",
+        "class_path": "lightning_modules.action_unit_estimator.ActionUnitEstimator",
         "init_args": {"backbone": "resnet10t", "backbone_kwargs": {"stem_width": 8}, "image_size": 16},
     }
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 import train
 from synfer.runs.run_end import RunEnd, interrupted_by, is_complete, outcome_of
@@ -163,10 +163,10 @@ def test_a_full_disk_is_one_line_and_the_record_says_failed(
     from callbacks import run_record, whole_checkpoint_io
 
     def full(*args: Any, **kwargs: Any) -> None:
-        monkeypatch.setattr(run_record, "whole_file", full)  # and the record cannot be written either
+        monkeypatch.setattr(run_record, "atomic_write", full)  # and the record cannot be written either
         raise OSError(28, "No space left on device", str(tmp_path / "checkpoints" / "last.ckpt"))
 
-    monkeypatch.setattr(whole_checkpoint_io, "whole_file", full)
+    monkeypatch.setattr(whole_checkpoint_io, "atomic_write", full)
     code, line = error_line(["fit", *tiny_run, "--trainer.logger=false", f"--run_dir={tmp_path}"], capfd)
     assert code == 1 and "last.ckpt" in line
     assert summary(tmp_path)["status"] == "failed"
@@ -187,13 +187,13 @@ def test_ends_in_words_and_numbers() -> None:
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
-    from callbacks.recording.whole_checkpoint_io import WholeCheckpointIO
+    from callbacks.recording.atomic_checkpoint_io import AtomicCheckpointIO
 
     class Torn:
         def __reduce__(self) -> Any:
             raise OSError(28, "No space left on device")
 
-    io, path = WholeCheckpointIO(), tmp_path / "checkpoints" / "last.ckpt"
+    io, path = AtomicCheckpointIO(), tmp_path / "checkpoints" / "last.ckpt"
     io.save_checkpoint({"step": torch.tensor(1)}, path)
     with pytest.raises(OSError, match="No space left"):
         io.save_checkpoint({"step": torch.tensor(2), "more": Torn()}, path)

@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
-from synfer.foundation.atomic_file import whole_file
+from synfer.foundation.atomic_file import atomic_write
 
 
 class MetricsCsv(Logger):
@@ -86,7 +86,7 @@ class MetricsCsv(Logger):
             earlier = self._read()
         self._columns += new
         if new or first_write:  # anew, which also mends what a kill has left of a last line
-            with whole_file(self.path) as partial, partial.open("w", newline="") as file:
+            with atomic_write(self.path) as partial, partial.open("w", newline="") as file:
                 writer = csv.DictWriter(file, self._columns)
                 writer.writeheader()
                 writer.writerows(earlier + self._pending)

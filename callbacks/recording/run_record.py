@@ -28,7 +28,7 @@ from callbacks.agreed_stop import stop_signal
 from callbacks.recording.run_checkpoint import RunCheckpoint
 from callbacks.recording.wandb_run import WandbRun
 from datamodules.rows.provenance import split_manifest
-from synfer.foundation.atomic_file import whole_file
+from synfer.foundation.atomic_file import atomic_write
 from synfer.metrics.directions import better
 from synfer.runs.run_end import RunEnd, interrupted_by
 from synfer.runs.run_folder import read_summary
@@ -55,9 +55,9 @@ class RunRecord(Callback):
     """Writes what a run was and what came of it.
 
     ``config.yaml`` and a summary with status "running" are written when the run starts, the final ``summary.json`` when
-    it ends, with how it ended (:class:`synfer.runs.run_end.RunEnd`). Only rank 0 writes; at the end every rank of a loop
-    takes part in summing counts and CPU seconds. After a failure nobody waits for other ranks, and the counts are rank
-    0's alone (``counts_of``). ``wall_s`` and ``cpu_s`` run from the making of the trainer, importing packages left out,
+    it ends, with how it ended (:class:`~synfer.runs.run_end.RunEnd`). Only rank 0 writes; at the end all ranks of a
+    loop sum counts and CPU seconds. After a failure nobody waits for other ranks, and the counts are rank 0's alone
+    (``counts_of``). ``wall_s`` and ``cpu_s`` run from the making of the trainer, importing packages left out,
     over all attempts: what an attempt did between its last record and a kill is not known and not counted. ``started``
     is when the first attempt began, in UTC.
 
@@ -339,7 +339,7 @@ class RunRecord(Callback):
             for name in ("versions", "counts", "counts_of", "best", "run_id"):
                 summary.pop(name)
             summary = {**self._earlier, "metrics": metrics, self.task: summary}
-        with whole_file(self.run_dir / "summary.json") as partial:
+        with atomic_write(self.run_dir / "summary.json") as partial:
             partial.write_text(json.dumps(summary, indent=2, default=str) + "\n")
 
 

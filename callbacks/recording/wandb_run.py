@@ -27,7 +27,7 @@ CONNECT_SECONDS = 30
 FINISH_SECONDS = 120
 """How long a run that is over waits for its last uploads; ``WANDB_FINISH_TIMEOUT`` overrides it (0 = without end)."""
 
-PATIENCE = 3
+MAX_FAILURES = 3
 """After so many failed calls in a row W&B is left alone: each failure may have taken its time."""
 
 
@@ -72,14 +72,14 @@ def _harmless(method: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(self: WandbRun, *args: Any, **kwargs: Any) -> Any:
         if self._is_guarded:  # called by another logging method, which is to hear of the failure
             return method(self, *args, **kwargs)
-        if self.failures >= PATIENCE:
+        if self.failures >= MAX_FAILURES:
             return None
         self._is_guarded = True
         try:
             result = method(self, *args, **kwargs)
         except Exception as error:
             self.failures += 1
-            what = "left alone from here on" if self.failures >= PATIENCE else "training goes on"
+            what = "left alone from here on" if self.failures >= MAX_FAILURES else "training goes on"
             rank_zero_warn(f"W&B {method.__name__} failed ({type(error).__name__}: {_one_line(error)}): {what}")
             return None
         finally:

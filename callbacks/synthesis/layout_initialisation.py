@@ -15,7 +15,7 @@ from datamodules.rows.provenance import check_sources
 from datamodules.rows.sample_table import SampleTable
 from synfer.faces.captions import caption_for
 from synfer.faces.face_shape import resize_faces
-from synfer.foundation.keyed_random import keyed_uniform
+from synfer.foundation.counter_based_random import keyed_uniform
 from synfer.foundation.rank_states import counters, states_of_ranks
 from synfer.synthesis.diffusion.denoising import DenoisingState
 from synfer.synthesis.diffusion.inversion import ddim_invert
@@ -27,7 +27,7 @@ class LayoutInitialisation(SynthesisCallback):
     """DDIM-inverts a random training face and starts sampling there, so that faces are laid out naturally (SynFER).
 
     The face is inverted under its own caption at guidance scale 1 and sampled under the wanted one. Which face is used
-    is a function of (seed, sample id). Only training faces that are no twin of an evaluation face may be used (C8).
+    is a function of (seed, sample id). Only training faces without a duplicate in an evaluation split may be used (C8).
 
     Args:
         enabled: whether to act.
@@ -85,11 +85,11 @@ class LayoutInitialisation(SynthesisCallback):
         """Sets the faces whose layout may be taken.
 
         Raises:
-            ValueError: one of them is an evaluation image; ``data.drop_duplicates=true`` removes such twins.
+            ValueError: one of them is an evaluation image; ``data.drop_duplicates=true`` removes such duplicates.
         """
         if training.split != "train":
             raise ValueError(f"layout source: found the {training.split} split, expected training images only")
-        check_sources(training.content_hash, evaluation, "layout source (data.drop_duplicates=true removes twins)")
+        check_sources(training.content_hash, evaluation, "layout source (data.drop_duplicates=true removes duplicates)")
         self._table = training
 
     def recipe(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from callbacks.synthesis.near_copy_count import NearCopyCount
 from callbacks.synthesis.synthesis_callback import SynthesisCallback, active_hooks
 from datamodules.synthetic.synthetic_pool import SyntheticPool
 from synfer.faces.expressions import canonical_expression, map_label_space
-from synfer.foundation.keyed_random import keyed_uniform
+from synfer.foundation.counter_based_random import keyed_uniform
 from synfer.foundation.rank_states import counters, own_state, states_of_ranks
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest, SynthesisResult
 

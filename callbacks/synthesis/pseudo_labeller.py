@@ -16,7 +16,7 @@ from synfer.foundation.rank_states import counters, own_state, states_of_ranks
 from synfer.labels.class_thresholds import ClassThresholds
 from synfer.labels.reliability import read_reliability
 from synfer.labels.vote import map_votes, vote
-from synfer.pictures.confusion_matrix import save_confusion_picture
+from synfer.pictures.confusion_matrix import save_confusion_matrix
 from synfer.synthesis.diffusion.denoising import DenoisingState
 
 
@@ -190,7 +190,7 @@ class PseudoLabeller(SynthesisCallback):
         assert isinstance(summed, Tensor)
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "samples" / "pseudo_labels.png"
-            save_confusion_picture(summed.long(), self._label_space, path, "votes", rows="intended", columns="final")
+            save_confusion_matrix(summed.long(), self._label_space, path, "votes", rows="intended", columns="final")
             for logger in trainer.loggers:
                 if hasattr(logger, "log_image"):
                     logger.log_image("pseudo_labels/flow", [str(path)])

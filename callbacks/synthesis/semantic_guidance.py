@@ -15,10 +15,10 @@ from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.command_name import command_name
 from lightning_modules.voter import load_voter
 from synfer.faces.expressions import canonical_expression
-from synfer.networks.external_classifiers import OutsideVoter
+from synfer.networks.external_classifiers import ExternalClassifier
 from synfer.networks.latent_codec import LatentCodec
 from synfer.synthesis.diffusion.denoising import DenoisingState
-from synfer.synthesis.diffusion.guidance import descend, guidance_step
+from synfer.synthesis.diffusion.guidance import guidance_step, normalised_gradient_step
 
 
 class SemanticGuidance(SynthesisCallback):
@@ -92,7 +92,7 @@ class SemanticGuidance(SynthesisCallback):
         self.stop_above = stop_above
         self.chunk = chunk
         self.gradient_checkpointing = gradient_checkpointing
-        self._guide: ExpressionClassifier | OutsideVoter | None = None
+        self._guide: ExpressionClassifier | ExternalClassifier | None = None
         self._codec_checked = False
         self._target: Tensor | None = None
         self._active: Tensor | None = None
@@ -100,7 +100,7 @@ class SemanticGuidance(SynthesisCallback):
         self.guided_passes = 0
 
     @property
-    def guide(self) -> ExpressionClassifier | OutsideVoter:
+    def guide(self) -> ExpressionClassifier | ExternalClassifier:
         """The guide, loaded when first asked for.
 
         Raises:
@@ -108,7 +108,7 @@ class SemanticGuidance(SynthesisCallback):
         """
         if self._guide is None:
             network = load_voter(str(self.guide_path)).network
-            if not isinstance(network, ExpressionClassifier | OutsideVoter):
+            if not isinstance(network, ExpressionClassifier | ExternalClassifier):
                 raise ValueError(
                     f"guidance.guide '{self.guide_path}': found a {type(network).__name__}, expected a classifier with "
                     "gradients from its logits to the face (an ExpressionClassifier, a timm or a CLIP folder)"
@@ -170,7 +170,7 @@ class SemanticGuidance(SynthesisCallback):
         self.losses = []
         self.guided_passes = 0
 
-    def _check_codec(self, guide: ExpressionClassifier | OutsideVoter, state: DenoisingState) -> None:
+    def _check_codec(self, guide: ExpressionClassifier | ExternalClassifier, state: DenoisingState) -> None:
         codec = _codec_of(guide)
         if codec is None or self._codec_checked:
             return
@@ -228,11 +228,11 @@ class SemanticGuidance(SynthesisCallback):
         if self.stop_above is not None:
             unsure = found.probability < self.stop_above
             self._active = torch.zeros_like(self._active).index_fill(0, rows[unsure], True)
-        moved = descend(state.text[rows[unsure]], found.gradient[unsure], self.step_size, self.norm)
+        moved = normalised_gradient_step(state.text[rows[unsure]], found.gradient[unsure], self.step_size, self.norm)
         state.text = state.text.index_copy(0, rows[unsure], moved)
 
 
-def _codec_of(guide: ExpressionClassifier | OutsideVoter) -> LatentCodec | None:
+def _codec_of(guide: ExpressionClassifier | ExternalClassifier) -> LatentCodec | None:
     return guide.codec if isinstance(guide, ExpressionClassifier) else None
 
 

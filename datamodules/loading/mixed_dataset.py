@@ -15,7 +15,7 @@ from datamodules.rows.sample_table import SampleTable
 from datamodules.synthetic.synthetic_pool import SyntheticPool
 from synfer.faces.captions import captions_for
 from synfer.faces.face_shape import resize_faces
-from synfer.foundation.keyed_random import keys_of
+from synfer.foundation.counter_based_random import keys_of
 
 
 def as_is(batch: Batch) -> Batch:

@@ -9,8 +9,8 @@ import numpy as np
 from torch.utils.data import Dataset, DistributedSampler
 
 from datamodules.loading.training_position import TrainingPosition
+from synfer.foundation.counter_based_random import keyed_seed
 from synfer.foundation.default_ranks import default_ranks
-from synfer.foundation.keyed_random import keyed_seed
 
 _REAL, _CLASS_ORDER, _CLASS_ROWS, _SYNTHETIC = range(4)  # streams of random numbers
 

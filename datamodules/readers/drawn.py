@@ -15,7 +15,7 @@ from synfer.faces.expressions import (
     resolve_label_space,
     sample_action_units,
 )
-from synfer.foundation.keyed_random import keyed_uniform
+from synfer.foundation.counter_based_random import keyed_uniform
 
 DEFAULT_COUNT = {"train": 4000, "val": 800, "test": 800}
 """Number of faces per split unless the config says otherwise."""

@@ -13,7 +13,7 @@ def assign_folds(table: SampleTable, folds: int) -> np.ndarray:
     """Returns the fold of each row, int64 (N,) in 0 … folds − 1.
 
     A function of the set of images and labels alone, not of their order: rows with the same pixels share a fold, and
-    each class is spread evenly (twins count as the smallest of their labels).
+    each class is spread evenly (duplicates count as the smallest of their labels).
 
     Raises:
         ValueError: fewer different images than folds.

@@ -2,7 +2,7 @@
 
 A distance between distributions rewards a generator that copies real faces, so their share belongs beside each. Two
 faces are near copies where their grey pixels, at 48 pixels a side, correlate by more than 0.97 (Pearson), mirrored or
-not. Pictures that are in a set more than once give held-out faces such a twin as well: that is the level to read a
+not. Pictures that are in a set more than once give held-out faces such a duplicate as well: that is the level to read a
 share against.
 """
 
@@ -12,8 +12,8 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as F
 
 from datamodules.rows.sample_table import ImageSource
 from synfer.faces.face_shape import resize_faces

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as F
 
 from datamodules.rows.sample_table import ImageSource
 from synfer.faces.face_shape import cut_faces
@@ -30,16 +30,16 @@ def thumbnails(images: ImageSource) -> Tensor:
     return torch.cat(found)
 
 
-def near_twins(images: Tensor, others: Tensor, above: float) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the images that have a near twin among others, mirrored ones included.
+def find_near_duplicates(images: Tensor, others: Tensor, above: float) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the images that have a near duplicate among others, mirrored ones included.
 
     Args:
         images: :func:`thumbnails` of N images.
         others: those of M images.
-        above: correlation of two thumbnails, in (0, 1), above which their images are near twins.
+        above: correlation of two thumbnails, in (0, 1), above which their images are near duplicates.
 
     Returns:
-        Which images have a near twin among the others, bool (N,); which of the others have one among the images, (M,).
+        Which images have a near duplicate among the others, bool (N,); and which of the others have one, (M,).
     """
     of_images, of_others = torch.zeros(len(images), dtype=torch.bool), torch.zeros(len(others), dtype=torch.bool)
     mirrored = others.unflatten(1, (THUMBNAIL, THUMBNAIL)).flip(-1).flatten(1)

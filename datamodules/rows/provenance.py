@@ -1,4 +1,4 @@
-"""Where an image comes from: content hashes, twins across splits, and the leak guard (contract C8)."""
+"""Where an image comes from: content hashes, duplicates across splits, and the leak guard (contract C8)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.rows.near_duplicates import near_twins, thumbnails
+from datamodules.rows.near_duplicates import find_near_duplicates, thumbnails
 from datamodules.rows.sample_table import SampleTable
 
 
@@ -53,30 +53,30 @@ class DuplicateReport:
         groups: number of groups of two or more training rows with the same pixels.
         within_train: training rows that repeat an earlier training row.
         conflicting_groups: groups whose training rows do not all have the same label.
-        evaluation_twins: evaluation split → number of its rows with a twin in training.
-        training_twins: evaluation split → number of training rows with a twin in it.
-        near_twins: evaluation split → (number of its rows with a near twin, but no twin, in training; number of
+        evaluation_duplicates: evaluation split → number of its rows with a duplicate in training.
+        training_duplicates: evaluation split → number of training rows with a duplicate in it.
+        near_duplicates: evaluation split → (its rows with a near duplicate, but no duplicate, in training; number of
             training rows with one there); {} where none were looked for.
-        rows_to_drop: int64, ascending: training row numbers with a twin or near twin in any evaluation split.
+        rows_to_drop: int64, ascending: training row numbers with a duplicate or near duplicate in any evaluation split.
     """
 
     groups: int
     within_train: int
     conflicting_groups: int
-    evaluation_twins: dict[str, int] = field(default_factory=dict)
-    training_twins: dict[str, int] = field(default_factory=dict)
-    near_twins: dict[str, tuple[int, int]] = field(default_factory=dict)
+    evaluation_duplicates: dict[str, int] = field(default_factory=dict)
+    training_duplicates: dict[str, int] = field(default_factory=dict)
+    near_duplicates: dict[str, tuple[int, int]] = field(default_factory=dict)
     rows_to_drop: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __str__(self) -> str:
         """One line for the log."""
         across = [
-            f"{rows} {split} rows have a twin in training ({self.training_twins[split]} training rows)"
-            for split, rows in self.evaluation_twins.items()
+            f"{rows} {split} rows have a duplicate in training ({self.training_duplicates[split]} training rows)"
+            for split, rows in self.evaluation_duplicates.items()
         ]
         across += [
-            f"{rows} more {split} rows have a near twin there ({training} training rows)"
-            for split, (rows, training) in self.near_twins.items()
+            f"{rows} more {split} rows have a near duplicate there ({training} training rows)"
+            for split, (rows, training) in self.near_duplicates.items()
         ]
         return "; ".join(
             [
@@ -87,13 +87,15 @@ class DuplicateReport:
         )
 
 
-def find_twins(train: SampleTable, evaluation: Sequence[SampleTable], near: float | None = None) -> DuplicateReport:
+def find_duplicates(
+    train: SampleTable, evaluation: Sequence[SampleTable], near: float | None = None
+) -> DuplicateReport:
     """Finds exact duplicates by content hash and, where asked, near ones.
 
     Args:
         train: training rows.
         evaluation: tables of validation and test rows.
-        near: correlation above which thumbnails make near twins (:func:`~datamodules.rows.near_duplicates.near_twins`); None
+        near: correlation above which thumbnails make near duplicates (:func:`find_near_duplicates`); None
             = exact duplicates only.
 
     Returns:
@@ -105,27 +107,27 @@ def find_twins(train: SampleTable, evaluation: Sequence[SampleTable], near: floa
     np.minimum.at(lowest, group, train.label)
     np.maximum.at(highest, group, train.label)
     drop = np.zeros(len(train), dtype=bool)
-    evaluation_twins: dict[str, int] = {}
-    training_twins: dict[str, int] = {}
+    evaluation_duplicates: dict[str, int] = {}
+    training_duplicates: dict[str, int] = {}
     near_rows: dict[str, tuple[int, int]] = {}
     small = None if near is None else thumbnails(train.images)
     for table in evaluation:
         here = np.isin(train.content_hash, table.content_hash)
         there = np.isin(table.content_hash, train.content_hash)
         drop |= here
-        evaluation_twins[table.split] = int(there.sum())
-        training_twins[table.split] = int(here.sum())
+        evaluation_duplicates[table.split] = int(there.sum())
+        training_duplicates[table.split] = int(here.sum())
         if small is not None and near is not None:
-            near_here, near_there = near_twins(small, thumbnails(table.images), near)
+            near_here, near_there = find_near_duplicates(small, thumbnails(table.images), near)
             drop |= near_here
             near_rows[table.split] = int((near_there & ~there).sum()), int((near_here & ~here).sum())
     return DuplicateReport(
         groups=int((size > 1).sum()),
         within_train=int((size - 1).sum()),
         conflicting_groups=int((lowest != highest).sum()),
-        evaluation_twins=evaluation_twins,
-        training_twins=training_twins,
-        near_twins=near_rows,
+        evaluation_duplicates=evaluation_duplicates,
+        training_duplicates=training_duplicates,
+        near_duplicates=near_rows,
         rows_to_drop=np.flatnonzero(drop),
     )
 

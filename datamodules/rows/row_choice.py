@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from synfer.foundation.keyed_random import keyed_uniform, keys_of
+from synfer.foundation.counter_based_random import keyed_uniform, keys_of
 
 _SHARE, _EVEN = 0x5E7, 0xE7E  # streams of random numbers
 

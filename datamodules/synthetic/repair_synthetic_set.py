@@ -1,4 +1,4 @@
-"""Puts aside what does not belong in a synthetic set: ``python -m datamodules.synthetic.repair_synthetic_set <folder>``."""
+"""Puts aside what does not belong in a set: ``python -m datamodules.synthetic.repair_synthetic_set <folder>``."""
 
 from __future__ import annotations
 

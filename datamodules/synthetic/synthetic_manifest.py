@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from synfer.foundation.atomic_file import whole_file
+from synfer.foundation.atomic_file import atomic_write
 from synfer.foundation.file_reading import plain_reason
 
 MANIFEST = "MANIFEST"
@@ -96,7 +96,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Writes the manifest and removes the journals; for one process, while no other writes shards."""
     stored = {"planned": manifest.planned, "shards": {n: asdict(e) for n, e in sorted(manifest.shards.items())}}
-    with whole_file(folder / MANIFEST) as partial:
+    with atomic_write(folder / MANIFEST) as partial:
         partial.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     for journal in folder.glob(_JOURNALS):
         journal.unlink()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 _HEADER_BYTES = 64  # one cache line: the number of samples ever written, as int64
 _LAYOUT_BYTES = 96
-_PATIENCE_S = 10.0
+_TIMEOUT_S = 10.0
 
 
 class SyntheticPool:
@@ -209,7 +209,7 @@ class SyntheticPool:
         }
 
     def _read_whole(self, where: np.ndarray) -> np.ndarray:
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + _TIMEOUT_S
         while True:
             version = self._ring["version"][where]
             records = np.asarray(self._ring[where])
@@ -217,7 +217,7 @@ class SyntheticPool:
                 return records
             if time.monotonic() > deadline:
                 raise RuntimeError(
-                    f"synthetic pool {self.path}: a slot is still half written after {_PATIENCE_S:g} s: its writer died"
+                    f"synthetic pool {self.path}: a slot is still half written after {_TIMEOUT_S:g} s: its writer died"
                 )
             time.sleep(1e-4)
 

@@ -27,7 +27,7 @@ from datamodules.synthetic.synthetic_manifest import (
     shard_paths,
     write_manifest,
 )
-from synfer.foundation.atomic_file import whole_file
+from synfer.foundation.atomic_file import atomic_write
 from synfer.foundation.file_reading import plain_reason, read_json
 
 _RECORD = "synthesis.json"
@@ -119,7 +119,7 @@ def write_shard(folder: Path, rows: SyntheticRows, text_labels: bool = False) ->
     pq.write_table(table, sink, write_page_checksum=True)
     data = sink.getvalue().to_pybytes()
     path = folder / "data" / f"{int(rows.index[0]):08d}-{n}.parquet"
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(data)
         note_shard(folder, path.name, ShardEntry.of(data, n))
     return path
@@ -272,7 +272,7 @@ def check_record(folder: Path, made_with: Mapping[str, Any]) -> None:
             f"synthetic set '{folder}': found shards and no {_RECORD}, expected what they were made with: a copy of "
             "that file, or another folder"
         )
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(wanted, indent=2, sort_keys=True) + "\n")
 
 
@@ -309,7 +309,7 @@ def write_card(folder: Path, facts: Mapping[str, str] | None = None) -> dict[str
         "The persons do not exist, but for near copies. The faces inherit what the generator's training data lacks or "
         "overdoes; whether they may be passed on depends on the licences of that data and of the base model.\n"
     )
-    with whole_file(folder / "README.md") as partial:
+    with atomic_write(folder / "README.md") as partial:
         partial.write_text(text, encoding="utf-8")
     return dict(kept)
 

@@ -20,13 +20,13 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from callbacks.agreed_stop import AgreedStop, exit_code_of_stop
+from callbacks.recording.atomic_checkpoint_io import AtomicCheckpointIO
 from callbacks.recording.metrics_csv import MetricsCsv
 from callbacks.recording.run_checkpoint import RunCheckpoint
 from callbacks.recording.run_folder_lock import RunFolderLock
 from callbacks.recording.run_record import RunRecord
 from callbacks.recording.throughput import Throughput
 from callbacks.recording.wandb_run import WandbOptions, WandbRun
-from callbacks.recording.whole_checkpoint_io import WholeCheckpointIO
 from callbacks.step_seed import StepSeed
 from callbacks.synthesis.face_table import FaceTable
 from experiments.command_line.checkpoint_argument import check_fits, is_file_name, locate
@@ -226,7 +226,7 @@ class SynferCLI(LightningCLI):
             callbacks.append(LearningRateMonitor(logging_interval="step"))
         plugins = given.plugins if isinstance(given.plugins, list) else [given.plugins] if given.plugins else []
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            plugins = [*plugins, WholeCheckpointIO()]
+            plugins = [*plugins, AtomicCheckpointIO()]
         chosen = {**given, "logger": loggers or False, "plugins": plugins, **kwargs}
         trainer = self._instantiate_trainer(chosen, callbacks)
         asked = trainer.num_devices * trainer.num_nodes
@@ -294,3 +294,8 @@ class SynferCLI(LightningCLI):
         position = state.get("ExpressionDataModule", {}).get("position", {})
         epoch = position.get("epoch", state.get("epoch", 0))
         return {**record, "step": int(state.get("global_step", 0)), "epoch": int(epoch)}
+
+
+def _from_shell() -> bool:
+    """Whether this process was started as ``python train.py``, with its own arguments."""
+    return Path(getattr(sys.modules["__main__"], "__file__", None) or "").name == "train.py"

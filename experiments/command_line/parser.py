@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import yaml
@@ -14,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.command_line.config_files import file_with
 from experiments.command_line.errors import debugging, report
+from experiments.command_line.moved_names import with_present_names
 from synfer.foundation.file_reading import did_you_mean
 
 _CONFIGS = {"data.reader": "configs/data/drawn.yaml", "model": "configs/classifier/tiny.yaml"}
@@ -37,6 +39,14 @@ class SynferParser(LightningArgumentParser):
             super().error(message, ex)
         report(message + _in_which_file(message))
         raise SystemExit(2)
+
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Namespace:
+        """Parses a command line; classes that have moved may be called by their old names."""
+        words = sys.argv[1:] if args is None else args
+        return super().parse_args([with_present_names(word) for word in words], *more, **options)
+
+    def _load_config_parser_mode(self, content: str, *args: Any, **options: Any) -> Namespace:
+        return super()._load_config_parser_mode(with_present_names(content), *args, **options)
 
     def _parse_common(self, cfg: Namespace, *args: Any, **kwargs: Any) -> Namespace:
         # Interpolations are resolved in there, by a dump that knows nothing of the config files it came from.

@@ -116,11 +116,6 @@ def _no_advertisement(record: logging.LogRecord) -> bool:
     return "💡" not in record.getMessage()
 
 
-def _from_shell() -> bool:
-    """Whether this process was started as ``python train.py``, with its own arguments."""
-    return Path(getattr(sys.modules["__main__"], "__file__", None) or "").name == "train.py"
-
-
 @contextlib.contextmanager
 def _as_command_line(args: list[str] | None) -> Iterator[None]:
     """Puts given arguments in place of ``sys.argv`` for the time of the run."""

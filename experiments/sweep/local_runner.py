@@ -17,7 +17,7 @@ from experiments.sweep.progress_table import Row, progress_table, time_text
 from experiments.sweep.sweep_run import SweepRun
 
 POLL_S = 0.2
-PATIENCE_S = 30.0
+STOP_TIMEOUT_S = 30.0
 """How long a run may take to stop before it is killed."""
 
 
@@ -60,7 +60,7 @@ class LocalRunner:
         """Returns 0 when every run has finished, 1 when one did not, 128 + signal when stopped."""
         with self._signals_noted(), self._live() as show:
             try:
-                while not self.signals and any(row.status in ("waiting", "running", "elsewhere") for row in self.rows):
+                while not self.signals and any(row.status in ("waiting", "running", "locked") for row in self.rows):
                     self._collect()
                     self._start()
                     show()
@@ -77,7 +77,7 @@ class LocalRunner:
         """Fills the free slots."""
         free = [slot for slot in range(self.jobs) if slot not in self.active]
         for row in self.rows:
-            if row.status not in ("waiting", "elsewhere") or self.signals:
+            if row.status not in ("waiting", "locked") or self.signals:
                 continue
             if row.run.is_finished():
                 self._keep(row)
@@ -86,8 +86,8 @@ class LocalRunner:
                 continue
             lock = row.run.lock
             if not lock.take():
-                if row.status != "elsewhere":
-                    row.status, row.note = "elsewhere", f"{lock.holder()} is at work on it"
+                if row.status != "locked":
+                    row.status, row.note = "locked", f"{lock.holder()} is at work on it"
                     self._say(f"{row.run.name}: {row.note}; going on with the others")
                 continue
             if row.run.is_finished():  # by whoever held the lock a moment ago
@@ -137,14 +137,14 @@ class LocalRunner:
         for _, child in self.active.values():
             child.stop()
         while self.active:
-            if time.monotonic() - asked > PATIENCE_S or len(self.signals) > noted:
+            if time.monotonic() - asked > STOP_TIMEOUT_S or len(self.signals) > noted:
                 for _, child in self.active.values():
                     child.kill()
             self._collect()
             time.sleep(POLL_S / 4)
 
     def _keep(self, row: Row) -> None:
-        row.status = "finished" if row.status == "elsewhere" else "kept"
+        row.status = "finished" if row.status == "locked" else "skipped"
         row.note, row.seconds = "", row.run.summary().get("wall_s")
 
     def _environment(self, slot: int) -> dict[str, str]:

@@ -12,15 +12,15 @@ from rich.table import Table
 
 from experiments.sweep.sweep_run import SweepRun
 
-_COLOURS = {"finished": "green", "kept": "green", "running": "cyan", "failed": "red", "interrupted": "yellow"}
+_COLOURS = {"finished": "green", "skipped": "green", "running": "cyan", "failed": "red", "interrupted": "yellow"}
 _LIVE_ORDER = (
     "running",
     "failed",
-    "elsewhere",
+    "locked",
     "interrupted",
-    "broken off",
+    "killed",
     "finished",
-    "kept",
+    "skipped",
     "waiting",
     "submitted",
 )
@@ -32,8 +32,8 @@ class Row:
 
     Attributes:
         run: the run.
-        status: waiting, running, finished, kept (finished before), failed, interrupted, broken off (killed),
-            elsewhere (another process is at work on it) or submitted (to SLURM).
+        status: waiting, running, finished, skipped (finished before), failed, interrupted, killed (without a word),
+            locked (another process is at work on it) or submitted (to SLURM).
         seconds: wall time; None = not known.
         note: what else is to be said, such as the error line.
     """

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from experiments.sweep.child_process import ChildProcess
-from experiments.sweep.local_runner import PATIENCE_S, POLL_S
+from experiments.sweep.local_runner import POLL_S, STOP_TIMEOUT_S
 from experiments.sweep.progress_table import progress_table, rows_from_folders
 from experiments.sweep.sweep_error import SweepError
 from experiments.sweep.sweep_file import PROJECT, SweepFile
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 EXECUTORS = ("slurm", "local", "debug")
-WORD_PATIENCE_S = 600.0
-"""How long tasks wait for word of task 0: nodes may start minutes apart."""
+START_TIMEOUT_S = 600.0
+"""How long tasks wait for task 0's decision: nodes may start minutes apart."""
 
 
 class RunFailed(Exception):
@@ -60,43 +60,43 @@ class ArrayTask:
         """
         environment = {**self.environment, **_rank_environment()}
         if self.run.is_finished():
-            self._say("kept")
-            return "kept"
+            self._publish("skipped")
+            return "skipped"
         if not _is_first_task():
-            return self._take_part(environment)
+            return self._follow_rank_zero(environment)
         lock = self.run.lock
         if not lock.take(patience_s=2):
-            found = f"elsewhere: {lock.holder()}"
-            self._say(found)
+            found = f"locked: {lock.holder()}"
+            self._publish(found)
             return found
         self.child = ChildProcess(self.run, lock, environment)
-        self._say("started", self.child.checkpoint)
+        self._publish("started", self.child.checkpoint)
         while (outcome := self.child.poll()) is None:
             time.sleep(POLL_S)
         if outcome.status == "failed" and self.fails_loudly:
             raise RunFailed(f"{self.run.name}: {outcome.error}")
         return outcome.status
 
-    def _take_part(self, environment: dict[str, str]) -> str:
+    def _follow_rank_zero(self, environment: dict[str, str]) -> str:
         """Waits for task 0, then starts this task's rank from the same checkpoint."""
-        deadline = time.monotonic() + WORD_PATIENCE_S
-        while (word := read_json(self._word_path)).get("attempt") != _attempt():
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while (decision := read_json(self._decision_path)).get("attempt") != _attempt():
             if time.monotonic() > deadline:
-                raise RunFailed(f"{self.run.name}: task 0 said nothing in {WORD_PATIENCE_S:.0f} s, expected a start")
+                raise RunFailed(f"{self.run.name}: task 0 said nothing in {START_TIMEOUT_S:.0f} s, expected a start")
             time.sleep(POLL_S)
-        if word["outcome"] != "started":
-            return str(word["outcome"])
-        command = self.run.command(Path(word["checkpoint"]) if word["checkpoint"] else None)
+        if decision["outcome"] != "started":
+            return str(decision["outcome"])
+        command = self.run.command(Path(decision["checkpoint"]) if decision["checkpoint"] else None)
         return f"exit code {subprocess.run(command, env={**os.environ, **environment}).returncode}"
 
-    def _say(self, outcome: str, checkpoint: Path | None = None) -> None:
+    def _publish(self, outcome: str, checkpoint: Path | None = None) -> None:
         """Tells the other tasks of this attempt, where there are any, what task 0 does."""
         if _is_first_task() and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
             said = {"attempt": _attempt(), "outcome": outcome, "checkpoint": str(checkpoint) if checkpoint else None}
-            write_json(self._word_path, said)
+            write_json(self._decision_path, said)
 
     @property
-    def _word_path(self) -> Path:
+    def _decision_path(self) -> Path:
         return self.run.run_dir / "slurm_task0.json"
 
     def checkpoint(self) -> DelayedSubmission:
@@ -105,7 +105,7 @@ class ArrayTask:
 
         if self.child is not None:
             self.child.stop()
-            deadline = time.monotonic() + PATIENCE_S
+            deadline = time.monotonic() + STOP_TIMEOUT_S
             while self.child.poll(stopped=True) is None:
                 if time.monotonic() > deadline:
                     self.child.kill()

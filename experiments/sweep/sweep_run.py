@@ -20,10 +20,10 @@ from experiments.sweep.grid import expand, value_text
 from experiments.sweep.run_lock import RunLock
 from experiments.sweep.sweep_error import SweepError
 from experiments.sweep.sweep_file import SweepFile
-from synfer.foundation.atomic_file import whole_file
+from synfer.foundation.atomic_file import atomic_write
 from synfer.runs.run_end import is_complete
 
-Status = Literal["waiting", "running", "finished", "failed", "interrupted", "broken off"]
+Status = Literal["waiting", "running", "finished", "failed", "interrupted", "killed"]
 _OWN_OPTIONS = ("--run_dir", "--ckpt_path")
 
 
@@ -86,7 +86,7 @@ class SweepRun:
         if self.lock.is_held():
             return "running"
         attempts = self._record().get("attempts", [])
-        return attempts[-1].get("outcome", "broken off") if attempts else "waiting"
+        return attempts[-1].get("outcome", "killed") if attempts else "waiting"
 
     def error(self) -> str:
         """Returns exit code and error line of the last attempt; empty where it did not fail."""
@@ -124,7 +124,7 @@ class SweepRun:
         return checkpoint
 
     def close_attempt(self, outcome: Literal["finished", "failed", "interrupted"], error: str = "") -> None:
-        """Records how the attempt ended; without this it was broken off."""
+        """Records how the attempt ended; without this it was killed."""
         record = self._record()
         record["attempts"][-1] |= {"outcome": outcome, **({"error": error} if error else {})}
         write_json(self.run_dir / "sweep.json", record)
@@ -232,5 +232,5 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a JSON file as a whole or not at all."""
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(content, indent=2, default=str) + "\n")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from synfer.faces.expressions import EXPRESSIONS
-from synfer.foundation.keyed_random import keyed_uniform
+from synfer.foundation.counter_based_random import keyed_uniform
 
 ADJECTIVES = {
     "neutral": "neutral",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a hidden path beside ``path`` to write to, which takes its place at the end of the ``with`` block.
 
     Missing folders are made. The content is on the disk before the name is: a power cut leaves the old file or the new

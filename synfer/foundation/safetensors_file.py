@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from synfer.foundation.atomic_file import whole_file
+from synfer.foundation.atomic_file import atomic_write
 from synfer.foundation.checkpoint_file import check_finite
 from synfer.foundation.file_reading import FileError, reading
 
@@ -21,7 +21,7 @@ _CHECKSUM = "crc32"  # an entry of the format's metadata, which other readers pa
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> Path:
     """Writes tensors, whole or not at all, readable for whoever may read other new files there (the umask's way)."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.touch()
         mode = partial.stat().st_mode
         save_file(tensors, partial, metadata={"format": "pt", _CHECKSUM: _checksum(tensors)})

@@ -21,10 +21,10 @@ import torch
 
 from datamodules.rows.sample_table import SampleTable
 from synfer.faces.expressions import map_label_space
-from synfer.foundation.atomic_file import whole_file
+from synfer.foundation.atomic_file import atomic_write
 from synfer.foundation.file_reading import reading
 from synfer.foundation.parquet_file import read_parquet
-from synfer.labels.top_class import top_class
+from synfer.labels.tie_break import argmax_with_tie_break
 
 _EXPECTED = "one written by train.py predict"
 COLUMNS = ("sample_id", "content_hash", "old_label", "label", "soft_label", "confidence", "votes")
@@ -59,7 +59,7 @@ class LabelTable:
     @property
     def label(self) -> np.ndarray:
         """Most probable class, int64 (N,); where several are, the old label if it is one of them, else the first."""
-        return top_class(torch.tensor(self.soft_label), torch.tensor(self.old_label)).numpy()
+        return argmax_with_tie_break(torch.tensor(self.soft_label), torch.tensor(self.old_label)).numpy()
 
 
 def write_label_table(path: str | Path, table: LabelTable) -> Path:
@@ -79,7 +79,7 @@ def write_label_table(path: str | Path, table: LabelTable) -> Path:
         columns["votes"] = pa.StructArray.from_arrays(votes, names=list(table.votes))
     else:
         columns["votes"] = pa.nulls(len(table))
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         pq.write_table(
             pa.table(columns, metadata={"generators": json.dumps(dict(table.generators))}),
             partial,

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from synfer.foundation.atomic_file import whole_file
+from synfer.foundation.atomic_file import atomic_write
 from synfer.foundation.file_reading import read_json, reading
 
 _PSEUDO_COUNT = 2.0
@@ -47,7 +47,7 @@ def write_reliability(
         }
         for voter, confusion in confusions.items()
     }
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(table, indent=2) + "\n")
     return path
 

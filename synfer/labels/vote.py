@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as F
 
 from synfer.faces.expressions import map_label_space
-from synfer.labels.top_class import top_class
+from synfer.labels.tie_break import argmax_with_tie_break
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def vote(
     others = probabilities.masked_fill(keep_label.bool(), -1.0).amax(2)
     for_intended = ((probabilities * keep_label).sum(2) > others).sum(0)
     agreed = for_intended * 2 > len(probabilities)
-    rectified = mean if soft else F.one_hot(top_class(mean, intended), classes).to(mean.dtype)
+    rectified = mean if soft else F.one_hot(argmax_with_tie_break(mean, intended), classes).to(mean.dtype)
     soft_label = keep_label.where(agreed[:, None], rectified)
     confidence = mean.gather(1, soft_label.argmax(1, keepdim=True))[:, 0]
     return VoteOutcome(soft_label, agreed, confidence >= discard_below, confidence)

@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Any, Literal, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from synfer.networks.backbone_with_maps import BackboneWithMaps, MapShape, map_projection, spread_over
 

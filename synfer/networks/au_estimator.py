@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from synfer.faces.expressions import action_unit_indices
 from synfer.faces.face_shape import resize_faces
-from synfer.foundation.atomic_file import whole_file
+from synfer.foundation.atomic_file import atomic_write
 from synfer.foundation.file_reading import read_json, reading
 from synfer.foundation.safetensors_file import read_safetensors, write_safetensors
 from synfer.networks.backbone import build_backbone, normalisation
@@ -87,7 +87,7 @@ class AUEstimator(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
         write_safetensors(folder / WEIGHTS_FILE, tensors)
-        with whole_file(folder / CONFIG_FILE) as partial:
+        with atomic_write(folder / CONFIG_FILE) as partial:
             partial.write_text(json.dumps(self.config, indent=2) + "\n")
 
     @classmethod

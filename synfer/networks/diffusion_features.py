@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 PROMPT_START = "a photo of a face"
 """Begin of the prompt that is read with; the words follow. It is the same for every image, so it tells no label."""

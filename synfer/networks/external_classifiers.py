@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from synfer.faces.captions import ADJECTIVES, TEMPLATES
 from synfer.faces.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
@@ -24,7 +24,7 @@ from synfer.networks.quiet_loading import quiet_loading
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-class OutsideVoter(nn.Module, ABC):
+class ExternalClassifier(nn.Module, ABC):
     """A network that was trained elsewhere.
 
     Attributes:
@@ -69,7 +69,7 @@ class OutsideVoter(nn.Module, ABC):
         return list(range(len(self.label_space)))
 
 
-class TimmVoter(OutsideVoter):
+class TimmVoter(ExternalClassifier):
     """A timm network in the layout of timm's own ``save_for_hf``: ``config.json`` and ``model.safetensors``.
 
     The classes are named in the config by ``label_names`` (there or in ``pretrained_cfg``), in the network's order or
@@ -133,7 +133,7 @@ class TimmVoter(OutsideVoter):
         return self.columns
 
 
-class ClipVoter(OutsideVoter):
+class ClipVoter(ExternalClassifier):
     """CLIP zero-shot (Radford et al., ICML 2021): the caption that fits a face best names its expression.
 
     Args:

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from synfer.foundation.config_keys import check_config_keys
 from synfer.foundation.fingerprint import fingerprint

@@ -107,7 +107,7 @@ class ParameterEMA:
                 for name, tensor in live.items():
                     tensor.copy_(self.average[name])
 
-    def store_for_evaluation(self) -> None:
+    def apply_average(self) -> None:
         """Puts the averaged tensors into the module at the begin of an evaluation, the same ones on all ranks.
 
         An earlier evaluation that was interrupted, and never came to its :meth:`restore`, is undone first. A

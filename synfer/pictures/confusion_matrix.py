@@ -7,10 +7,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from synfer.foundation.atomic_file import whole_file
+from synfer.foundation.atomic_file import atomic_write
 
 
-def save_confusion_picture(
+def save_confusion_matrix(
     confusion: Tensor,
     names: Sequence[str],
     path: Path,
@@ -52,6 +52,6 @@ def save_confusion_picture(
             text = f"{int(counts[row, column])}\n{share:.0%}"
             colour = "white" if share > 0.5 else "black"
             axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, format="png")
     return path

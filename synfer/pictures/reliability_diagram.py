@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from synfer.foundation.atomic_file import whole_file
+from synfer.foundation.atomic_file import atomic_write
 
 
-def save_reliability_picture(confidence: Tensor, right: Tensor, path: Path, title: str, bins: int = 15) -> Path:
+def save_reliability_diagram(confidence: Tensor, right: Tensor, path: Path, title: str, bins: int = 15) -> Path:
     """Writes a reliability diagram (DeGroot and Fienberg 1983) as PNG.
 
     Args:
@@ -39,6 +39,6 @@ def save_reliability_picture(confidence: Tensor, right: Tensor, path: Path, titl
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is right", title=title)
     lower.bar(centre.numpy(), count.numpy(), width=0.9 / bins, color="grey")
     lower.set(xlabel="confidence", ylabel="rows")
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, format="png")
     return path

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from synfer.faces.captions import caption_for
 from synfer.faces.expressions import ACTION_UNITS, sample_action_units
-from synfer.foundation.keyed_random import keyed_uniform, keys_of
+from synfer.foundation.counter_based_random import keyed_uniform, keys_of
 
 
 class WorkBatch(TypedDict):

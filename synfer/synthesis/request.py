@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from synfer.faces.expressions import ACTION_UNITS, action_unit_indices, canonical_expression
-from synfer.foundation.keyed_random import keyed_seed
+from synfer.foundation.counter_based_random import keyed_seed
 from synfer.synthesis.plan import draw_conditions
 
 

@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from datamodules.readers import DrawnReader, FER2013Reader
 from datamodules.readers.reader import Reader
-from synfer.foundation.keyed_random import keyed_seed
+from synfer.foundation.counter_based_random import keyed_seed
 from synfer.networks.latent_codec import AutoencoderKLCodec, LatentCodec, build_codec
 from synfer.optimisation.schedule import schedule_factor
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.augmentation import Augmentation
-from datamodules.readers.other_split import OtherSplitReader
+from datamodules.readers.remapped import RemappedReader
 from datamodules.rows.folds import hash_numbers
 from datamodules.rows.sample_table import ArrayImages, SampleTable
 from synfer.faces.expressions import ACTION_UNITS, LABEL_SPACES
@@ -45,7 +45,7 @@ def _with_hash(table: SampleTable, rows: list[int], source: SampleTable, source_
     return replace(table, content_hash=content_hash)
 
 
-class _Recorder(L.LightningModule):
+class _Recorder(LightningModule):
     """Keeps the ids and pictures it is given; a network of one weight."""
 
     def __init__(self) -> None:
@@ -72,13 +72,13 @@ class _Recorder(L.LightningModule):
         return torch.optim.SGD([self.weight], lr=0.1)
 
 
-class _FillPool(L.Callback):
+class _FillPool(Callback):
     """Stands in for online synthesis: five samples when training starts, one more after every step."""
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._add(trainer.datamodule.pool, 5)
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         self._add(trainer.datamodule.pool, 1)
 
     def _add(self, pool, n: int) -> None:
@@ -87,10 +87,10 @@ class _FillPool(L.Callback):
         pool.append(images, label, torch.eye(7)[label], torch.zeros(n, 41), label, [""] * n)
 
 
-def _trainer(folder: Path, *callbacks: L.Callback, **settings: Any) -> L.Trainer:
+def _trainer(folder: Path, *callbacks: Callback, **settings: Any) -> Trainer:
     defaults = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "logger": False, "enable_checkpointing": False}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False}
-    return L.Trainer(default_root_dir=folder, callbacks=list(callbacks), **{**defaults, **quiet, **settings})
+    return Trainer(default_root_dir=folder, callbacks=list(callbacks), **{**defaults, **quiet, **settings})
 
 
 def _as_rank(datamodule: ExpressionDataModule, rank: int, ranks: int, epoch: int = 0, step: int = 0) -> None:
@@ -142,11 +142,11 @@ def test_duplicates_are_reported_and_dropped() -> None:
     reader = TinyReader(train=train, val=val, test=test)
     kept = ExpressionDataModule(reader)
     kept.setup("fit")
-    assert kept.num_real_rows == 60 and kept.duplicate_report.evaluation_twins == {"val": 2}
+    assert kept.num_real_rows == 60 and kept.duplicate_report.evaluation_duplicates == {"val": 2}
     dropped = ExpressionDataModule(reader, drop_duplicates=True)
     dropped.setup("fit")
     assert set(train.sample_id) - set(dropped.train_table.sample_id) == {"train-10", "train-11", "train-50"}
-    assert dropped.duplicate_report.evaluation_twins == {"val": 2, "test": 1}
+    assert dropped.duplicate_report.evaluation_duplicates == {"val": 2, "test": 1}
 
 
 def test_near_duplicates_are_dropped_too() -> None:
@@ -158,8 +158,8 @@ def test_near_duplicates_are_dropped_too() -> None:
     data = ExpressionDataModule(reader, drop_duplicates=True, near_duplicates=0.95)
     data.setup("fit")
     assert set(train.sample_id) - set(data.train_table.sample_id) == {"train-10", "train-20"}
-    assert data.duplicate_report.near_twins == {"val": (1, 1), "test": (0, 0)}
-    assert "1 more val rows have a near twin there (1 training rows)" in str(data.duplicate_report)
+    assert data.duplicate_report.near_duplicates == {"val": (1, 1), "test": (0, 0)}
+    assert "1 more val rows have a near duplicate there (1 training rows)" in str(data.duplicate_report)
 
 
 @pytest.mark.parametrize(("near", "drop", "said"), [(1.5, True, r"in \(0, 1\)"), (0.95, False, "drop_duplicates=true")])
@@ -174,10 +174,10 @@ def test_a_test_split_that_is_not_there_is_said() -> None:
         ExpressionDataModule(reader, drop_duplicates=True).setup("fit")
 
 
-def test_all_rows_are_twins() -> None:
+def test_all_rows_are_duplicates() -> None:
     table = tiny_table(10)
     reader = TinyReader(train=table, val=replace(table, split="val"), test=tiny_table(3, "test"))
-    with pytest.raises(ValueError, match="found twins of all 10 training rows"):
+    with pytest.raises(ValueError, match="found duplicates of all 10 training rows"):
         ExpressionDataModule(reader, drop_duplicates=True).setup("fit")
 
 
@@ -302,7 +302,7 @@ def test_rows_of_earlier_attempts_stay_recorded(tmp_path: Path) -> None:
 def test_the_source_of_the_rows_is_recorded() -> None:
     reader = _reader()
     reader.labels = "majority"
-    stored = ExpressionDataModule(OtherSplitReader(reader), batch_size=6).state_dict()
+    stored = ExpressionDataModule(RemappedReader(reader), batch_size=6).state_dict()
     assert stored["source"] == {"reader": "TinyReader", "labels": "majority"}
 
 
@@ -529,7 +529,7 @@ def test_a_flipped_face_has_its_one_sided_action_units_on_the_other_side(tmp_pat
         def validation_step(self, batch, batch_idx):
             return None
 
-    trainer = L.Trainer(
+    trainer = Trainer(
         default_root_dir=tmp_path, fast_dev_run=1, logger=False, accelerator="cpu", enable_progress_bar=False
     )
     trainer.fit(Keep(), module)

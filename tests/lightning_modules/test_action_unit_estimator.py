@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning import Trainer
+from lightning.pytorch import Trainer
 
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.augmentation import Augmentation
 from datamodules.readers import DrawnReader
-from lightning_modules.action_unit_estimator import ActionUnitEstimation
+from lightning_modules.action_unit_estimator import ActionUnitEstimator
 from synfer.networks.au_estimator import AUEstimator
 from tests.fixtures.tiny_data import TinyReader, tiny_table
 
@@ -41,7 +41,7 @@ def test_learns_what_drawn_faces_do_and_leaves_a_folder(tmp_path: Path) -> None:
     off = Augmentation(enabled=False)
     data = ExpressionDataModule(reader, batch_size=48, eval_batch_size=48, seed=0, augmentation=off)
     # Both lie at 0 or well above 0.25; claiming both for every face would score 0.67.
-    module = ActionUnitEstimation(UNITS, image_size=32, learning_rate=5e-3, present_above=0.25, **BACKBONE)
+    module = ActionUnitEstimator(UNITS, image_size=32, learning_rate=5e-3, present_above=0.25, **BACKBONE)
     run = trainer(tmp_path, max_epochs=10)
     run.fit(module, datamodule=data)
     assert float(run.callback_metrics["val/au_f1_mean"]) > 0.75
@@ -55,11 +55,11 @@ def test_learns_what_drawn_faces_do_and_leaves_a_folder(tmp_path: Path) -> None:
 
 def test_faces_without_action_units_are_refused(tmp_path: Path) -> None:
     tables = {split: tiny_table(8, split, 32) for split in ("train", "val")}
-    module = ActionUnitEstimation(UNITS, image_size=32, **BACKBONE)
+    module = ActionUnitEstimator(UNITS, image_size=32, **BACKBONE)
     with pytest.raises(ValueError, match="AU estimator: found no AU26, AU5… in the training faces"):
         trainer(tmp_path, max_epochs=1).fit(module, datamodule=ExpressionDataModule(TinyReader(**tables), batch_size=4))
 
 
 def test_an_unknown_action_unit_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown action unit 'AU99'"):
-        ActionUnitEstimation(["AU12", "AU99"])
+        ActionUnitEstimator(["AU12", "AU99"])

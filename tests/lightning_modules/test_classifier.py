@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from lightning import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, DistributedSampler

@@ -15,7 +15,7 @@ from synfer.optimisation.ema import ParameterEMA
 class Brightness(ExpressionPredictor):
     """One linear layer over the mean of an image."""
 
-    trained_part = "layer"
+    trainable_submodule = "layer"
 
     def __init__(self, label_space: tuple[str, ...] = ("happy", "sad"), optimizer: str = "sgd") -> None:
         super().__init__()

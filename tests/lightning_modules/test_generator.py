@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
@@ -28,10 +28,10 @@ from tests.fixtures.tiny_generator import (
     NAMES,
     SIDE,
     TINY_AUTOENCODER,
-    livelier,
     request_for,
     save_base,
     save_checkpoint,
+    scaled_weights,
     tiny_classifier,
     tiny_generator,
 )
@@ -563,7 +563,7 @@ def test_requests_that_do_not_fit_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def speaking() -> ExpressionGenerator:
-    return livelier(tiny_generator()).eval()
+    return scaled_weights(tiny_generator()).eval()
 
 
 def test_result_holds_what_was_asked(speaking: ExpressionGenerator) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from lightning import Callback
+from lightning.pytorch import Callback
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -196,7 +196,7 @@ def test_a_judge_that_lacks_an_expression_is_refused(tmp_path: Path) -> None:
     assert "test/fer_recall/happy" in evaluate(tmp_path, judge=str(path), test_expressions=["neutral", "happy"])
 
 
-def test_the_vote_does_not_count_the_unguided_twins(tmp_path: Path) -> None:
+def test_the_vote_does_not_count_the_unguided_duplicates(tmp_path: Path) -> None:
     guidance = SemanticGuidance(True, checkpoint(tmp_path, "guide", 2), start_step=1)
     labeller = PseudoLabeller(True, [checkpoint(tmp_path, "voter", 3)])
     evaluate(tmp_path, callbacks=[guidance, labeller])

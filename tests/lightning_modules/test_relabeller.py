@@ -61,7 +61,7 @@ def predict(study: Path, run_dir: Path, voters: str, *more: str, command: str = 
         [
             command,
             f"--config={CONFIGS / 'data/drawn.yaml'}",
-            f"--config={CONFIGS / 'annotator/relabel.yaml'}",
+            f"--config={CONFIGS / 'labels/relabel.yaml'}",
             "--data.reader.init_args.count={train: 112, val: 28, test: 28}",
             f"--model.voters={voters}",
             "--model.rule=blend",
@@ -95,7 +95,7 @@ def test_relabel_score_and_train_on_it(study: Path, tmp_path: Path, tiny_run: li
     assert (tmp_path / "relabel" / "samples" / "relabelled.png").is_file()
     assert sorted(p.name for p in path.parent.iterdir() if p.suffix == ".parquet") == ["labels.parquet"]
 
-    score = [f"--config={CONFIGS / 'annotator/score_drawn.yaml'}", f"--model.label_table={path}", *QUIET]
+    score = [f"--config={CONFIGS / 'labels/score_drawn.yaml'}", f"--model.label_table={path}", *QUIET]
     score += ["--data.reader.init_args.reader.init_args.count={train: 112, val: 28, test: 28}"]
     train.main(["validate", *score, f"--run_dir={tmp_path / 'score'}"])
     metrics = json.loads((tmp_path / "score" / "summary.json").read_text())["metrics"]
@@ -227,7 +227,7 @@ def test_other_rules(rule: str, study: Path, tmp_path: Path) -> None:
 def test_a_prior_for_rare_expressions(study: Path, tmp_path: Path) -> None:
     voters = "{own: " + checkpoints(study, "fold0", "fold1") + "}"
     predict(study, tmp_path / "plain", voters, "--model.old_weight=0")
-    affectnet = f"--config={CONFIGS / 'annotator/prior_affectnet.yaml'}"
+    affectnet = f"--config={CONFIGS / 'labels/prior_affectnet.yaml'}"
     shifted = predict(study, tmp_path / "shifted", voters, "--model.old_weight=0", affectnet)
     plain, new = (read_label_table(tmp_path / name / "labels.parquet") for name in ("plain", "shifted"))
     np.testing.assert_allclose(plain.votes["own"], new.votes["own"], atol=1e-6)  # what was said stays on record

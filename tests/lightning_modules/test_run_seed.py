@@ -8,10 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from callbacks.synthesis.online_synthesis import OnlineSynthesis
@@ -22,7 +22,7 @@ from lightning_modules.run_seed import run_seed
 from synfer.synthesis.plan import SynthesisWork
 from synfer.synthesis.request import SynthesisRequest, SynthesisResult
 from tests.fixtures.tiny_data import TinyReader, tiny_table
-from tests.fixtures.tiny_generator import NAMES, SIDE, livelier, tiny_generator
+from tests.fixtures.tiny_generator import NAMES, SIDE, scaled_weights, tiny_generator
 
 NAME = "PL_GLOBAL_SEED"
 
@@ -40,8 +40,8 @@ def _data(**settings: Any) -> ExpressionDataModule:
     return ExpressionDataModule(TinyReader(**tables), batch_size=4, eval_batch_size=4, **settings)
 
 
-def _trainer(folder: Path) -> L.Trainer:
-    return L.Trainer(
+def _trainer(folder: Path) -> Trainer:
+    return Trainer(
         default_root_dir=folder,
         accelerator="cpu",
         devices=1,
@@ -68,7 +68,7 @@ class _Asked(ExpressionGenerator):
 
 
 def _asking(**changes: Any) -> _Asked:
-    generator = livelier(tiny_generator(**changes))
+    generator = scaled_weights(tiny_generator(**changes))
     generator.__class__ = _Asked
     assert isinstance(generator, _Asked)
     generator.asked, generator.made = [], []

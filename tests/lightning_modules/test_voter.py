@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
+from torch.nn import functional as F
 from transformers import AutoTokenizer, CLIPModel
 
 from lightning_modules.annotator import LabelAnnotator

@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from synfer.faces.expressions import ACTION_UNITS, action_unit_indices
-from synfer.foundation.keyed_random import keyed_uniform
+from synfer.foundation.counter_based_random import keyed_uniform
 
 IDENTITY_TRAITS = (
     *("scale", "shift_x", "shift_y", "roll", "yaw", "pitch"),

@@ -102,7 +102,7 @@ class DenoisingState:
 
 
 class SynthesisHook(Protocol):
-    """What may act on synthesis; :class:`callbacks.synthesis.synthesis_callback.SynthesisCallback` is its Lightning form."""
+    """What may act on synthesis; ``SynthesisCallback`` is its Lightning form."""
 
     def on_synthesis_start(self, state: DenoisingState) -> None: ...
 

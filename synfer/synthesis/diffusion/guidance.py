@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as F
 
 from synfer.synthesis.diffusion.denoising import DenoisingState
 
@@ -28,7 +28,7 @@ class GuidanceStep:
     Attributes:
         gradient: ∇L_g by the text tokens, (m, L, D).
         loss: L_g, (m,).
-        probability: how much the guide is of the target's mind, (m,), in [0, 1]: see :func:`guide_certainty`.
+        probability: how much the guide is of the target's mind, (m,), in [0, 1]: see :func:`guide_agreement`.
         output: the network's conditional output, (m, C, h, w), good for classifier-free guidance too.
     """
 
@@ -43,7 +43,7 @@ def guidance_loss(logits: Tensor, label: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), label, reduction="none")
 
 
-def guide_certainty(loss: Tensor, label: Tensor) -> Tensor:
+def guide_agreement(loss: Tensor, label: Tensor) -> Tensor:
     """Returns exp(−KL(target ‖ p_f)), (n,): for int64 labels the probability of the class, for soft ones 1 at best.
 
     Args:
@@ -104,10 +104,12 @@ def _differentiate(
         loss = guidance_loss(logits, label)
         (gradient,) = torch.autograd.grad(loss.sum(), text)
     loss = loss.detach()
-    return gradient, loss, guide_certainty(loss, label), output.detach()
+    return gradient, loss, guide_agreement(loss, label), output.detach()
 
 
-def descend(text: Tensor, gradient: Tensor, step_size: float, norm: Literal["global", "token"] = "global") -> Tensor:
+def normalised_gradient_step(
+    text: Tensor, gradient: Tensor, step_size: float, norm: Literal["global", "token"] = "global"
+) -> Tensor:
     """Returns c − λ · g / ‖g‖₂ per sample.
 
     Args:

@@ -7,18 +7,18 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.recording.run_checkpoint import RunCheckpoint
 
 
-def _fit(folder: Path, *callbacks: L.Callback, **trainer: object) -> int:
+def _fit(folder: Path, *callbacks: Callback, **trainer: object) -> int:
     checkpoint = RunCheckpoint(folder, save_last=True, save_top_k=1)
-    run = L.Trainer(
+    run = Trainer(
         default_root_dir=folder,
         callbacks=[checkpoint, *callbacks],
         logger=False,
@@ -40,13 +40,13 @@ def test_last_checkpoint_is_the_last_step_of_a_run_that_ends_with_a_validation(t
     assert _fit(tmp_path, max_epochs=2, limit_train_batches=5) == 10
 
 
-class _Terminate(L.Callback):
+class _Terminate(Callback):
     """A scheduler whose time is up after so many batches."""
 
     def __init__(self, after: int) -> None:
         self.after = after
 
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         if trainer.global_step == self.after:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -59,8 +59,8 @@ def test_last_checkpoint_is_the_last_step_of_a_run_that_is_terminated(tmp_path: 
 
 
 def test_an_error_saves_nothing(tmp_path: Path) -> None:
-    class Broken(L.Callback):
-        def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+    class Broken(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
             if trainer.global_step == 8:
                 raise ValueError("broken")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks.recording.metrics_csv import MetricsCsv

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from callbacks import wandb_run
 from callbacks.recording.run_record import RunRecord
 from callbacks.recording.wandb_run import (
-    PATIENCE,
+    MAX_FAILURES,
     WandbOptions,
     WandbRun,
     choose_group,
@@ -151,14 +151,14 @@ def test_dead_network_does_not_reach_the_training(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="failed .ConnectionResetError: broken pipe.: left alone"):
         trainer.fit(Step(), loader, loader)
     assert trainer.global_step == 8
-    assert dead.calls == PATIENCE  # then it is left alone, so that slow failures cannot add up
+    assert dead.calls == MAX_FAILURES  # then it is left alone, so that slow failures cannot add up
     assert json.loads((tmp_path / "summary.json").read_text())["best"] == {"val/accuracy": 0.5}
 
 
 def test_one_failure_is_forgiven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logger, dead = WandbRun(tmp_path), DeadRun()
     logger._experiment = dead
-    for _ in range(2 * PATIENCE):
+    for _ in range(2 * MAX_FAILURES):
         with pytest.warns(UserWarning, match="training goes on"):
             logger.log_metrics({"train/loss": 0.5}, 1)
         monkeypatch.setattr(dead, "log", lambda row: None, raising=False)
@@ -177,7 +177,7 @@ def test_pictures_and_faces_that_cannot_be_logged(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="log_artifact failed"):
         logger.log_artifact("config", "config", [tmp_path / "nowhere.yaml"])
     logger.summarise({"best/val/accuracy": 1.0})  # left alone by now: not even tried
-    assert logger.failures == PATIENCE
+    assert logger.failures == MAX_FAILURES
 
 
 def test_finish_never_raises(monkeypatch: pytest.MonkeyPatch) -> None:

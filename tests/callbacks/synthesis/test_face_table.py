@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import Trainer
+from lightning.pytorch import Trainer
 from PIL import Image
 
 from callbacks.recording.wandb_run import WandbRun

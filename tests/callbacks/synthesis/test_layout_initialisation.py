@@ -16,14 +16,14 @@ from lightning_modules.generator import ExpressionGenerator
 from synfer.synthesis.diffusion.denoising import DenoisingState
 from synfer.synthesis.request import SynthesisResult
 from tests.fixtures.tiny_data import TinyReader, tiny_table
-from tests.fixtures.tiny_generator import NAMES, SIDE, livelier, request_for, state_for, tiny_generator
+from tests.fixtures.tiny_generator import NAMES, SIDE, request_for, scaled_weights, state_for, tiny_generator
 
 SIX = ["happy", "sad", "neutral"] * 2
 
 
 @pytest.fixture(scope="module")
 def generator() -> ExpressionGenerator:
-    return livelier(tiny_generator(), 2.0).eval()
+    return scaled_weights(tiny_generator(), 2.0).eval()
 
 
 def training_table(**changes: Any) -> SampleTable:
@@ -65,7 +65,7 @@ def test_a_split_for_evaluation_is_refused_as_source(split: str) -> None:
         LayoutInitialisation(True).use_table(training_table(split=split), [])
 
 
-def with_twin(split: str) -> SampleTable:
+def with_duplicate(split: str) -> SampleTable:
     """A split whose row 2 has the pixels of training row 4."""
     table = training_table(split=split, count=6)
     hashes = table.content_hash.copy()
@@ -73,18 +73,18 @@ def with_twin(split: str) -> SampleTable:
     return replace(table, content_hash=hashes)
 
 
-def test_a_training_face_with_an_evaluation_twin_is_refused() -> None:
+def test_a_training_face_with_an_evaluation_duplicate_is_refused() -> None:
     with pytest.raises(ValueError, match=r"layout source.*data.drop_duplicates=true.*found val image 'val-2' \(1 val"):
-        LayoutInitialisation(True).use_table(training_table(), [with_twin("val")])
+        LayoutInitialisation(True).use_table(training_table(), [with_duplicate("val")])
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
 @pytest.mark.parametrize("stage", ["fit", "test"])
-def test_twins_are_found_in_every_evaluation_split_whatever_the_stage(split: str, stage: str) -> None:
+def test_duplicates_are_found_in_every_evaluation_split_whatever_the_stage(split: str, stage: str) -> None:
     def data(**changes: Any) -> ExpressionDataModule:
         tables = {name: training_table(split=name, count=6) for name in ("val", "test")}
         datamodule = ExpressionDataModule(
-            TinyReader(**{"train": training_table(), **tables, split: with_twin(split)}), **changes
+            TinyReader(**{"train": training_table(), **tables, split: with_duplicate(split)}), **changes
         )
         datamodule.setup(stage)
         return datamodule

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import Callback, Trainer
+from lightning.pytorch import Callback, Trainer
 
 import train
 from callbacks.synthesis.online_synthesis import OnlineSynthesis

@@ -14,9 +14,9 @@ from synfer.synthesis.diffusion.denoising import DenoisingState, denoise
 from tests.fixtures.outside_models import save_timm
 from tests.fixtures.tiny_generator import (
     NAMES,
-    livelier,
     request_for,
     save_checkpoint,
+    scaled_weights,
     state_for,
     tiny_classifier,
     tiny_generator,
@@ -27,7 +27,7 @@ MANY = ["happy", "sad", "neutral"] * 5
 
 @pytest.fixture(scope="module")
 def generator() -> ExpressionGenerator:
-    return livelier(tiny_generator()).eval().requires_grad_(False)
+    return scaled_weights(tiny_generator()).eval().requires_grad_(False)
 
 
 def opinionated(label_space: tuple[str, ...] = NAMES, seed: int = 3) -> ExpressionClassifier:
@@ -308,7 +308,7 @@ def test_options_out_of_range(settings: dict[str, Any], message: str) -> None:
 
 def latent_guide(generator: ExpressionGenerator, folder: Path, **codec: Any) -> str:
     """Saves a guide that reads the latents of a generator like this one."""
-    source = livelier(tiny_generator(**({"codec_config": codec} if codec else {})))
+    source = scaled_weights(tiny_generator(**({"codec_config": codec} if codec else {})))
     source.save_trained(folder / "generator")
     classifier = tiny_classifier(
         seed=3,

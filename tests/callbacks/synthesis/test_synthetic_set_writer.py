@@ -31,8 +31,8 @@ from tests.fixtures.processes import ended, run_to_end
 from tests.fixtures.tiny_generator import (
     TINY_TEXT,
     TINY_UNET,
-    livelier,
     save_checkpoint,
+    scaled_weights,
     tiny_classifier,
     tiny_generator,
 )
@@ -49,7 +49,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made: dict[str, Any] = dict(
         label_space="basic7", image_size=SIDE, sampling=SamplingSettings(num_steps=2, guidance_scale=2.0)
     )
-    save_checkpoint(livelier(tiny_generator(**made)), folder / "generator.ckpt")
+    save_checkpoint(scaled_weights(tiny_generator(**made)), folder / "generator.ckpt")
     save_checkpoint(tiny_classifier(BASIC7, 1, image_size=SIDE, backbone_kwargs=VIT), folder / "one.ckpt")
     save_checkpoint(tiny_classifier(BASIC7, 2, image_size=SIDE, backbone_kwargs=VIT), folder / "two.ckpt")
     return folder

@@ -22,7 +22,7 @@ def test_folds_are_even_in_every_class_and_do_not_depend_on_the_order() -> None:
     np.testing.assert_array_equal(assign_folds(table.select(order), 4), fold[order])
 
 
-def test_twins_share_a_fold_whatever_their_labels() -> None:
+def test_duplicates_share_a_fold_whatever_their_labels() -> None:
     table = tiny_table(40)
     hashes = table.content_hash.copy()
     hashes[20:] = hashes[:20]

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from datamodules.rows.provenance import check_sources, content_hash, find_twins, split_manifest
+from datamodules.rows.provenance import check_sources, content_hash, find_duplicates, split_manifest
 from datamodules.rows.sample_table import ArrayImages, SampleTable, one_hot
 
 SPACE = ("neutral", "happy")
@@ -32,7 +32,7 @@ def test_hash_is_sha256_over_the_pixels() -> None:
     assert content_hash(image[:, ::-1]) == hashlib.sha256(image[:, ::-1].tobytes()).hexdigest()[:16]
 
 
-def test_grey_and_rgb_twins_match_and_colour_differs() -> None:
+def test_grey_and_rgb_duplicates_match_and_colour_differs() -> None:
     image = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
     rgb = np.repeat(image[..., None], 3, axis=-1)
     assert content_hash(rgb) == content_hash(image)
@@ -45,21 +45,21 @@ def test_hash_refuses_floats() -> None:
         content_hash(np.zeros((8, 8)))
 
 
-def test_find_twins_counts_and_names_rows_to_drop() -> None:
+def test_find_duplicates_counts_and_names_rows_to_drop() -> None:
     #                        0    1    2    3    4    5
     train = table("train", ["a", "b", "a", "c", "b", "d"], [0, 0, 1, 0, 0, 1])
     val = table("val", ["b", "x", "b"], [0, 0, 1])
     test = table("test", ["d", "y"], [1, 1])
-    report = find_twins(train, [val, test])
+    report = find_duplicates(train, [val, test])
     assert (report.groups, report.within_train, report.conflicting_groups) == (2, 2, 1)
-    assert report.evaluation_twins == {"val": 2, "test": 1}
-    assert report.training_twins == {"val": 2, "test": 1}
+    assert report.evaluation_duplicates == {"val": 2, "test": 1}
+    assert report.training_duplicates == {"val": 2, "test": 1}
     assert report.rows_to_drop.tolist() == [1, 4, 5]
-    assert "2 val rows have a twin in training (2 training rows)" in str(report) and "\n" not in str(report)
+    assert "2 val rows have a duplicate in training (2 training rows)" in str(report) and "\n" not in str(report)
 
 
-def test_find_twins_without_evaluation() -> None:
-    report = find_twins(table("train", ["a", "b"], [0, 1]), [])
+def test_find_duplicates_without_evaluation() -> None:
+    report = find_duplicates(table("train", ["a", "b"], [0, 1]), [])
     assert report.groups == 0 and len(report.rows_to_drop) == 0
 
 

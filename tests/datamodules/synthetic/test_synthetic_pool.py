@@ -84,7 +84,7 @@ def test_a_worker_started_before_sees_what_is_written_after(tmp_path: Path) -> N
 
 
 def test_a_half_written_slot_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datamodules.synthetic.synthetic_pool._PATIENCE_S", 0.05)
+    monkeypatch.setattr("datamodules.synthetic.synthetic_pool._TIMEOUT_S", 0.05)
     pool = _pool(tmp_path)
     pool.append(**_samples(1, 2))
     pool._ring["version"][1] += 1

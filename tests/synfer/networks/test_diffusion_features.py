@@ -10,7 +10,7 @@ from synfer.faces.captions import ADJECTIVES, VOCABULARY
 from synfer.networks.au_adapter import embed_action_units, set_au_scale
 from synfer.networks.diffusion_features import capture, pooled, text_attention, word_prompt
 from synfer.networks.word_tokenizer import build_word_tokenizer
-from tests.fixtures.tiny_generator import SIDE, livelier, save_base, tiny_generator
+from tests.fixtures.tiny_generator import SIDE, save_base, scaled_weights, tiny_generator
 
 WORDS = ["neutral", "happy", "sad"]
 MODULES = ["mid_block", "up_blocks.0", "up_blocks.1"]
@@ -59,7 +59,7 @@ def test_unknown_words_and_long_prompts_are_refused() -> None:
 
 
 def test_listening_changes_nothing_and_leaves_no_hook() -> None:
-    generator = livelier(tiny_generator()).eval()
+    generator = scaled_weights(tiny_generator()).eval()
     latents, text, au, positions = inputs(generator)
     with torch.no_grad():
         plain = generator.network(latents, 1, text, au)
@@ -77,7 +77,7 @@ def test_listening_changes_nothing_and_leaves_no_hook() -> None:
 
 
 def test_the_pass_ends_when_all_is_heard_and_not_before() -> None:
-    generator = livelier(tiny_generator()).eval()
+    generator = scaled_weights(tiny_generator()).eval()
     latents, text, au, positions = inputs(generator)
     ran: list[str] = []
     for name in ("mid_block", "up_blocks.0", "conv_out"):
@@ -102,7 +102,7 @@ def test_an_error_of_the_network_is_not_swallowed() -> None:
 
 @pytest.mark.parametrize("processor", [AttnProcessor, AttnProcessor2_0])
 def test_captured_probabilities_give_the_plain_processor_s_output(processor: type) -> None:
-    generator = livelier(tiny_generator()).eval()
+    generator = scaled_weights(tiny_generator()).eval()
     unet = generator.model.unet
     name = next(n for n, _ in unet.named_modules() if n.endswith("attn2"))
     layer = unet.get_submodule(name)
@@ -126,7 +126,7 @@ def test_captured_probabilities_give_the_plain_processor_s_output(processor: typ
 
 
 def test_the_text_s_attention_does_not_depend_on_the_au_branch() -> None:
-    generator = livelier(tiny_generator()).eval()
+    generator = scaled_weights(tiny_generator()).eval()
     latents, text, au, positions = inputs(generator)
     first = "down_blocks.1.attentions.0.transformer_blocks.0.attn2"
     maps = []

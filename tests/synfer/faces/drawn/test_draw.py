@@ -9,7 +9,7 @@ import pytest
 
 from synfer.faces.drawn.draw import IDENTITY_TRAITS, NUM_IDENTITY_TRAITS, _Face, draw_faces
 from synfer.faces.expressions import ACTION_UNITS, REGIONS, action_unit_indices
-from synfer.foundation.keyed_random import keyed_uniform
+from synfer.foundation.counter_based_random import keyed_uniform
 
 # Sharp and without grain, straight on, no beard and no glasses: what differs between two pictures is the action unit.
 _PLAIN = {

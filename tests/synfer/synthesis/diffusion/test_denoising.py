@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 from lightning_modules.generator import ExpressionGenerator
 from synfer.networks.au_adapter import embed_action_units
 from synfer.synthesis.diffusion.denoising import DenoisingState, denoise, guided_output
-from tests.fixtures.tiny_generator import livelier, request_for, save_base, state_for, tiny_generator
+from tests.fixtures.tiny_generator import request_for, save_base, scaled_weights, state_for, tiny_generator
 
 
 class Recorder:
@@ -34,7 +34,7 @@ class Recorder:
 
 @pytest.fixture(scope="module")
 def generator() -> ExpressionGenerator:
-    return livelier(tiny_generator())
+    return scaled_weights(tiny_generator())
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def on_base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExpressionGen
         "epsilon": save_base(tmp_path_factory.mktemp("epsilon")),
         "v_prediction": save_base(tmp_path_factory.mktemp("v"), **v_prediction),
     }
-    return {name: livelier(tiny_generator(base=str(folder))).eval() for name, folder in folders.items()}
+    return {name: scaled_weights(tiny_generator(base=str(folder))).eval() for name, folder in folders.items()}
 
 
 def pipeline_latents(generator: ExpressionGenerator, state: DenoisingState, steps: int, scale: float) -> torch.Tensor:
@@ -203,7 +203,7 @@ def test_negative_prompt_is_the_unconditional_branch(generator: ExpressionGenera
 
 
 def test_autocast_is_the_state_s(tmp_path: Path) -> None:
-    exact, rounded = (livelier(tiny_generator(bf16_sampling=flag)) for flag in (False, True))
+    exact, rounded = (scaled_weights(tiny_generator(bf16_sampling=flag)) for flag in (False, True))
     seen: list[torch.dtype] = []
     rounded.model.unet.conv_out.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
     a, b = (denoise(state_for(generator, request_for())) for generator in (exact, rounded))

@@ -7,16 +7,16 @@ from torch import Tensor
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
 from synfer.synthesis.diffusion.denoising import DenoisingState
-from synfer.synthesis.diffusion.guidance import descend, guidance_loss, guidance_step
-from tests.fixtures.tiny_generator import NAMES, livelier, request_for, save_base, state_for, tiny_classifier
+from synfer.synthesis.diffusion.guidance import guidance_loss, guidance_step, normalised_gradient_step
+from tests.fixtures.tiny_generator import NAMES, request_for, save_base, scaled_weights, state_for, tiny_classifier
 from tests.fixtures.tiny_generator import tiny_generator as make_generator
 
 
 @pytest.fixture(scope="module", params=["space_to_depth", "autoencoder_kl"])
 def generator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ExpressionGenerator:
     if request.param == "space_to_depth":
-        return livelier(make_generator())
-    return livelier(make_generator(base=str(save_base(tmp_path_factory.mktemp("base")))))
+        return scaled_weights(make_generator())
+    return scaled_weights(make_generator(base=str(save_base(tmp_path_factory.mktemp("base")))))
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +92,8 @@ def test_a_small_step_down_lowers_the_loss_in_nearly_all_cases(
     for first_id in range(0, 200, 40):
         state = mid_state(generator, n=40, first_id=first_id)
         gradient, before, _ = guidance_gradient(state, guide, state.label)
-        down = losses_at(state, guide, descend(state.text, gradient, 0.02), state.label)
-        up = losses_at(state, guide, descend(state.text, -gradient, 0.02), state.label)
+        down = losses_at(state, guide, normalised_gradient_step(state.text, gradient, 0.02), state.label)
+        up = losses_at(state, guide, normalised_gradient_step(state.text, -gradient, 0.02), state.label)
         lowered += int((down < before).sum())
         raised_by_ascent += int((up > before).sum())
         total += 40
@@ -138,7 +138,7 @@ def test_loss_is_the_cross_entropy_per_sample() -> None:
 
 def test_step_has_the_asked_length_over_the_whole_embedding() -> None:
     text, gradient = torch.randn(4, 5, 6), torch.randn(4, 5, 6) * torch.tensor([1e-6, 1.0, 1e6, 3.0]).view(-1, 1, 1)
-    moved = descend(text, gradient, 0.25) - text
+    moved = normalised_gradient_step(text, gradient, 0.25) - text
     torch.testing.assert_close(moved.flatten(1).norm(dim=1), torch.full((4,), 0.25), atol=1e-5, rtol=0)
     cosine = torch.cosine_similarity(moved.flatten(1), -gradient.flatten(1), dim=1)
     torch.testing.assert_close(cosine, torch.ones(4), atol=1e-4, rtol=0)
@@ -147,7 +147,7 @@ def test_step_has_the_asked_length_over_the_whole_embedding() -> None:
 def test_step_has_the_asked_length_over_each_token() -> None:
     text, gradient = torch.randn(2, 5, 6), torch.randn(2, 5, 6)
     gradient[0, 2] = 0
-    moved = descend(text, gradient, 0.25, norm="token") - text
+    moved = normalised_gradient_step(text, gradient, 0.25, norm="token") - text
     length = torch.full((2, 5), 0.25)
     length[0, 2] = 0
     torch.testing.assert_close(moved.norm(dim=2), length, atol=1e-5, rtol=0)
@@ -160,7 +160,7 @@ def test_step_has_the_asked_length_over_each_token() -> None:
 def test_no_gradient_leaves_the_text_unchanged(norm: str, value: float) -> None:
     text, gradient = torch.randn(2, 5, 6), torch.randn(2, 5, 6)
     gradient[0] = value
-    moved = descend(text, gradient, 0.25, norm)  # type: ignore[arg-type]
+    moved = normalised_gradient_step(text, gradient, 0.25, norm)  # type: ignore[arg-type]
     assert torch.equal(moved[0], text[0])
     assert (moved[1] - text[1]).norm() > 0.2
 
@@ -173,7 +173,7 @@ def test_a_guide_that_is_certain_gives_no_gradient(generator: ExpressionGenerato
 
     gradient, loss, _ = guidance_gradient(state, certain, state.label)
     assert not gradient.any() and not loss.any()
-    assert torch.equal(descend(state.text, gradient, 1.0), state.text)
+    assert torch.equal(normalised_gradient_step(state.text, gradient, 1.0), state.text)
 
 
 # ---------------------------------------------------------------- where there are no gradients

@@ -12,15 +12,15 @@ from synfer.faces.captions import caption_for
 from synfer.networks.au_adapter import embed_action_units
 from synfer.synthesis.diffusion.denoising import DenoisingState, denoise
 from synfer.synthesis.diffusion.inversion import ddim_invert
-from tests.fixtures.tiny_generator import NAMES, livelier, request_for, save_base, state_for, tiny_generator
+from tests.fixtures.tiny_generator import NAMES, request_for, save_base, scaled_weights, state_for, tiny_generator
 
 
 @pytest.fixture(scope="module", params=["v_prediction", "epsilon"])
 def generator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ExpressionGenerator:
     """The small model (v, trailing steps, zero terminal SNR), and one on Stable Diffusion's schedule (ε, leading)."""
     if request.param == "v_prediction":
-        return livelier(tiny_generator(), 2.0)
-    return livelier(tiny_generator(base=str(save_base(tmp_path_factory.mktemp("base")))), 2.0)
+        return scaled_weights(tiny_generator(), 2.0)
+    return scaled_weights(tiny_generator(base=str(save_base(tmp_path_factory.mktemp("base")))), 2.0)
 
 
 def clean_latents(state: DenoisingState) -> torch.Tensor:

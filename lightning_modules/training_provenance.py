@@ -15,7 +15,7 @@ _DATA_MODULE = "ExpressionDataModule"  # Lightning keeps its state under the nam
 
 
 @dataclass(frozen=True)
-class TrainingData:
+class TrainingProvenance:
     """What a model was trained on.
 
     Attributes:
@@ -41,14 +41,14 @@ class TrainingData:
         return {**self.source, "trained_on": rows}
 
     @classmethod
-    def from_state_dict(cls, state: dict[str, Any]) -> TrainingData:
+    def from_state_dict(cls, state: dict[str, Any]) -> TrainingProvenance:
         """Returns what :meth:`state_dict` gave."""
         rows = state["trained_on"]
         rows = None if rows is None else np.sort(rows.numpy().copy())
         return cls(tuple(state["label_space"]), state["reader"], state["labels"], rows)
 
     @classmethod
-    def of_checkpoint(cls, checkpoint: dict[str, Any], label_space: tuple[str, ...]) -> TrainingData:
+    def of_checkpoint(cls, checkpoint: dict[str, Any], label_space: tuple[str, ...]) -> TrainingProvenance:
         """Returns what a Lightning checkpoint holds of its data module's state.
 
         Args:
@@ -60,7 +60,7 @@ class TrainingData:
         return cls.from_state_dict({**source, "label_space": label_space, "trained_on": data.get("trained_on")})
 
     @classmethod
-    def of_file(cls, path: str | Path, label_space: tuple[str, ...]) -> TrainingData:
+    def of_file(cls, path: str | Path, label_space: tuple[str, ...]) -> TrainingProvenance:
         """Returns the same of a checkpoint file; a folder of weights records nothing."""
         path = find_checkpoint(path, "generator")
         if not path.is_file():

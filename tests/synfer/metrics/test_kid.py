@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchmetrics.image.kid import poly_mmd
 
-from synfer.metrics.kernel_distance import kernel_distance, squared_mmd
+from synfer.metrics.kid import kernel_distance, squared_mmd
 
 
 def draw(n: int, seed: int, shift: float = 0.0) -> torch.Tensor:

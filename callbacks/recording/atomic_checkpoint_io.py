@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from synfer.foundation.atomic_file import whole_file
+from synfer.foundation.atomic_file import atomic_write
 
 
-class WholeCheckpointIO(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place, flushes it to the disk and renames it.
 
     Lightning writes to the system's temporary folder first: from another disk the file is then copied into place, and a
@@ -23,5 +23,5 @@ class WholeCheckpointIO(TorchCheckpointIO):
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        with whole_file(Path(path)) as partial:
+        with atomic_write(Path(path)) as partial:
             torch.save(checkpoint, partial)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
-class SampleMean(Metric):
+class MaskedMean(Metric):
     """Mean over all samples of all ranks; NaN where no rank saw one (torchmetrics' own gives 0).
 
     Ranks may see different numbers of samples, none among them: sum and count are added up apart. The sum is kept in

@@ -12,7 +12,7 @@ from datamodules.rows.sample_table import SampleTable
 from synfer.faces.expressions import map_label_space, resolve_label_space
 
 
-class OtherSplitReader(Reader):
+class RemappedReader(Reader):
     """Reads a split of another reader where one is asked for, as in scoring the labels of a training split.
 
     Args:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from synfer.foundation.keyed_random import keyed_seed
+from synfer.foundation.counter_based_random import keyed_seed
 
 _SUBSET_STREAM = 0x1D
 

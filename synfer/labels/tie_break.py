@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def top_class(probabilities: Tensor, preferred: Tensor) -> Tensor:
+def argmax_with_tie_break(probabilities: Tensor, preferred: Tensor) -> Tensor:
     """Returns the most probable class of each row, int64 (n,).
 
     Args:
