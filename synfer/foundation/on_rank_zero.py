@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,6 +12,12 @@ import torch.distributed as dist
 from synfer.foundation.default_ranks import default_ranks
 
 _T = TypeVar("_T")
+
+
+def warn_on_rank_zero(message: str) -> None:
+    """Warns once, on rank 0, as if the line that calls had done it; a launcher tells each rank its number by RANK."""
+    if default_ranks(None, None)[1] == 0 and os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+        warnings.warn(message, stacklevel=2)
 
 
 def on_rank_zero_for_all(work: Callable[[], _T]) -> _T:

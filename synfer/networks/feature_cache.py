@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_warn
 
 _KEYS, _FEATURES, _ABOUT = "keys.npy", "features.npy", "about.json"
 _FORMAT = 1
@@ -109,7 +108,7 @@ class FeatureCache:
         return np.load(self.folder / shard / _FEATURES, mmap_mode="r")
 
     def _discard(self, path: Path, reason: str) -> None:
-        rank_zero_warn(f"feature cache: shard {path} is damaged ({reason}); its features are computed again")
+        warn_on_rank_zero(f"feature cache: shard {path} is damaged ({reason}); its features are computed again")
         shutil.rmtree(path, ignore_errors=True)
 
     def missing(self, keys: Sequence[bytes]) -> list[int]:
