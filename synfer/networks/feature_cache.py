@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from synfer.foundation.on_rank_zero import warn_on_rank_zero
+
 _KEYS, _FEATURES, _ABOUT = "keys.npy", "features.npy", "about.json"
 _FORMAT = 1
 _OPEN_SHARDS = 256
