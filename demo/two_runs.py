@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import os
 import shlex
 import shutil
@@ -23,7 +22,9 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from experiments.command_line.child_output import last_error_line
+from synfer.runs.run_format import last_checkpoint, read_summary
 
 PROJECT = Path(__file__).resolve().parents[1]
 FOLDER = Path("runs/demo")
@@ -68,7 +69,7 @@ class Part:
     @property
     def checkpoint(self) -> Path:
         """The run's last checkpoint."""
-        return self.run_dir / "checkpoints" / "last.ckpt"
+        return last_checkpoint(self.run_dir)
 
     @property
     def log(self) -> Path:
@@ -181,17 +182,8 @@ def fingerprint(part: Part) -> str:
 def is_done(part: Part) -> bool:
     """Whether the part finished earlier, from the same command line, configs and weights."""
     stamp = part.run_dir / _FINGERPRINT
-    finished = read_summary(part).get("status") == "finished" and part.checkpoint.is_file() and stamp.is_file()
+    finished = read_summary(part.run_dir).get("status") == "finished" and part.checkpoint.is_file() and stamp.is_file()
     return finished and all(path.is_file() for path in part.reads) and stamp.read_text() == fingerprint(part)
-
-
-def read_summary(part: Part) -> dict[str, Any]:
-    """Returns the run's summary.json; empty while there is none."""
-    try:
-        found = json.loads((part.run_dir / "summary.json").read_text())
-    except (OSError, json.JSONDecodeError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def run_part(part: Part, progress: Progress) -> None:
@@ -222,8 +214,11 @@ def run_part(part: Part, progress: Progress) -> None:
         except BaseException:
             _end(process)
             raise
-    if process.returncode != 0 or read_summary(part).get("status") != "finished":
-        raise DemoError(f"{part.name} ended with exit code {process.returncode}: {_last_error(part.log)}")
+    if process.returncode != 0 or read_summary(part.run_dir).get("status") != "finished":
+        raise DemoError(
+            f"{part.name} ended with exit code {process.returncode}: {last_error_line(part.log)} "
+            f"(all of its output: {part.log})"
+        )
 
 
 def _follow(process: subprocess.Popen[bytes], part: Part, progress: Progress) -> None:
@@ -231,7 +226,7 @@ def _follow(process: subprocess.Popen[bytes], part: Part, progress: Progress) ->
     said, epochs = time.monotonic(), 0
     while process.poll() is None:
         time.sleep(_POLL_S)
-        summary = read_summary(part)
+        summary = read_summary(part.run_dir)
         accuracy = summary.get("metrics", {}).get("val/accuracy")
         if accuracy is not None and summary["steps"] > epochs:
             said, epochs = time.monotonic(), summary["steps"]
@@ -251,10 +246,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait(timeout=_TIMEOUT_S)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             continue
-
-
-def _last_error(log: Path) -> str:
-    """Returns the run's own error line, or its last line, and where the rest is."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return f"{(errors or lines or ['it printed nothing'])[-1]} (all of its output: {log})"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from synfer.foundation.file_reading import FileError, did_you_mean, plain_reason, read_json, reading
+from synfer.foundation.file_reading import FileError, did_you_mean, plain_reason, reading
+from synfer.foundation.json_file import read_json
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+
+from synfer.runs.run_format import CHECKPOINTS, read_fit_summary
 
 RUN_DIR_VARIABLE = "SYNFER_RUN_DIR"
 """Environment variable by which the first process tells the ranks that it starts which folder it chose."""
@@ -62,7 +62,7 @@ def refuse_occupied(run_dir: Path, checkpoint: Path | None = None, run_id: str |
     Raises:
         ValueError: another run's checkpoints or record lie in ``run_dir``.
     """
-    checkpoints = sorted((run_dir / "checkpoints").glob("*.ckpt"))
+    checkpoints = sorted((run_dir / CHECKPOINTS).glob("*.ckpt"))
     if checkpoint is None:
         if checkpoints:
             raise ValueError(
@@ -72,21 +72,12 @@ def refuse_occupied(run_dir: Path, checkpoint: Path | None = None, run_id: str |
         return
     if checkpoint.resolve().is_relative_to(run_dir.resolve()):
         return
-    summary = read_summary(run_dir / "summary.json") or {}
+    summary = read_fit_summary(run_dir) or {}
     if (checkpoints or summary) and (run_id is None or summary.get("run_id") != run_id):
         raise ValueError(
             f"run_dir '{run_dir}': found another run there than that of the checkpoint '{checkpoint}', expected that "
             "run's own folder, or a new one"
         )
-
-
-def read_summary(path: Path) -> dict[str, Any] | None:
-    """Returns the summary.json of a fit; None where there is none that can be read."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and found.get("task") == "fit" else None
 
 
 def _fresh_name(task: str) -> str:

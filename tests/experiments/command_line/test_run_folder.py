@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch.distributed import TCPStore
 
-from synfer.runs.run_folder import RUN_DIR_VARIABLE, choose_run_dir, refuse_occupied
+from experiments.command_line.run_folder import RUN_DIR_VARIABLE, choose_run_dir, refuse_occupied
 
 
 def test_chosen_name() -> None:
