@@ -14,7 +14,7 @@ install: .venv/.ready
 	touch $@
 
 demo: install
-	$(BIN)/python demo.py
+	$(BIN)/python -m demo
 
 test: install
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile

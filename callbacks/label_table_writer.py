@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from datamodules.label_table import LabelTable, read_label_table, write_label_table
-from lightning_modules.metrics.confusion_picture import save_confusion_picture
 from lightning_modules.relabeller import Relabeller
+from synfer.labels.label_table import LabelTable, read_label_table, write_label_table
+from synfer.pictures.confusion_matrix import save_confusion_matrix
 
 
 class LabelTableWriter(Callback):
@@ -147,6 +147,6 @@ class LabelTableWriter(Callback):
         pairs = torch.from_numpy(table.old_label * k + table.label)
         self._flow = torch.bincount(pairs, minlength=k * k).reshape(k, k)
         picture = Path(trainer.default_root_dir) / "samples" / "relabelled.png"
-        save_confusion_picture(self._flow, table.label_space, picture, "labels", rows="old", columns="new")
+        save_confusion_matrix(self._flow, table.label_space, picture, "labels", rows="old", columns="new")
         counts = self.counts
         rank_zero_info(f"label table {path}: {counts['changed']} of {counts['relabelled']} labels changed")

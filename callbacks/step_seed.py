@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from datamodules.keyed_random import keyed_seed
 from lightning_modules.run_seed import run_seed
+from synfer.foundation.counter_based_random import keyed_seed
 
 _STREAM = 0x57E9
 

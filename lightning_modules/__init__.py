@@ -1,1 +1,33 @@
-"""What is trained: classifier, generator, annotator, augmenter."""
+"""What is trained: classifier, generator, annotator, estimator of action units; and what evaluates or writes labels.
+
+The classes are imported on first use, so that naming one does not load the others.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_CLASSES = {
+    "ActionUnitEstimator": "action_unit_estimator",
+    "ExpressionClassifier": "classifier",
+    "ExpressionGenerator": "generator",
+    "LabelAnnotator": "annotator",
+    "LabelEvaluation": "label_evaluation",
+    "Relabeller": "relabeller",
+}
+
+__all__ = [
+    "ActionUnitEstimator",
+    "ExpressionClassifier",
+    "ExpressionGenerator",
+    "LabelAnnotator",
+    "LabelEvaluation",
+    "Relabeller",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CLASSES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(f"{__name__}.{_CLASSES[name]}"), name)

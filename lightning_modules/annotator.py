@@ -15,33 +15,33 @@ from torch.random import fork_rng
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from datamodules.batch import Batch
-from datamodules.captions import ADJECTIVES
-from datamodules.expressions import resolve_label_space
-from datamodules.face_shape import resize_faces
-from datamodules.feature_cache import FeatureCache, image_keys
-from datamodules.file_reading import reading
-from datamodules.keyed_random import keyed_seed
-from lightning_modules.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
-from lightning_modules.expression_predictor import ExpressionPredictor
+from lightning_modules.expression_module import ExpressionPredictor
 from lightning_modules.generator import ExpressionGenerator
-from lightning_modules.metrics.collected import Collected
-from lightning_modules.metrics.confusion_picture import save_confusion_picture
-from lightning_modules.metrics.confusion_scores import confusion_scores
-from lightning_modules.networks.annotator_head import AnnotatorHead, Branches
-from lightning_modules.networks.au_adapter import embed_action_units
-from lightning_modules.networks.backbone import Stem, build_backbone
-from lightning_modules.networks.backbone_with_maps import MapShape
-from lightning_modules.networks.channels_last import to_channels_last
-from lightning_modules.networks.diffusion_features import capture, word_prompt
-from lightning_modules.networks.ema import ParameterEMA
-from lightning_modules.networks.fingerprint import fingerprint
-from lightning_modules.networks.optimiser import OptimiserName
-from lightning_modules.networks.schedule import Schedule
-from lightning_modules.networks.temperature import fit_temperature
 from lightning_modules.run_seed import run_seed
-from lightning_modules.sampling.prediction import predict_noise, signal_and_noise
-from lightning_modules.setting_check import check_setting
-from lightning_modules.training_data import TrainingData
+from lightning_modules.training_provenance import TrainingProvenance
+from synfer.faces.captions import ADJECTIVES
+from synfer.faces.expressions import resolve_label_space
+from synfer.faces.face_shape import resize_faces
+from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
+from synfer.foundation.counter_based_random import keyed_seed
+from synfer.foundation.file_reading import reading
+from synfer.foundation.fingerprint import fingerprint
+from synfer.foundation.validate import check_setting
+from synfer.metrics.collected import Collected
+from synfer.metrics.confusion_scores import confusion_scores
+from synfer.networks.annotator_head import AnnotatorHead, Branches
+from synfer.networks.au_adapter import embed_action_units
+from synfer.networks.backbone import Stem, build_backbone
+from synfer.networks.backbone_with_maps import MapShape
+from synfer.networks.channels_last import to_channels_last
+from synfer.networks.diffusion_features import capture, word_prompt
+from synfer.networks.feature_cache import FeatureCache, image_keys
+from synfer.networks.temperature import fit_temperature
+from synfer.optimisation.ema import ParameterEMA
+from synfer.optimisation.optimiser import OptimiserName
+from synfer.optimisation.schedule import Schedule
+from synfer.pictures.confusion_matrix import save_confusion_matrix
+from synfer.synthesis.diffusion.prediction import predict_noise, signal_and_noise
 
 _CHECKPOINT_KEY = "label_annotator"
 _FLIP_STREAM = 0xF11
@@ -124,7 +124,7 @@ class LabelAnnotator(ExpressionPredictor):
         FileNotFoundError: no generator there.
     """
 
-    trained_part = "head"
+    trainable_submodule = "head"
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class LabelAnnotator(ExpressionPredictor):
         self._generator = [ExpressionGenerator.load_trained(generator)]
         self._generator[0].model.unet._compiled_call_impl = None  # hooks on parts of a compiled network are not heard
         self.generator_fingerprint = self._generator[0].weights_fingerprint()
-        self.generator_data = TrainingData.of_file(generator, self._generator[0].label_space)
+        self.generator_data = TrainingProvenance.of_file(generator, self._generator[0].label_space)
         steps = len(self._generator[0].model.scheduler.alphas_cumprod)
         check_setting(0 <= timestep < steps, "timestep", timestep, f"a training timestep in 0…{steps - 1}")
         words = [ADJECTIVES[name] for name in self.label_space]
@@ -541,7 +541,7 @@ class LabelAnnotator(ExpressionPredictor):
         trial = self.trainer.sanity_checking or bool(getattr(self.trainer, "fast_dev_run", False))
         if self.trainer.is_global_zero and not trial:
             folder = Path(self.trainer.default_root_dir) / "samples"
-            save_confusion_picture(confusion, self.label_space, folder / f"confusion_{stage}.png", stage)
+            save_confusion_matrix(confusion, self.label_space, folder / f"confusion_{stage}.png", stage)
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -580,7 +580,7 @@ class LabelAnnotator(ExpressionPredictor):
                 "trained on, or that one's export"
             )
         if "generator_data" in saved and self.generator_data.trained_on is None:  # it may lie as bare weights now
-            self.generator_data = TrainingData.from_state_dict(saved["generator_data"])
+            self.generator_data = TrainingProvenance.from_state_dict(saved["generator_data"])
         self._calibrated_at = saved.get("calibrated_at")
         self._take_average(saved["ema"])
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning import LightningModule
+from lightning.pytorch import LightningModule
 
-from lightning_modules.networks.ema import ParameterEMA
+from synfer.optimisation.ema import ParameterEMA
 
 
 class AveragedModule(LightningModule):
@@ -15,7 +15,7 @@ class AveragedModule(LightningModule):
     A subclass sets ``ema`` in its ``__init__``; None evaluates the raw weights.
     """
 
-    trained_part: str
+    trainable_submodule: str
     """Name of the submodule that is trained and averaged."""
 
     ema: ParameterEMA | None
@@ -40,7 +40,7 @@ class AveragedModule(LightningModule):
 
     def _use_averaged_weights(self) -> None:
         if self.ema is not None:
-            self.ema.store_for_evaluation()
+            self.ema.apply_average()
 
     def _use_training_weights(self) -> None:
         if self.ema is not None:
@@ -55,7 +55,7 @@ class AveragedModule(LightningModule):
         if self.ema is None:
             return None
         for name, tensor in self.ema.replaced.items():
-            checkpoint["state_dict"][f"{self.trained_part}.{name}"] = tensor
+            checkpoint["state_dict"][f"{self.trainable_submodule}.{name}"] = tensor
         if not self.ema.num_updates:
             return None
         return {**self.ema.state_dict(), "buffers_of_ranks": self.ema.buffers_of_ranks()}

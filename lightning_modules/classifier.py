@@ -14,25 +14,25 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from datamodules.batch import Batch
-from datamodules.expressions import resolve_label_space
-from datamodules.face_shape import resize_faces
-from datamodules.file_reading import reading
-from datamodules.rank_states import own_state, states_of_ranks
-from lightning_modules.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
-from lightning_modules.expression_predictor import ExpressionPredictor
-from lightning_modules.metrics.collected import Collected
-from lightning_modules.metrics.confusion_picture import save_confusion_picture
-from lightning_modules.metrics.confusion_scores import confusion_scores
-from lightning_modules.metrics.reliability_picture import save_reliability_picture
-from lightning_modules.metrics.sample_mean import SampleMean
-from lightning_modules.networks.backbone import Stem, averaged_for_grey, build_backbone, normalisation
-from lightning_modules.networks.channels_last import to_channels_last
-from lightning_modules.networks.ema import ParameterEMA
-from lightning_modules.networks.fingerprint import fingerprint
-from lightning_modules.networks.latent_codec import LatentCodec
-from lightning_modules.networks.optimiser import OptimiserName
-from lightning_modules.networks.schedule import Schedule
-from lightning_modules.setting_check import check_setting
+from lightning_modules.expression_module import ExpressionPredictor
+from synfer.faces.expressions import resolve_label_space
+from synfer.faces.face_shape import resize_faces
+from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
+from synfer.foundation.file_reading import reading
+from synfer.foundation.fingerprint import fingerprint
+from synfer.foundation.rank_states import own_state, states_of_ranks
+from synfer.foundation.validate import check_setting
+from synfer.metrics.collected import Collected
+from synfer.metrics.confusion_scores import confusion_scores
+from synfer.metrics.masked_mean import MaskedMean
+from synfer.networks.backbone import Stem, averaged_for_grey, build_backbone, normalisation
+from synfer.networks.channels_last import to_channels_last
+from synfer.networks.latent_codec import LatentCodec
+from synfer.optimisation.ema import ParameterEMA
+from synfer.optimisation.optimiser import OptimiserName
+from synfer.optimisation.schedule import Schedule
+from synfer.pictures.confusion_matrix import save_confusion_matrix
+from synfer.pictures.reliability_diagram import save_reliability_diagram
 
 _CHECKPOINT_KEY = "expression_classifier"
 
@@ -77,7 +77,7 @@ class ExpressionClassifier(ExpressionPredictor):
         FileNotFoundError: no file at ``pretrained_path`` or ``latents_of``.
     """
 
-    trained_part = "backbone"
+    trainable_submodule = "backbone"
 
     def __init__(
         self,
@@ -171,7 +171,7 @@ class ExpressionClassifier(ExpressionPredictor):
         self.ema = None if ema_decay is None else ParameterEMA(self.backbone, ema_decay)
 
         self.train_metrics = nn.ModuleDict(
-            {name: SampleMean() for name in ("loss", "loss_real", "loss_synthetic", "accuracy")}
+            {name: MaskedMean() for name in ("loss", "loss_real", "loss_synthetic", "accuracy")}
         )
         self.evaluation_metrics = nn.ModuleDict({f"{stage}_stage": _evaluation_metrics(k) for stage in ("val", "test")})
 
@@ -182,7 +182,7 @@ class ExpressionClassifier(ExpressionPredictor):
         image = resize_faces(image, self.image_size)
         if self._codec:
             return self.forward_latents(self._codec[0].to(self.device).encode(image * 2 - 1))
-        return self._see(image.mean(1, keepdim=True) if self.in_channels == 1 else image)
+        return self._logits(image.mean(1, keepdim=True) if self.in_channels == 1 else image)
 
     def forward_latents(self, latents: Tensor) -> Tensor:
         """Returns logits (B, K) of clean latents (B, C, h, w) of the codec that this classifier was trained on.
@@ -192,14 +192,14 @@ class ExpressionClassifier(ExpressionPredictor):
         """
         if not self._codec:
             raise ValueError("this classifier reads pixels, not latents: it was trained without model.latents_of")
-        return self._see(latents)
+        return self._logits(latents)
 
     @property
     def codec(self) -> LatentCodec | None:
         """The codec whose latents the network reads, on this module's device; None = it reads pixels."""
         return self._codec[0].to(self.device) if self._codec else None
 
-    def _see(self, picture: Tensor) -> Tensor:
+    def _logits(self, picture: Tensor) -> Tensor:
         picture = (picture - self.mean) / self.std
         if self.channels_last:
             picture = picture.contiguous(memory_format=torch.channels_last)
@@ -316,12 +316,12 @@ class ExpressionClassifier(ExpressionPredictor):
 
     def _track(self, name: str, values: Tensor, counted: Tensor | None = None) -> None:
         metric = self.train_metrics[name]
-        assert isinstance(metric, SampleMean)
+        assert isinstance(metric, MaskedMean)
         metric.update(values, counted)
 
-    def _train_metrics(self) -> Iterator[tuple[str, SampleMean]]:
+    def _train_metrics(self) -> Iterator[tuple[str, MaskedMean]]:
         for name, metric in self.train_metrics.items():
-            assert isinstance(metric, SampleMean)
+            assert isinstance(metric, MaskedMean)
             yield name, metric
 
     def on_train_epoch_start(self) -> None:
@@ -374,8 +374,8 @@ class ExpressionClassifier(ExpressionPredictor):
         folder = Path(self.trainer.default_root_dir) / "samples"
         title = f"{stage}, epoch {self.current_epoch}" if stage == "val" else stage
         pictures = {
-            "confusion": save_confusion_picture(confusion, self.label_space, folder / f"confusion_{stage}.png", title),
-            "reliability": save_reliability_picture(
+            "confusion": save_confusion_matrix(confusion, self.label_space, folder / f"confusion_{stage}.png", title),
+            "reliability": save_reliability_diagram(
                 confidence[:, 0], confidence[:, 1] > 0, folder / f"reliability_{stage}.png", title
             ),
         }
@@ -431,7 +431,7 @@ def _evaluation_metrics(num_classes: int) -> nn.ModuleDict:
             "confusion": MulticlassConfusionMatrix(num_classes, validate_args=False),
             "ece": MulticlassCalibrationError(num_classes, n_bins=15, norm="l1", validate_args=False),
             "confidence": Collected(2),  # probability of the chosen class, and whether it was the true one
-            "loss": SampleMean(),
+            "loss": MaskedMean(),
         }
     )
 

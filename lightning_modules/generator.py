@@ -17,20 +17,22 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.random import fork_rng
 
 from datamodules.batch import Batch
-from datamodules.expressions import (
+from lightning_modules.averaged_module import AveragedModule
+from lightning_modules.generator_evaluation import GeneratorEvaluation, check_test_settings
+from lightning_modules.run_seed import run_seed
+from synfer.faces.expressions import (
     ACTION_UNITS,
     resolve_label_space,
     sample_action_units,
 )
-from datamodules.file_reading import read_json, reading
-from datamodules.keyed_random import key_of, keyed_seed, keyed_uniform, keys_of
-from datamodules.synthesis_work import WorkBatch
-from datamodules.whole_file import whole_file
-from lightning_modules.averaged_module import AveragedModule
-from lightning_modules.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
-from lightning_modules.generator_evaluation import GeneratorEvaluation, check_test_settings
-from lightning_modules.metrics.sample_mean import SampleMean
-from lightning_modules.networks.au_adapter import (
+from synfer.foundation.atomic_file import atomic_write
+from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
+from synfer.foundation.counter_based_random import key_of, keyed_seed, keyed_uniform, keys_of
+from synfer.foundation.file_reading import read_json, reading
+from synfer.foundation.fingerprint import fingerprint
+from synfer.foundation.safetensors_file import read_safetensors, write_safetensors
+from synfer.metrics.masked_mean import MaskedMean
+from synfer.networks.au_adapter import (
     AUTokens,
     attach_au_adapter,
     au_adapter_parameters,
@@ -38,16 +40,14 @@ from lightning_modules.networks.au_adapter import (
     region_masks,
     set_au_scale,
 )
-from lightning_modules.networks.diffusion import load_diffusion_model, small_diffusion_model
-from lightning_modules.networks.ema import ParameterEMA
-from lightning_modules.networks.fingerprint import fingerprint
-from lightning_modules.networks.latent_codec import AutoencoderKLCodec
-from lightning_modules.networks.schedule import scheduled
-from lightning_modules.run_seed import run_seed
-from lightning_modules.safetensors_file import read_safetensors, write_safetensors
-from lightning_modules.sampling.denoising import DenoisingState, SynthesisHook, denoise
-from lightning_modules.sampling.prediction import min_snr_weight, signal_and_noise, training_target
-from lightning_modules.sampling.request import (
+from synfer.networks.diffusion import load_diffusion_model, small_diffusion_model
+from synfer.networks.latent_codec import AutoencoderKLCodec
+from synfer.optimisation.ema import ParameterEMA
+from synfer.optimisation.schedule import scheduled
+from synfer.synthesis.diffusion.denoising import DenoisingState, SynthesisHook, denoise
+from synfer.synthesis.diffusion.prediction import min_snr_weight, signal_and_noise, training_target
+from synfer.synthesis.plan import WorkBatch
+from synfer.synthesis.request import (
     SamplingSettings,
     SynthesisRequest,
     SynthesisResult,
@@ -126,7 +126,7 @@ class ExpressionGenerator(AveragedModule):
         FileNotFoundError: ``base``, ``judge`` or another file of the test is missing.
     """
 
-    trained_part = "model"
+    trainable_submodule = "model"
 
     def __init__(
         self,
@@ -215,7 +215,7 @@ class ExpressionGenerator(AveragedModule):
         self.exported_from: str | None = None
         """Fingerprint of the weights that a folder of ``save_trained`` was rounded from; None = no such folder."""
         self._evaluation: GeneratorEvaluation
-        self._validation_loss = SampleMean()
+        self._validation_loss = MaskedMean()
 
     @property
     def needs_checkpoint(self) -> bool:
@@ -430,7 +430,7 @@ class ExpressionGenerator(AveragedModule):
 
     def _log_grid(self) -> None:
         """Makes the same faces after every validation and saves them as one picture, a row per expression."""
-        from lightning_modules.sample_grid import save_sample_grid
+        from synfer.pictures.sample_grid import save_sample_grid
 
         columns = self.hparams["grid_samples"]
         names = [name for name in self.label_space for _ in range(columns)]
@@ -450,19 +450,19 @@ class ExpressionGenerator(AveragedModule):
             self._evaluation.step(batch)
 
     def on_test_epoch_end(self) -> None:
-        from callbacks.synthesis import active_hooks
+        from callbacks.synthesis.synthesis_callback import active_hooks
 
         self.log_dict(self._evaluation.finish(active_hooks(self.trainer)), rank_zero_only=True)
 
     # ---------------------------------------------------------------- prediction: a synthetic set
 
     def predict_step(self, batch: WorkBatch, batch_idx: int) -> SynthesisResult:
-        """Makes the faces of one batch of work; ``callbacks/synthetic_set_writer.py`` writes them.
+        """Makes the faces of one batch of work; ``callbacks/synthesis/synthetic_set_writer.py`` writes them.
 
         Raises:
             ValueError: ``predict`` on real faces.
         """
-        from callbacks.synthesis import active_hooks
+        from callbacks.synthesis.synthesis_callback import active_hooks
 
         if "index" not in batch:
             raise ValueError("predict of a generator: found real faces, expected data.predict_split=synthesis")
@@ -731,7 +731,7 @@ class ExpressionGenerator(AveragedModule):
             )
         folder.mkdir(parents=True, exist_ok=True)
         write_safetensors(folder / _WEIGHTS_FILE, tensors)
-        with whole_file(folder / _CONFIG_FILE) as partial:
+        with atomic_write(folder / _CONFIG_FILE) as partial:
             partial.write_text(json.dumps(config, indent=2) + "\n")
 
 

@@ -13,32 +13,32 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from datamodules.batch import Batch
-from datamodules.expressions import LABEL_SPACES, action_unit_indices, canonical_expression, map_label_space
-from datamodules.keyed_random import keyed_uniform, keys_of
-from datamodules.mixed_dataset import MixedDataset
-from datamodules.near_copies import pixel_correlation
-from datamodules.row_choice import even_order
-from datamodules.sample_table import SampleTable
-from datamodules.synthesis_work import expressions_in_turn
-from lightning_modules.captioned_grid import FaceColumns, save_captioned_grid
-from lightning_modules.checkpoint_file import find_checkpoint
+from datamodules.loading.mixed_dataset import MixedDataset
+from datamodules.rows.near_copies import pixel_correlation
+from datamodules.rows.row_choice import even_order
+from datamodules.rows.sample_table import SampleTable
 from lightning_modules.classifier import ExpressionClassifier
-from lightning_modules.metrics.action_unit_scores import action_unit_scores
-from lightning_modules.metrics.frechet_distance import frechet_distance, weighted_moments
-from lightning_modules.metrics.gathered_rows import GatheredRows
-from lightning_modules.metrics.kernel_distance import kernel_distance
-from lightning_modules.metrics.nearest_reference import NearestReference
-from lightning_modules.metrics.precision_recall import improved_precision_recall
-from lightning_modules.networks.au_estimator import AUEstimator, read_config
-from lightning_modules.networks.feature_extractor import (
+from synfer.faces.expressions import LABEL_SPACES, action_unit_indices, canonical_expression, map_label_space
+from synfer.foundation.checkpoint_file import find_checkpoint
+from synfer.foundation.counter_based_random import keyed_uniform, keys_of
+from synfer.metrics.action_unit_scores import action_unit_scores
+from synfer.metrics.frechet_distance import frechet_distance, weighted_moments
+from synfer.metrics.gathered_rows import GatheredRows
+from synfer.metrics.kid import kernel_distance
+from synfer.metrics.nearest_reference import NearestReference
+from synfer.metrics.precision_recall import improved_precision_recall
+from synfer.networks.au_estimator import AUEstimator, read_config
+from synfer.networks.feature_extractor import (
     ClassifierFeatures,
     TimmFeatures,
     backbone_fingerprint,
     check_timm_name,
     name_of_checkpoint,
 )
-from lightning_modules.sample_grid import save_sample_grid
-from lightning_modules.sampling.request import SynthesisRequest
+from synfer.pictures.captioned_grid import FaceColumns, save_captioned_grid
+from synfer.pictures.sample_grid import save_sample_grid
+from synfer.synthesis.plan import expressions_in_turn
+from synfer.synthesis.request import SynthesisRequest
 
 if TYPE_CHECKING:
     from lightning_modules.generator import ExpressionGenerator
@@ -66,7 +66,7 @@ class GeneratorEvaluation:
       real faces have). Means; distances are Euclidean. ``nearest_training`` says how many training faces are searched:
       a copy of another one goes unseen, so search all (null) before calling a generator free of copies.
     * ``test/near_copies``: share of generated faces whose grey pixels correlate by more than 0.97 with a training face,
-      all of them searched (``datamodules/near_copies.py``); ``test/near_copies_real``: the same of validation faces.
+      all of them searched (:mod:`datamodules.rows.near_copies`); ``test/near_copies_real``: of validation faces.
       Where something discards faces, ``test/kept`` and ``test/near_copies_kept``.
     * ``test/source_similarity``: median correlation of the faces from a layout with their source;
       ``test/expression_gain``: accuracy on these faces minus that of the same wishes on their sources.
@@ -265,7 +265,7 @@ class GeneratorEvaluation:
         if nearest is not None:
             metrics |= nearest[0]
         metrics |= self._copies(made) | self._against_sources(made, fake)
-        unguided = self._unguided_twins(request, hooks)
+        unguided = self._unguided_pairs(request, hooks)
         if generator.trainer.is_global_zero:
             folder = Path(generator.trainer.default_root_dir) / "samples"
             self._save_grid(made["images"], fake["label"], folder / "test.png")
@@ -414,7 +414,7 @@ class GeneratorEvaluation:
 
     # ---------------------------------------------------------------- pictures, into the run folder only
 
-    def _unguided_twins(self, request: SynthesisRequest, hooks: Sequence[Any]) -> Tensor | None:
+    def _unguided_pairs(self, request: SynthesisRequest, hooks: Sequence[Any]) -> Tensor | None:
         """Makes the first faces of each expression again, from the same seeds without the guide (a collective)."""
         if not any(hasattr(hook, "guide_fingerprint") for hook in hooks):
             return None

@@ -13,21 +13,21 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from datamodules.batch import Batch
-from datamodules.expressions import canonical_expression
-from datamodules.folds import hash_numbers
-from datamodules.label_table import LabelTable, read_label_table
-from datamodules.top_class import top_class
+from datamodules.rows.folds import hash_numbers
 from lightning_modules.command_name import command_name
-from lightning_modules.sampling.label_rectification import (
+from lightning_modules.voter import Voter, load_voter
+from synfer.faces.expressions import canonical_expression
+from synfer.labels.label_table import LabelTable, read_label_table
+from synfer.labels.rectification import (
     add_label_evidence,
     blend_labels,
     correct_by_transition,
     noise_transition,
     shift_prior,
 )
-from lightning_modules.sampling.label_vote import map_votes, mean_vote, vote
-from lightning_modules.sampling.reliability import read_reliability, write_reliability
-from lightning_modules.voter import Voter, load_voter
+from synfer.labels.reliability import read_reliability, write_reliability
+from synfer.labels.tie_break import argmax_with_tie_break
+from synfer.labels.vote import map_votes, mean_vote, vote
 
 
 class Relabeller(LightningModule):
@@ -253,7 +253,7 @@ class Relabeller(LightningModule):
                     f"label noise estimated from the votes: {wrong:.1%} of labels differ from the true class"
                 )
                 new = correct_by_transition(mean, old, transition)
-        return torch.nn.functional.one_hot(top_class(new, old), new.shape[1]).to(new) if self.hard else new
+        return torch.nn.functional.one_hot(argmax_with_tie_break(new, old), new.shape[1]).to(new) if self.hard else new
 
     def content_hash(self, sample_id: str) -> str:
         """Returns the content hash of a row."""

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.random import fork_rng
 
-from datamodules.file_reading import FileError, read_json, reading
 from lightning_modules.annotator import LabelAnnotator
-from lightning_modules.checkpoint_file import find_checkpoint, read_checkpoint
 from lightning_modules.classifier import ExpressionClassifier
-from lightning_modules.networks.outside_voters import ClipVoter, TimmVoter
-from lightning_modules.training_data import TrainingData
+from lightning_modules.training_provenance import TrainingProvenance
+from synfer.foundation.checkpoint_file import find_checkpoint, read_checkpoint
+from synfer.foundation.file_reading import FileError, read_json, reading
+from synfer.networks.external_classifiers import ClipVoter, TimmVoter
 
 _KINDS = "a checkpoint of ExpressionClassifier or LabelAnnotator, a timm or CLIP folder, or a .json file that names one"
 
@@ -50,7 +50,7 @@ class Voter:
     network: VoterNetwork
     trained_on: np.ndarray | None = None
     recorded: bool = True
-    generator: TrainingData | None = None
+    generator: TrainingProvenance | None = None
 
 
 def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Voter:
@@ -83,7 +83,7 @@ def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Vo
     place = find_checkpoint(place, f"voter '{name}'")
     if place.is_dir():
         voter = _load_folder(place, options)
-        _check_heard(name, options, "prompts" if isinstance(voter, ClipVoter) else None)
+        _refuse_unsupported(name, options, "prompts" if isinstance(voter, ClipVoter) else None)
         return Voter(name, voter.eval().requires_grad_(False).to(map_location))
     if not place.is_file():
         raise FileNotFoundError(f"voter '{name}': no such file or folder '{place}', expected {_KINDS}")
@@ -99,14 +99,14 @@ def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Vo
         network = ExpressionClassifier.load_trained(place, map_location)
     else:
         raise ValueError(f"voter '{name}': found another model's checkpoint, expected {_KINDS}")
-    _check_heard(name, options, "generator" if isinstance(network, LabelAnnotator) else None)
+    _refuse_unsupported(name, options, "generator" if isinstance(network, LabelAnnotator) else None)
     with reading("voter", place, _KINDS):
-        own = TrainingData.of_checkpoint(checkpoint, network.label_space).trained_on
+        own = TrainingProvenance.of_checkpoint(checkpoint, network.label_space).trained_on
     generator = network.generator_data if isinstance(network, LabelAnnotator) else None
     return Voter(name, network, own, recorded=own is not None, generator=generator)
 
 
-def _check_heard(name: str, options: dict[str, Any], heard: str | None) -> None:
+def _refuse_unsupported(name: str, options: dict[str, Any], heard: str | None) -> None:
     unheard = sorted(key for key, value in options.items() if key not in ("path", heard) and value)
     if unheard:
         kinds = {"generator": "an annotator", "prompts": "a CLIP model"}

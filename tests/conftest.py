@@ -48,15 +48,15 @@ def _logged_names_are_known() -> Iterator[None]:
     if "lightning" not in sys.modules:  # no test that was collected needs it
         yield
         return
-    from lightning import LightningModule
+    from lightning.pytorch import LightningModule
 
-    from lightning_modules.metrics.directions import is_known
+    from synfer.metrics.directions import is_known
 
     log = LightningModule.log
 
     def checked(self: LightningModule, name: str, *args: Any, **settings: Any) -> None:
         if type(self).__module__.startswith("lightning_modules."):
-            assert is_known(name), f"'{name}' is logged and has no word in lightning_modules/metrics/directions.py"
+            assert is_known(name), f"'{name}' is logged and has no word in synfer/metrics/directions.py"
         log(self, name, *args, **settings)
 
     with pytest.MonkeyPatch.context() as patch:

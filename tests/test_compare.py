@@ -10,8 +10,8 @@ import pytest
 import wandb
 
 import compare
-from comparison.run_folders import read_run_folders
-from tests.comparison.synthetic_runs import write_run
+from experiments.compare.run_folders import read_run_folders
+from tests.fixtures.synthetic_runs import write_run
 
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -21,26 +21,26 @@ import yaml
 from PIL import Image
 
 import train
-from callbacks.metrics_csv import MetricsCsv
-from command_line.checkpoint_argument import check_fits, locate
-from command_line.errors import one_line_errors
-from comparison.run_folders import read_history, read_run_folders
-from datamodules.feature_cache import FeatureCache, image_keys
-from datamodules.label_table import LabelTable, read_label_table, write_label_table
+from callbacks.recording.metrics_csv import MetricsCsv
 from datamodules.readers.fer2013 import FER2013Reader
 from datamodules.readers.ferplus import VOTE_COLUMNS
 from datamodules.readers.image_folder import ImageFolderReader
 from datamodules.readers.synthetic_set import SyntheticSetReader
-from datamodules.synthetic_shards import SyntheticRows, check_record, write_card, write_shard
+from datamodules.synthetic.synthetic_shards import SyntheticRows, check_record, write_card, write_shard
+from experiments.command_line.checkpoint_argument import check_fits, locate
+from experiments.command_line.errors import one_line_errors
+from experiments.compare.run_folders import read_history, read_run_folders
+from experiments.sweep.sweep_error import SweepError
+from experiments.sweep.sweep_file import read_sweep_file
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
-from lightning_modules.networks.au_estimator import AUEstimator
 from lightning_modules.voter import load_voter
-from sweeping.sweep_error import SweepError
-from sweeping.sweep_file import read_sweep_file
-from tests.damaged_files import DAMAGES
-from tests.lightning_modules.outside_models import save_clip, save_timm
-from tests.lightning_modules.tiny_generator import NAMES, save_checkpoint, tiny_classifier, tiny_generator
+from synfer.labels.label_table import LabelTable, read_label_table, write_label_table
+from synfer.networks.au_estimator import AUEstimator
+from synfer.networks.feature_cache import FeatureCache, image_keys
+from tests.fixtures.damaged_files import DAMAGES
+from tests.fixtures.outside_models import save_clip, save_timm
+from tests.fixtures.tiny_generator import NAMES, save_checkpoint, tiny_classifier, tiny_generator
 
 PROJECT = Path(train.__file__).parent
 CONFIGS = PROJECT / "configs"

@@ -16,16 +16,16 @@ from PIL import Image
 
 import train
 from lightning_modules.generator import ExpressionGenerator
-from lightning_modules.sample_grid import save_sample_grid
-from lightning_modules.sampling.request import SynthesisRequest
-from tests.lightning_modules.tiny_generator import (
+from synfer.pictures.sample_grid import save_sample_grid
+from synfer.synthesis.request import SynthesisRequest
+from tests.fixtures.processes import run_to_end
+from tests.fixtures.tiny_generator import (
     TINY_AUTOENCODER,
     TINY_TEXT,
     TINY_UNET,
     save_checkpoint,
     tiny_generator,
 )
-from tests.processes import run_to_end
 
 PROJECT = Path(train.__file__).parent
 pytestmark = [pytest.mark.ddp, pytest.mark.slow]
@@ -85,7 +85,7 @@ TRAINER: dict[str, Any] = {
 def command_line(folder: Path, model: dict[str, Any], data: dict[str, Any], trainer: dict[str, Any]) -> list[str]:
     """Writes the configuration of a fit into a new folder and returns its command line."""
     folder.mkdir()
-    record = {"class_path": "tests.rank_record.RankRecord", "init_args": {"folder": str(folder)}}
+    record = {"class_path": "tests.fixtures.rank_record.RankRecord", "init_args": {"folder": str(folder)}}
     config = {"model": model, "data": {**DATA, **data}, "trainer": {**TRAINER, **trainer, "callbacks": [record]}}
     (folder / "given.yaml").write_text(yaml.safe_dump(config))
     return ["fit", f"--config={folder / 'given.yaml'}", f"--run_dir={folder / 'run'}"]

@@ -15,11 +15,11 @@ import pytest
 import yaml
 from PIL import Image
 
-import demo
-from demo_report import FinishedRun, draw_report, read_run, result_table
+from demo import two_runs as demo
+from demo.report import FinishedRun, draw_report, read_run, result_table
 from lightning_modules.generator import ExpressionGenerator
 
-PROJECT = Path(demo.__file__).parent
+PROJECT = demo.PROJECT
 NAMES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
 SMALL = {
     "data": {

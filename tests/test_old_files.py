@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import train
-from callbacks.run_end import is_complete
-from comparison.run_folders import read_run_folder
+from experiments.compare.run_folders import read_run_folder
+from synfer.runs.run_end import is_complete
 
 OLD = Path(__file__).parent / "fixtures" / "cacc19f"
 
@@ -19,7 +19,7 @@ OLD = Path(__file__).parent / "fixtures" / "cacc19f"
 def rows(folder: Path, checkpoint: Path | None = None) -> list[list[str]]:
     """Returns the rows that each step of a fit has seen."""
     folder.mkdir()
-    record = json.dumps({"class_path": "tests.rank_record.RankRecord", "init_args": {"folder": str(folder)}})
+    record = json.dumps({"class_path": "tests.fixtures.rank_record.RankRecord", "init_args": {"folder": str(folder)}})
     more = [f"--ckpt_path={checkpoint}"] if checkpoint else []
     given = [f"--config={OLD / 'classifier.yaml'}", f"--trainer.callbacks+={record}", f"--run_dir={folder / 'run'}"]
     train.main(["fit", *given, *more])

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.processes import ended, run_to_end
+from tests.fixtures.processes import ended, run_to_end
 
 BUSY = """
 import time

@@ -16,8 +16,9 @@ import torch
 import yaml
 
 import train
-from datamodules.expressions import LABEL_SPACES
-from tests.lightning_modules.tiny_generator import (
+from synfer.faces.expressions import LABEL_SPACES
+from tests.fixtures.processes import run_to_end
+from tests.fixtures.tiny_generator import (
     TINY_AUTOENCODER,
     TINY_TEXT,
     TINY_UNET,
@@ -25,7 +26,6 @@ from tests.lightning_modules.tiny_generator import (
     tiny_classifier,
     tiny_generator,
 )
-from tests.processes import run_to_end
 
 PROJECT = Path(train.__file__).parent
 BASIC7 = LABEL_SPACES["basic7"]
@@ -84,7 +84,7 @@ def annotator(folder: Path) -> dict[str, Any]:
 
 def au_estimator(folder: Path) -> dict[str, Any]:
     return {
-        "class_path": "lightning_modules.action_unit_estimation.ActionUnitEstimation",
+        "class_path": "lightning_modules.action_unit_estimator.ActionUnitEstimator",
         "init_args": {"backbone": "resnet10t", "backbone_kwargs": {"stem_width": 8}, "image_size": 16},
     }
 
@@ -143,13 +143,13 @@ def config(folder: Path, module: str, **more: Any) -> Path:
 def fit(given: Path, folder: Path, *more: str, callbacks: tuple[dict[str, Any], ...] = ()) -> list[str]:
     """Returns the command line of a fit into ``folder/run`` that writes down each step beside it."""
     folder.mkdir(parents=True, exist_ok=True)
-    record = {"class_path": "tests.rank_record.RankRecord", "init_args": {"folder": str(folder)}}
+    record = {"class_path": "tests.fixtures.rank_record.RankRecord", "init_args": {"folder": str(folder)}}
     listed = [f"--trainer.callbacks+={json.dumps(callback)}" for callback in (*callbacks, record)]
     return ["fit", f"--config={given}", *listed, f"--run_dir={folder / 'run'}", *more]
 
 
 def stop_at(step: int, how: str, rank: int = 0) -> dict[str, Any]:
-    return {"class_path": "tests.stop_at.StopAt", "init_args": {"step": step, "how": how, "rank": rank}}
+    return {"class_path": "tests.fixtures.stop_at.StopAt", "init_args": {"step": step, "how": how, "rank": rank}}
 
 
 def summary(folder: Path) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 import train
-from callbacks.run_end import RunEnd, interrupted_by, is_complete, outcome_of
+from synfer.runs.run_end import RunEnd, interrupted_by, is_complete, outcome_of
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_fewer_epochs_than_are_done_are_refused_before_anything_is_written(
 def test_whoever_starts_a_run_that_is_cut_short_is_told_how_it_goes_on(
     tiny_run: list[str], tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    stop = json.dumps({"class_path": "tests.stop_at.StopAt", "init_args": {"step": 1, "how": "SIGTERM"}})
+    stop = json.dumps({"class_path": "tests.fixtures.stop_at.StopAt", "init_args": {"step": 1, "how": "SIGTERM"}})
     with pytest.raises(SystemExit):
         train.main(
             ["fit", *tiny_run, f"--trainer.callbacks+={stop}", "--trainer.logger=false", f"--run_dir={tmp_path}"]
@@ -163,10 +163,10 @@ def test_a_full_disk_is_one_line_and_the_record_says_failed(
     from callbacks import run_record, whole_checkpoint_io
 
     def full(*args: Any, **kwargs: Any) -> None:
-        monkeypatch.setattr(run_record, "whole_file", full)  # and the record cannot be written either
+        monkeypatch.setattr(run_record, "atomic_write", full)  # and the record cannot be written either
         raise OSError(28, "No space left on device", str(tmp_path / "checkpoints" / "last.ckpt"))
 
-    monkeypatch.setattr(whole_checkpoint_io, "whole_file", full)
+    monkeypatch.setattr(whole_checkpoint_io, "atomic_write", full)
     code, line = error_line(["fit", *tiny_run, "--trainer.logger=false", f"--run_dir={tmp_path}"], capfd)
     assert code == 1 and "last.ckpt" in line
     assert summary(tmp_path)["status"] == "failed"
@@ -187,13 +187,13 @@ def test_ends_in_words_and_numbers() -> None:
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
-    from callbacks.whole_checkpoint_io import WholeCheckpointIO
+    from callbacks.recording.atomic_checkpoint_io import AtomicCheckpointIO
 
     class Torn:
         def __reduce__(self) -> Any:
             raise OSError(28, "No space left on device")
 
-    io, path = WholeCheckpointIO(), tmp_path / "checkpoints" / "last.ckpt"
+    io, path = AtomicCheckpointIO(), tmp_path / "checkpoints" / "last.ckpt"
     io.save_checkpoint({"step": torch.tensor(1)}, path)
     with pytest.raises(OSError, match="No space left"):
         io.save_checkpoint({"step": torch.tensor(2), "more": Torn()}, path)

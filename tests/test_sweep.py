@@ -19,15 +19,15 @@ import pytest
 import yaml
 
 import sweep
-from sweeping import local_runner, sweep_file
-from sweeping.child_process import exit_text, last_error_line
-from sweeping.grid import expand, file_name, point_name, value_text
-from sweeping.parser_check import check_against_parser
-from sweeping.run_lock import RunLock
-from sweeping.sweep_error import SweepError
-from sweeping.sweep_file import read_sweep_file
-from sweeping.sweep_run import plan_runs
-from tests.processes import ended, run_to_end
+from experiments.sweep import local_runner, sweep_file
+from experiments.sweep.child_process import exit_text, last_error_line
+from experiments.sweep.grid import expand, file_name, point_name, value_text
+from experiments.sweep.parser_check import check_against_parser
+from experiments.sweep.run_lock import RunLock
+from experiments.sweep.sweep_error import SweepError
+from experiments.sweep.sweep_file import read_sweep_file
+from experiments.sweep.sweep_run import plan_runs
+from tests.fixtures.processes import ended, run_to_end
 
 PROJECT = Path(sweep.__file__).parent
 FILES = sorted((PROJECT / "configs" / "sweeps").glob("*.yaml"))
@@ -95,7 +95,7 @@ summary("finished", **{"val/accuracy": 0.5})
 DRIVER = """
 import sys, pathlib
 import sweep
-from sweeping import sweep_file
+from experiments.sweep import sweep_file
 sweep_file.PROJECT = pathlib.Path({project!r})
 sweep.check_against_parser = lambda *args: None
 raise SystemExit(sweep.main())
@@ -484,7 +484,7 @@ def test_other_settings_do_not_go_into_the_same_folders(folder: Path, capsys: py
     (folder / "c.yaml").write_text("a: 1\n")
     assert sweep.main([path, "--", "--seed=8"]) == 2
     assert "mode=ok: found less then, --seed=8 now" in capsys.readouterr().err
-    assert sweep.main([path, "--sweep_dir", "elsewhere", "--", "--seed=8"]) == 1
+    assert sweep.main([path, "--sweep_dir", "locked", "--", "--seed=8"]) == 1
     assert len(starts(folder / "runs/s/mode=ok")) == 1
 
 
@@ -547,7 +547,7 @@ def test_second_signal_kills(folder: Path) -> None:
 
 
 def test_run_that_does_not_stop_is_killed_in_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_runner, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(local_runner, "STOP_TIMEOUT_S", 0.3)
     run = folder / "runs/s/run"
     path = write(folder, modes("stubborn"))
     original = local_runner.LocalRunner._collect
@@ -593,7 +593,7 @@ def test_two_sweeps_share_the_work(folder: Path) -> None:
 def test_run_of_a_dead_process_is_taken_over(folder: Path) -> None:
     path = str(write(folder, modes("ok")))
     run = folder / "runs/s/run"
-    code = "from pathlib import Path; from sweeping.run_lock import RunLock; import time\n"
+    code = "from pathlib import Path; from experiments.sweep.run_lock import RunLock; import time\n"
     code += f"lock = RunLock(Path({str(run)!r})); lock.take(); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(PROJECT)})
     wait_until(RunLock(run).is_held)
@@ -653,25 +653,25 @@ def test_array_job(folder: Path, executor: str, capsys: pytest.CaptureFixture[st
 
 
 def test_array_task_leaves_a_run_that_is_at_work_or_done(folder: Path) -> None:
-    from sweeping.slurm_runner import ArrayTask
+    from experiments.sweep.slurm_runner import ArrayTask
 
     (run,) = plan_runs(read_sweep_file(write(folder, modes("ok"))), Path("runs"))
     with run.lock as lock:
         assert lock.take()
-        assert ArrayTask(run, {})().startswith(f"elsewhere: process {os.getpid()}")
+        assert ArrayTask(run, {})().startswith(f"locked: process {os.getpid()}")
     assert ArrayTask(run, {})() == "finished"
-    assert ArrayTask(run, {})() == "kept"
+    assert ArrayTask(run, {})() == "skipped"
     assert len(starts(run.run_dir)) == 1
 
 
 def test_other_tasks_of_a_run_wait_for_the_word_of_the_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sweeping import slurm_runner
-    from sweeping.slurm_runner import ArrayTask, RunFailed
+    from experiments.sweep import slurm_runner
+    from experiments.sweep.slurm_runner import ArrayTask, RunFailed
 
     (run,) = plan_runs(read_sweep_file(write(folder, modes("slow"))), Path("runs"))
     for name, value in (("SLURM_NTASKS", "2"), ("SLURM_JOB_ID", "7"), ("SLURM_PROCID", "1")):
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(slurm_runner, "WORD_PATIENCE_S", 0.3)
+    monkeypatch.setattr(slurm_runner, "START_TIMEOUT_S", 0.3)
     with pytest.raises(RunFailed, match="task 0 said nothing"):
         ArrayTask(run, {})()
     assert not starts(run.run_dir)
@@ -686,7 +686,7 @@ def test_other_tasks_of_a_run_wait_for_the_word_of_the_first(folder: Path, monke
     assert ArrayTask(run, {})() == "exit code 0"  # as if beside task 0: both from its checkpoint
     assert [Path(start["ckpt_path"]).name for start in starts(run.run_dir)] == ["last.ckpt", "last.ckpt"]
 
-    assert ArrayTask(run, {})() == "kept" and len(starts(run.run_dir)) == 2  # requeued after the run's end
+    assert ArrayTask(run, {})() == "skipped" and len(starts(run.run_dir)) == 2  # requeued after the run's end
     (run.run_dir / "summary.json").unlink()
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     with pytest.raises(RunFailed, match="task 0 said nothing"):  # the word of an earlier attempt does not count
@@ -695,15 +695,15 @@ def test_other_tasks_of_a_run_wait_for_the_word_of_the_first(folder: Path, monke
     monkeypatch.setenv("SLURM_PROCID", "0")
     with run.lock as lock:
         assert lock.take()
-        assert ArrayTask(run, {})().startswith("elsewhere")
+        assert ArrayTask(run, {})().startswith("locked")
     monkeypatch.setenv("SLURM_PROCID", "1")
-    assert ArrayTask(run, {})().startswith("elsewhere") and len(starts(run.run_dir)) == 2
+    assert ArrayTask(run, {})().startswith("locked") and len(starts(run.run_dir)) == 2
 
 
 def test_array_task_that_runs_out_of_time_is_queued_again(folder: Path) -> None:
     pytest.importorskip("submitit")
-    from sweeping.child_process import ChildProcess
-    from sweeping.slurm_runner import ArrayTask
+    from experiments.sweep.child_process import ChildProcess
+    from experiments.sweep.slurm_runner import ArrayTask
 
     (run,) = plan_runs(read_sweep_file(write(folder, modes("slow"))), Path("runs"))
     task, lock = ArrayTask(run, {}), run.lock

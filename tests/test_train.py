@@ -16,7 +16,7 @@ import torch
 import yaml
 
 import train
-from tests.processes import run_to_end
+from tests.fixtures.processes import run_to_end
 
 PROJECT = Path(train.__file__).parent
 
@@ -191,7 +191,7 @@ def test_predictions_are_not_kept_in_memory(tiny_run: list[str]) -> None:
 
 
 def test_groups_that_are_off_are_not_in_the_trainer(finished: train.SynferCLI) -> None:
-    from callbacks.synthesis import SynthesisCallback
+    from callbacks.synthesis.synthesis_callback import SynthesisCallback
 
     names = [type(callback).__name__ for callback in finished.trainer.callbacks]
     assert not any(isinstance(callback, SynthesisCallback) for callback in finished.trainer.callbacks)
@@ -217,7 +217,7 @@ def test_groups_that_are_off_are_not_in_the_trainer(finished: train.SynferCLI) -
         (["--config=nowhere.yaml"], "nowhere.yaml"),
         (["--ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),
         (
-            [f"--ckpt_path={Path(train.__file__).parent / 'demo_weights/drawn_generator'}"],
+            [f"--ckpt_path={Path(train.__file__).parent / 'demo/weights/drawn_generator'}"],
             "is a folder of save_trained",
         ),
         (["--model=NoSuchModel"], "NoSuchModel"),

@@ -3,8 +3,8 @@
 from datamodules.readers.drawn import DrawnReader
 from datamodules.readers.fer2013 import FER2013Reader
 from datamodules.readers.image_folder import ImageFolderReader
-from datamodules.readers.other_split import OtherSplitReader
 from datamodules.readers.reader import Reader
+from datamodules.readers.remapped import RemappedReader
 from datamodules.readers.synthetic_set import SyntheticSetReader
 
-__all__ = ["DrawnReader", "FER2013Reader", "ImageFolderReader", "OtherSplitReader", "Reader", "SyntheticSetReader"]
+__all__ = ["DrawnReader", "FER2013Reader", "ImageFolderReader", "Reader", "RemappedReader", "SyntheticSetReader"]

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from datamodules.drawn_faces import LARGEST_SIZE, LARGEST_ZOOM, NUM_IDENTITY_TRAITS, SMALLEST_SIZE, draw_faces
-from datamodules.expressions import (
+from datamodules.readers.reader import Reader, Split
+from datamodules.rows.provenance import content_hash
+from datamodules.rows.sample_table import ArrayImages, ReadReport, SampleTable, one_hot
+from synfer.faces.drawn.draw import LARGEST_SIZE, LARGEST_ZOOM, NUM_IDENTITY_TRAITS, SMALLEST_SIZE, draw_faces
+from synfer.faces.expressions import (
     ACTION_UNITS,
     action_unit_indices,
     mirrored_order,
     resolve_label_space,
     sample_action_units,
 )
-from datamodules.keyed_random import keyed_uniform
-from datamodules.provenance import content_hash
-from datamodules.readers.reader import Reader, Split
-from datamodules.sample_table import ArrayImages, ReadReport, SampleTable, one_hot
+from synfer.foundation.counter_based_random import keyed_uniform
 
 DEFAULT_COUNT = {"train": 4000, "val": 800, "test": 800}
 """Number of faces per split unless the config says otherwise."""
@@ -41,7 +41,7 @@ HABITS: tuple[dict[str, float], ...] = (
 
 
 class DrawnReader(Reader):
-    """Faces of :func:`datamodules.drawn_faces.draw_faces`, labelled by the prototype that they were drawn from.
+    """Faces of :func:`synfer.faces.drawn.draw.draw_faces`, labelled by the prototype that they were drawn from.
 
     A face is drawn from the FACS prototype of its class, at an overall intensity of 0.55 to 1, and one face in five
     shows a habit of the person on top. ``au`` holds exactly what was drawn. The face of row i of a split is a function

@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datamodules.expressions import LABEL_SPACES, canonical_expression
-from datamodules.image_files import find_class_files, split_folders
-from datamodules.images import BadImageError, check_not_constant, decode_image, read_image
-from datamodules.provenance import content_hash
 from datamodules.readers.ferplus import FERPLUS_SPACE, VOTE_COLUMNS, count_votes
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
-from datamodules.sample_table import ArrayImages, ReadReport, SampleTable, one_hot
+from datamodules.rows.image_files import find_class_files, split_folders
+from datamodules.rows.images import BadImageError, check_not_constant, decode_image, read_image
+from datamodules.rows.provenance import content_hash
+from datamodules.rows.sample_table import ArrayImages, ReadReport, SampleTable, one_hot
+from synfer.faces.expressions import LABEL_SPACES, canonical_expression
 
 logger = logging.getLogger(__name__)
 

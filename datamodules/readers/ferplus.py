@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamodules.expressions import LABEL_SPACES, canonical_expression
+from synfer.faces.expressions import LABEL_SPACES, canonical_expression
 
 VOTE_COLUMNS = (
     *("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"),

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
-from datamodules.image_files import find_class_files, split_folders
-from datamodules.images import BadImageError, FileImages, check_not_constant, read_image
-from datamodules.provenance import content_hash
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
-from datamodules.sample_table import ReadReport, SampleTable, one_hot
+from datamodules.rows.image_files import find_class_files, split_folders
+from datamodules.rows.images import BadImageError, FileImages, check_not_constant, read_image
+from datamodules.rows.provenance import content_hash
+from datamodules.rows.sample_table import ReadReport, SampleTable, one_hot
+from synfer.faces.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
 
 SPLIT_FOLDERS = {
     "train": ("train", "training"),

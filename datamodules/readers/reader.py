@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Literal
 
-from datamodules.sample_table import SampleTable
+from datamodules.rows.sample_table import SampleTable
 
 Split = Literal["train", "val", "test"]
 OnBadSample = Literal["error", "skip"]

@@ -11,12 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from datamodules.expressions import ACTION_UNITS, EXPRESSIONS, canonical_expression, resolve_label_space
-from datamodules.images import BadImageError, EncodedImages, check_not_constant, decode_image
-from datamodules.provenance import content_hash
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
-from datamodules.sample_table import ReadReport, SampleTable
-from datamodules.synthetic_manifest import (
+from datamodules.rows.images import BadImageError, EncodedImages, check_not_constant, decode_image
+from datamodules.rows.provenance import content_hash
+from datamodules.rows.sample_table import ReadReport, SampleTable
+from datamodules.synthetic.synthetic_manifest import (
     MANIFEST,
     Manifest,
     missing_shards,
@@ -26,7 +25,8 @@ from datamodules.synthetic_manifest import (
     repair_command,
     shard_paths,
 )
-from datamodules.synthetic_shards import DamagedShardError, read_shard
+from datamodules.synthetic.synthetic_shards import DamagedShardError, read_shard
+from synfer.faces.expressions import ACTION_UNITS, EXPRESSIONS, canonical_expression, resolve_label_space
 
 COLUMNS = ("image", "label", "soft_label", "caption", "au", "seed", "sample_id", "layout_source", "kept", "votes")
 _ROOT = "root of SyntheticSetReader (data.synthetic_reader or data.reader)"

@@ -38,12 +38,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 # Started as a file, Python looks for modules beside that file only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from datamodules.augmentation import Augmentation
-from datamodules.expression import ExpressionDataModule
+from datamodules.expression_data_module import ExpressionDataModule
+from datamodules.loading.augmentation import Augmentation
 from datamodules.readers import DrawnReader
 from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.generator import ExpressionGenerator
-from lightning_modules.sampling.request import SamplingSettings, SynthesisRequest
+from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 NAMES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")

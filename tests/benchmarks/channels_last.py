@@ -27,8 +27,8 @@ from torch.nn import functional as F
 # Started as a file, Python looks for modules beside that file only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from lightning_modules.networks.backbone import build_backbone
-from lightning_modules.networks.channels_last import to_channels_last
+from synfer.networks.backbone import build_backbone
+from synfer.networks.channels_last import to_channels_last
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 CLASSES = 7

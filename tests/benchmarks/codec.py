@@ -33,11 +33,11 @@ from torch.nn import functional as F
 # Started as a file, Python looks for modules beside that file only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from datamodules.keyed_random import keyed_seed
 from datamodules.readers import DrawnReader, FER2013Reader
 from datamodules.readers.reader import Reader
-from lightning_modules.networks.latent_codec import AutoencoderKLCodec, LatentCodec, build_codec
-from lightning_modules.networks.schedule import schedule_factor
+from synfer.foundation.counter_based_random import keyed_seed
+from synfer.networks.latent_codec import AutoencoderKLCodec, LatentCodec, build_codec
+from synfer.optimisation.schedule import schedule_factor
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 EVALUATED = 512

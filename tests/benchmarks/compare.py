@@ -30,7 +30,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 # Started as a file, Python looks for modules beside that file only, and finds this one under the name of compare.py.
 sys.path[0] = str(PROJECT)
 
-from tests.comparison.synthetic_runs import write_run  # noqa: E402
+from tests.fixtures.synthetic_runs import write_run  # noqa: E402
 
 MAX_SECONDS, MAX_MB = 10.0, 500.0
 RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)

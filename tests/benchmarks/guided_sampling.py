@@ -42,17 +42,17 @@ from omegaconf import OmegaConf
 # Started as a file, Python looks for modules beside that file only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from callbacks.layout_initialisation import LayoutInitialisation
-from callbacks.semantic_guidance import SemanticGuidance
-from datamodules.expression import ExpressionDataModule
-from datamodules.expressions import LABEL_SPACES
-from datamodules.mixed_dataset import MixedDataset
+from callbacks.synthesis.layout_initialisation import LayoutInitialisation
+from callbacks.synthesis.semantic_guidance import SemanticGuidance
+from datamodules.expression_data_module import ExpressionDataModule
+from datamodules.loading.mixed_dataset import MixedDataset
 from datamodules.readers import DrawnReader, FER2013Reader
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
-from lightning_modules.metrics.frechet_distance import frechet_distance, weighted_moments
-from lightning_modules.networks.feature_extractor import ClassifierFeatures
-from lightning_modules.sampling.request import SamplingSettings, SynthesisRequest
+from synfer.faces.expressions import LABEL_SPACES
+from synfer.metrics.frechet_distance import frechet_distance, weighted_moments
+from synfer.networks.feature_extractor import ClassifierFeatures
+from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "mixed" / "fer2013.yaml"
 STEPS, INVERTED, GUIDED_FROM = 50, 35, 15

@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from datamodules.readers import FER2013Reader
 from lightning_modules.generator import ExpressionGenerator
-from lightning_modules.sampling.denoising import denoise
-from lightning_modules.sampling.inversion import ddim_invert
-from lightning_modules.sampling.request import SamplingSettings, SynthesisRequest
+from synfer.synthesis.diffusion.denoising import denoise
+from synfer.synthesis.diffusion.inversion import ddim_invert
+from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 
 STEPS = 50
 CASES = ((35, 0), (35, 1), (35, 3), (49, 1), (49, 3))

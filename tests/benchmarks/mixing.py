@@ -33,13 +33,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 # Started as a file, Python looks for modules beside that file only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from callbacks.online_synthesis import OnlineSynthesis
-from datamodules.augmentation import Augmentation
-from datamodules.expression import ExpressionDataModule
+from callbacks.synthesis.online_synthesis import OnlineSynthesis
+from datamodules.expression_data_module import ExpressionDataModule
+from datamodules.loading.augmentation import Augmentation
 from datamodules.readers import DrawnReader
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
-from lightning_modules.sampling.request import SamplingSettings
+from synfer.synthesis.request import SamplingSettings
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 WARM_UP_STEPS = 2

@@ -49,19 +49,19 @@ from torch.optim.lr_scheduler import LambdaLR
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from callbacks.agreed_stop import AgreedStop
-from callbacks.metrics_csv import MetricsCsv
-from callbacks.online_synthesis import OnlineSynthesis
-from callbacks.run_record import RunRecord
+from callbacks.recording.metrics_csv import MetricsCsv
+from callbacks.recording.run_record import RunRecord
+from callbacks.recording.throughput import Throughput
+from callbacks.recording.wandb_run import WandbRun, finish_wandb
 from callbacks.step_seed import StepSeed
-from callbacks.throughput import Throughput
-from callbacks.wandb_run import WandbRun, finish_wandb
-from datamodules.augmentation import UNIFORM_COLUMNS, Augmentation, augment
-from datamodules.expression import ExpressionDataModule
+from callbacks.synthesis.online_synthesis import OnlineSynthesis
+from datamodules.expression_data_module import ExpressionDataModule
+from datamodules.loading.augmentation import UNIFORM_COLUMNS, Augmentation, augment
 from datamodules.readers import DrawnReader
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
-from lightning_modules.networks.schedule import schedule_factor
-from lightning_modules.sampling.request import SamplingSettings, SynthesisRequest
+from synfer.optimisation.schedule import schedule_factor
+from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 from tests.benchmarks.mixing import save_generator
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import train
-from lightning_modules.sampling.denoising import DenoisingState
-from tests.callbacks.test_near_copy_count import fit_command, folder, set_command, summary
+from synfer.synthesis.diffusion.denoising import DenoisingState
+from tests.callbacks.synthesis.test_near_copy_count import fit_command, folder, set_command, summary
 
 __all__ = ["folder"]  # a fixture
 

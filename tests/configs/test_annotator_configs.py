@@ -1,4 +1,4 @@
-"""Each file of configs/annotator/ runs, on little data."""
+"""Each file of configs/annotator/ and configs/labels/ runs, on little data."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import train
-from datamodules.label_table import LabelTable, write_label_table
 from datamodules.readers import FER2013Reader
 from lightning_modules.annotator import LabelAnnotator
-from tests.lightning_modules.tiny_generator import tiny_generator
+from synfer.labels.label_table import LabelTable, write_label_table
+from tests.fixtures.tiny_generator import tiny_generator
 
 CONFIGS = Path(train.__file__).parent / "configs"
-HERE = sorted(path.name for path in (CONFIGS / "annotator").glob("*.yaml"))
+HERE = sorted(
+    f"{path.parent.name}/{path.name}" for room in ("annotator", "labels") for path in (CONFIGS / room).glob("*.yaml")
+)
 QUIET = ["--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 OF_CODE = ("anger", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 OF_VOTE = ("neutral", "happy", "surprise", "sad", "anger", "disgust", "fear", "contempt")
@@ -68,7 +70,7 @@ def test_every_file_is_tested_here_or_with_the_relabeller() -> None:
         Path(__file__).read_text()
         + Path(__file__).parents[1].joinpath("lightning_modules/test_relabeller.py").read_text()
     )
-    assert HERE and all(f"annotator/{name}" in tests for name in HERE)
+    assert HERE and all(name in tests for name in HERE)
 
 
 def test_feranno_on_fer2013_from_fit_to_relabelling(fer2013: Path, tmp_path: Path) -> None:
@@ -92,7 +94,7 @@ def test_feranno_on_fer2013_from_fit_to_relabelling(fer2013: Path, tmp_path: Pat
         folds = ["--data.folds=2", f"--data.fold={fold}", f"--run_dir={tmp_path / str(fold)}"]
         cli = train.main(["fit", *data, config("annotator/fer2013.yaml"), *small, *folds, *QUIET])
         assert isinstance(cli.model, LabelAnnotator) and cli.trainer.global_step == 4
-    seven = [config("annotator/ferplus_shared7.yaml"), f"--data.reader.init_args.reader.init_args.root={fer2013}"]
+    seven = [config("data/ferplus_shared7.yaml"), f"--data.reader.init_args.reader.init_args.root={fer2013}"]
     last = f"--ckpt_path={tmp_path / '1' / 'checkpoints' / 'last.ckpt'}"
     train.main(["test", *seven, config("annotator/fer2013.yaml"), *small, last, *QUIET, f"--run_dir={tmp_path / 't'}"])
     assert "test/accuracy" in json.loads((tmp_path / "t" / "summary.json").read_text())["metrics"]
@@ -102,12 +104,12 @@ def test_feranno_on_fer2013_from_fit_to_relabelling(fer2013: Path, tmp_path: Pat
     assert millions == pytest.approx([18.8, 20.5], abs=0.1)  # as deep_head.yaml says
     paths = ",".join(str(tmp_path / str(fold) / "checkpoints" / "last.ckpt") for fold in range(2))
     relabel = [
-        config("annotator/relabel.yaml"),
+        config("labels/relabel.yaml"),
         "--model.voters={feranno: [" + paths + "]}",
         "--trainer.accelerator=cpu",
     ]
     train.main(["predict", *data, *relabel, *QUIET, f"--run_dir={tmp_path / 'relabel'}"])
-    score = [config("annotator/score_fer2013.yaml"), f"--data.reader.init_args.root={fer2013}"]
+    score = [config("labels/score_fer2013.yaml"), f"--data.reader.init_args.root={fer2013}"]
     score += [f"--model.label_table={tmp_path / 'relabel' / 'labels.parquet'}", f"--run_dir={tmp_path / 'score'}"]
     train.main(["validate", *score, *QUIET])
     metrics = json.loads((tmp_path / "score" / "summary.json").read_text())["metrics"]
@@ -124,7 +126,7 @@ def test_score_against_ferplus_by_hand(fer2013: Path, tmp_path: Path, capsys: py
     new = np.where(truth < 0, rows.label, new)
     table = LabelTable(rows.sample_id, rows.content_hash, space, rows.label, np.eye(7, dtype=np.float32)[new])
     path = write_label_table(tmp_path / "labels.parquet", table)
-    score = [config("annotator/score_fer2013.yaml"), f"--data.reader.init_args.root={fer2013}", *QUIET]
+    score = [config("labels/score_fer2013.yaml"), f"--data.reader.init_args.root={fer2013}", *QUIET]
     train.main(["validate", *score, f"--model.label_table={path}", f"--run_dir={tmp_path / 'run'}"])
     metrics = json.loads((tmp_path / "run" / "summary.json").read_text())["metrics"]
     known = truth >= 0
@@ -144,7 +146,7 @@ def test_score_against_ferplus_by_hand(fer2013: Path, tmp_path: Path, capsys: py
 
 def test_a_classifier_of_seven_is_scored_on_ferplus(fer2013: Path, tiny_run: list[str], tmp_path: Path) -> None:
     small = [argument for argument in tiny_run if "drawn.yaml" not in argument and "count" not in argument]
-    data = [config("annotator/ferplus_shared7.yaml"), f"--data.reader.init_args.reader.init_args.root={fer2013}"]
+    data = [config("data/ferplus_shared7.yaml"), f"--data.reader.init_args.reader.init_args.root={fer2013}"]
     drawn = train.main(["fit", *tiny_run, "--trainer.fast_dev_run=true", *QUIET, f"--run_dir={tmp_path / 'drawn'}"])
     drawn.trainer.save_checkpoint(tmp_path / "trained.ckpt")
     trained = f"--ckpt_path={tmp_path / 'trained.ckpt'}"

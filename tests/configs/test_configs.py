@@ -18,12 +18,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import train
-from datamodules.near_copies import NEAR_COPY
 from datamodules.readers import SyntheticSetReader
+from datamodules.rows.near_copies import NEAR_COPY
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
-from lightning_modules.sampling.request import SamplingSettings
-from tests.lightning_modules.tiny_generator import save_checkpoint
+from synfer.synthesis.request import SamplingSettings
+from tests.fixtures.tiny_generator import save_checkpoint
 
 CONFIGS = Path(train.__file__).parent / "configs"
 FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 
-from datamodules.augmentation import Augmentation
-from datamodules.expression import ExpressionDataModule
-from datamodules.sample_table import SampleTable
+from datamodules.expression_data_module import ExpressionDataModule
+from datamodules.loading.augmentation import Augmentation
+from datamodules.rows.sample_table import SampleTable
 from lightning_modules.classifier import ExpressionClassifier
-from tests.datamodules.tiny_data import BASIC7, TinyReader, tiny_table
+from tests.fixtures.tiny_data import BASIC7, TinyReader, tiny_table
 
 TINY: dict[str, Any] = {
     "label_space": list(BASIC7),
@@ -35,7 +35,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-class _Seen(L.Callback):
+class _Seen(Callback):
     """Keeps the ids of every training batch and the labels of validation."""
 
     def __init__(self) -> None:
@@ -43,18 +43,18 @@ class _Seen(L.Callback):
         self.shares: list[float] = []
         self.validated: list[int] = []
 
-    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.batches.append(batch["sample_id"])
         self.shares.append(float(batch["is_synthetic"].float().mean()))
 
-    def on_validation_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, *_: Any) -> None:
+    def on_validation_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, *_: Any) -> None:
         self.validated += batch["label"].tolist()
 
 
-class _FillPool(L.Callback):
+class _FillPool(Callback):
     """Stands in for online synthesis, which takes a generator: sixteen samples when training starts."""
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         label = torch.arange(16) % 7
         images = torch.randint(0, 256, (16, 3, 8, 8), dtype=torch.uint8)
         pool = trainer.datamodule.pool  # type: ignore[attr-defined]
@@ -67,12 +67,12 @@ def _sorted(table: SampleTable) -> SampleTable:
 
 def _fit(
     folder: Path, ratio: float = 0.5, has_pool: bool = False, **options: Any
-) -> tuple[_Seen, ExpressionDataModule, L.Trainer]:
+) -> tuple[_Seen, ExpressionDataModule, Trainer]:
     """Trains two epochs of seven steps on sets that are sorted by class."""
     seen = _Seen()
     settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 2, "logger": False, "enable_checkpointing": False}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    trainer = L.Trainer(
+    trainer = Trainer(
         default_root_dir=folder,
         callbacks=[seen, *([_FillPool()] if has_pool else [])],
         **{**settings, **quiet, **options},

@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 import train
-from datamodules.feature_cache import FeatureCache
-from datamodules.mixed_dataset import MixedDataset
+from datamodules.loading.mixed_dataset import MixedDataset
 from lightning_modules.annotator import LabelAnnotator
-from tests.lightning_modules.tiny_generator import NAMES, SIDE, livelier, save_checkpoint, tiny_generator
-from tests.processes import run_to_end
+from synfer.networks.feature_cache import FeatureCache
+from tests.fixtures.processes import run_to_end
+from tests.fixtures.tiny_generator import NAMES, SIDE, save_checkpoint, scaled_weights, tiny_generator
 
 PROJECT = Path(train.__file__).parent
 
@@ -31,7 +31,7 @@ PROJECT = Path(train.__file__).parent
 def generator(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with a generator of random weights."""
     folder = tmp_path_factory.mktemp("generator")
-    livelier(tiny_generator()).save_trained(folder)
+    scaled_weights(tiny_generator()).save_trained(folder)
     return str(folder)
 
 
@@ -241,7 +241,7 @@ def test_a_head_reads_only_what_it_was_trained_on(name: str, value: Any, generat
 
 
 def test_the_export_of_its_generator_will_do(tmp_path: Path) -> None:
-    lively = livelier(tiny_generator())
+    lively = scaled_weights(tiny_generator())
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.strategy.connect(lively)
     trainer.save_checkpoint(tmp_path / "g.ckpt")
@@ -252,7 +252,7 @@ def test_the_export_of_its_generator_will_do(tmp_path: Path) -> None:
     checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
     module.on_save_checkpoint(checkpoint)
     exported.on_load_checkpoint(checkpoint)
-    livelier(tiny_generator(), 5).save_trained(tmp_path / "another")
+    scaled_weights(tiny_generator(), 5).save_trained(tmp_path / "another")
     with pytest.raises(ValueError, match="expected the generator that it was trained on, or that one's export"):
         annotator(str(tmp_path / "another")).on_load_checkpoint(checkpoint)
 
@@ -315,7 +315,7 @@ def test_one_pass_of_the_network_per_batch(generator: str) -> None:
 
 
 def test_a_compiled_generator_is_read_as_well(generator: str, tmp_path: Path) -> None:
-    livelier(tiny_generator(compile_backend="eager")).save_trained(tmp_path)
+    scaled_weights(tiny_generator(compile_backend="eager")).save_trained(tmp_path)
     for compiled, plain in zip(annotator(str(tmp_path)).read(faces()), annotator(generator).read(faces()), strict=True):
         torch.testing.assert_close(compiled, plain)
 

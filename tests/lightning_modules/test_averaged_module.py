@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning import Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_modules.averaged_module import AveragedModule
-from lightning_modules.networks.ema import ParameterEMA
+from synfer.optimisation.ema import ParameterEMA
 
 
 class Slope(AveragedModule):
-    trained_part = "layer"
+    trainable_submodule = "layer"
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def test_a_saved_average_takes_the_place_of_one_that_an_evaluation_has_left() ->
         assert each.ema is not None
         each.ema.update()
     assert module.ema is not None and saved.ema is not None
-    module.ema.store_for_evaluation()
+    module.ema.apply_average()
     module._take_average(saved.ema.state_dict())
     assert not module.ema.is_swapped
     assert torch.equal(module.ema.average["weight"], saved.layer.weight)

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from lightning import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, DistributedSampler
 
-from datamodules.expressions import EXPRESSIONS
 from lightning_modules.classifier import ExpressionClassifier
-from tests.lightning_modules.tiny_generator import tiny_generator
+from synfer.faces.expressions import EXPRESSIONS
+from tests.fixtures.tiny_generator import tiny_generator
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "classifier"
 NAMES = ["neutral", "happy", "sad"]

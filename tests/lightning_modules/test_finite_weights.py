@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from lightning_modules.classifier import ExpressionClassifier, load_codec
 from lightning_modules.generator import ExpressionGenerator
-from lightning_modules.networks.au_estimator import AUEstimator
-from lightning_modules.networks.backbone import build_backbone
-from lightning_modules.networks.feature_extractor import read_weights
 from lightning_modules.voter import load_voter
-from tests.lightning_modules.outside_models import save_clip, save_timm
-from tests.lightning_modules.tiny_generator import save_checkpoint, tiny_classifier, tiny_generator
+from synfer.networks.au_estimator import AUEstimator
+from synfer.networks.backbone import build_backbone
+from synfer.networks.feature_extractor import read_weights
+from tests.fixtures.outside_models import save_clip, save_timm
+from tests.fixtures.tiny_generator import save_checkpoint, tiny_classifier, tiny_generator
 
 NETWORK = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
 

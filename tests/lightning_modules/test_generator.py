@@ -10,28 +10,28 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
-from callbacks.semantic_guidance import SemanticGuidance
-from datamodules.augmentation import Augmentation
-from datamodules.expression import ExpressionDataModule
-from datamodules.expressions import ACTION_UNITS, FACS_PROTOTYPES
+from callbacks.synthesis.semantic_guidance import SemanticGuidance
+from datamodules.expression_data_module import ExpressionDataModule
+from datamodules.loading.augmentation import Augmentation
 from lightning_modules.generator import ExpressionGenerator
-from lightning_modules.networks.au_adapter import au_adapter_parameters, embed_action_units
-from lightning_modules.sampling.prediction import min_snr_weight, signal_and_noise
-from lightning_modules.sampling.request import SamplingSettings, SynthesisRequest
-from tests.datamodules.tiny_data import TinyReader, tiny_table
-from tests.lightning_modules.tiny_generator import (
+from synfer.faces.expressions import ACTION_UNITS, FACS_PROTOTYPES
+from synfer.networks.au_adapter import au_adapter_parameters, embed_action_units
+from synfer.synthesis.diffusion.prediction import min_snr_weight, signal_and_noise
+from synfer.synthesis.request import SamplingSettings, SynthesisRequest
+from tests.fixtures.tiny_data import TinyReader, tiny_table
+from tests.fixtures.tiny_generator import (
     NAMES,
     SIDE,
     TINY_AUTOENCODER,
-    livelier,
     request_for,
     save_base,
     save_checkpoint,
+    scaled_weights,
     tiny_classifier,
     tiny_generator,
 )
@@ -563,7 +563,7 @@ def test_requests_that_do_not_fit_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def speaking() -> ExpressionGenerator:
-    return livelier(tiny_generator()).eval()
+    return scaled_weights(tiny_generator()).eval()
 
 
 def test_result_holds_what_was_asked(speaking: ExpressionGenerator) -> None:

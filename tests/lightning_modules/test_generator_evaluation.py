@@ -9,21 +9,20 @@ import numpy as np
 import pytest
 import timm
 import torch
-from lightning import Callback
+from lightning.pytorch import Callback
 from PIL import Image
 from safetensors.torch import save_file
 
-from callbacks.pseudo_labeller import PseudoLabeller
-from callbacks.semantic_guidance import SemanticGuidance
-from datamodules.augmentation import Augmentation
-from datamodules.expression import ExpressionDataModule
+from callbacks.synthesis.pseudo_labeller import PseudoLabeller
+from callbacks.synthesis.semantic_guidance import SemanticGuidance
+from datamodules.expression_data_module import ExpressionDataModule
+from datamodules.loading.augmentation import Augmentation
 from lightning_modules.generator import ExpressionGenerator
-from lightning_modules.metrics.frechet_distance import frechet_distance, weighted_moments
-from lightning_modules.networks.au_estimator import AUEstimator
-from lightning_modules.networks.feature_extractor import ClassifierFeatures
-from tests.datamodules.tiny_data import TinyReader, tiny_table
-from tests.lightning_modules.test_generator import make_trainer
-from tests.lightning_modules.tiny_generator import (
+from synfer.metrics.frechet_distance import frechet_distance, weighted_moments
+from synfer.networks.au_estimator import AUEstimator
+from synfer.networks.feature_extractor import ClassifierFeatures
+from tests.fixtures.tiny_data import TinyReader, tiny_table
+from tests.fixtures.tiny_generator import (
     NAMES,
     SIDE,
     request_for,
@@ -31,6 +30,7 @@ from tests.lightning_modules.tiny_generator import (
     tiny_classifier,
     tiny_generator,
 )
+from tests.lightning_modules.test_generator import make_trainer
 
 SAMPLES = 12
 
@@ -196,7 +196,7 @@ def test_a_judge_that_lacks_an_expression_is_refused(tmp_path: Path) -> None:
     assert "test/fer_recall/happy" in evaluate(tmp_path, judge=str(path), test_expressions=["neutral", "happy"])
 
 
-def test_the_vote_does_not_count_the_unguided_twins(tmp_path: Path) -> None:
+def test_the_vote_does_not_count_the_unguided_duplicates(tmp_path: Path) -> None:
     guidance = SemanticGuidance(True, checkpoint(tmp_path, "guide", 2), start_step=1)
     labeller = PseudoLabeller(True, [checkpoint(tmp_path, "voter", 3)])
     evaluate(tmp_path, callbacks=[guidance, labeller])

@@ -11,28 +11,28 @@ import pytest
 import torch
 
 import train
-from datamodules.folds import hash_numbers
-from datamodules.label_table import read_label_table
 from datamodules.readers import DrawnReader
+from datamodules.rows.folds import hash_numbers
 from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.relabeller import Relabeller, _seen_by_generators
-from lightning_modules.sampling.label_rectification import (
+from lightning_modules.voter import Voter
+from synfer.labels.label_table import read_label_table
+from synfer.labels.rectification import (
     add_label_evidence,
     blend_labels,
     correct_by_transition,
     noise_transition,
 )
-from lightning_modules.sampling.label_vote import vote
-from lightning_modules.voter import Voter
-from tests.lightning_modules.outside_models import save_timm
-from tests.lightning_modules.tiny_generator import (
+from synfer.labels.vote import vote
+from tests.fixtures.outside_models import save_timm
+from tests.fixtures.processes import run_to_end
+from tests.fixtures.tiny_generator import (
     NAMES,
     save_checkpoint,
     save_trained_on,
     tiny_classifier,
     tiny_generator,
 )
-from tests.processes import run_to_end
 
 CONFIGS = Path(train.__file__).parent / "configs"
 BASIC7 = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
@@ -61,7 +61,7 @@ def predict(study: Path, run_dir: Path, voters: str, *more: str, command: str = 
         [
             command,
             f"--config={CONFIGS / 'data/drawn.yaml'}",
-            f"--config={CONFIGS / 'annotator/relabel.yaml'}",
+            f"--config={CONFIGS / 'labels/relabel.yaml'}",
             "--data.reader.init_args.count={train: 112, val: 28, test: 28}",
             f"--model.voters={voters}",
             "--model.rule=blend",
@@ -95,7 +95,7 @@ def test_relabel_score_and_train_on_it(study: Path, tmp_path: Path, tiny_run: li
     assert (tmp_path / "relabel" / "samples" / "relabelled.png").is_file()
     assert sorted(p.name for p in path.parent.iterdir() if p.suffix == ".parquet") == ["labels.parquet"]
 
-    score = [f"--config={CONFIGS / 'annotator/score_drawn.yaml'}", f"--model.label_table={path}", *QUIET]
+    score = [f"--config={CONFIGS / 'labels/score_drawn.yaml'}", f"--model.label_table={path}", *QUIET]
     score += ["--data.reader.init_args.reader.init_args.count={train: 112, val: 28, test: 28}"]
     train.main(["validate", *score, f"--run_dir={tmp_path / 'score'}"])
     metrics = json.loads((tmp_path / "score" / "summary.json").read_text())["metrics"]
@@ -121,7 +121,7 @@ def test_each_row_is_judged_by_the_network_that_held_it_out(study: Path, tmp_pat
     rows = cli.datamodule.train_table
     image = rows.images.batch(np.arange(112)).float() / 255
     members = cli.model._voters["own"]
-    from datamodules.folds import assign_folds
+    from datamodules.rows.folds import assign_folds
 
     fold = assign_folds(rows, 2)
     for number, member in enumerate(members):
@@ -227,7 +227,7 @@ def test_other_rules(rule: str, study: Path, tmp_path: Path) -> None:
 def test_a_prior_for_rare_expressions(study: Path, tmp_path: Path) -> None:
     voters = "{own: " + checkpoints(study, "fold0", "fold1") + "}"
     predict(study, tmp_path / "plain", voters, "--model.old_weight=0")
-    affectnet = f"--config={CONFIGS / 'annotator/prior_affectnet.yaml'}"
+    affectnet = f"--config={CONFIGS / 'labels/prior_affectnet.yaml'}"
     shifted = predict(study, tmp_path / "shifted", voters, "--model.old_weight=0", affectnet)
     plain, new = (read_label_table(tmp_path / name / "labels.parquet") for name in ("plain", "shifted"))
     np.testing.assert_allclose(plain.votes["own"], new.votes["own"], atol=1e-6)  # what was said stays on record

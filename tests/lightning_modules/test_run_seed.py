@@ -8,21 +8,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 
-from callbacks.online_synthesis import OnlineSynthesis
-from datamodules.expression import ExpressionDataModule
-from datamodules.synthesis_work import SynthesisWork
+from callbacks.synthesis.online_synthesis import OnlineSynthesis
+from datamodules.expression_data_module import ExpressionDataModule
 from lightning_modules import run_seed as run_seed_module
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.run_seed import run_seed
-from lightning_modules.sampling.request import SynthesisRequest, SynthesisResult
-from tests.datamodules.tiny_data import TinyReader, tiny_table
-from tests.lightning_modules.tiny_generator import NAMES, SIDE, livelier, tiny_generator
+from synfer.synthesis.plan import SynthesisWork
+from synfer.synthesis.request import SynthesisRequest, SynthesisResult
+from tests.fixtures.tiny_data import TinyReader, tiny_table
+from tests.fixtures.tiny_generator import NAMES, SIDE, scaled_weights, tiny_generator
 
 NAME = "PL_GLOBAL_SEED"
 
@@ -40,8 +40,8 @@ def _data(**settings: Any) -> ExpressionDataModule:
     return ExpressionDataModule(TinyReader(**tables), batch_size=4, eval_batch_size=4, **settings)
 
 
-def _trainer(folder: Path) -> L.Trainer:
-    return L.Trainer(
+def _trainer(folder: Path) -> Trainer:
+    return Trainer(
         default_root_dir=folder,
         accelerator="cpu",
         devices=1,
@@ -68,7 +68,7 @@ class _Asked(ExpressionGenerator):
 
 
 def _asking(**changes: Any) -> _Asked:
-    generator = livelier(tiny_generator(**changes))
+    generator = scaled_weights(tiny_generator(**changes))
     generator.__class__ = _Asked
     assert isinstance(generator, _Asked)
     generator.asked, generator.made = [], []

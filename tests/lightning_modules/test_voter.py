@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
+from torch.nn import functional as F
 from transformers import AutoTokenizer, CLIPModel
 
-from datamodules.expressions import EXPRESSIONS
 from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.voter import load_voter
-from tests.lightning_modules.outside_models import save_clip, save_timm
-from tests.lightning_modules.tiny_generator import (
+from synfer.faces.expressions import EXPRESSIONS
+from tests.fixtures.outside_models import save_clip, save_timm
+from tests.fixtures.tiny_generator import (
     NAMES,
     SIDE,
     save_checkpoint,

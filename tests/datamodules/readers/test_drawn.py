@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.expressions import ACTION_UNITS, FACS_PROTOTYPES, action_unit_indices, mirrored_order
 from datamodules.readers.drawn import DEFAULT_COUNT, DrawnReader
 from datamodules.readers.reader import Reader
+from synfer.faces.expressions import ACTION_UNITS, FACS_PROTOTYPES, action_unit_indices, mirrored_order
 
 
 def drawn(n: int = 64, **settings: object) -> DrawnReader:

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from datamodules.provenance import find_twins
 from datamodules.readers.fer2013 import FER2013Reader
 from datamodules.readers.ferplus import VOTE_COLUMNS
+from datamodules.rows.provenance import find_duplicates
 
 CODES = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
 BASIC7 = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
@@ -386,8 +386,8 @@ def test_real_release() -> None:
     assert train.class_counts()["disgust"] == 436
     hashes = pq.read_table(REAL / "train.parquet", columns=["sha256_16"])["sha256_16"].to_pylist()
     assert train.content_hash.tolist() == hashes
-    report = find_twins(train, [val])
-    assert report.evaluation_twins == {"val": 280} and len(report.rows_to_drop) == 351
+    report = find_duplicates(train, [val])
+    assert report.evaluation_duplicates == {"val": 280} and len(report.rows_to_drop) == 351
     majority = FER2013Reader(str(REAL), labels="ferplus_majority").read("val")
     original = dict(zip(val.sample_id.tolist(), val.label.tolist(), strict=True))
     agree = [

@@ -9,9 +9,9 @@ import pytest
 from jsonargparse import ArgumentParser
 from PIL import Image
 
-from datamodules.provenance import content_hash
 from datamodules.readers import Reader
 from datamodules.readers.image_folder import ImageFolderReader
+from datamodules.rows.provenance import content_hash
 
 
 def save(path: Path, seed: int, size: tuple[int, ...] = (16, 16, 3)) -> np.ndarray:

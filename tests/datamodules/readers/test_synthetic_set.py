@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from datamodules.expressions import ACTION_UNITS, LABEL_SPACES
 from datamodules.readers.synthetic_set import NOT_KEPT, SyntheticSetReader
+from synfer.faces.expressions import ACTION_UNITS, LABEL_SPACES
 
 BASIC7 = LABEL_SPACES["basic7"]
 

@@ -1,0 +1,1 @@
+"""What a run keeps of itself: summary, metrics, checkpoints, W&B, its lock."""

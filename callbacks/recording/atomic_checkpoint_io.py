@@ -1,0 +1,27 @@
+"""Checkpoints that are written whole, in their own folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from synfer.foundation.atomic_file import atomic_write
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, flushes it to the disk and renames it.
+
+    Lightning writes to the system's temporary folder first: from another disk the file is then copied into place, and a
+    kill or a full disk in the middle leaves half of one where a whole one was.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Writes a local file; other places (``s3://…``) are left to Lightning."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with atomic_write(Path(path)) as partial:
+            torch.save(checkpoint, partial)

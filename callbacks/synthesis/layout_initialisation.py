@@ -1,0 +1,154 @@
+"""Sampling that starts from the inverted layout of a real training face."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from callbacks.synthesis.synthesis_callback import SynthesisCallback
+from datamodules.rows.near_copies import pixel_correlation
+from datamodules.rows.provenance import check_sources
+from datamodules.rows.sample_table import SampleTable
+from synfer.faces.captions import caption_for
+from synfer.faces.face_shape import resize_faces
+from synfer.foundation.counter_based_random import keyed_uniform
+from synfer.foundation.rank_states import counters, states_of_ranks
+from synfer.synthesis.diffusion.denoising import DenoisingState
+from synfer.synthesis.diffusion.inversion import ddim_invert
+
+_LAYOUT_STREAM = 0x1A
+
+
+class LayoutInitialisation(SynthesisCallback):
+    """DDIM-inverts a random training face and starts sampling there, so that faces are laid out naturally (SynFER).
+
+    The face is inverted under its own caption at guidance scale 1 and sampled under the wanted one. Which face is used
+    is a function of (seed, sample id). Only training faces without a duplicate in an evaluation split may be used (C8).
+
+    Args:
+        enabled: whether to act.
+        num_inverted: inverted steps, out of the sampling steps: the more, the less of the face is left.
+        refinements: fixed-point iterations per inverted step; 0 = plain DDIM inversion.
+        source: "any" training face, or one of the "same" expression.
+        max_similarity: correlation of the grey pixels, in (0, 1], above which a finished face is a copy of its source
+            and is discarded; null = keep all. What else is a copy is counted where faces are made
+            (``datamodules/rows/near_copies.py``), not discarded.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    def __init__(
+        self,
+        enabled: bool = False,
+        num_inverted: int = 35,
+        refinements: int = 0,
+        source: Literal["any", "same"] = "any",
+        max_similarity: float | None = None,
+    ) -> None:
+        super().__init__(enabled)
+        if num_inverted < 1:
+            raise ValueError(f"layout.num_inverted: found {num_inverted}, expected at least 1")
+        if refinements < 0:
+            raise ValueError(f"layout.refinements: found {refinements}, expected at least 0")
+        if max_similarity is not None and not 0 < max_similarity <= 1:
+            raise ValueError(f"layout.max_similarity: found {max_similarity}, expected a correlation in (0, 1] or null")
+        self.num_inverted = num_inverted
+        self.refinements = refinements
+        self.source = source
+        self.max_similarity = max_similarity
+        self.copies = 0
+        self._table: SampleTable | None = None
+        self._rows = np.empty(0, dtype=np.int64)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Takes the training rows and checks that none of them is an evaluation image.
+
+        Raises:
+            ValueError: a training row has the pixels of a validation or test row.
+        """
+        if not self.enabled or self._table is not None:
+            return
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if datamodule.train_table is None:
+            datamodule.setup("fit")
+        evaluation = [table for table in (datamodule.val_table, datamodule.test_table) if table is not None]
+        if datamodule.test_table is None:  # a fit alone does not read it
+            evaluation += datamodule.read_if_there("test")
+        self.use_table(datamodule.train_table, evaluation)
+
+    def use_table(self, training: SampleTable, evaluation: list[SampleTable]) -> None:
+        """Sets the faces whose layout may be taken.
+
+        Raises:
+            ValueError: one of them is an evaluation image; ``data.drop_duplicates=true`` removes such duplicates.
+        """
+        if training.split != "train":
+            raise ValueError(f"layout source: found the {training.split} split, expected training images only")
+        check_sources(training.content_hash, evaluation, "layout source (data.drop_duplicates=true removes duplicates)")
+        self._table = training
+
+    def recipe(self) -> dict[str, Any]:
+        """Returns the settings."""
+        found = {"num_inverted": self.num_inverted, "refinements": self.refinements, "source": self.source}
+        # Only where it acts: sets of before it go on.
+        return found if self.max_similarity is None else {**found, "max_similarity": self.max_similarity}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Faces discarded as copies of their source: for summary.json."""
+        return {"copies": self.copies} if self.enabled and self.max_similarity is not None else {}
+
+    def on_synthesis_start(self, state: DenoisingState) -> None:
+        """Replaces the starting noise by inverted training faces.
+
+        Raises:
+            ValueError: no training face of a wanted expression (source="same").
+        """
+        assert self._table is not None, "LayoutInitialisation.setup() has not run"
+        table = self._table
+        rows = self._rows = self._choose(state, table)
+        # Inverted under what it shows, not under what is wanted: the difference between both is the edit.
+        names = [table.label_space[index] for index in table.label[rows]]
+        own = replace(state, text=state.encode_text([caption_for(name) for name in names]), au=state.null_au)
+        image = table.images.batch(rows).to(state.latents.device).float() / 127.5 - 1
+        with torch.no_grad():
+            clean = state.encode(resize_faces(image, state.image_size))
+        state.latents = ddim_invert(own, clean, self.num_inverted, self.refinements)
+        state.first_step = len(state.scheduler.timesteps) - self.num_inverted
+        state.layout_source = [str(table.sample_id[row]) for row in rows]
+
+    def on_synthesis_end(self, state: DenoisingState) -> None:
+        """Discards the faces that are copies of their source, each for itself, whatever the batch."""
+        if self.max_similarity is None:
+            return
+        assert self._table is not None and state.images is not None
+        sources = self._table.images.batch(self._rows).to(state.images.device)
+        copies = pixel_correlation(state.images, sources) > self.max_similarity
+        self.copies += int(copies.sum())
+        state.kept = state.kept & ~copies
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns every rank's count; a collective."""
+        return {"ranks": states_of_ranks({"copies": self.copies})} if self.counts else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting."""
+        self.copies = int(counters(state_dict.get("ranks", []), ("copies",))["copies"])
+
+    def _choose(self, state: DenoisingState, table: SampleTable) -> np.ndarray:
+        uniform = keyed_uniform(state.request.sample_ids, 1, state.request.seed, _LAYOUT_STREAM)[:, 0]
+        if self.source == "any":
+            return (uniform * len(table)).astype(np.int64)
+        rows = np.empty(len(uniform), dtype=np.int64)
+        for i, name in enumerate(state.request.expressions):
+            code = table.label_space.index(name) if name in table.label_space else -1
+            members = np.flatnonzero(table.label == code)
+            if not len(members):
+                raise ValueError(f"layout.source=same: found no training face of '{name}', expected at least one")
+            rows[i] = members[int(uniform[i] * len(members))]
+        return rows

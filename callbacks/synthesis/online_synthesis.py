@@ -1,0 +1,336 @@
+"""When to generate while a classifier trains, how much, and into which pool."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from callbacks.synthesis.near_copy_count import NearCopyCount
+from callbacks.synthesis.synthesis_callback import SynthesisCallback, active_hooks
+from datamodules.synthetic.synthetic_pool import SyntheticPool
+from synfer.faces.expressions import canonical_expression, map_label_space
+from synfer.foundation.counter_based_random import keyed_uniform
+from synfer.foundation.rank_states import counters, own_state, states_of_ranks
+from synfer.synthesis.request import SamplingSettings, SynthesisRequest, SynthesisResult
+
+if TYPE_CHECKING:
+    from lightning_modules.generator import ExpressionGenerator
+
+_EXPRESSION_STREAM = 0x0E
+_RANK_STRIDE = 1 << 40  # sample ids of different ranks never meet
+_FRUITLESS_BATCHES = 20
+_COUNTERS = ("made", "discarded", "seconds", "next_number", "kept", "drawn")
+
+
+class OnlineSynthesis(SynthesisCallback):
+    """Fills the rank's synthetic pool before training and refreshes it as samples are used.
+
+    Every rank generates for itself on its own device; no collective is needed. A pool sample is used ``max_reuse``
+    times on average: after each training batch, new faces are made once ``drawn / max_reuse`` exceeds those made by a
+    whole generation batch. ``data.synthetic_multiple`` bounds the distinct samples; from there on the pool stays.
+
+    What is made next is a pure function of (seed, rank, number): expression, action units, noise, layout. So a
+    checkpoint holds which faces are in the pool, with their labels, and no pictures: a run that goes on makes the same
+    ones again before its first step, and is then the same run (``data.num_workers`` 0; workers read ahead). On another
+    number of ranks the faces are dealt out anew.
+
+    Args:
+        enabled: whether to generate.
+        generator: checkpoint of an :class:`ExpressionGenerator`, or a folder of its ``save_trained``.
+        batch_size: faces made at a time.
+        max_reuse: mean number of times that a pool sample is trained on, ≥ 1.
+        initial_samples: faces kept in the pool before training starts; null = one generation batch.
+        expressions: names to make, evenly; null = all that data and generator share.
+        sampling: how to denoise; null = the generator's own settings.
+
+    Raises:
+        ValueError: a value out of range, or enabled without a generator.
+        FileNotFoundError: no such checkpoint.
+    """
+
+    def __init__(
+        self,
+        enabled: bool = False,
+        generator: str | None = None,
+        batch_size: int = 64,
+        max_reuse: float = 4.0,
+        initial_samples: int | None = None,
+        expressions: list[str] | None = None,
+        sampling: SamplingSettings | None = None,
+    ) -> None:
+        super().__init__(enabled)
+        if batch_size < 1:
+            raise ValueError(f"synthesis.batch_size: found {batch_size}, expected at least 1")
+        if max_reuse < 1:
+            raise ValueError(f"synthesis.max_reuse: found {max_reuse}, expected at least 1")
+        if initial_samples is not None and initial_samples < 1:
+            raise ValueError(f"synthesis.initial_samples: found {initial_samples}, expected at least 1")
+        if enabled and generator is None:
+            raise ValueError("synthesis.generator: found none, expected a generator checkpoint")
+        if enabled and not Path(str(generator)).exists():
+            raise FileNotFoundError(
+                f"synthesis.generator '{generator}': no such file or folder, expected a trained generator"
+            )
+        self.generator_path = generator
+        self.batch_size = batch_size
+        self.max_reuse = max_reuse
+        self.initial_samples = initial_samples
+        self.expressions = None if expressions is None else [canonical_expression(name) for name in expressions]
+        self.sampling = sampling
+        self.made = 0
+        self.discarded = 0
+        self.next_number = 0
+        self.seconds = 0.0
+        self.copies = NearCopyCount()
+        self.kept = 0  # distinct faces that ever went into the pool
+        self.drawn, self._drawn_before = 0, 0  # pool samples trained on, and what the data module had counted then
+        self._entries: deque[int] = deque()  # sample ids of the faces in the pool, oldest first
+        self._numbers: dict[int, int] = {}  # next number of each rank that ever took part
+        self._stored: list[dict[str, Any]] | None = None
+        self._names: list[str] = []
+        self._pool: SyntheticPool | None = None
+        self._generator: ExpressionGenerator | None = None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Faces made on this rank, those thrown away, and near copies among those kept: for summary.json."""
+        return {"generated": self.made, "discarded": self.discarded, **(self.copies.counts if self.enabled else {})}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Loads the generator and checks that there is a pool to fill and an expression to make.
+
+        At ratio 0 nothing is loaded or made, so that one sweep file serves the control too.
+
+        Raises:
+            ValueError: a finished synthetic set or folds beside online synthesis, or an expression that nobody knows.
+        """
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if stage != "fit" or not self.enabled:
+            return
+        if datamodule.synthetic_ratio == 0:
+            rank_zero_info(
+                "synthesis.enabled=true at data.synthetic_ratio=0: nothing is generated (the control of a sweep)"
+            )
+            return
+        if datamodule.pool is None:
+            raise ValueError(
+                "synthesis.enabled=true beside data.synthetic_reader: two sources of synthetic samples, expected one"
+            )
+        if datamodule.folds is not None:  # as beside data.synthetic_reader: nothing would tell of it
+            raise ValueError(
+                f"synthesis.enabled=true beside data.folds={datamodule.folds}: generator, guide and voters may have "
+                "learned from the rows that this fold holds out, with their labels; expected one or the other"
+            )
+        # Imported where it is used: diffusers takes seconds to load, and most runs do not synthesise.
+        from lightning_modules.generator import ExpressionGenerator
+
+        self._generator = ExpressionGenerator.load_trained(str(self.generator_path))
+        shared = [name for name in datamodule.label_space if name in self._generator.label_space]
+        for name in self.expressions or []:
+            if name not in shared:
+                raise ValueError(f"synthesis.expressions: '{name}' is not shared by data and generator ({shared})")
+        self._names = self.expressions or shared
+        if not self._names:
+            raise ValueError(
+                f"data {list(datamodule.label_space)} and generator {list(self._generator.label_space)} share no name"
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fills the pool before the first batch is drawn."""
+        if self._generator is None:
+            return
+        self._generator.to(pl_module.device)
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self._pool, self._entries = datamodule.pool, deque(maxlen=datamodule.pool_size)
+        self._drawn_before = datamodule.counts["synthetic"]
+        wanted = min(self.initial_samples or self.batch_size, datamodule.pool_size)
+        bound = self._bound(trainer)
+        if bound is not None and bound < 1:
+            raise ValueError("data.synthetic_multiple leaves no sample for each rank: expected at least one per rank")
+        if self._stored:
+            self._refill(trainer, self._stored)
+        else:
+            while self.kept < (wanted if bound is None else min(wanted, bound)):
+                self._generate(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Makes the faces that have fallen due."""
+        if self._generator is None:
+            return
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        counted = datamodule.counts["synthetic"]
+        self.drawn, self._drawn_before = self.drawn + counted - self._drawn_before, counted
+        bound = self._bound(trainer)
+        while (self.drawn / self.max_reuse - self.kept) >= self.batch_size:
+            if bound is not None and self.kept >= bound:
+                break
+            self._generate(trainer)
+        pl_module.log("synthesis/made", float(self.made))
+        pl_module.log("synthesis/discarded", float(self.discarded))
+        pl_module.log("synthesis/seconds", self.seconds)
+        if self.copies.checked:
+            pl_module.log("synthesis/near_copies", self.copies.share)
+            pl_module.log("synthesis/near_copies_real", datamodule.near_copies().held_out_share())
+
+    def _bound(self, trainer: Trainer) -> int | None:
+        """Distinct samples that this rank may write: its share of ``data.synthetic_multiple``."""
+        maximum = trainer.datamodule.max_synthetic  # type: ignore[attr-defined]
+        if maximum is None:
+            return None
+        return maximum // trainer.world_size + int(trainer.global_rank < maximum % trainer.world_size)
+
+    def next_request(self, rank: int, seed: int, count: int) -> SynthesisRequest:
+        """Returns what to make next: expressions evenly in a random order, all else from the sample id."""
+        request = self.request_at(rank, seed, self.next_number, count)
+        self.next_number += count
+        return request
+
+    def request_at(self, rank: int, seed: int, first: int, count: int) -> SynthesisRequest:
+        """Returns what a rank makes as its numbers ``first`` … ``first + count``."""
+        numbers = np.arange(first, first + count)
+        classes = len(self._names)
+        rounds, place = np.divmod(numbers, classes)
+        order = keyed_uniform(rounds, classes, seed, rank, _EXPRESSION_STREAM).argsort(1)
+        expressions = [self._names[index] for index in order[np.arange(count), place]]
+        sample_ids = [int(number) + rank * _RANK_STRIDE for number in numbers]
+        # The generator's own settings count as if they were given: its action-unit edits belong into the request.
+        settings = self.sampling or (self._generator.sampling if self._generator is not None else None)
+        return SynthesisRequest.from_expressions(expressions, sample_ids, seed, settings)
+
+    def _generate(self, trainer: Trainer) -> None:
+        assert self._generator is not None
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        started = time.monotonic()
+        seed = datamodule.run_seed
+        bound = self._bound(trainer)
+        for _ in range(_FRUITLESS_BATCHES):
+            request = self.next_request(trainer.global_rank, seed, self.batch_size)
+            result = self._generator.synthesise(request, active_hooks(trainer))
+            room = math.inf if bound is None else bound - self.kept
+            kept = result.kept.nonzero().flatten()
+            self.made += len(request)
+            self.discarded += len(request) - len(kept)
+            kept = kept[: int(min(room, len(kept)))]
+            if len(kept):
+                self.copies.add(datamodule.near_copies(), result.images[kept])
+                self._append(datamodule, result, kept, self._labels(datamodule, result, kept))
+                self.kept += len(kept)
+                self.seconds += time.monotonic() - started
+                return
+        raise RuntimeError(
+            f"pseudo-labels and layout.max_similarity discarded all of {_FRUITLESS_BATCHES * self.batch_size} "
+            "synthetic faces in a row: expected some to be kept (lower pseudo_labels.discard_below, raise "
+            "layout.num_inverted or use a better generator)"
+        )
+
+    def _labels(self, datamodule: Any, result: SynthesisResult, kept: torch.Tensor) -> torch.Tensor:
+        """Returns the soft labels of the kept faces in the label space of the data, float32 (n, K)."""
+        assert self._generator is not None
+        columns = map_label_space(self._generator.label_space, datamodule.label_space)
+        soft = result.soft_label[kept].cpu()
+        # By name; an expression that the data does not know gives its share to the others.
+        mapped = torch.where(torch.from_numpy(columns >= 0), soft[:, np.maximum(columns, 0)], 0.0)
+        total = mapped.sum(1, keepdim=True)
+        own = [datamodule.label_space.index(self._generator.label_space[i]) for i in result.label[kept].tolist()]
+        intended = torch.nn.functional.one_hot(torch.tensor(own), len(datamodule.label_space)).float()
+        return torch.where(total > 1e-3, mapped / total.clamp_min(1e-12), intended)
+
+    def _append(self, datamodule: Any, result: SynthesisResult, chosen: torch.Tensor, soft_label: torch.Tensor) -> None:
+        rows = chosen.cpu().numpy()
+        images, side = result.images[chosen].cpu(), datamodule.pool.image_size
+        if images.shape[-1] != side:
+            images = torch.nn.functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+        datamodule.pool.append(
+            images,
+            soft_label.argmax(1),
+            soft_label,
+            torch.from_numpy(result.request.action_units[rows]),
+            [result.request.seed] * len(rows),
+            [result.layout_source[row] for row in rows],
+        )
+        self._entries.extend(result.request.sample_ids[row] for row in rows)
+
+    # ------------------------------------------------------------------ going on
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the counters of every rank, and which faces with which labels are in its pool; a collective."""
+        own: dict[str, Any] = {name: getattr(self, name) for name in _COUNTERS}
+        own |= self.copies.counts
+        if self._pool is not None:
+            newest = self._pool.read(range(self._pool.written - len(self._entries), self._pool.written))
+            own["entries"] = torch.tensor(list(self._entries), dtype=torch.int64)
+            own["soft_label"] = newest["soft_label"]
+        ranks = states_of_ranks(own)
+        numbers = {**self._numbers, **{rank: state["next_number"] for rank, state in enumerate(ranks)}}
+        return {"ranks": ranks, "numbers": {str(rank): number for rank, number in numbers.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting and numbering where the checkpoint stopped; the pool is filled in ``on_train_start``."""
+        # Older checkpoints hold rank 0's counters alone, and nothing of the pool.
+        ranks = state_dict.get("ranks") or [state_dict]
+        self._stored = ranks if "entries" in ranks[0] else None  # none at ratio 0
+        mine = counters(ranks, (*_COUNTERS, "checked", "near_copies"))
+        self.made, self.discarded, self.seconds = mine["made"], mine["discarded"], mine["seconds"]
+        self.copies.checked, self.copies.near_copies = mine["checked"], mine["near_copies"]
+        self.next_number = int((own_state(ranks) or ranks[0]).get("next_number", 0))
+        self._numbers = {int(rank): number for rank, number in state_dict.get("numbers", {}).items()}
+
+    def _refill(self, trainer: Trainer, states: list[dict[str, Any]]) -> None:
+        """Makes the faces again that were in the pool."""
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        ranks, rank = trainer.world_size, trainer.global_rank
+        mine = own_state(states)
+        if mine is not None:
+            self.kept, self.drawn = mine["kept"], mine["drawn"]
+            entries, soft_label = mine["entries"], mine["soft_label"]
+        else:
+            # Distinct faces and their uses stay as many as they were, over all ranks.
+            kept, drawn = (sum(state[name] for state in states) for name in ("kept", "drawn"))
+            self.kept, self.drawn = kept // ranks + int(rank < kept % ranks), drawn // ranks
+            entries = torch.cat([state["entries"] for state in states])[rank::ranks]
+            soft_label = torch.cat([state["soft_label"] for state in states])[rank::ranks]
+            entries, soft_label = entries[-datamodule.pool_size :], soft_label[-datamodule.pool_size :]
+            self.next_number = self._numbers.get(rank, 0)
+        rank_zero_info(f"synthesis: {len(entries)} faces of the pool are made again")
+        started = time.monotonic()
+        if len(entries) >= datamodule.pool_size:  # else every slot from the first one on is filled
+            datamodule.pool.begin_at(self.kept - len(entries))
+        self._again(trainer, entries.tolist(), soft_label)
+        self.seconds += time.monotonic() - started
+        if not len(entries):  # more ranks than faces: this one begins with faces of its own
+            self.kept = 0
+            self._generate(trainer)
+
+    def _batch_of(self, sample_id: int) -> tuple[int, int]:
+        """Returns the rank that made a face first, and in which of its batches."""
+        rank, number = divmod(sample_id, _RANK_STRIDE)
+        return rank, number // self.batch_size
+
+    def _again(self, trainer: Trainer, sample_ids: list[int], soft_label: torch.Tensor) -> None:
+        assert self._generator is not None
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        # Those that only judge a face have judged it already, and must not count it twice.
+        hooks = [hook for hook in active_hooks(trainer) if hook.changes_picture]
+        before = [dict(vars(hook)) for hook in hooks]
+        place = 0
+        # In the batches of the first time: rounding may depend on what else is in a batch.
+        for (rank, batch), group in itertools.groupby(sample_ids, key=self._batch_of):
+            own = list(group)
+            request = self.request_at(rank, datamodule.run_seed, batch * self.batch_size, self.batch_size)
+            result = self._generator.synthesise(request, hooks)
+            chosen = torch.tensor([request.sample_ids.index(i) for i in own])
+            self._append(datamodule, result, chosen, soft_label[place : place + len(own)])
+            place += len(own)
+        for hook, state in zip(hooks, before, strict=True):
+            vars(hook).update(state)

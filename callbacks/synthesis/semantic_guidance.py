@@ -1,0 +1,243 @@
+"""When semantic guidance acts, and with which guide."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from callbacks.synthesis.synthesis_callback import SynthesisCallback
+from lightning_modules.classifier import ExpressionClassifier
+from lightning_modules.command_name import command_name
+from lightning_modules.voter import load_voter
+from synfer.faces.expressions import canonical_expression
+from synfer.networks.external_classifiers import ExternalClassifier
+from synfer.networks.latent_codec import LatentCodec
+from synfer.synthesis.diffusion.denoising import DenoisingState
+from synfer.synthesis.diffusion.guidance import guidance_step, normalised_gradient_step
+
+
+class SemanticGuidance(SynthesisCallback):
+    """Moves the text embedding so that a classifier sees the wanted expression (SynFER, arXiv 2410.09865).
+
+    At each guided step the conditional output is computed with gradients, the guide's loss on the predicted clean face
+    is differentiated through guide, decoder and UNet to the text tokens, and the tokens take one step down, used from
+    the next denoising step on. The conditional output is left for classifier-free guidance, which saves its pass.
+
+    Args:
+        enabled: whether to guide.
+        guide: checkpoint of an :class:`ExpressionClassifier`, or a timm or CLIP folder as
+            :func:`lightning_modules.voter.load_voter` reads it. A classifier trained on this generator's latents
+            (``model.latents_of``) is asked without decoding. It must not be the judge of the results.
+        step_size: λ_g, length of each step in embedding units, > 0.
+        start_step: first guided step, counted from the first denoising step that is run.
+        end_step: steps from here on are not guided; null = to the end.
+        every: guide every n-th step.
+        norm: L2 norm of the gradient over the whole embedding ("global") or over each token ("token").
+        expressions: guide these alone; null = all.
+        targets: the soft label that a wanted expression is guided to, {"fear": {"fear": 0.8, "surprise": 0.2}}; an
+            expression without one is guided to itself.
+        stop_above: a sample pays no more guidance once the guide is this sure of it, a probability in (0, 1]; for soft
+            targets exp(−KL). null = never stop.
+        chunk: samples per guided pass, for less memory; null = the whole batch.
+        gradient_checkpointing: recompute the UNet's activations in the backward pass: less memory, more time.
+
+    Raises:
+        ValueError: a value out of range, an unknown expression, or enabled without a guide.
+        FileNotFoundError: no such checkpoint.
+    """
+
+    def __init__(
+        self,
+        enabled: bool = False,
+        guide: str | None = None,
+        step_size: float = 0.1,
+        start_step: int = 15,
+        end_step: int | None = None,
+        every: int = 1,
+        norm: Literal["global", "token"] = "global",
+        expressions: list[str] | None = None,
+        targets: dict[str, dict[str, float]] | None = None,
+        stop_above: float | None = None,
+        chunk: int | None = None,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__(enabled)
+        if step_size <= 0:
+            raise ValueError(f"guidance.step_size: found {step_size}, expected a number above 0")
+        if start_step < 0 or (end_step is not None and end_step <= start_step):
+            raise ValueError(f"guidance: start_step {start_step} and end_step {end_step}, expected 0 ≤ start < end")
+        if every < 1:
+            raise ValueError(f"guidance.every: found {every}, expected at least 1")
+        if stop_above is not None and not 0 < stop_above <= 1:
+            raise ValueError(f"guidance.stop_above: found {stop_above}, expected a probability in (0, 1] or null")
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"guidance.chunk: found {chunk}, expected at least 1 or null")
+        if enabled and guide is None:
+            raise ValueError("guidance.guide: found none, expected a classifier checkpoint (guidance.enabled=true)")
+        if enabled and not Path(str(guide)).exists():
+            raise FileNotFoundError(f"guidance.guide '{guide}': no such file, expected a classifier checkpoint")
+        self.guide_path = guide
+        self.step_size = step_size
+        self.start_step = start_step
+        self.end_step = end_step
+        self.every = every
+        self.norm = norm
+        self.expressions = None if expressions is None else frozenset(canonical_expression(n) for n in expressions)
+        self.targets = {canonical_expression(name): _soft_target(name, soft) for name, soft in (targets or {}).items()}
+        self.stop_above = stop_above
+        self.chunk = chunk
+        self.gradient_checkpointing = gradient_checkpointing
+        self._guide: ExpressionClassifier | ExternalClassifier | None = None
+        self._codec_checked = False
+        self._target: Tensor | None = None
+        self._active: Tensor | None = None
+        self.losses: list[float] = []
+        self.guided_passes = 0
+
+    @property
+    def guide(self) -> ExpressionClassifier | ExternalClassifier:
+        """The guide, loaded when first asked for.
+
+        Raises:
+            ValueError: what is there cannot guide.
+        """
+        if self._guide is None:
+            network = load_voter(str(self.guide_path)).network
+            if not isinstance(network, ExpressionClassifier | ExternalClassifier):
+                raise ValueError(
+                    f"guidance.guide '{self.guide_path}': found a {type(network).__name__}, expected a classifier with "
+                    "gradients from its logits to the face (an ExpressionClassifier, a timm or a CLIP folder)"
+                )
+            self._guide = network.eval().requires_grad_(False)
+        return self._guide
+
+    def guide_fingerprint(self) -> str | None:
+        """Returns the fingerprint of the guide's weights, for whoever must not be judged by it; None while disabled."""
+        return self.guide.weights_fingerprint() if self.enabled else None
+
+    def recipe(self) -> dict[str, Any]:
+        """Returns the settings, and the guide by its weights; what only saves memory is left out."""
+        return {
+            "guide": self.guide_fingerprint(),
+            "step_size": self.step_size,
+            "start_step": self.start_step,
+            "end_step": self.end_step,
+            "every": self.every,
+            "norm": self.norm,
+            "expressions": None if self.expressions is None else sorted(self.expressions),
+            "targets": self.targets,
+            "stop_above": self.stop_above,
+        }
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Checks that gradients will be there and loads the guide.
+
+        Raises:
+            ValueError: test or prediction in inference mode, which cannot be undone inside.
+        """
+        if not self.enabled:
+            return
+        stage = command_name(stage)
+        loop: Any = {"test": trainer.test_loop, "predict": trainer.predict_loop, "validate": trainer.validate_loop}.get(
+            stage
+        )
+        if loop is not None and loop.inference_mode:
+            raise ValueError(
+                f"guidance.enabled=true in {stage} needs gradients: found trainer.inference_mode=true, expected "
+                "--trainer.inference_mode=false"
+            )
+        self.guide.to(pl_module.device)
+
+    def on_synthesis_start(self, state: DenoisingState) -> None:
+        """Maps the targets to the guide's classes by name and forgets what was of the last batch.
+
+        Raises:
+            ValueError: the guide does not know a target, or reads latents of another codec.
+        """
+        guide = self.guide.to(state.latents.device)
+        self._check_codec(guide, state)
+        names = state.request.expressions
+        guided = [self.expressions is None or name in self.expressions for name in names]
+        rows = {name: self._target_of(name, guide.label_space) for name, on in zip(names, guided, strict=True) if on}
+        nothing = torch.zeros(len(guide.label_space))
+        self._target = torch.stack([rows.get(name, nothing) for name in names]).to(state.latents.device)
+        self._active = torch.tensor(guided, device=state.latents.device)
+        self.losses = []
+        self.guided_passes = 0
+
+    def _check_codec(self, guide: ExpressionClassifier | ExternalClassifier, state: DenoisingState) -> None:
+        codec = _codec_of(guide)
+        if codec is None or self._codec_checked:
+            return
+        found, expected = codec.fingerprint(), state.codec_fingerprint()
+        if found != expected:
+            raise ValueError(
+                f"guidance.guide '{self.guide_path}' reads latents of another codec than the generator's: found "
+                f"{found}, expected {expected}"
+            )
+        self._codec_checked = True  # once per run: hashing a large autoencoder takes time
+
+    def _target_of(self, name: str, label_space: tuple[str, ...]) -> Tensor:
+        """Returns the soft label, (K,) over the guide's classes, to which an expression is guided."""
+        target = torch.zeros(len(label_space))
+        for wanted, share in self.targets.get(name, {name: 1.0}).items():
+            if wanted not in label_space:
+                raise ValueError(
+                    f"guidance.guide '{self.guide_path}' does not know '{wanted}': it has {list(label_space)}"
+                )
+            target[label_space.index(wanted)] = share
+        return target
+
+    def on_denoising_step(self, state: DenoisingState) -> None:
+        """Guides the samples that still need it, where the turn of this step has come.
+
+        Raises:
+            ValueError: the guide's loss is not finite.
+        """
+        step = state.step - state.first_step
+        end = self.end_step if self.end_step is not None else len(state.scheduler.timesteps)
+        if not self.start_step <= step < end or (step - self.start_step) % self.every:
+            return
+        assert self._target is not None and self._active is not None
+        rows = self._active.nonzero()[:, 0]
+        if not len(rows):
+            return
+        guide: Any = self.guide
+        on_latents = _codec_of(guide) is not None
+        look = guide.forward_latents if on_latents else guide
+        with state.checkpointing(self.gradient_checkpointing):
+            found = guidance_step(state, look, self._target[rows], rows, on_latents, self.chunk)
+        self.losses.append(float(found.loss.mean()))
+        if (
+            not math.isfinite(self.losses[-1]) and state.latents.isfinite().all()
+        ):  # else it would guide nowhere, silently
+            broken = state.request.sample_ids[int(rows[int((~found.loss.isfinite()).nonzero()[0, 0])])]
+            raise ValueError(
+                f"guidance.guide '{self.guide_path}': found a loss that is not finite at denoising step {state.step} "
+                f"of face {broken}, expected a number (NaN among its weights? take another checkpoint)"
+            )
+        self.guided_passes += len(rows)
+        state.conditional_output = torch.zeros_like(state.latents).index_copy(0, rows, found.output)
+        state.conditional_rows = self._active
+        unsure = torch.ones_like(rows, dtype=torch.bool)
+        if self.stop_above is not None:
+            unsure = found.probability < self.stop_above
+            self._active = torch.zeros_like(self._active).index_fill(0, rows[unsure], True)
+        moved = normalised_gradient_step(state.text[rows[unsure]], found.gradient[unsure], self.step_size, self.norm)
+        state.text = state.text.index_copy(0, rows[unsure], moved)
+
+
+def _codec_of(guide: ExpressionClassifier | ExternalClassifier) -> LatentCodec | None:
+    return guide.codec if isinstance(guide, ExpressionClassifier) else None
+
+
+def _soft_target(name: str, soft: dict[str, float]) -> dict[str, float]:
+    """Checks one target: shares ≥ 0 that sum to 1, by canonical name."""
+    if not soft or min(soft.values()) < 0 or abs(sum(soft.values()) - 1) > 1e-3:
+        raise ValueError(f"guidance.targets '{name}': found {soft}, expected shares ≥ 0 that sum to 1")
+    return {canonical_expression(wanted): share for wanted, share in soft.items()}

@@ -1,0 +1,237 @@
+"""When faces are made ahead: the synthetic set is written."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from callbacks.synthesis.near_copy_count import NearCopyCount
+from callbacks.synthesis.synthesis_callback import active_hooks
+from datamodules.rows.images import decode_image
+from datamodules.synthetic.synthetic_manifest import MANIFEST, named_files, shard_paths
+from datamodules.synthetic.synthetic_shards import (
+    LOCK,
+    SyntheticRows,
+    begin_set,
+    check_record,
+    finished_indices,
+    has_text_labels,
+    read_shard,
+    write_card,
+    write_shard,
+)
+from lightning_modules.generator import ExpressionGenerator
+from synfer.foundation.folder_lock import NoLocksError, RanksLock
+from synfer.foundation.on_rank_zero import on_rank_zero_for_all
+from synfer.synthesis.request import SynthesisResult
+
+_GRID_COLUMNS = 8
+
+
+class SyntheticSetWriter(Callback):
+    """Writes the faces of ``predict`` as Parquet shards with a card (contract C6).
+
+    Each rank writes each of its batches as soon as it is finished. Started again, the set goes on with the faces that
+    are missing, whatever the number of ranks and the batch size then; with other weights, settings or seed it refuses.
+    A larger ``data.synthesis_count`` makes a finished set longer. One predict at a time writes a set: all its ranks
+    hold a lock, and the manifest says how many faces were planned and what each shard holds.
+
+    Args:
+        path: folder of the set; null = ``synthetic_set`` in the run folder.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = path
+        self._written = 0
+        self._discarded = 0
+        self._copies = NearCopyCount()
+        self._lock: RanksLock | None = None
+        self._text_labels = False
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Faces written by this rank, those thrown away, and near copies in the whole set: for summary.json."""
+        return {"generated": self._written, "discarded": self._discarded, **self._copies.counts}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds out what is already there.
+
+        Raises:
+            ValueError: the model is no generator, real faces as data, another predict at work on the set, a set that is
+                damaged, or fewer faces left than ranks.
+        """
+        if stage != "predict":
+            return
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(pl_module, ExpressionGenerator) or datamodule.predict_split != "synthesis":
+            raise ValueError(
+                f"SyntheticSetWriter: found the model {type(pl_module).__name__} and data.predict_split="
+                f"{datamodule.predict_split}, expected ExpressionGenerator and synthesis"
+            )
+        folder = self._folder(trainer)
+        # Rank 0 looks for all, before any of them writes: a large set takes minutes to read.
+        done = datamodule.synthesis_done = on_rank_zero_for_all(lambda: self._look(folder))
+        if self._lock is None:
+            self._lock = RanksLock(folder / LOCK)
+            with suppress(NoLocksError):  # rank 0 has said so
+                self._lock.join()
+        left = datamodule.synthesis_count - int((done < datamodule.synthesis_count).sum())
+        if 0 < left < trainer.world_size:  # a rank without work would leave the loop, and the others wait for it
+            self.teardown(trainer, pl_module, stage)
+            raise ValueError(
+                f"synthetic set: found {left} faces left to make for {trainer.world_size} ranks, expected one for each "
+                "(fewer --trainer.devices)"
+            )
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Gives the lock back."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Gives the lock back."""
+        self.teardown(trainer, pl_module, "predict")
+
+    def _look(self, folder: Path) -> np.ndarray:
+        """Locks the set and returns the indices of its faces; on rank 0 alone."""
+        lock = RanksLock(folder / LOCK)
+        try:
+            holder = lock.take()
+        except NoLocksError as error:
+            rank_zero_warn(f"{error}; until then, see to it that no second predict writes this set")
+            holder = ""
+        if holder:
+            raise ValueError(
+                f"synthetic set '{folder}': found another predict at work on it ({holder}; lock '{folder / LOCK}'), "
+                "expected one at a time (wait until it has ended, or choose another folder)"
+            )
+        self._lock = lock
+        return finished_indices(folder)
+
+    def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Checks, averaged weights in place, that the set on disk is of the same kind.
+
+        Raises:
+            ValueError: an untrained generator, or a set of another kind.
+        """
+        assert isinstance(pl_module, ExpressionGenerator)
+        if trainer.ckpt_path is None and pl_module.hparams["base"] is None:
+            raise ValueError("synthetic set: found no --ckpt_path, expected a trained generator")
+        self._written = self._discarded = 0
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if trainer.is_global_zero:
+            made_with = {
+                "generator": pl_module.weights_fingerprint(),
+                "sampling": asdict(pl_module.sampling),
+                "seed": datamodule.run_seed,
+                "expressions": list(datamodule.synthesis_expressions),
+                **{type(hook).__name__: hook.recipe() for hook in active_hooks(trainer)},
+            }
+            folder = self._folder(trainer)
+            check_record(folder, made_with)
+            if not (folder / MANIFEST).exists() and shard_paths(folder):
+                rank_zero_info(f"synthetic set {folder}: without {MANIFEST}: its shards are listed as they are now")
+            lost = begin_set(folder, datamodule.synthesis_count)
+            if lost:
+                names = named_files([folder / "data" / name for name in lost])
+                rank_zero_warn(f"synthetic set: {names} had been written and is not there: its faces are made again")
+        trainer.strategy.barrier("record of the set")  # nobody writes before rank 0 has agreed
+        self._text_labels = has_text_labels(self._folder(trainer))
+        done = len(datamodule.synthesis_done)
+        if done:
+            rank_zero_info(f"synthetic set {self._folder(trainer)}: {done} faces are there already")
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Writes one shard."""
+        assert isinstance(pl_module, ExpressionGenerator) and isinstance(outputs, SynthesisResult)
+        write_shard(
+            self._folder(trainer),
+            SyntheticRows(
+                index=batch["index"].cpu().numpy(),
+                sample_id=batch["sample_id"],
+                image=outputs.images.permute(0, 2, 3, 1).cpu().numpy(),
+                label=outputs.request.expressions,
+                soft_label=outputs.soft_label.float().cpu().numpy(),
+                label_space=pl_module.label_space,
+                caption=outputs.request.captions,
+                au=outputs.request.action_units,
+                au_names=pl_module.au_names,
+                seed=outputs.request.seed,
+                layout_source=outputs.layout_source,
+                kept=outputs.kept.cpu().numpy(),
+                votes={name: votes.float().cpu().numpy() for name, votes in outputs.votes.items()},
+            ),
+            self._text_labels,
+        )
+        self._written += len(outputs.kept)
+        self._discarded += int((~outputs.kept).sum())
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the card and a picture of the first faces.
+
+        Raises:
+            ValueError: faces are missing (``trainer.limit_predict_batches``).
+        """
+        trainer.strategy.barrier("synthetic set")
+        if not trainer.is_global_zero:
+            return
+        folder, count = self._folder(trainer), trainer.datamodule.synthesis_count  # type: ignore[attr-defined]
+        begin_set(folder, count)  # the journals of all ranks become one list
+        found = finished_indices(folder)
+        kept = write_card(folder, {"Near copies": self._near_copies(trainer, folder)})
+        names = trainer.datamodule.synthesis_expressions[:count]  # type: ignore[attr-defined]
+        self._save_grid(folder, names, Path(trainer.default_root_dir) / "samples" / "synthetic_set.png")
+        rank_zero_info(f"synthetic set {folder}: {len(found)} faces, {sum(kept.values())} of them kept")
+        missing = np.setdiff1d(np.arange(count), found)
+        if len(missing):
+            raise ValueError(
+                f"synthetic set '{folder}': found {len(found)} faces, face {missing[0]} and {len(missing) - 1} more "
+                f"are missing, expected {count} (was trainer.limit_predict_batches set? The command makes the rest)"
+            )
+
+    def _near_copies(self, trainer: Trainer, folder: Path) -> str:
+        """Returns a sentence on the kept faces of the whole set, those of earlier attempts and other ranks included."""
+        try:
+            search = trainer.datamodule.near_copies()  # type: ignore[attr-defined]
+        except (FileNotFoundError, KeyError, ValueError) as error:  # a set can be made where its training faces are not
+            rank_zero_warn(f"synthetic set: near copies were not counted, the training faces cannot be read: {error}")
+            return f"not counted, the training faces could not be read ({error})"
+        self._copies = NearCopyCount()
+        self._copies.add_set(search, shard_paths(folder))
+        return self._copies.sentence(search)
+
+    def _folder(self, trainer: Trainer) -> Path:
+        return Path(self.path) if self.path else Path(trainer.default_root_dir) / "synthetic_set"
+
+    def _save_grid(self, folder: Path, names: list[str], path: Path) -> None:
+        from synfer.pictures.sample_grid import save_sample_grid
+
+        # One of several ranks makes only some of the expressions, so that a shard need not hold all of them.
+        faces: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+        for shard in shard_paths(folder):
+            if all(len(found) >= _GRID_COLUMNS for found in faces.values()):
+                break
+            for row in read_shard(shard, ["image", "label"]).to_pylist():
+                image = torch.from_numpy(decode_image(row["image"]["bytes"], str(shard)).copy())
+                faces.setdefault(row["label"], []).append(image)
+        faces = {name: found for name, found in faces.items() if found}
+        if faces:
+            columns = min(_GRID_COLUMNS, *map(len, faces.values()))
+            grid = torch.stack([image for found in faces.values() for image in found[:columns]])
+            save_sample_grid(grid.permute(0, 3, 1, 2), list(faces), columns, path)

@@ -1,0 +1,628 @@
+"""One data module for every LightningModule: real rows, synthetic samples and the exact mix of both."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from datamodules.batch import validate_batch
+from datamodules.loading.augmentation import UNIFORM_COLUMNS, Augmentation, augment, is_flipped
+from datamodules.loading.evaluation_sampler import EvaluationSampler
+from datamodules.loading.mixed_dataset import MixedDataset, as_is, grey_as_one_channel
+from datamodules.loading.mixture_sampler import MixtureSampler
+from datamodules.loading.repeating_sampler import RepeatingSampler
+from datamodules.loading.resumable_loader import ResumableLoader, sampler_of
+from datamodules.loading.training_position import TrainingPosition
+from datamodules.readers.reader import Reader, Split
+from datamodules.rows.folds import assign_folds, hash_numbers
+from datamodules.rows.near_copies import NearCopies
+from datamodules.rows.provenance import DuplicateReport, find_duplicates
+from datamodules.rows.row_choice import choose_share, even_order
+from datamodules.rows.sample_table import ImageSource, SampleTable
+from datamodules.synthetic.synthetic_pool import SyntheticPool
+from synfer.faces.expressions import canonical_expression, map_label_space, mirrored_order
+from synfer.foundation.counter_based_random import keyed_uniform, keys_of
+from synfer.foundation.default_ranks import default_ranks
+from synfer.labels.label_table import join_label_table
+from synfer.synthesis.plan import SynthesisWork
+
+_AUGMENT = 0xA06  # a stream of random numbers
+_DEFAULT_AUGMENTATION = Augmentation()
+
+
+class ExpressionDataModule(LightningDataModule):
+    """Reads a data set, mixes synthetic samples into each training batch, and augments on the device.
+
+    Batches follow contract C1 (:class:`datamodules.batch.Batch`). Each rank draws its own share of the real rows;
+    synthetic samples come from a table (``synthetic_reader``) or from the rank's own pool, filled by online synthesis.
+
+    Args:
+        reader: where real faces come from.
+        batch_size: training samples per step and rank.
+        eval_batch_size: samples per step and rank in validation, test and predict.
+        image_size: side in pixels to which faces are cut (the central square) and resized; None keeps the size of the
+            training images.
+        synthetic_ratio: share of synthetic samples in every training batch, in [0, 1] (contract C4).
+        synthetic_multiple: bound on distinct synthetic samples, as a multiple of the real training rows; None = none.
+            Of a finished set that many are chosen at random, each class with the share that it has in the set; a
+            smaller multiple is a subset of a larger one.
+        synthetic_reader: a finished synthetic set, of which the training split is used; None = online synthesis.
+        pool_size: slots of the pool per rank.
+        num_workers: loader processes per rank; 0 is fastest for data sets held in memory.
+        seed: of all that is drawn by key in this run: shuffling, augmentation, the training subset, the noise of a
+            generator's training, and the faces that are made; None = the run's ``seed_everything``, which always rules
+            the first weights.
+        augmentation: how strongly training faces are changed.
+        drop_duplicates: remove training rows whose pixels are those of a validation or test row.
+        near_duplicates: remove also those that look nearly the same: thumbnails that correlate by more than this, in
+            (0, 1); 0.95 finds other copies and crops of one photograph. Needs ``drop_duplicates``. null = none.
+        training_fraction: share of the training rows to use, in (0, 1], the same in each class; a smaller share is a
+            subset of a larger one. It is a share of the rows left by folds and ``drop_duplicates``, and the classes are
+            the data set's own labels, with a ``label_table`` too: the rows are the same with and without one.
+        subset_seed: of the choice of that subset, and of the faces of a finished set for ``synthetic_multiple``, alone,
+            so that runs with other seeds see the same rows, those of a generator for example; None = ``seed``.
+        class_balance: b in [0, 1]: a class of n real rows is drawn with a share proportional to n^(1 − b); 0 = as they
+            are, 1 = each class equally often.
+        steps_per_epoch: training steps per epoch; None = one pass over the real rows.
+        pool_dir: folder for the pool's file; None = the system's temporary folder.
+        predict_split: what ``predict`` sees: "synthesis" = a list of samples to make, else the faces of a split.
+        synthesis_count: length of that list.
+        synthesis_expressions: the expressions in it, in turn; None = all of the label space.
+        folds: cut the training rows into so many folds, by content and evenly over the classes; None = no folds. Not
+            with a ``synthetic_reader`` in use, whose faces may come from held-out rows, nor with online synthesis.
+        fold: the fold, from 0, that ``fit`` holds out of training and that ``predict`` on the training split sees.
+        label_table: Parquet label table (``synfer/labels/label_table.py``) whose labels replace those of the training
+            rows in ``fit``, and which needs one for each row in use; None = the data set's own. It chooses no rows.
+            Evaluation labels are never replaced.
+
+    Attributes:
+        train_table: real training rows, after dropping duplicates and taking the subset; None before setup.
+        val_table: validation rows; None before setup.
+        test_table: test rows; None before setup.
+        synthetic_table: rows of ``synthetic_reader`` in use; None without one.
+        pool: the rank's pool; None unless online synthesis feeds the training.
+        duplicate_report: duplicates of training rows in the evaluation splits that were read; None before setup.
+        resumed_at: where a checkpoint that the fit goes on from has stood; None = from the beginning.
+        synthesis_done: indices of that list that exist already and are not made again; None = none.
+        max_synthetic: distinct synthetic samples that may be used, over all ranks; None = unbounded. Online synthesis
+            keeps to it; a synthetic table is cut to it here.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        batch_size: int = 64,
+        eval_batch_size: int = 256,
+        image_size: int | None = None,
+        synthetic_ratio: float = 0.0,
+        synthetic_multiple: float | None = None,
+        synthetic_reader: Reader | None = None,
+        pool_size: int = 1024,
+        num_workers: int = 0,
+        seed: int | None = None,
+        augmentation: Augmentation = _DEFAULT_AUGMENTATION,
+        drop_duplicates: bool = False,
+        near_duplicates: float | None = None,
+        training_fraction: float = 1.0,
+        subset_seed: int | None = None,
+        class_balance: float = 0.0,
+        steps_per_epoch: int | None = None,
+        pool_dir: str | None = None,
+        predict_split: Literal["synthesis", "train", "val", "test"] = "synthesis",
+        synthesis_count: int = 1000,
+        synthesis_expressions: list[str] | None = None,
+        folds: int | None = None,
+        fold: int | None = None,
+        label_table: str | None = None,
+    ) -> None:
+        super().__init__()
+        _check_range("synthetic_ratio", synthetic_ratio, 0 <= synthetic_ratio <= 1, "a number in [0, 1]")
+        _check_range("class_balance", class_balance, 0 <= class_balance <= 1, "a number in [0, 1]")
+        _check_range("training_fraction", training_fraction, 0 < training_fraction <= 1, "a number in (0, 1]")
+        if synthetic_multiple is not None:
+            _check_range("synthetic_multiple", synthetic_multiple, synthetic_multiple > 0, "a number above 0")
+        _check_range("folds", folds, (folds is None) == (fold is None), "data.fold with it, or neither")
+        _check_range("folds", folds, folds is None or folds >= 2, "at least 2")
+        if folds is not None and synthetic_reader is not None and synthetic_ratio > 0:
+            # Its faces may have the layouts, or be copies, of rows that this fold holds out, and nothing would tell.
+            raise ValueError(
+                f"data.folds={folds}: found data.synthetic_reader beside it, whose faces may come from rows that are "
+                "held out, expected data.synthetic_ratio=0, or faces made during the run, with layouts of rows in use"
+            )
+        _check_range("fold", fold, fold is None or 0 <= fold < (folds or 0), f"a fold in 0…{(folds or 1) - 1}")
+        if label_table is not None and not os.path.isfile(label_table):
+            raise FileNotFoundError(f"data.label_table '{label_table}': no such file, expected a Parquet label table")
+        at_least_one = {
+            "batch_size": batch_size,
+            "eval_batch_size": eval_batch_size,
+            "pool_size": pool_size,
+            "image_size": image_size,
+            "steps_per_epoch": steps_per_epoch,
+            "synthesis_count": synthesis_count,
+        }
+        for name, value in at_least_one.items():
+            _check_range(name, value, value is None or value >= 1, "at least 1")
+        near = near_duplicates
+        _check_range("near_duplicates", near, near is None or 0 < near < 1, "a correlation in (0, 1), or null")
+        _check_range("near_duplicates", near, near is None or drop_duplicates, "data.drop_duplicates=true with it")
+        _check_range("num_workers", num_workers, num_workers >= 0, "at least 0")
+        # config.yaml in the run folder keeps the settings; in a checkpoint they could only contradict the command line.
+        self.reader, self.synthetic_reader = reader, synthetic_reader
+        self.batch_size, self.eval_batch_size, self.image_size = batch_size, eval_batch_size, image_size
+        self.synthetic_ratio, self.synthetic_multiple = synthetic_ratio, synthetic_multiple
+        self.pool_size, self.pool_dir, self.num_workers, self.seed = pool_size, pool_dir, num_workers, seed
+        self.augmentation = augmentation
+        self.drop_duplicates, self.near_duplicates = drop_duplicates, near_duplicates
+        self.training_fraction, self.subset_seed = training_fraction, subset_seed
+        self.class_balance, self.steps_per_epoch = class_balance, steps_per_epoch
+        self.predict_split, self.synthesis_count = predict_split, synthesis_count
+        wanted = synthesis_expressions if synthesis_expressions is not None else list(self.label_space)
+        self.synthesis_expressions = [canonical_expression(name) for name in wanted]
+        self.folds, self.fold, self.label_table = folds, fold, label_table
+
+        self.train_table: SampleTable | None = None
+        self.val_table: SampleTable | None = None
+        self.test_table: SampleTable | None = None
+        self.synthetic_table: SampleTable | None = None
+        self.pool: SyntheticPool | None = None
+        self.duplicate_report: DuplicateReport | None = None
+        self.max_synthetic: int | None = None
+        self._all_training: ImageSource | None = None
+        self._near_copies: NearCopies | None = None
+        self.synthesis_done: np.ndarray | None = None
+        self._mirrored_order: list[int] = []
+        self._pool_folder: weakref.finalize | None = None
+        self._drawn = {"real": 0, "synthetic": 0}
+        self._validated: tuple[Any, int] | None = None
+        self._trained_before = torch.empty(0, dtype=torch.int64)
+        self._train_loader: ResumableLoader | None = None
+        self.resumed_at: TrainingPosition | None = None
+
+    @property
+    def label_space(self) -> tuple[str, ...]:
+        """Ordered names of the expressions, known before anything is read."""
+        return self.reader.label_space
+
+    @property
+    def num_real_rows(self) -> int:
+        """Real training rows in use.
+
+        Raises:
+            RuntimeError: before ``setup("fit")``.
+        """
+        return len(self._need(self.train_table, "train"))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Training samples drawn on this rank so far: {"real": n, "synthetic": n}.
+
+        In a resumed run rank 0 counts what all ranks had drawn before, so that the sum over ranks is that of the run.
+        """
+        return dict(self._drawn)
+
+    @property
+    def effective_ratio(self) -> float:
+        """Share of synthetic samples among those drawn so far; NaN before the first."""
+        total = sum(self._drawn.values())
+        return self._drawn["synthetic"] / total if total else math.nan
+
+    def setup(self, stage: str) -> None:
+        """Reads the splits that the stage needs, once. Every rank reads for itself.
+
+        Args:
+            stage: "fit" reads train and val (with ``drop_duplicates`` also test, where there is one), "validate" val,
+                "test" test, "predict" only ``predict_split``.
+
+        Raises:
+            ValueError: a split cannot be used, or the synthetic set does not fit the label space or the bound.
+        """
+        if stage == "fit":
+            self.resumed_at = None  # of an earlier fit in this process; a checkpoint is read after this
+        if stage == "fit" and self.train_table is None:
+            self._setup_training()
+        elif stage == "validate" and self.val_table is None:
+            self.val_table = self._read("val")
+        elif stage == "test" and self.test_table is None:
+            self.test_table = self._read("test")
+        elif stage == "predict" and self.predict_split != "synthesis":
+            name = f"{self.predict_split}_table"
+            if getattr(self, name) is None:
+                table = self._read(self.predict_split)
+                if self.folds is not None and self.predict_split == "train":
+                    table = table.select(assign_folds(table, self.folds) == self.fold)
+                setattr(self, name, table)
+        if stage == "fit" and self.synthetic_ratio > 0 and self.synthetic_reader is None and self.pool is None:
+            self._open_pool()
+
+    def _setup_training(self) -> None:
+        train = self._read("train")
+        self._all_training = train.images
+        if self.folds is not None:  # before anything else is taken away: the folds depend on all rows
+            train = train.select(assign_folds(train, self.folds) != self.fold)
+        if self.val_table is None:
+            self.val_table = self._read("val")
+        evaluation = [self.val_table]
+        if self.drop_duplicates and self.test_table is None:
+            evaluation += self.read_if_there("test")
+        elif self.test_table is not None:
+            evaluation.append(self.test_table)
+        self.duplicate_report = find_duplicates(train, evaluation, self.near_duplicates)
+        rank_zero_info(str(self.duplicate_report))
+        if self.drop_duplicates and len(self.duplicate_report.rows_to_drop):
+            kept = np.setdiff1d(np.arange(len(train)), self.duplicate_report.rows_to_drop)
+            if not len(kept):
+                raise ValueError(
+                    f"data.drop_duplicates=true: found duplicates of all {len(train)} training rows in the evaluation "
+                    "splits, expected some training rows of their own"
+                )
+            rank_zero_info(f"data.drop_duplicates: {len(train) - len(kept)} of {len(train)} training rows dropped")
+            train = train.select(kept)
+        if self.training_fraction < 1:
+            train = train.select(choose_share(train.label, train.sample_id, self.training_fraction, self._subset_seed))
+        if self.label_table is not None:  # last: the rows are the same with it and without
+            train = join_label_table(train, self.label_table)
+        if self.synthetic_ratio > 0 and self.synthetic_multiple is not None:
+            self.max_synthetic = math.floor(self.synthetic_multiple * len(train) + 1e-9)
+            if self.max_synthetic == 0:
+                raise ValueError(
+                    f"data.synthetic_multiple={self.synthetic_multiple}: found 0 synthetic samples allowed for "
+                    f"{len(train)} real rows, expected at least 1 (a multiple of {1 / len(train):.2g} or more)"
+                )
+        if self.synthetic_ratio > 0 and self.synthetic_reader is not None:
+            self.synthetic_table = self._read_synthetic(self.synthetic_reader)
+        if self.image_size is None and self.synthetic_ratio > 0:
+            self.image_size = _side(train)
+        self.train_table = train
+        self._mirrored_order = mirrored_order(train.au_names)
+
+    def _read(self, split: Split) -> SampleTable:
+        table = self.reader.read(split)
+        if table.report.excluded or table.report.skipped:
+            excluded = [f"{count} {reason}" for reason, count in table.report.excluded.items()]
+            skipped = [f"{len(table.report.skipped)} bad: {'; '.join(table.report.skipped[:3])}"]
+            left_out = "; ".join(excluded + (skipped if table.report.skipped else []))
+            rank_zero_info(f"{split}: {len(table)} rows used of {table.report.read} read; left out: {left_out}")
+        return table
+
+    def read_if_there(self, split: Split) -> list[SampleTable]:
+        """Reads a split for comparison with the training rows; none, with a warning, where it cannot be read."""
+        try:
+            return [self._read(split)]
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            # Nobody asked for this split, and many data sets keep it back; whoever asks for it gets the error itself.
+            rank_zero_warn(f"training was not compared with the {split} split: {error}")
+            return []
+
+    def near_copies(self) -> NearCopies:
+        """Returns what finds near copies of training faces among made ones, with the level of validation faces.
+
+        All faces of the training split are searched, those that this run leaves out as well: a generator may have
+        learned from them. Made when first asked for, and kept; reads the splits of "fit" where they have not been read.
+
+        Raises:
+            FileNotFoundError, KeyError, ValueError: a split cannot be read.
+        """
+        if self._near_copies is None:
+            if self._all_training is None or self.val_table is None:
+                self._setup_training()
+            assert self._all_training is not None and self.val_table is not None
+            self._near_copies = NearCopies(self._all_training, self.val_table.images)
+        return self._near_copies
+
+    def _read_synthetic(self, reader: Reader) -> SampleTable:
+        table = reader.read("train")
+        missing = [name for name in table.label_space if name not in self.label_space]
+        if missing:
+            raise ValueError(
+                f"data.synthetic_reader: found expression '{missing[0]}', expected one of {', '.join(self.label_space)}"
+            )
+        if table.label_space != self.label_space:
+            table = _relabelled(table, self.label_space)
+        if self.max_synthetic is not None:
+            if len(table) < self.max_synthetic:
+                rank_zero_warn(
+                    f"data.synthetic_multiple={self.synthetic_multiple}: found a synthetic set of {len(table)} "
+                    f"faces, expected {self.max_synthetic} for that multiple; all {len(table)} are used"
+                )
+            order = even_order(table.label, table.sample_id, self._subset_seed)
+            table = table.select(np.sort(order[: self.max_synthetic]))
+        return replace(table, is_synthetic=True)
+
+    def _open_pool(self) -> None:
+        train = self._need(self.train_table, "train")
+        if self.pool_dir is not None:
+            os.makedirs(self.pool_dir, exist_ok=True)
+        folder = tempfile.mkdtemp(prefix="synfer-pool-", dir=self.pool_dir)
+        self._pool_folder = weakref.finalize(self, _remove_folder, folder, os.getpid())
+        self.pool = SyntheticPool(
+            folder,
+            slots=self.pool_size,
+            image_size=self.image_size or _side(train),
+            num_classes=len(self.label_space),
+            num_action_units=len(train.au_names),
+            rank=self._ranks()[1],
+        )
+
+    def teardown(self, stage: str) -> None:
+        """Deletes the pool's file after "fit"."""
+        if stage == "fit" and self._pool_folder is not None:
+            self._pool_folder()
+            self._pool_folder, self.pool = None, None
+
+    def train_dataloader(self) -> DataLoader:
+        """Returns this rank's training batches, each with the exact ratio."""
+        synthetic = self.pool if self.synthetic_table is None else self.synthetic_table
+        train = self._need(self.train_table, "train")
+        sampler = self._training_sampler(train)
+        if self.resumed_at is not None:
+            sampler.resume_at(self.resumed_at)
+        self._train_loader = ResumableLoader(
+            MixedDataset(train, synthetic, self.image_size),
+            batch_size=self.batch_size,
+            sampler=sampler,
+            **self._loader_settings(),
+        )
+        return self._train_loader
+
+    def _training_sampler(self, train: SampleTable) -> MixtureSampler:
+        world_size, rank = self._ranks()
+        slots = 0
+        if self.synthetic_ratio > 0:
+            slots = self.pool_size if self.synthetic_table is None else len(self.synthetic_table)
+        overfits = getattr(self.trainer, "overfit_batches", 0) > 0
+        sampler = (RepeatingSampler if overfits else MixtureSampler)(
+            len(train),
+            slots,
+            self.batch_size,
+            self.synthetic_ratio,
+            self.run_seed,
+            num_replicas=world_size,
+            rank=rank,
+            steps_per_epoch=self.steps_per_epoch,
+            class_labels=train.label,
+            class_balance=self.class_balance,
+            synthetic_shared=self.synthetic_table is not None,
+        )
+        if self.trainer is not None:
+            limit = self.trainer.limit_train_batches
+            sampler.limit_to(limit if isinstance(limit, int) else int(limit * sampler.steps))
+        return sampler
+
+    def resume_at(self, position: TrainingPosition) -> TrainingPosition:
+        """Makes the training go on from where another process has stopped; before its loader is made.
+
+        Returns:
+            The same place in batches of this run, which may have other ranks and batches.
+        """
+        self.resumed_at = position
+        here = self._training_sampler(self._need(self.train_table, "train")).resume_at(position)
+        is_first = self._ranks()[1] == 0  # the counts of all ranks are summed at the end
+        self._drawn = {"real": here.real, "synthetic": here.synthetic} if is_first else {"real": 0, "synthetic": 0}
+        return here
+
+    def position_of(self, epoch: int, batches: int) -> TrainingPosition:
+        """Returns where a run with the present settings stands after so many batches of an epoch."""
+        return self._training_sampler(self._need(self.train_table, "train")).position_at(epoch, batches)
+
+    @property
+    def position(self) -> TrainingPosition | None:
+        """Where the training stands after its last optimiser step; None before the first batch."""
+        if self.trainer is None or self._train_loader is None:
+            return None
+        sampler = sampler_of(self._train_loader)
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+        if batches < sampler.used_steps:  # batches whose gradients were accumulated and never used are drawn again
+            batches -= batches % self.trainer.accumulate_grad_batches
+        return sampler.position_at(sampler.epoch, batches)
+
+    def val_dataloader(self) -> DataLoader:
+        """Returns this rank's validation batches: every row once over all ranks."""
+        table = self._need(self.val_table, "val")
+        return self._evaluation_loader(table, getattr(self.trainer, "limit_val_batches", 1.0))
+
+    def test_dataloader(self) -> DataLoader:
+        """Returns this rank's test batches: every row once over all ranks."""
+        table = self._need(self.test_table, "test")
+        return self._evaluation_loader(table, getattr(self.trainer, "limit_test_batches", 1.0))
+
+    def predict_dataloader(self) -> DataLoader:
+        """Returns this rank's part of the synthesis work (``WorkBatch``), or of ``predict_split`` (``Batch``)."""
+        if self.predict_split != "synthesis":
+            return self._evaluation_loader(self._need(getattr(self, f"{self.predict_split}_table"), self.predict_split))
+        work = SynthesisWork(
+            self.synthesis_count,
+            self.label_space,
+            self.run_seed,
+            expressions=self.synthesis_expressions,
+            done=self.synthesis_done,
+        )
+        world_size, rank = self._ranks()
+        return DataLoader(
+            work,
+            batch_size=self.eval_batch_size,
+            sampler=EvaluationSampler(work, world_size, rank),
+            collate_fn=as_is,  # type: ignore[arg-type]
+        )
+
+    def _evaluation_loader(self, table: SampleTable, limit: float = 1.0) -> DataLoader:
+        dataset = MixedDataset(table, image_size=self.image_size)
+        world_size, rank = self._ranks()
+        # Where Lightning is to take the first batches only, they hold all classes, and the same rows in every run.
+        order = None if limit == 1.0 and isinstance(limit, float) else even_order(table.label, table.sample_id, seed=0)
+        return DataLoader(
+            dataset,
+            batch_size=self.eval_batch_size,
+            sampler=EvaluationSampler(dataset, world_size, rank, order),
+            **self._loader_settings(),
+        )
+
+    def _loader_settings(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": grey_as_one_channel,
+        }
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Counts the samples of training batches while the flags are still on the CPU."""
+        if self._is_training() and "is_synthetic" in batch:
+            synthetic = int(batch["is_synthetic"].sum())
+            self._drawn["synthetic"] += synthetic
+            self._drawn["real"] += len(batch["is_synthetic"]) - synthetic
+        return batch
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Makes images float32 in [0, 1], augments training batches, and checks the first batch of every epoch.
+
+        Raises:
+            ValueError: the checked batch breaks contract C1.
+        """
+        if "image" not in batch:  # synthesis work
+            return batch
+        batch["image"] = _as_float(batch["image"])
+        if self.trainer is not None:
+            now = (self.trainer.state.stage, self.trainer.current_epoch)
+            if self._validated != now:
+                validate_batch(batch, self.label_space)
+                self._validated = now
+        if self._is_training() and self.augmentation.enabled:
+            device = batch["image"].device
+            numbers, fresh = self._augmentation_numbers(batch["sample_id"])
+            uniform = numbers.to(device, non_blocking=True)
+            if self.augmentation.fresh > 0:
+                batch["is_fresh"] = fresh.to(device, non_blocking=True)
+            batch["image"] = augment(batch["image"], self.augmentation, uniform)
+            # A flipped face has its one-sided action units on the other side.
+            mirrored = batch["au"][:, self._mirrored_order]
+            batch["au"] = torch.where(is_flipped(self.augmentation, uniform)[:, None], mirrored, batch["au"])
+        return batch
+
+    def _augmentation_numbers(self, sample_id: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Returns float32 (B, 12), the same for the same sample at the same step, whatever its rank and batch.
+
+        And which of them belong to none of the ``versions``, bool (B,).
+        """
+        assert self.trainer is not None
+        stream: tuple[int, ...] = (self.run_seed, _AUGMENT, self.trainer.current_epoch, self.trainer.global_step)
+        keys, versions = keys_of(sample_id), self.augmentation.versions
+        if versions is None:
+            uniform, fresh = keyed_uniform(keys, UNIFORM_COLUMNS, *stream), np.ones(len(keys), dtype=bool)
+        else:
+            draw = keyed_uniform(keys, 2 + UNIFORM_COLUMNS, *stream)  # which version, whether a new one, and that one
+            chosen = (draw[:, 0] * versions).astype(int)
+            names = [f"{name}, version {version}" for name, version in zip(sample_id, chosen, strict=True)]
+            stored = keyed_uniform(keys_of(names), UNIFORM_COLUMNS, _AUGMENT)  # no seed: the same in every run
+            fresh = draw[:, 1] < self.augmentation.fresh
+            uniform = np.where(fresh[:, None], draw[:, 2:], stored)
+        return torch.from_numpy(uniform.astype(np.float32)), torch.from_numpy(fresh)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the position, and source and content hashes of the rows, so that nobody is judged by his own pupil.
+
+        All ranks hold the same, so rank 0's state, the only one stored, serves them all.
+        """
+        state: dict[str, Any] = {"folds": self.folds, "fold": self.fold, "source": self.reader.source()}
+        position = self.position
+        if position is not None:
+            state["position"] = position.state_dict()
+        if self.train_table is not None:
+            now = torch.from_numpy(hash_numbers(self.train_table.content_hash))
+            state["trained_on"] = torch.cat([self._trained_before, now]).unique()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from the position of a checkpoint, and remembers the rows that its model has seen.
+
+        Where no training goes on (validate, test, predict) only those rows count.
+
+        Raises:
+            ValueError: a fit goes on with other folds: the rows held out now were trained on before.
+        """
+        self._trained_before = state_dict.get("trained_on", self._trained_before).cpu()
+        if self.trainer is None or self.trainer.state.fn != "fit":
+            return
+        if "folds" in state_dict:
+            before, now = (state_dict["folds"], state_dict["fold"]), (self.folds, self.fold)
+            if before != now:
+                raise ValueError(
+                    f"data.folds={now[0]}, data.fold={now[1]}: found a checkpoint trained with folds={before[0]}, "
+                    f"fold={before[1]}, expected the same to go on from it"
+                )
+        if "position" in state_dict:
+            self.resume_at(TrainingPosition.from_state_dict(state_dict["position"]))
+        elif "counts" in state_dict:  # of an older checkpoint, whose position Lightning's loops tell
+            self._drawn = {"real": 0, "synthetic": 0, **state_dict["counts"]}
+
+    def _is_training(self) -> bool:
+        return self.trainer is not None and self.trainer.training and not self.trainer.sanity_checking
+
+    def _ranks(self) -> tuple[int, int]:
+        if self.trainer is not None:
+            return self.trainer.world_size, self.trainer.global_rank
+        return default_ranks(None, None)
+
+    @property
+    def run_seed(self) -> int:
+        """The seed of everything drawn by key: ``data.seed``, else that of ``seed_everything``."""
+        return self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+    @property
+    def _subset_seed(self) -> int:
+        return self.run_seed if self.subset_seed is None else self.subset_seed
+
+    def _need(self, table: SampleTable | None, split: str) -> SampleTable:
+        if table is None:
+            raise RuntimeError(f"the {split} split has not been read: expected setup() of a stage that needs it first")
+        return table
+
+
+def _check_range(name: str, value: object, is_right: bool, expected: str) -> None:
+    if not is_right:
+        raise ValueError(f"data.{name}={value}: expected {expected}")
+
+
+def _as_float(image: Tensor) -> Tensor:
+    """Returns float32 RGB in [0, 1]; grey pictures become views of one channel (stride 0 along the channels)."""
+    is_grey = image.shape[1] == 1 or image.stride(1) == 0
+    image = image[:, :1] if is_grey else image
+    image = image.float() / 255 if image.dtype == torch.uint8 else image
+    return image.expand(-1, 3, -1, -1) if is_grey else image
+
+
+def _side(table: SampleTable) -> int:
+    height, width = table.images.batch(np.array([0])).shape[-2:]
+    if height != width:
+        raise ValueError(f"training images are {height}x{width}: expected squares, or data.image_size=<side in pixels>")
+    return height
+
+
+def _relabelled(table: SampleTable, label_space: tuple[str, ...]) -> SampleTable:
+    """Returns the table in a label space that holds all of its names."""
+    position = map_label_space(table.label_space, label_space)
+    soft_label = np.zeros((len(table), len(label_space)), dtype=np.float32)
+    soft_label[:, position >= 0] = table.soft_label[:, position[position >= 0]]
+    label = map_label_space(label_space, table.label_space)[table.label]
+    return replace(table, label=label, soft_label=soft_label, label_space=label_space)
+
+
+def _remove_folder(folder: str, owner: int) -> None:
+    """Removes the pool's folder, unless a forked worker runs this at its own end."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)

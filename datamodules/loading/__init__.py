@@ -1,0 +1,1 @@
+"""From rows to batches: samplers, loaders, augmentation; no reading of files."""

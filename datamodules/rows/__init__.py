@@ -1,0 +1,1 @@
+"""Rows of real data: tables, images, folds, provenance, duplicates; no samplers."""

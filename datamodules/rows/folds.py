@@ -1,0 +1,35 @@
+"""Folds for out-of-fold prediction: no label is judged by a model that was trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from datamodules.rows.sample_table import SampleTable
+
+
+def assign_folds(table: SampleTable, folds: int) -> np.ndarray:
+    """Returns the fold of each row, int64 (N,) in 0 … folds − 1.
+
+    A function of the set of images and labels alone, not of their order: rows with the same pixels share a fold, and
+    each class is spread evenly (duplicates count as the smallest of their labels).
+
+    Raises:
+        ValueError: fewer different images than folds.
+    """
+    _, first, image = np.unique(table.content_hash, return_index=True, return_inverse=True)
+    if len(first) < folds:
+        raise ValueError(f"data.folds={folds}: found {len(first)} different training images, expected at least {folds}")
+    label = np.full(len(first), np.iinfo(np.int64).max)
+    np.minimum.at(label, image, table.label)
+    fold = np.empty(len(first), dtype=np.int64)
+    # Hashes are sorted and as good as random; classes follow each other, so that the folds are of one size as well.
+    order = np.argsort(label, kind="stable")
+    fold[order] = np.arange(len(first)) % folds
+    return fold[image]
+
+
+def hash_numbers(content_hash: Sequence[str] | np.ndarray) -> np.ndarray:
+    """Returns content hashes (16 hex digits) as int64 (N,), small enough to travel in a checkpoint."""
+    return np.array([int(digits, 16) for digits in content_hash], dtype=np.uint64).view(np.int64)

@@ -1,0 +1,163 @@
+"""Rows of one split: what every reader returns, whatever the layout on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synfer.faces.expressions import ACTION_UNITS
+
+
+class ImageSource(Protocol):
+    """Images by row number, in memory or read when asked for."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray) -> Tensor:
+        """Returns uint8 (n, 3, H, W), RGB, for int64 row numbers (n,)."""
+        ...
+
+    def select(self, rows: np.ndarray) -> ImageSource:
+        """Returns the images of these rows, in this order."""
+        ...
+
+
+class ArrayImages:
+    """Images held in memory, grey or RGB.
+
+    Args:
+        array: uint8 (N, H, W) grey or (N, H, W, 3) RGB.
+
+    Raises:
+        ValueError: another dtype or shape.
+    """
+
+    def __init__(self, array: np.ndarray) -> None:
+        if array.dtype != np.uint8 or array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[-1] != 3):
+            raise ValueError(f"images {array.dtype} {array.shape}: expected uint8 (N, H, W) or (N, H, W, 3)")
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def batch(self, rows: np.ndarray) -> Tensor:
+        picked = torch.from_numpy(self.array[rows])
+        if picked.ndim == 3:
+            return picked[:, None].expand(-1, 3, -1, -1)
+        return picked.permute(0, 3, 1, 2)
+
+    def select(self, rows: np.ndarray) -> ArrayImages:
+        return ArrayImages(self.array[rows])
+
+
+@dataclass(frozen=True)
+class ReadReport:
+    """What a reader met on its way: counted and named, never skipped silently.
+
+    Attributes:
+        read: rows found.
+        skipped: one line per row left out because it was bad (``on_bad_sample="skip"``).
+        excluded: reason → number of rows left out by rule (no majority, not a face, …).
+    """
+
+    read: int = 0
+    skipped: tuple[str, ...] = ()
+    excluded: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SampleTable:
+    """Rows of one split.
+
+    Attributes:
+        images: N images.
+        label: int64 (N,), index into ``label_space``.
+        soft_label: float32 (N, K), rows sum to 1.
+        sample_id: str (N,), unique.
+        content_hash: str (N,): first 16 hex digits of SHA-256 over the decoded pixels (one channel for grey images).
+        label_space: K names.
+        split: "train", "val" or "test".
+        au: float32 (N, A) in [0, 1], NaN = unknown; None = unknown for all.
+        au_names: names of the A columns.
+        caption: N captions; None = made from templates.
+        is_synthetic: whether these rows were generated.
+        report: what the reader met.
+    """
+
+    images: ImageSource
+    label: np.ndarray
+    soft_label: np.ndarray
+    sample_id: np.ndarray
+    content_hash: np.ndarray
+    label_space: tuple[str, ...]
+    split: str
+    au: np.ndarray | None = None
+    au_names: tuple[str, ...] = ACTION_UNITS
+    caption: np.ndarray | None = None
+    is_synthetic: bool = False
+    report: ReadReport = field(default_factory=ReadReport)
+
+    def __post_init__(self) -> None:
+        n, k = len(self.images), len(self.label_space)
+        shapes = {
+            "label": (self.label.shape, (n,)),
+            "soft_label": (self.soft_label.shape, (n, k)),
+            "sample_id": (self.sample_id.shape, (n,)),
+            "content_hash": (self.content_hash.shape, (n,)),
+        }
+        if self.au is not None:
+            shapes["au"] = (self.au.shape, (n, len(self.au_names)))
+        if self.caption is not None:
+            shapes["caption"] = (self.caption.shape, (n,))
+        for name, (found, expected) in shapes.items():
+            if found != expected:
+                raise ValueError(f"{self.split} table: {name} has shape {found}, expected {expected}")
+        if n == 0:
+            raise ValueError(f"{self.split} table is empty: found 0 usable rows, expected at least one")
+        if self.label.min() < 0 or self.label.max() >= k:
+            raise ValueError(f"{self.split} table: labels {self.label.min()}…{self.label.max()}, expected 0…{k - 1}")
+        if self.au is not None:
+            with np.errstate(invalid="ignore"):
+                wrong = np.flatnonzero(((self.au < 0) | (self.au > 1)).any(axis=1) | np.isinf(self.au).any(axis=1))
+            if len(wrong):
+                raise ValueError(
+                    f"{self.split} table: action units of '{self.sample_id[wrong[0]]}' lie outside [0, 1] "
+                    f"(and of {len(wrong) - 1} more rows)"
+                )
+        bad = np.flatnonzero(~(np.abs(self.soft_label.sum(axis=1) - 1) < 1e-3))
+        if len(bad):
+            raise ValueError(
+                f"{self.split} table: soft label of '{self.sample_id[bad[0]]}' sums to "
+                f"{self.soft_label[bad[0]].sum():.4g}, expected 1 (and {len(bad) - 1} more rows)"
+            )
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def select(self, rows: np.ndarray) -> SampleTable:
+        """Returns the table of these rows (int64 row numbers or a boolean mask)."""
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return replace(
+            self,
+            images=self.images.select(rows),
+            label=self.label[rows],
+            soft_label=self.soft_label[rows],
+            sample_id=self.sample_id[rows],
+            content_hash=self.content_hash[rows],
+            au=None if self.au is None else self.au[rows],
+            caption=None if self.caption is None else self.caption[rows],
+        )
+
+    def class_counts(self) -> dict[str, int]:
+        """Returns the number of rows per expression name."""
+        counts = np.bincount(self.label, minlength=len(self.label_space))
+        return {name: int(count) for name, count in zip(self.label_space, counts, strict=True)}
+
+
+def one_hot(label: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns float32 (N, K) for int64 labels (N,)."""
+    return np.eye(num_classes, dtype=np.float32)[label]

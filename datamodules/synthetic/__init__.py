@@ -1,0 +1,1 @@
+"""Synthetic faces at rest: the pool of a rank and the Parquet sets; no generator."""

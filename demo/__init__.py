@@ -1,0 +1,1 @@
+"""``make demo``: from nothing to a table and a picture; no part of the library."""

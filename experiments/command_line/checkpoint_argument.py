@@ -1,0 +1,87 @@
+"""What ``--ckpt_path`` means, and whether that checkpoint fits the model: known before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
+from synfer.foundation.file_reading import FileError, reading
+
+
+def is_file_name(given: Any) -> bool:
+    """Whether a ``ckpt_path`` names something on this machine, not "last" or an address."""
+    return given not in (None, "last", "best", "hpc") and "://" not in str(given)
+
+
+def locate(given: str) -> str:
+    """Returns the checkpoint that the user means, of a run folder its last one.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: a folder of bare weights, a damaged file, or no checkpoint.
+    """
+    if not Path(given).exists():
+        raise FileNotFoundError(f"ckpt_path: found no file '{given}', expected a checkpoint or a run folder")
+    if (Path(given) / "model.safetensors").is_file():
+        raise FileError(f"ckpt_path: '{given}' is a folder of save_trained, weights alone; expected a checkpoint")
+    path = find_checkpoint(given, "ckpt_path")
+    if path.is_file():  # sharded checkpoints are folders
+        content = read_checkpoint(path, "ckpt_path", mmap=True)
+        if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+            raise FileError(f"ckpt_path: found no weights in '{path}', expected a checkpoint of train.py fit")
+    elif not any(path.iterdir()):
+        raise FileNotFoundError(f"ckpt_path: found an empty folder '{path}', expected a checkpoint or a run folder")
+    return str(path)
+
+
+def check_fits(given: str, model: LightningModule) -> None:
+    """Compares the weights of a checkpoint with the model that is to take them.
+
+    Args:
+        given: path of the checkpoint; sharded ones are left to Lightning.
+        model: as it was built from the settings.
+
+    Raises:
+        ValueError: weights of another shape or name, or weights that are not finite.
+    """
+    path = Path(given)
+    if not path.is_file():
+        return
+    kind = type(model).__name__
+    content = read_checkpoint(path, "ckpt_path", mmap=True)
+    stored: dict[str, Tensor] = content["state_dict"]
+    own = model.state_dict()
+    shared = [name for name in own if name in stored]
+    other = [name for name in shared if own[name].shape != stored[name].shape]
+    if not shared or other:
+        _let_the_model_say(content, model, path)
+    if not shared:
+        raise FileError(
+            f"ckpt_path '{path}': found weights of another kind of model (first '{next(iter(stored), 'none')}'), "
+            f"expected a checkpoint of {kind}"
+        )
+    if other:
+        name = other[0]
+        raise FileError(
+            f"ckpt_path '{path}': found '{name}' of shape {_shape(stored[name])}, expected {_shape(own[name])} as in "
+            f"this {kind} ({len(other)} of {len(own)} tensors differ: another backbone, size or label space)"
+        )
+    check_finite(stored, "ckpt_path", path)
+
+
+def _let_the_model_say(content: dict[str, Any], model: LightningModule, path: Path) -> None:
+    """Raises what the model itself has against a checkpoint, such as another label space or backbone by its name."""
+    try:
+        with reading("ckpt_path", path, f"a checkpoint of this {type(model).__name__}"):
+            model.on_load_checkpoint({**content, "state_dict": dict(content["state_dict"])})
+    except ValueError as error:
+        if "EMA state" not in str(error):  # which says less than the shapes
+            raise
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "()"

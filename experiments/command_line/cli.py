@@ -1,0 +1,301 @@
+"""The command line of one run: its settings, the folder and record of it, and what takes part in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from callbacks.agreed_stop import AgreedStop, exit_code_of_stop
+from callbacks.recording.atomic_checkpoint_io import AtomicCheckpointIO
+from callbacks.recording.metrics_csv import MetricsCsv
+from callbacks.recording.run_checkpoint import RunCheckpoint
+from callbacks.recording.run_folder_lock import RunFolderLock
+from callbacks.recording.run_record import RunRecord
+from callbacks.recording.throughput import Throughput
+from callbacks.recording.wandb_run import WandbOptions, WandbRun
+from callbacks.step_seed import StepSeed
+from callbacks.synthesis.face_table import FaceTable
+from experiments.command_line.checkpoint_argument import check_fits, is_file_name, locate
+from experiments.command_line.errors import debugging, one_line_errors, report, this_rank
+from experiments.command_line.lost_rank import how_ranks_ended, is_lost_connection
+from experiments.command_line.parent_watch import announce_parent
+from experiments.command_line.parser import with_interpolations
+from synfer.foundation.checkpoint_file import read_checkpoint
+from synfer.runs.run_folder import choose_run_dir, refuse_occupied
+
+SWITCHED_GROUPS = ("synthesis", "layout", "guidance", "pseudo_labels")
+"""Config groups of callbacks that take part only where ``<group>.enabled`` is true."""
+
+
+class SynferCLI(LightningCLI):
+    """Command line of one run (C3): one data module class, any LightningModule, synthesis callbacks as config groups.
+
+    Precedence: command line > later --config > earlier --config > defaults. A checkpoint gives weights and state, never
+    settings.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the run folder and the groups of callbacks."""
+        from callbacks.synthesis.layout_initialisation import LayoutInitialisation
+        from callbacks.synthesis.online_synthesis import OnlineSynthesis
+        from callbacks.synthesis.pseudo_labeller import PseudoLabeller
+        from callbacks.synthesis.semantic_guidance import SemanticGuidance
+
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="folder of this run (default: runs/<task>-<UTC time>-<4 hex>)",
+        )
+        groups = (OnlineSynthesis, LayoutInitialisation, SemanticGuidance, PseudoLabeller)
+        for name, callback in zip(SWITCHED_GROUPS, groups, strict=True):
+            parser.add_lightning_class_args(callback, name)
+        parser.add_class_arguments(WandbOptions, "wandb")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        # The newest state is kept, or the best with --checkpoint.monitor=val/accuracy --checkpoint.mode=max; last.ckpt
+        # is the newest in both cases. (With save_top_k=0 Lightning would write nothing before the end of training.)
+        parser.set_defaults(
+            {"checkpoint.save_last": True, "checkpoint.save_top_k": 1, "checkpoint.enable_version_counter": False}
+        )
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.set_defaults({"weights_only": True})  # a checkpoint is data: nothing in it may run
+        if subcommand == "predict":  # callbacks write predictions; kept in memory, a large set would fill it
+            parser.set_defaults({"return_predictions": False})
+        return parser
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning would let the hyperparameters stored in the checkpoint override the command line, silently.
+        settings = self.config[self.config.subcommand]
+        if is_file_name(settings.get("ckpt_path")):
+            with one_line_errors(exit_code=2):
+                settings.ckpt_path = locate(str(settings.ckpt_path))
+
+    def _set_seed(self) -> None:
+        # As Lightning's, without its line of text: an error of the configuration is to be the only line.
+        config = self.config[str(self.subcommand)]
+        if config.seed_everything is not False:
+            seed = None if config.seed_everything is True else config.seed_everything
+            config.seed_everything = seed_everything(seed, workers=True, verbose=False)
+
+    def before_instantiate_classes(self) -> None:
+        """Fixes the run folder and keeps the configuration as the user may give it again."""
+        subcommand = str(self.subcommand)
+        config = self.config[subcommand]
+        fit = subcommand == "fit"
+        with one_line_errors(exit_code=2):
+            self.run_dir = choose_run_dir(config.run_dir, subcommand)
+            self.stored = self._stored_record() if fit else {}
+            self._refuse_mixtures(config, fit)
+        # Without what belongs to this start alone, so that --config runs/x/config.yaml starts a new run, instead of
+        # writing into that one or going on from its last checkpoint.
+        again = config.clone()
+        again.run_dir = None
+        if fit:
+            again.ckpt_path = None
+        self.config_yaml = with_interpolations(
+            self._parser(subcommand).dump(again, skip_unset=False), self._written_interpolations(subcommand)
+        )
+        config.trainer.default_root_dir = str(self.run_dir)
+        config.checkpoint.dirpath = config.checkpoint.dirpath or str(self.run_dir / "checkpoints")
+        self.continues = fit and bool(config.get("ckpt_path"))
+
+    def _refuse_mixtures(self, config: Namespace, fit: bool) -> None:
+        """Refuses to write two runs into one folder, and one run with two seeds.
+
+        Raises:
+            ValueError: says which.
+        """
+        if not fit or this_rank() != 0:
+            return
+        checkpoint = self._checkpoint_to_continue()
+        if not config.get("ckpt_path") or checkpoint is not None:
+            refuse_occupied(self.run_dir, checkpoint, self.stored.get("run_id"))
+        done, wanted = self.stored.get("epoch", 0), config.trainer.max_epochs
+        if wanted not in (None, -1) and done > wanted:
+            raise ValueError(
+                f"trainer.max_epochs={wanted}: found a checkpoint of a run with {done} whole epochs, expected at least "
+                "as many to go on from it"
+            )
+        before, seed = self.stored.get("attempts") or [{}], config.seed_everything
+        if before[0].get("seed", seed) != seed:
+            raise ValueError(
+                f"seed_everything={seed}: found a checkpoint of a run with seed {before[0]['seed']}, expected the same "
+                "to go on from it"
+            )
+
+    def _written_interpolations(self, subcommand: str) -> dict[str, Any]:
+        """Returns the settings of this command that refer to something else, as the user wrote them."""
+        written = getattr(self.parser, "interpolations", {})
+        return {key.removeprefix(f"{subcommand}."): text for key, text in written.items()}
+
+    def instantiate_classes(self) -> None:
+        """Makes model, data and trainer; an error of theirs is an error of the configuration.
+
+        Raises:
+            ValueError: weights that nothing has trained are to be evaluated.
+        """
+        with one_line_errors(exit_code=2, any_origin=True):
+            super().instantiate_classes()
+            settings = self.config[str(self.subcommand)]
+            if (
+                self.subcommand != "fit"
+                and not settings.get("ckpt_path")
+                and getattr(self.model, "needs_checkpoint", False)
+            ):
+                last = self.run_dir / "checkpoints" / "last.ckpt"
+                raise ValueError(
+                    f"{self.subcommand}: found no --ckpt_path, expected the checkpoint of a trained "
+                    f"{type(self.model).__name__}: its weights are random numbers"
+                    + (f" (--ckpt_path {last})" if last.is_file() else "")
+                )
+            ckpt_path = self.config[str(self.subcommand)].get("ckpt_path")
+            if is_file_name(ckpt_path):
+                check_fits(str(ckpt_path), self.model)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Makes the trainer with the run's loggers and callbacks."""
+        subcommand = str(self.subcommand)
+        settings = self.config[subcommand]
+        parser = self._parser(subcommand)
+        callbacks: list[Callback] = [
+            self._get(self.config_init, key)
+            for key in parser.callback_keys
+            if key not in SWITCHED_GROUPS or settings[key].enabled
+        ]
+        callbacks.insert(0, AgreedStop())  # hears signals before a pool is filled
+        makes_faces = settings[SWITCHED_GROUPS[0]].enabled or subcommand != "fit"
+        idle = [key for key in SWITCHED_GROUPS[1:] if settings[key].enabled and not makes_faces]
+        if idle and not hasattr(self.model, "synthesise"):
+            raise ValueError(
+                f"{idle[0]}.enabled=true, but no face is made in this fit: found synthesis.enabled=false, expected true"
+            )
+        self.lock = RunFolderLock(self.run_dir)
+        callbacks.append(self.lock)
+        config, options = yaml.safe_load(self.config_yaml), self._get(self.config_init, "wandb")
+        if subcommand == "fit" and settings[SWITCHED_GROUPS[0]].enabled and options.faces:
+            callbacks.append(FaceTable(options.faces))  # after the vote, whose outcome it shows
+        if subcommand == "fit":
+            callbacks += [Throughput(), StepSeed()]
+        self.record = RunRecord(
+            self.run_dir,
+            subcommand,
+            config,
+            self.config_yaml,
+            self.continues,
+            options.log_checkpoints,
+            self.stored,
+        )
+        callbacks.append(self.record)
+        given = self._get(self.config_init, "trainer")
+        csv = MetricsCsv(self.run_dir, self.continues or subcommand != "fit", before_step=self.stored.get("step"))
+        if given.logger in (None, True):
+            loggers: list[Any] = [
+                csv,
+                WandbRun(
+                    self.run_dir,
+                    run_id=self.stored.get("wandb_id"),
+                    task=subcommand,
+                    config=config,
+                    config_names=[
+                        f"{Path(str(path)).parent.name}/{Path(str(path)).stem}" for path in settings.config or []
+                    ],
+                    options=options,
+                ),
+            ]
+        elif given.logger is False:
+            loggers = []
+        else:
+            loggers = [csv, *(given.logger if isinstance(given.logger, list) else [given.logger])]
+        if loggers and subcommand == "fit":
+            callbacks.append(LearningRateMonitor(logging_interval="step"))
+        plugins = given.plugins if isinstance(given.plugins, list) else [given.plugins] if given.plugins else []
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins = [*plugins, AtomicCheckpointIO()]
+        chosen = {**given, "logger": loggers or False, "plugins": plugins, **kwargs}
+        trainer = self._instantiate_trainer(chosen, callbacks)
+        asked = trainer.num_devices * trainer.num_nodes
+        if trainer.world_size != asked:
+            raise ValueError(
+                f"trainer.devices × trainer.num_nodes: {trainer.num_devices} × {trainer.num_nodes} = {asked} ranks are "
+                f"asked for, found {trainer.world_size} started, expected as many (SLURM: srun with --ntasks-per-node="
+                f"{trainer.num_devices}; torchrun: --nproc-per-node={trainer.num_devices})"
+            )
+        rank_zero_info(f"run folder: {self.run_dir}")
+        return trainer
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        launcher = self.trainer.strategy.launcher
+        starts_ranks = isinstance(launcher, _SubprocessScriptLauncher) and self.trainer.world_size > 1
+        if starts_ranks and not _from_shell() and "LOCAL_RANK" not in os.environ:
+            self.parser.error(
+                f"trainer.devices: found {self.trainer.num_devices} in a run started from Python, expected 1 "
+                "(every rank runs the command line again: start python train.py in a process of its own)"
+            )
+        if starts_ranks:
+            announce_parent()
+        try:
+            if self.trainer.is_global_zero:
+                with one_line_errors(exit_code=2):
+                    self.lock.take()
+                    if subcommand == "fit":  # a run may have come and gone since the first look
+                        self._refuse_mixtures(self.config[subcommand], fit=True)
+            with exit_code_of_stop(self.trainer):
+                super()._run_subcommand(subcommand)
+        except BaseException as error:
+            lost = is_lost_connection(error)
+            started = launcher.procs if starts_ranks and isinstance(launcher, _SubprocessScriptLauncher) else []
+            if lost or isinstance(error, SystemExit):  # another rank failed: let it say why; or all stop together
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    for rank in started:
+                        rank.wait(timeout=10)
+            why = how_ranks_ended(started)
+            if starts_ranks and isinstance(launcher, _SubprocessScriptLauncher):
+                # Ranks that wait for this one would wait for ever, or end in a long traceback about a lost connection.
+                launcher.kill(signal.SIGKILL)
+            if lost and not debugging():
+                report(why)
+                raise SystemExit(1) from None
+            raise
+        finally:
+            self.lock.release()
+            if this_rank() == 0 and (words := self.record.last_words()):
+                print(words, file=sys.stderr, flush=True)
+
+    def _checkpoint_to_continue(self) -> Path | None:
+        """Returns the file that a fit goes on from; None where there is none, or none on this machine."""
+        path = self.config[str(self.subcommand)].get("ckpt_path")
+        if path == "last":
+            path = self.run_dir / "checkpoints" / "last.ckpt"
+        return Path(path) if path and Path(path).is_file() else None
+
+    def _stored_record(self) -> dict[str, Any]:
+        """Returns what the checkpoint that is continued knows of its run: W&B starts before it is restored."""
+        path = self._checkpoint_to_continue()
+        if path is None:
+            return {}
+        state = read_checkpoint(path, "ckpt_path", mmap=True)
+        record = state.get("callbacks", {}).get("RunRecord", {})
+        position = state.get("ExpressionDataModule", {}).get("position", {})
+        epoch = position.get("epoch", state.get("epoch", 0))
+        return {**record, "step": int(state.get("global_step", 0)), "epoch": int(epoch)}
+
+
+def _from_shell() -> bool:
+    """Whether this process was started as ``python train.py``, with its own arguments."""
+    return Path(getattr(sys.modules["__main__"], "__file__", None) or "").name == "train.py"

@@ -1,0 +1,73 @@
+"""The files behind ``--config``: read once before the parser does, for an error that names file and place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from synfer.foundation.file_reading import FileError, reading
+
+_GROUPS = ("trainer", "data", "model", "synthesis", "layout", "guidance", "pseudo_labels", "wandb", "checkpoint")
+_MISSING = object()
+_NAMES: dict[type, str] = {list: "a list", str: "text"}
+
+
+def check_config_files(args: Sequence[str]) -> None:
+    """Checks that the config files of a command line are YAML settings; a missing one is left to the parser.
+
+    Args:
+        args: command line without the program's name.
+
+    Raises:
+        ValueError: a file in another encoding, no YAML, or something other than settings.
+    """
+    for path in _files(args):
+        _check(path)
+
+
+def file_with(key: str, args: Sequence[str]) -> Path | None:
+    """Returns the last config file of a command line that sets a key, None where the command line does it itself.
+
+    Args:
+        key: dotted; of a class, with or without ``init_args``.
+        args: command line without the program's name.
+    """
+    wanted = [part for part in key.split(".") if part != "init_args"]
+    if any(word.partition("=")[0] == f"--{key}" for word in args):
+        return None
+    found = None
+    for path in _files(args):
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        for part in wanted:
+            inside = content.get("init_args") if isinstance(content, dict) else None
+            if isinstance(inside, dict) and part not in content:
+                content = inside
+            content = content[part] if isinstance(content, dict) and part in content else _MISSING
+        found = found if content is _MISSING else path
+    return found
+
+
+def _files(args: Sequence[str]) -> list[Path]:
+    named = []
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name in ("--config", "-c"):
+            named.append(Path(value if equals else following))
+    return [path for path in named if path.is_file()]
+
+
+def _check(path: Path) -> None:
+    expected = "settings as YAML (UTF-8)"
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    with reading("config", path, expected):
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=loader)
+    if content is None:
+        raise FileError(f"config '{path}': found no settings in it, expected {expected}")
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        found = "settings without names" if isinstance(content, dict) else _NAMES.get(type(content), "a single value")
+        raise FileError(f"config '{path}': found {found}, expected {expected}, as name: value")
+    empty = [group for group in _GROUPS if group in content and content[group] is None]
+    if empty:
+        raise FileError(f"config '{path}': found nothing under '{empty[0]}', expected settings there, or no such line")

@@ -1,0 +1,146 @@
+"""A training as a child process that does not outlive the runner unnoticed."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from experiments.sweep.run_lock import RunLock
+from experiments.sweep.sweep_run import SweepRun
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one attempt.
+
+    Attributes:
+        status: finished, failed or interrupted.
+        error: exit code and error line of one that failed.
+    """
+
+    status: Literal["finished", "failed", "interrupted"]
+    error: str = ""
+
+
+class ChildProcess:
+    """One attempt at a run: started, followed, ended.
+
+    The child leads a session of its own, so that Ctrl-C reaches it through the runner alone, and holds the run's lock.
+    On Linux the kernel sends it SIGTERM when the runner dies; elsewhere it goes on, and its lock keeps others out.
+
+    Args:
+        run: the run; its lock must be ours.
+        lock: the lock.
+        environment: variables to set on top of ours.
+    """
+
+    def __init__(self, run: SweepRun, lock: RunLock, environment: Mapping[str, str]) -> None:
+        self.run = run
+        self.lock = lock
+        self.checkpoint = run.prepare()
+        self._offset = run.stderr_path.stat().st_size if run.stderr_path.exists() else 0
+        self.started = time.monotonic()
+        with run.stdout_path.open("ab") as stdout, run.stderr_path.open("ab") as stderr:
+            self.process = subprocess.Popen(
+                run.command(self.checkpoint),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                env={**os.environ, **environment},
+                start_new_session=True,
+                pass_fds=(lock.fd,),
+                preexec_fn=_die_with_parent(),
+            )
+        lock.note(self.process.pid)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.started
+
+    def poll(self, stopped: bool = False) -> Outcome | None:
+        """Returns what came of the attempt; None while it runs. The lock is released at the end.
+
+        Args:
+            stopped: whether the runner is ending: what does not finish now was interrupted and did not fail.
+        """
+        code = self.process.poll()
+        if code is None:
+            return None
+        if code < 0:  # it had no chance to end its data workers or ranks
+            self._signal_all(signal.SIGKILL)
+        if self.run.is_finished():
+            outcome = Outcome("finished")
+        elif stopped or self.run.has_stopped(code):
+            outcome = Outcome("interrupted")
+        else:
+            outcome = Outcome("failed", f"{exit_text(code)}: {last_error_line(self.run.stderr_path, self._offset)}")
+        self.run.close_attempt(outcome.status, outcome.error)
+        self.lock.release()
+        return outcome
+
+    def stop(self) -> None:
+        """Asks it to stop, as Ctrl-C would."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """Ends it and everything it started."""
+        self._signal_all(signal.SIGKILL)
+        self.process.wait()
+
+    def _signal_all(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, number)
+
+
+def last_error_line(path: Path, offset: int = 0) -> str:
+    """Returns the last line that starts with "error", or else the last line, of what follows ``offset`` bytes."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(offset, path.stat().st_size - 1_000_000))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return "it printed nothing"
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error")]
+    return (errors or lines or ["it printed nothing"])[-1]
+
+
+def exit_text(code: int) -> str:
+    """Returns an exit code in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"exit code {code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"exit code {code}"
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """Returns what the child does between fork and exec: ask the kernel for SIGTERM when its parent dies."""
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None)  # loaded before the fork: little is safe after it
+    parent = os.getpid()
+
+    def ask() -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a runner in the background: the child is to hear us
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # died before we asked
+            os._exit(1)
+
+    return ask

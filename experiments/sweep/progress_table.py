@@ -1,0 +1,91 @@
+"""What has become of each run, as a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from experiments.sweep.sweep_run import SweepRun
+
+_COLOURS = {"finished": "green", "skipped": "green", "running": "cyan", "failed": "red", "interrupted": "yellow"}
+_LIVE_ORDER = (
+    "running",
+    "failed",
+    "locked",
+    "interrupted",
+    "killed",
+    "finished",
+    "skipped",
+    "waiting",
+    "submitted",
+)
+
+
+@dataclass
+class Row:
+    """One run in the table.
+
+    Attributes:
+        run: the run.
+        status: waiting, running, finished, skipped (finished before), failed, interrupted, killed (without a word),
+            locked (another process is at work on it) or submitted (to SLURM).
+        seconds: wall time; None = not known.
+        note: what else is to be said, such as the error line.
+    """
+
+    run: SweepRun
+    status: str
+    seconds: float | None = None
+    note: str = ""
+
+
+def rows_from_folders(runs: Sequence[SweepRun]) -> list[Row]:
+    """Returns what the run folders say."""
+    return [Row(run, run.status(), run.summary().get("wall_s"), run.error()) for run in runs]
+
+
+def progress_table(rows: Sequence[Row], metric: str | None, live: bool = False) -> Table:
+    """Returns run, status, metric, time and note of each run, the busy ones first where it is live."""
+    table = Table(box=SIMPLE_HEAD, caption=count_line(rows), caption_justify="left", show_edge=False)
+    table.add_column("run", overflow="fold")
+    table.add_column("status", no_wrap=True)
+    table.add_column(metric or "metric", justify="right", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    ordered = sorted(rows, key=lambda row: _LIVE_ORDER.index(row.status)) if live else rows
+    for row in ordered:
+        value = row.run.metric(metric)
+        table.add_row(
+            row.run.name,
+            row.status,
+            "" if value is None else f"{value:.4f}",
+            "" if row.seconds is None else time_text(row.seconds),
+            row.note.replace("[", r"\["),
+            style=_COLOURS.get(row.status),
+        )
+    return table
+
+
+def count_line(rows: Sequence[Row]) -> str:
+    """Returns how many runs have which status, such as "15 runs: 3 finished, 12 waiting"."""
+    counts = Counter(row.status for row in rows)
+    found = ", ".join(f"{counts[status]} {status}" for status in _LIVE_ORDER if counts[status])
+    return f"{len(rows)} run{'s' if len(rows) != 1 else ''}: {found}"
+
+
+def time_text(seconds: float) -> str:
+    """Returns h:mm:ss or m:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def make_console() -> Console:
+    """Returns the console; where nobody watches, lines are wide enough for a long run name."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)

@@ -1,0 +1,193 @@
+"""The runs of a sweep as an array job through submitit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from experiments.sweep.child_process import ChildProcess
+from experiments.sweep.local_runner import POLL_S, STOP_TIMEOUT_S
+from experiments.sweep.progress_table import progress_table, rows_from_folders
+from experiments.sweep.sweep_error import SweepError
+from experiments.sweep.sweep_file import PROJECT, SweepFile
+from experiments.sweep.sweep_run import SweepRun, read_json, write_json
+
+if TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
+
+EXECUTORS = ("slurm", "local", "debug")
+START_TIMEOUT_S = 600.0
+"""How long tasks wait for task 0's decision: nodes may start minutes apart."""
+
+
+class RunFailed(Exception):
+    """A run of an array job failed: exit code and error line."""
+
+
+@dataclass
+class ArrayTask:
+    """What one task of the array job does; submitit pickles it.
+
+    The run is decided upon when the task starts, not when it is submitted: a run that has finished by then is kept, one
+    that another process is at work on is left to it, a broken one goes on from its last checkpoint.
+
+    Attributes:
+        run: the run.
+        environment: variables for it.
+        fails_loudly: raise for a failed run, so that SLURM's accounting shows a failed task.
+    """
+
+    run: SweepRun
+    environment: dict[str, str]
+    fails_loudly: bool = True
+    child: ChildProcess | None = None
+
+    def __call__(self) -> str:
+        """Returns what became of the run.
+
+        With several tasks per run (one rank each) task 0 holds the lock and says whether the run starts, and from which
+        checkpoint; the others only take part.
+
+        Raises:
+            RunFailed: the run failed, or task 0 said nothing.
+        """
+        environment = {**self.environment, **_rank_environment()}
+        if self.run.is_finished():
+            self._publish("skipped")
+            return "skipped"
+        if not _is_first_task():
+            return self._follow_rank_zero(environment)
+        lock = self.run.lock
+        if not lock.take(patience_s=2):
+            found = f"locked: {lock.holder()}"
+            self._publish(found)
+            return found
+        self.child = ChildProcess(self.run, lock, environment)
+        self._publish("started", self.child.checkpoint)
+        while (outcome := self.child.poll()) is None:
+            time.sleep(POLL_S)
+        if outcome.status == "failed" and self.fails_loudly:
+            raise RunFailed(f"{self.run.name}: {outcome.error}")
+        return outcome.status
+
+    def _follow_rank_zero(self, environment: dict[str, str]) -> str:
+        """Waits for task 0, then starts this task's rank from the same checkpoint."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while (decision := read_json(self._decision_path)).get("attempt") != _attempt():
+            if time.monotonic() > deadline:
+                raise RunFailed(f"{self.run.name}: task 0 said nothing in {START_TIMEOUT_S:.0f} s, expected a start")
+            time.sleep(POLL_S)
+        if decision["outcome"] != "started":
+            return str(decision["outcome"])
+        command = self.run.command(Path(decision["checkpoint"]) if decision["checkpoint"] else None)
+        return f"exit code {subprocess.run(command, env={**os.environ, **environment}).returncode}"
+
+    def _publish(self, outcome: str, checkpoint: Path | None = None) -> None:
+        """Tells the other tasks of this attempt, where there are any, what task 0 does."""
+        if _is_first_task() and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+            said = {"attempt": _attempt(), "outcome": outcome, "checkpoint": str(checkpoint) if checkpoint else None}
+            write_json(self._decision_path, said)
+
+    @property
+    def _decision_path(self) -> Path:
+        return self.run.run_dir / "slurm_task0.json"
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Ends the run before its time is up and returns what is to be queued again (submitit calls this)."""
+        from submitit.helpers import DelayedSubmission
+
+        if self.child is not None:
+            self.child.stop()
+            deadline = time.monotonic() + STOP_TIMEOUT_S
+            while self.child.poll(stopped=True) is None:
+                if time.monotonic() > deadline:
+                    self.child.kill()
+                time.sleep(POLL_S)
+        return DelayedSubmission(ArrayTask(self.run, self.environment, self.fails_loudly))
+
+
+def submit(
+    sweep: SweepFile,
+    runs: Sequence[SweepRun],
+    sweep_dir: Path,
+    environment: dict[str, str],
+    executor: str,
+    jobs: int | None,
+    parameters: dict[str, Any],
+    console: Console,
+) -> int:
+    """Submits what is neither finished nor at work as one array job.
+
+    On SLURM it returns at once; the local and the debug executor (no scheduler needed) are waited for.
+
+    Args:
+        sweep: the sweep file.
+        runs: its runs.
+        sweep_dir: where submitit keeps its files, in ``submitit``.
+        environment: variables for every run.
+        executor: slurm, local or debug.
+        jobs: tasks of the array at a time; None = no bound.
+        parameters: submitit's, such as ``timeout_min``, ``gpus_per_node``, ``slurm_partition``.
+        console: where to print.
+
+    Returns:
+        0, or 1 when a run that was waited for failed.
+
+    Raises:
+        SweepError: submitit or SLURM is missing, or a parameter that submitit does not know.
+    """
+    try:
+        import submitit
+    except ImportError:
+        raise SweepError("found no submitit, expected it for --slurm: pip install 'synfer[slurm]'") from None
+    # The node imports this package to unpickle the task, wherever it starts.
+    paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    try:
+        backend = submitit.AutoExecutor(folder=sweep_dir / "submitit" / "%j", cluster=executor)
+        backend.update_parameters(name=sweep.name, slurm_array_parallelism=jobs, **parameters)
+    except (NameError, AssertionError, RuntimeError) as error:
+        raise SweepError(f"--slurm_executor {executor}: {' '.join(str(error).split())}") from None
+    rows = rows_from_folders(runs)
+    todo = [row for row in rows if row.status not in ("finished", "running")]
+    with backend.batch():
+        submitted = [backend.submit(ArrayTask(row.run, environment, executor != "debug")) for row in todo]
+    for row, job in zip(todo, submitted, strict=True):
+        row.status, row.note = "submitted", f"job {job.job_id}"
+    if executor == "slurm":
+        console.print(progress_table(rows, sweep.metric))
+        console.print("the same command with --status tells how far they are")
+        return 0
+    try:
+        for job in submitted:
+            job.exception()  # waits; what came of it is in the run folder
+    except KeyboardInterrupt:
+        for job in submitted:
+            job.cancel(check=False)
+        raise
+    rows = rows_from_folders(runs)
+    console.print(progress_table(rows, sweep.metric))
+    return 1 if any(row.status not in ("finished", "running") for row in rows) else 0
+
+
+def _is_first_task() -> bool:
+    return int(os.environ.get("SLURM_PROCID", "0")) == 0
+
+
+def _attempt() -> str:
+    """Names this start of the job: the id, which a requeued job keeps, and how often it was requeued."""
+    return f"{os.environ.get('SLURM_JOB_ID', '')}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+
+
+def _rank_environment() -> dict[str, str]:
+    """Returns what makes Lightning start the ranks itself where the job has one task per run."""
+    if os.environ.get("SLURM_NTASKS", "1") == "1" and "SLURM_JOB_ID" in os.environ:
+        return {"SLURM_JOB_NAME": "interactive"}  # Lightning's own switch: no rank per SLURM task
+    return {}

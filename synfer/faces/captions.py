@@ -1,0 +1,82 @@
+"""Captions of faces from templates, for samples that come without one.
+
+The vocabulary is small and closed, so a tokenizer can be built from :data:`VOCABULARY` without a download.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from synfer.faces.expressions import EXPRESSIONS
+from synfer.foundation.counter_based_random import keyed_uniform
+
+ADJECTIVES = {
+    "neutral": "neutral",
+    "happy": "happy",
+    "sad": "sad",
+    "surprise": "surprised",
+    "fear": "fearful",
+    "disgust": "disgusted",
+    "anger": "angry",
+    "contempt": "contemptuous",
+}
+"""How an expression is called inside a caption."""
+
+TEMPLATES = (
+    "a photo of a face with a {} expression",  # SynFER's prompt (arXiv 2410.09865); also the one for synthesis
+    "a photo of a person with a {} face",
+    "a close-up portrait of a {} person",
+    "a picture of a person who looks {}",
+    "a {} face",
+)
+"""Sentences with one place for the adjective; the first is the canonical one."""
+
+_STREAM = 0xCA97  # tells these numbers from other uses of the same keys
+
+
+def caption_for(expression: str, key: int | None = None) -> str:
+    """Returns a caption of a face.
+
+    Args:
+        expression: canonical name.
+        key: integer that chooses the template; None takes the canonical template.
+
+    Raises:
+        ValueError: the expression is unknown.
+    """
+    if key is None:
+        return _fill(0, expression)
+    return captions_for([expression], np.array([key], dtype=np.uint64))[0]
+
+
+def captions_for(expressions: Sequence[str], keys: np.ndarray) -> list[str]:
+    """Returns one caption per sample; half of them follow the canonical template, the others are spread evenly.
+
+    Args:
+        expressions: n canonical names.
+        keys: n integers, one per sample, that choose the templates.
+
+    Raises:
+        ValueError: an expression is unknown.
+    """
+    uniform = keyed_uniform(keys, 1, _STREAM)[:, 0]
+    others = len(TEMPLATES) - 1
+    template = np.where(uniform < 0.5, 0, 1 + np.minimum((uniform - 0.5) * 2 * others, others - 1).astype(np.int64))
+    return [_fill(index, name) for index, name in zip(template.tolist(), expressions, strict=True)]
+
+
+def _fill(template: int, expression: str) -> str:
+    try:
+        return _FILLED[expression][template]
+    except KeyError:
+        raise ValueError(
+            f"no caption for expression '{expression}': expected one of {', '.join(EXPRESSIONS)}"
+        ) from None
+
+
+_FILLED = {name: tuple(template.format(word) for template in TEMPLATES) for name, word in ADJECTIVES.items()}
+
+VOCABULARY = tuple(sorted({word for captions in _FILLED.values() for caption in captions for word in caption.split()}))
+"""Every word that a template caption can hold; words are separated by single blanks."""

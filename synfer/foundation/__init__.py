@@ -1,0 +1,1 @@
+"""What every room stands on: random numbers, files, locks, ranks, checks; nothing about faces."""

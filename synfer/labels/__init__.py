@@ -1,0 +1,1 @@
+"""Labels from votes: voting, rectification, reliability, tables of labels; no networks."""

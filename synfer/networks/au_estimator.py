@@ -1,0 +1,126 @@
+"""A network that estimates the intensity of action units in a face."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from synfer.faces.expressions import action_unit_indices
+from synfer.faces.face_shape import resize_faces
+from synfer.foundation.atomic_file import atomic_write
+from synfer.foundation.file_reading import read_json, reading
+from synfer.foundation.safetensors_file import read_safetensors, write_safetensors
+from synfer.networks.backbone import build_backbone, normalisation
+
+WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+_KEYS = ("au_names", "backbone", "image_size")
+
+
+class AUEstimator(nn.Module):
+    """A timm backbone with one output per action unit.
+
+    Stored as a folder of ``model.safetensors`` and ``config.json`` (``au_names``, ``backbone``, ``image_size``, and
+    ``backbone_kwargs`` where there are any): :meth:`save` writes it, :meth:`load` reads it. Action units go by name, so
+    an estimator may know any part of ours in any order.
+
+    Args:
+        au_names: names of the A outputs, e.g. ["AU12", "AU6"].
+        backbone: name of a timm network.
+        image_size: side in pixels that the network works on; images of another size are resized.
+        backbone_kwargs: further arguments of that network.
+
+    Raises:
+        ValueError: no action unit, one twice, one of an unknown name, or a network that timm cannot build.
+    """
+
+    def __init__(
+        self,
+        au_names: list[str],
+        backbone: str = "resnet18",
+        image_size: int = 48,
+        backbone_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not au_names or len(set(au_names)) < len(au_names):
+            raise ValueError(f"AU estimator: found au_names {au_names}, expected at least one, each once")
+        action_unit_indices(au_names)
+        self.config: dict[str, Any] = {
+            "au_names": list(au_names),
+            "backbone": backbone,
+            "image_size": image_size,
+            "backbone_kwargs": dict(backbone_kwargs or {}),
+        }
+        self.au_names = tuple(au_names)
+        self.image_size = image_size
+        self.backbone = build_backbone(backbone, len(au_names), image_size=image_size, kwargs=backbone_kwargs)
+        mean, std = normalisation(self.backbone)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.mean: Tensor
+        self.std: Tensor
+
+    def logits(self, image: Tensor) -> Tensor:
+        """Returns (B, A) for images (B, 3, H, W) in [0, 1]; their sigmoid is the intensity."""
+        image = resize_faces(image, self.image_size)
+        return self.backbone((image - self.mean) / self.std)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Returns intensities in [0, 1], float32 (B, A), for images (B, 3, H, W) in [0, 1]."""
+        return self.logits(image).float().sigmoid()
+
+    def loss(self, image: Tensor, au: Tensor) -> Tensor:
+        """Returns the mean binary cross-entropy against intensities (B, A) in [0, 1]; NaN (unknown) counts nothing."""
+        known = ~torch.isnan(au)
+        losses = F.binary_cross_entropy_with_logits(
+            self.logits(image).float(), torch.where(known, au, 0.0), reduction="none"
+        )
+        return (losses * known).sum() / known.sum().clamp_min(1)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the estimator into a folder, made if missing."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
+        write_safetensors(folder / WEIGHTS_FILE, tensors)
+        with atomic_write(folder / CONFIG_FILE) as partial:
+            partial.write_text(json.dumps(self.config, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> AUEstimator:
+        """Reads an estimator for use: evaluation mode, gradients off.
+
+        Raises:
+            FileNotFoundError: the folder or one of its files is missing.
+            ValueError: the files do not describe an estimator.
+        """
+        folder = Path(folder)
+        config = read_config(folder)
+        with reading("AU estimator", folder, f"{WEIGHTS_FILE} and {CONFIG_FILE} that fit each other"):
+            weights = read_safetensors(folder / WEIGHTS_FILE, "AU estimator")
+            estimator = cls(**config)
+            estimator.load_state_dict(weights)
+        return estimator.eval().requires_grad_(False)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Reads and checks the description of an estimator, without its weights.
+
+    Raises:
+        FileNotFoundError: the folder or one of its files is missing.
+        ValueError: no JSON, a key too many or too few, or an unknown action unit.
+    """
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"AU estimator '{folder}': found no {name}, expected a folder with one")
+    config = read_json(folder / CONFIG_FILE, "AU estimator", f"an object with {', '.join(_KEYS)}")
+    found = set(config)
+    if not set(_KEYS) <= found <= {*_KEYS, "backbone_kwargs"}:
+        raise ValueError(f"AU estimator '{folder}': {CONFIG_FILE} has {sorted(found)}, expected {', '.join(_KEYS)}")
+    with reading("AU estimator", folder, "au_names as AU12"):
+        action_unit_indices(config["au_names"])
+    return config

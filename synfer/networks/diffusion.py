@@ -1,0 +1,265 @@
+"""The parts of a text- and AU-conditioned diffusion model: made from a config, or loaded from a diffusers folder."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
+
+from synfer.faces.captions import VOCABULARY
+from synfer.foundation.checkpoint_file import check_finite
+from synfer.foundation.config_keys import check_config_keys
+from synfer.foundation.file_reading import FileError, plain_reason, reading
+from synfer.networks.latent_codec import AutoencoderKLCodec, LatentCodec, build_codec
+from synfer.networks.quiet_loading import quiet_loading
+from synfer.networks.word_tokenizer import build_word_tokenizer
+from synfer.synthesis.diffusion.prediction import PredictionType
+
+SMALL_UNET: dict[str, Any] = {
+    "block_out_channels": (96, 192, 192),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "attention_head_dim": 4,  # historical name in diffusers: this is the NUMBER of heads
+    "norm_num_groups": 16,
+    "cross_attention_dim": 128,
+}
+"""Attention only at 6×6 and 3×3 positions: on a CPU, attention over more tokens costs most and brings least."""
+
+SMALL_TEXT_ENCODER: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 16,
+}
+
+SMALL_SCHEDULER: dict[str, Any] = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "prediction_type": "v_prediction",
+    # Without zero terminal SNR a pixel-like latent leaks its mean brightness at the last step (Lin et al., WACV 2024).
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+    "set_alpha_to_one": True,
+    "clip_sample": False,
+}
+
+
+class DiffusionModel(nn.Module):
+    """UNet, text encoder, tokenizer, codec and noise schedule, held together.
+
+    Args:
+        unet: ``UNet2DConditionModel``.
+        text_encoder: ``CLIPTextModel``.
+        tokenizer: called with captions, as ``CLIPTokenizer`` is.
+        codec: images ↔ latents.
+        scheduler_config: config of a diffusers scheduler.
+
+    Raises:
+        ValueError: a noise schedule that this project cannot sample from.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        text_encoder: CLIPTextModel,
+        tokenizer: PreTrainedTokenizerBase,
+        codec: LatentCodec,
+        scheduler_config: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.unet = unet
+        self.text_encoder = text_encoder
+        self.tokenizer = tokenizer
+        self.codec = codec
+        self.scheduler = DDIMScheduler.from_config(scheduler_config)
+        prediction = self.scheduler.config.prediction_type
+        if prediction not in get_args(PredictionType):
+            raise ValueError(
+                f"model.scheduler.prediction_type: found '{prediction}', expected one of {get_args(PredictionType)}"
+            )
+        if prediction == "epsilon" and float(self.scheduler.alphas_cumprod[-1]) == 0:
+            raise ValueError(
+                "model.scheduler: found prediction_type 'epsilon' with rescale_betas_zero_snr, expected "
+                "'v_prediction' (pure noise tells nothing about the face)"
+            )
+
+    def encode_text(self, captions: list[str]) -> Tensor:
+        """Returns text tokens, (len(captions), L, D)."""
+        ids = self.tokenizer(
+            captions,
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids
+        return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
+
+
+def small_diffusion_model(
+    unet: dict[str, Any],
+    text_encoder: dict[str, Any],
+    scheduler: dict[str, Any],
+    codec: str,
+    codec_config: dict[str, Any],
+    image_size: int,
+) -> DiffusionModel:
+    """Builds the embedded small model: the classes of Stable Diffusion, made from configs, nothing downloaded.
+
+    Args:
+        unet: keys that differ from :data:`SMALL_UNET`.
+        text_encoder: keys that differ from :data:`SMALL_TEXT_ENCODER`.
+        scheduler: keys that differ from :data:`SMALL_SCHEDULER`.
+        codec: "space_to_depth" or "autoencoder_kl".
+        codec_config: its config.
+        image_size: side of the images in pixels.
+
+    Raises:
+        ValueError: an unknown key, an image size that does not fit the codec, or text and UNet widths that differ.
+    """
+    check_config_keys("model.text_encoder", text_encoder, CLIPTextConfig().to_dict())
+    check_config_keys("model.scheduler", scheduler, inspect.signature(DDIMScheduler.__init__).parameters)
+    latent_codec = build_codec(codec, codec_config)
+    if image_size % latent_codec.downscale:
+        raise ValueError(f"model.image_size: found {image_size}, expected a multiple of {latent_codec.downscale}")
+    text = {**SMALL_TEXT_ENCODER, **text_encoder}
+    net = {**SMALL_UNET, **unet}
+    if net["cross_attention_dim"] != text["hidden_size"]:
+        raise ValueError(
+            f"model.unet.cross_attention_dim {net['cross_attention_dim']} differs from "
+            f"model.text_encoder.hidden_size {text['hidden_size']}"
+        )
+    tokenizer = build_word_tokenizer(VOCABULARY, text["max_position_embeddings"])
+    encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            **text,
+        )
+    )
+    network = UNet2DConditionModel(
+        sample_size=image_size // latent_codec.downscale,
+        in_channels=latent_codec.latent_channels,
+        out_channels=latent_codec.latent_channels,
+        **net,
+    )
+    return DiffusionModel(network, encoder, tokenizer, latent_codec, {**SMALL_SCHEDULER, **scheduler})
+
+
+def load_diffusion_model(base: str, scheduler: dict[str, Any]) -> DiffusionModel:
+    """Loads a Stable-Diffusion-shaped model in diffusers' folder layout, from a local path or by Hub name.
+
+    Safetensors only, in any number format; a variant (``….fp16.safetensors``) where there are no others. All is
+    computed in float32. ``HF_HUB_OFFLINE=1`` is honoured by the libraries.
+
+    Args:
+        base: folder or Hub id with ``unet/``, ``vae/``, ``text_encoder/``, ``tokenizer/``, ``scheduler/``.
+        scheduler: keys that replace those of the stored noise schedule.
+
+    Raises:
+        FileNotFoundError: the folder or one of its parts is missing.
+        ValueError: an unknown key of the schedule, a model of another shape (SDXL, inpainting), a text encoder of
+            another width, damaged files, or weights that are not finite.
+    """
+    check_config_keys("model.scheduler", scheduler, inspect.signature(DDIMScheduler.__init__).parameters)
+    from diffusers import AutoencoderKL
+    from transformers import AutoTokenizer
+
+    parts = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+    if Path(base).exists():
+        for part in (*parts, "tokenizer", "scheduler"):
+            if not (Path(base) / part).is_dir():
+                raise FileNotFoundError(f"model.base '{base}': found no folder '{part}', expected a diffusers layout")
+    try:
+        with (
+            quiet_loading(),
+            reading("model.base", base, "a diffusers folder or Hub id of Stable Diffusion 1.x or 2.x"),
+        ):
+            _check_shapes(
+                base,
+                UNet2DConditionModel.load_config(base, subfolder="unet"),
+                AutoencoderKL.load_config(base, subfolder="vae"),
+                CLIPTextConfig.from_pretrained(base, subfolder="text_encoder").to_dict(),
+            )
+            unet, vae, text_encoder = (_load_part(base, part, kind) for part, kind in parts.items())
+            tokenizer = AutoTokenizer.from_pretrained(base, subfolder="tokenizer")
+            stored = DDIMScheduler.load_config(base, subfolder="scheduler")
+            schedule = {**stored, "clip_sample": False, **scheduler}
+            return DiffusionModel(unet, text_encoder, tokenizer, AutoencoderKLCodec(vae), schedule)
+    except FileError as error:
+        if isinstance(error.__cause__, OSError):  # how these libraries say that something is not there
+            reason = plain_reason(error.__cause__)
+            raise FileNotFoundError(
+                f"model.base '{base}': {reason}, expected a diffusers folder or Hub id"
+            ) from error.__cause__
+        raise
+
+
+def _check_shapes(base: str, unet: dict[str, Any], vae: dict[str, Any], text: dict[str, Any]) -> None:
+    """Refuses models that this project cannot condition, by their configs, before any weight is read."""
+    latents = vae.get("latent_channels", 4)
+    taken, made = unet.get("in_channels", 4), unet.get("out_channels", 4)
+    expected = "expected the shape of Stable Diffusion 1.x or 2.x"
+    if unet.get("addition_embed_type") or unet.get("class_embed_type") or unet.get("encoder_hid_dim_type"):
+        kinds = ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type")
+        kind = next(name for name in kinds if unet.get(name))
+        also = " as in SDXL" if unet[kind] == "text_time" else ""
+        raise FileError(f"model.base '{base}': found a UNet with {kind} '{unet[kind]}'{also}, {expected}")
+    if taken != latents or made != latents:
+        also = " as for inpainting" if taken == 2 * latents + 1 else ""
+        raise FileError(
+            f"model.base '{base}': found a UNet that takes {taken} channels{also} and makes {made}, expected {latents} "
+            "like the latents of its VAE"
+        )
+    width, wanted = text.get("hidden_size"), unet.get("cross_attention_dim", 1280)
+    if width != wanted:
+        raise FileError(
+            f"model.base '{base}': found a text encoder of width {width} beside a UNet that reads {wanted} "
+            "(cross_attention_dim), expected the same"
+        )
+
+
+def _load_part(base: str, part: str, kind: Any) -> Any:
+    """Returns one network in float32, whatever number format it is stored in, and under whatever variant's name."""
+    variant = _variant(Path(base) / part)
+    options = {"subfolder": part, "use_safetensors": True, "output_loading_info": True}
+    try:
+        network, info = kind.from_pretrained(base, variant=variant, **options)
+    except OSError:
+        if variant is not None or Path(base).exists():
+            raise
+        network, info = kind.from_pretrained(base, variant="fp16", **options)  # of a Hub model, the usual name
+    missing = sorted(info.get("missing_keys") or ())
+    if missing:
+        raise FileError(
+            f"model.base '{base}': found no '{missing[0]}' in the weights of {part} ({len(missing)} tensors missing), "
+            "expected all that its config asks for"
+        )
+    check_finite(network.state_dict(), "model.base", f"{base}/{part}")
+    return network.float()  # transformers keeps the stored format
+
+
+def _variant(folder: Path) -> str | None:
+    """Returns the variant of a local folder's weights, "fp16" of ``model.fp16.safetensors``; None = the plain ones.
+
+    Raises:
+        ValueError: pickled weights alone.
+    """
+    names = sorted(file.name for file in folder.glob("*model*")) if folder.is_dir() else []
+    stored = [name for name in names if ".safetensors" in name]
+    if names and not stored and any(name.endswith(".bin") for name in names):
+        raise FileError(f"model.base '{folder}': found pickled weights alone, expected safetensors")
+    kinds = r"\w*model\.(\w+)(?:-\d+-of-\d+)?\.safetensors"
+    variants = [re.fullmatch(kinds, name) for name in stored]
+    plain = any(re.fullmatch(r"\w*model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", name) for name in stored)
+    found = sorted({match[1] for match in variants if match is not None})
+    return found[0] if found and not plain else None

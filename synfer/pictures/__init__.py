@@ -1,0 +1,1 @@
+"""Pictures of faces and of scores; no numbers are computed here."""

@@ -1,0 +1,1 @@
+"""How a face is asked for, made and handed on, whoever makes it; no training."""

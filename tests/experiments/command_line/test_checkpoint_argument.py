@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.command_line.checkpoint_argument import check_fits, is_file_name, locate
+from tests.fixtures.tiny_generator import SIDE, save_checkpoint, tiny_classifier, tiny_generator
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "checkpoints").mkdir()
+    save_checkpoint(tiny_classifier(), folder / "checkpoints" / "last.ckpt")
+    return folder
+
+
+def test_a_run_folder_means_its_last_checkpoint(run_folder: Path) -> None:
+    last = str(run_folder / "checkpoints" / "last.ckpt")
+    assert locate(str(run_folder)) == locate(str(run_folder / "checkpoints")) == locate(last) == last
+    check_fits(last, tiny_classifier())
+
+
+def test_what_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"ckpt_path: found no file '.*nowhere'"):
+        locate(str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match=r"ckpt_path: found an empty folder"):
+        locate(str(tmp_path))
+    torch.save({"weight": torch.ones(1)}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"ckpt_path: found no weights in '.*other\.ckpt'"):
+        locate(str(tmp_path / "other.ckpt"))
+    tiny_generator().save_trained(tmp_path / "folder")
+    with pytest.raises(ValueError, match=r"ckpt_path: '.*folder' is a folder of save_trained"):
+        locate(str(tmp_path / "folder"))
+    assert is_file_name("x") and not any(map(is_file_name, (None, "last", "best", "hpc", "s3://a/b")))
+
+
+def test_checkpoints_of_other_models(run_folder: Path) -> None:
+    last = locate(str(run_folder))
+    wider = {"img_size": SIDE, "patch_size": 4, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    for model, said in (
+        (
+            tiny_classifier(backbone_kwargs=wider),
+            r"of shape [\d×]+16, expected [\d×]+32 as in this Expr",
+        ),
+        (tiny_classifier(("happy", "sad")), r"label space neutral, happy, sad, expected happy, sad"),
+        (
+            tiny_classifier(backbone="resnet18", backbone_kwargs=None),
+            r"model\.backbone: found resnet18, expected vit",
+        ),
+        (tiny_generator(), r"found weights of another kind of model .*expected a checkpoint of ExpressionGenerator"),
+    ):
+        with pytest.raises(ValueError, match=r"^ckpt_path '.*last\.ckpt': ") as caught:
+            check_fits(last, model)
+        caught.match(said)
+
+
+def test_weights_that_are_no_numbers(run_folder: Path, tmp_path: Path) -> None:
+    content = torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)
+    content["state_dict"]["backbone.head.weight"][0, 0] = torch.nan
+    torch.save(content, tmp_path / "nan.ckpt")
+    with pytest.raises(ValueError, match=r"ckpt_path '.*nan\.ckpt': found 1 of \d+ numbers in 'backbone\.head\."):
+        check_fits(str(tmp_path / "nan.ckpt"), tiny_classifier())

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from experiments.command_line.config_files import check_config_files, file_with
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "found no settings in it"),
+        (b"- 1\n", "found a list"),
+        (b"words\n", "found text"),
+        (b"1: 2\n", "found settings without names"),
+        (b"data: {batch_size: [}\n", "found no YAML ("),
+        ("data: {batch_size: 4}  # café".encode("latin-1"), "found bytes that are no UTF-8 text (at byte 28)"),
+        ("data: {batch_size: 4}".encode("utf-16"), "found bytes that are no UTF-8 text (at byte 0)"),
+        (b"trainer:\n", "found nothing under 'trainer'"),
+    ],
+)
+@pytest.mark.parametrize("way", ["--config={}", "--config {}", "-c {}"])
+def test_what_is_no_config(content: bytes, said: str, way: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"^config '.*mine\.yaml': ") as caught:
+        check_config_files(["fit", *way.format(path).split()])
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_is_a_config_or_the_parser_s_own_matter(tmp_path: Path) -> None:
+    (tmp_path / "good.yaml").write_text("data: {batch_size: 4}\nrun_dir:\n")
+    check_config_files(["fit", f"--config={tmp_path / 'good.yaml'}", "--config=nowhere.yaml", "--config"])
+
+
+def test_the_file_that_sets_a_key(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("data: {reader: {init_args: {count: 3}}}\nmodel: {learning_rate: 1}\n")
+    two.write_text("data: {batch_size: 3}\n")
+    args = ["fit", f"--config={one}", f"--config={two}", "--data.seed=3"]
+    assert file_with("data.batch_size", args) == two
+    assert file_with("data.reader.init_args.count", args) == file_with("data.reader.count", args) == one
+    assert file_with("model.learning_rate", args) == one
+    assert file_with("data.seed", args) is None and file_with("trainer.max_epochs", args) is None

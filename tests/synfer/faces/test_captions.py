@@ -1,0 +1,35 @@
+"""Captions: the canonical sentence, stable choice, closed vocabulary."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from synfer.faces.captions import TEMPLATES, VOCABULARY, caption_for, captions_for
+from synfer.faces.expressions import EXPRESSIONS
+
+
+def test_canonical_caption() -> None:
+    assert caption_for("happy") == "a photo of a face with a happy expression"
+
+
+def test_every_word_is_in_the_vocabulary() -> None:
+    for name in EXPRESSIONS:
+        for key in range(50):
+            assert set(caption_for(name, key).split()) <= set(VOCABULARY)
+    assert len(VOCABULARY) < 64 and len(set(VOCABULARY)) == len(VOCABULARY)
+
+
+def test_choice_depends_on_the_key_alone_and_uses_all_templates() -> None:
+    keys = np.arange(4000, dtype=np.uint64)
+    captions = captions_for(["fear"] * 4000, keys)
+    assert captions[17] == caption_for("fear", 17)
+    share = captions.count(caption_for("fear")) / 4000
+    assert 0.46 < share < 0.54
+    assert set(captions) == {template.format("fearful") for template in TEMPLATES}
+
+
+@pytest.mark.parametrize("key", [None, 3])
+def test_unknown_expression(key: int | None) -> None:
+    with pytest.raises(ValueError, match="no caption for expression 'bored'"):
+        caption_for("bored", key)
