@@ -11,6 +11,7 @@ import io
 import pkgutil
 import re
 import runpy
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -20,12 +21,12 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 
-import compare
-import sweep
-import train
-from sweeping.sweep_error import SweepError
-from sweeping.sweep_file import read_sweep_file
-from sweeping.sweep_run import plan_runs
+from experiments.command_line.train_command import _as_command_line, _command_line, _ParsedOnly
+from experiments.compare import compare_command
+from experiments.sweep import sweep_command
+from experiments.sweep.sweep_error import SweepError
+from experiments.sweep.sweep_file import read_sweep_file
+from experiments.sweep.sweep_run import plan_runs
 from tests.docs.documented_commands import Command
 from tests.docs.pages import PROJECT
 
@@ -61,10 +62,10 @@ def _look_at(command: Command) -> tuple[str | None, list[Command]]:
     if program == "python" and words[0] == "train.py":
         return None, [_of_words(command, words[1:])]
     if program == "python" and words[0] == "sweep.py":
-        refusal = _through_argparse(lambda: sweep.main(words[1:]), "sweep.py", words[1:])
+        refusal = _through_argparse(lambda: sweep_command.main(words[1:]), "sweep.py", words[1:])
         return (refusal, []) if refusal else _of_sweep(command, words[1:])
     if program == "python" and words[0] == "compare.py":
-        return _through_argparse(lambda: compare.main(words[1:]), "compare.py", words[1:]), []
+        return _through_argparse(lambda: compare_command.main(words[1:]), "compare.py", words[1:]), []
     others: dict[str, Callable[[list[str]], str | None]] = {
         "python": _of_python,
         "make": _of_make,
@@ -101,8 +102,8 @@ def known_keys() -> set[str]:
 def _train_parser() -> ArgumentParser:
     """Returns the parser of train.py, made once: making it takes seconds."""
     words = ["fit", *(f"--config={PROJECT / name}" for name in _STORED)]
-    with train._as_command_line(words):
-        return train._command_line(train._ParsedOnly).parser
+    with _as_command_line(words):
+        return _command_line(_ParsedOnly).parser
 
 
 def _of_words(command: Command, words: Sequence[str]) -> Command:
@@ -150,7 +151,7 @@ def _options(words: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _refusal_of_train(words: list[str]) -> str | None:
-    with train._as_command_line([word for word in words if word != "--print_config"]):
+    with _as_command_line([word for word in words if word != "--print_config"]):
         return _refusal(lambda: _train_parser().parse_args(sys.argv[1:]))
 
 
@@ -173,13 +174,18 @@ def _of_sweep(command: Command, words: Sequence[str]) -> tuple[str | None, list[
 def _of_python(words: list[str]) -> str | None:
     if words[0] == "-c":
         return missing_imports(words[1])
+    if words[:2] == ["-m", "pytest"]:
+        return _of_pytest(words[2:])
     if words[0] == "-m":
-        if words[1] == "pytest":
-            return _of_pytest(words[2:])
-        return _through_argparse(lambda: importlib.import_module(words[1]).main(), words[1], words[2:])
+        path = PROJECT.joinpath(*words[1].split("."))
+        name, words = words[1], [str(path / "__main__.py" if path.is_dir() else path.with_suffix(".py")), *words[2:]]
+    else:
+        name = words[0]
     if not Path(words[0]).is_file():
-        return f"found no program '{words[0]}'"
-    return _through_argparse(lambda: runpy.run_path(words[0], run_name="__main__"), words[0], words[1:])
+        return f"found no program '{name}'"
+    if "parse_args" not in Path(words[0]).read_text(encoding="utf-8"):
+        return f"'{name}' reads no command line, so it would run"
+    return _through_argparse(lambda: runpy.run_path(words[0], run_name="__main__"), name, words[1:])
 
 
 def _of_make(words: list[str]) -> str | None:
@@ -226,7 +232,7 @@ def missing_imports(source: str) -> str | None:
 
 def _through_argparse(program: Callable[[], Any], name: str, words: Sequence[str]) -> str | None:
     """Returns what a program with a parser of the standard library says; it is stopped once it has parsed."""
-    parse_args, argv = argparse.ArgumentParser.parse_args, sys.argv
+    parse_args, argv, on_sigterm = argparse.ArgumentParser.parse_args, sys.argv, signal.getsignal(signal.SIGTERM)
 
     def parse_only(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> Any:
         parse_args(self, *args, **kwargs)
@@ -235,11 +241,11 @@ def _through_argparse(program: Callable[[], Any], name: str, words: Sequence[str
     sys.argv = [name, *words]
     argparse.ArgumentParser.parse_args = parse_only  # type: ignore[method-assign]
     try:
-        said = _refusal(program)
-        return said
+        return _refusal(program)
     finally:
         argparse.ArgumentParser.parse_args = parse_args  # type: ignore[method-assign]
         sys.argv = argv
+        signal.signal(signal.SIGTERM, on_sigterm)  # a program takes it over before it parses
 
 
 def _refusal(parse: Callable[[], Any]) -> str | None:
