@@ -57,6 +57,20 @@ def documented_commands(page: Path) -> list[Command]:
     return _of_blocks(page) + _of_spans(page)
 
 
+def commented_commands(config: Path) -> list[Command]:
+    """Returns the commands in the comments of a config file: indented by three blanks, by five where they go on."""
+    found: list[tuple[int, str]] = []
+    for number, line in enumerate(config.read_text(encoding="utf-8").splitlines(), start=1):
+        begun, goes_on = re.match(r"# {3}((?:python|wandb) .*)", line), re.match(r"# {5,}(--.*)", line)
+        if begun is not None:
+            found.append((number, begun[1]))
+        elif goes_on is not None and found:
+            found[-1] = (found[-1][0], f"{found[-1][1].removesuffix(chr(92))} {goes_on[1]}")
+    commands = [(number, re.split(r" {2,}\(|, then ", text)[0]) for number, text in found]
+    whole = [(number, text) for number, text in commands if "…" not in text]
+    return [Command(name_of(config), number, tuple(shlex.split(_named(text)))) for number, text in whole]
+
+
 def _of_blocks(page: Path) -> list[Command]:
     lines = lines_of(page)
     script = [_named(line.text) if line.language in ("bash", "sh") else "" for line in lines]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.documented_commands import Command, PageError, documented_commands
+from tests.docs.documented_commands import Command, PageError, commented_commands, documented_commands
 from tests.docs.pages import PROJECT, lines_of, name_of, pages, spans_of
 from tests.docs.program_parsers import complaints, known_keys, missing_imports
 
@@ -22,6 +22,13 @@ def _in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_command_of_the_pages_is_accepted() -> None:
     commands = [command for page in pages() for command in documented_commands(page)]
     assert len({command.words[1] for command in commands if command.words[0] == "python"}) > 5
+    assert not complaints(commands)
+
+
+def test_every_command_in_the_comments_of_configs_is_accepted() -> None:
+    configs = (PROJECT / "configs").rglob("*.yaml")
+    commands = [command for config in configs for command in commented_commands(config)]
+    assert len(commands) > 8
     assert not complaints(commands)
 
 

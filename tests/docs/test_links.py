@@ -27,6 +27,16 @@ def test_files_that_code_spans_name_exist() -> None:
     assert not missing
 
 
+def test_pages_that_configs_name_exist() -> None:
+    named = {
+        (path, page)
+        for path in (PROJECT / "configs").rglob("*.yaml")
+        for page in re.findall(r"(?:docs/)?[\w/]+\.md", path.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert not [f"{path.relative_to(PROJECT)}: {page}" for path, page in named if not (PROJECT / page).is_file()]
+
+
 def test_every_picture_and_every_page_is_shown_somewhere() -> None:
     shown = {target for page in pages() for target in targets_of(page)}
     pictures = set((PROJECT / "assets").iterdir())
