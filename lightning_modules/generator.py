@@ -28,8 +28,9 @@ from synfer.faces.expressions import (
 from synfer.foundation.atomic_file import atomic_write
 from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
 from synfer.foundation.counter_based_random import key_of, keyed_seed, keyed_uniform, keys_of
-from synfer.foundation.file_reading import read_json, reading
+from synfer.foundation.file_reading import reading
 from synfer.foundation.fingerprint import fingerprint
+from synfer.foundation.json_file import read_json
 from synfer.foundation.safetensors_file import read_safetensors, write_safetensors
 from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.au_adapter import (

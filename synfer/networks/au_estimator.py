@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from synfer.faces.expressions import action_unit_indices
 from synfer.faces.face_shape import resize_faces
 from synfer.foundation.atomic_file import atomic_write
-from synfer.foundation.file_reading import read_json, reading
+from synfer.foundation.file_reading import reading
+from synfer.foundation.json_file import read_json
 from synfer.foundation.safetensors_file import read_safetensors, write_safetensors
 from synfer.networks.backbone import build_backbone, normalisation
 
