@@ -164,7 +164,7 @@ def test_a_full_disk_is_one_line_and_the_record_says_failed(
     from synfer.runs import run_format
 
     def full(*args: Any, **kwargs: Any) -> None:
-        monkeypatch.setattr(run_format, "atomic_write", full)  # and the record cannot be written either
+        monkeypatch.setattr(run_format, "write_json", full)  # and the record cannot be written either
         raise OSError(28, "No space left on device", str(tmp_path / "checkpoints" / "last.ckpt"))
 
     monkeypatch.setattr(atomic_checkpoint_io, "atomic_write", full)

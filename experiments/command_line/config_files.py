@@ -51,7 +51,7 @@ def file_with(key: str, args: Sequence[str]) -> Path | None:
 
 def _files(args: Sequence[str]) -> list[Path]:
     named = []
-    for word, following in zip(args, [*args[1:], ""], strict=True):
+    for word, following in zip(args, [*args, ""][1:], strict=True):
         name, equals, value = word.partition("=")
         if name in ("--config", "-c"):
             named.append(Path(value if equals else following))

@@ -20,7 +20,7 @@ from experiments.sweep.grid import expand, value_text
 from experiments.sweep.run_lock import RunLock
 from experiments.sweep.sweep_error import SweepError
 from experiments.sweep.sweep_file import SweepFile
-from synfer.foundation.json_file import read_json_if_any, write_json
+from synfer.foundation.json_file import read_json_if_whole, write_json
 from synfer.runs.run_end import is_complete
 from synfer.runs.run_format import CHECKPOINTS, SWEEP, read_summary
 
@@ -121,14 +121,16 @@ class SweepRun:
         }
         attempts = self._record().get("attempts", [])
         attempts.append(attempt)
-        write_json(self.run_dir / SWEEP, {"parameters": self.swept, **self.settings(), "attempts": attempts})
+        write_json(
+            self.run_dir / SWEEP, {"parameters": self.swept, **self.settings(), "attempts": attempts}, default=str
+        )
         return checkpoint
 
     def close_attempt(self, outcome: Literal["finished", "failed", "interrupted"], error: str = "") -> None:
         """Records how the attempt ended; without this it was killed."""
         record = self._record()
         record["attempts"][-1] |= {"outcome": outcome, **({"error": error} if error else {})}
-        write_json(self.run_dir / SWEEP, record)
+        write_json(self.run_dir / SWEEP, record, default=str)
 
     def settings(self) -> dict[str, Any]:
         """Returns what the result depends on: the options and the content of the configs that they name."""
@@ -151,7 +153,7 @@ class SweepRun:
         return f"{different[0]} has changed since" if different else None
 
     def _record(self) -> dict[str, Any]:
-        return read_json_if_any(self.run_dir / SWEEP)
+        return read_json_if_whole(self.run_dir / SWEEP)
 
     def _checkpoints(self) -> list[Path]:
         return sorted((self.run_dir / CHECKPOINTS).glob("*.ckpt"))

@@ -1,8 +1,9 @@
-"""JSON files: read with an error of one line, or where there may be none; written whole or not at all."""
+"""JSON files: read with an error of one line, written whole or not at all."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ def read_json(path: str | Path, kind: str, expected: str = "the JSON object that
     return found
 
 
-def read_json_if_any(path: str | Path) -> dict[str, Any]:
-    """Returns the object in a JSON file that may be missing, or half written by a program that was killed: then {}."""
+def read_json_if_whole(path: str | Path) -> dict[str, Any]:
+    """Returns the object in a JSON file; {} where there is none, or none yet: another process may be at it."""
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
@@ -47,7 +48,20 @@ def read_json_if_any(path: str | Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def write_json(path: str | Path, content: dict[str, Any]) -> None:
-    """Writes an object into a JSON file, whole or not at all; what JSON does not know is written as text."""
-    with atomic_write(Path(path)) as partial:
-        partial.write_text(json.dumps(content, indent=2, default=str) + "\n")
+def write_json(path: Path, content: Any, default: Callable[[Any], Any] | None = None) -> Path:
+    """Writes a JSON file with an indent of two, whole or not at all; missing folders are made.
+
+    Args:
+        path: the file.
+        content: plain types.
+        default: what to write of anything else, such as ``str``; None = that is an error.
+
+    Returns:
+        The file.
+
+    Raises:
+        TypeError: something that is no plain type, without ``default``.
+    """
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, default=default) + "\n", encoding="utf-8")
+    return path
