@@ -24,11 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.command_line.child_output import last_error_line
+from experiments.command_line.project import PROJECT, shipped
 from synfer.runs.run_format import last_checkpoint, read_summary
 
-PROJECT = Path(__file__).resolve().parents[1]
 FOLDER = Path("runs/demo")
-"""Where everything goes, seen from the project's folder."""
+"""Where everything goes: in the checkout, or in the folder from which an installed demo is started."""
 
 GENERATOR = Path("demo/weights/drawn_generator")
 CONFIGS = ("configs/classifier/tiny.yaml", "configs/demo/few_faces.yaml")
@@ -78,19 +78,20 @@ class Part:
 
     def command(self) -> list[str]:
         """Returns the command line after the interpreter."""
-        return ["train.py", "fit", *self.options, f"--run_dir={self.run_dir}"]
+        return [str(shipped("train.py")), "fit", *self.options, f"--run_dir={self.run_dir}"]
 
 
 def parts() -> tuple[Part, Part]:
     """Returns the real-only run and the mixed run, in the order in which they must happen."""
+    generator = shipped(GENERATOR)
     shared = [word for config in CONFIGS for word in ("--config", config)]
-    real_only = Part("real_only", tuple(shared), tuple(Path(config) for config in CONFIGS))
+    real_only = Part("real_only", tuple(shared), tuple(shipped(config) for config in CONFIGS))
     mixed = Part(
         "mixed",
         (
             *shared,
             *(word for config in MIXED_CONFIGS for word in ("--config", config)),
-            f"--synthesis.generator={GENERATOR}",
+            f"--synthesis.generator={generator}",
             "--guidance.enabled=true",
             f"--guidance.guide={real_only.checkpoint}",
             "--pseudo_labels.enabled=true",
@@ -98,9 +99,9 @@ def parts() -> tuple[Part, Part]:
         ),
         (
             *real_only.reads,
-            *(Path(config) for config in MIXED_CONFIGS),
-            GENERATOR / "config.json",
-            GENERATOR / "model.safetensors",
+            *(shipped(config) for config in MIXED_CONFIGS),
+            generator / "config.json",
+            generator / "model.safetensors",
             real_only.checkpoint,
         ),
     )
@@ -114,7 +115,8 @@ def main() -> None:
         DemoError: something is missing, or a run failed.
         KeyboardInterrupt: stopped by the user; the run that was going on has ended.
     """
-    os.chdir(PROJECT)  # configs name their files as seen from here
+    if (PROJECT / "pyproject.toml").is_file():  # a checkout keeps its runs; an installed package has no place for them
+        os.chdir(PROJECT)
     check_installation()
     progress = Progress()
     real_only, mixed = parts()
@@ -167,7 +169,11 @@ def check_installation() -> None:
     _, mixed = parts()
     for path in mixed.reads:
         if not path.is_file() and FOLDER not in path.parents:
-            hint = " (configs/generator/drawn.yaml says how to train it anew)" if GENERATOR in path.parents else ""
+            hint = (
+                " (configs/generator/drawn.yaml says how to train it anew)"
+                if GENERATOR.name == path.parent.name
+                else ""
+            )
             raise DemoError(f"found no {path}, expected it in {PROJECT}{hint}")
 
 
