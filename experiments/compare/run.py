@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.compare.seeds import Seed, seed_of
 from synfer.faces.expressions import LABEL_SPACES, resolve_label_space
+from synfer.foundation.renamed_settings import present_key
 
 Value = str | int | float | bool | None
 """A setting: lists are held as their JSON text."""
@@ -74,7 +75,8 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Value]:
     """Returns settings by dotted key as on the command line: ``{"data": {"batch_size": 8}}`` → ``data.batch_size``.
 
     Keys may be nested, dotted or joined by slashes (as W&B shows them); ``init_args`` is left out, for the command line
-    does without it. The label space is held by its name where it has one, so that two spellings of it are equal.
+    does without it; settings go by their names of now. The label space is held by its name where it has one, so that
+    two spellings of it are equal.
     """
     flat: dict[str, Value] = {}
 
@@ -84,7 +86,9 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Value]:
                 add(f"{prefix}.{name}" if prefix else str(name), child)
         else:
             key = ".".join(part for part in prefix.replace("/", ".").split(".") if part != "init_args")
-            flat[key] = node if isinstance(node, (str, int, float, bool, type(None))) else json.dumps(node, default=str)
+            flat[present_key(key)] = (
+                node if isinstance(node, (str, int, float, bool, type(None))) else json.dumps(node, default=str)
+            )
 
     for name, child in config.items():
         if not str(name).startswith("_"):  # W&B's own entries
