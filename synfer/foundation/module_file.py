@@ -138,10 +138,11 @@ class ModuleFormat:
         """Reads a folder that :func:`write_folder` wrote.
 
         Raises:
-            FileNotFoundError: one of the two files is missing.
-            ValueError: damaged, of another kind, or weights that are not finite.
+            ValueError: a file is missing or damaged, of another kind, or weights that are not finite.
         """
         name = self.name or self.kind
+        if (missing := missing_file(folder)) is not None:
+            raise FileError(f"{name} folder '{folder}': found no {missing}, expected one written by save_trained")
         config, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
         settings = read_json(config, f"config of a {name}", "what save_trained wrote")
         tensors = read_safetensors(weights, f"weights of a {name}", "what save_trained wrote")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from synfer.faces.expressions import LABEL_SPACES, resolve_label_space
+from synfer.foundation.renamed_settings import present_key
 
 Value = str | int | float | bool | None
 """A setting that can be compared: lists are held as their JSON text."""
@@ -42,13 +43,13 @@ def plain_settings(config: Mapping[str, Any]) -> dict[str, Value]:
     """Returns the same with values that can be told apart and counted, whatever shape the settings come in.
 
     Keys may be nested, dotted or joined by slashes (as W&B shows them), and W&B's own entries (``_wandb``) are left
-    out. Lists become JSON text. The label space is held by its name where it has one, so that two spellings of it are
+    out; settings go by their names of now. Lists become JSON text. The label space is held by its name where it has one, so that two spellings of it are
     equal.
     """
     flat: dict[str, Value] = {}
     for key, value in flat_settings({name: v for name, v in config.items() if not str(name).startswith("_")}).items():
         short = ".".join(part for part in key.replace("/", ".").split(".") if part != "init_args")
-        flat[short] = value if isinstance(value, _PLAIN) else json.dumps(value, default=str)
+        flat[present_key(short)] = value if isinstance(value, _PLAIN) else json.dumps(value, default=str)
     space = label_space_of(flat)
     if space:
         flat[LABEL_SPACE_KEY] = next((name for name, names in LABEL_SPACES.items() if names == space), ", ".join(space))

@@ -364,7 +364,7 @@ def test_a_saved_folder_gives_nearly_the_same_faces(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "saved").iterdir()} == {"model.safetensors", "config.json"}
     loaded = ExpressionGenerator.load_trained(tmp_path / "saved")
     assert generator.ema is not None
-    generator.ema.copy_to()
+    generator.ema.apply()
     assert all(p.dtype == torch.float32 for p in loaded.parameters())
     for name, tensor in weights(generator).items():
         torch.testing.assert_close(loaded.state_dict()[name], tensor, atol=1e-3, rtol=1e-3)
@@ -417,7 +417,7 @@ def test_on_a_base_only_what_is_chosen_learns_and_is_saved(trained: Any, base: s
 
     loaded = ExpressionGenerator.load_trained(path)
     assert generator.ema is not None
-    generator.ema.copy_to()
+    generator.ema.apply()
     assert not changed(weights(generator), weights(loaded))
     assert torch.equal(loaded.synthesise(request_for()).images, generator.synthesise(request_for()).images)
 
