@@ -14,6 +14,7 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from datamodules.loading.mixed_dataset import MixedDataset
+from datamodules.rows.grey_or_colour import as_rgb
 from datamodules.rows.near_copies import pixel_correlation
 from datamodules.rows.row_choice import even_order
 from datamodules.rows.sample_table import SampleTable
@@ -480,7 +481,7 @@ class GeneratorEvaluation:
 
 def _images(faces: MixedDataset, rows: Tensor) -> Tensor:
     """Returns uint8 (n, 3, H, W)."""
-    return faces.__getitems__(rows.tolist())["image"]
+    return as_rgb(faces.__getitems__(rows.tolist())["image"])
 
 
 def check_test_settings(
