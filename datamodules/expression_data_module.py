@@ -34,7 +34,8 @@ from datamodules.rows.provenance import DuplicateReport, find_duplicates
 from datamodules.rows.row_choice import choose_share, even_order
 from datamodules.rows.sample_table import ImageSource, SampleTable
 from datamodules.synthetic.synthetic_pool import SyntheticPool
-from synfer.faces.expressions import canonical_expression, map_label_space, mirrored_order
+from synfer.faces.action_units import mirrored_order
+from synfer.faces.expressions import canonical_expression, map_label_space
 from synfer.foundation.counter_based_random import keyed_uniform, keys_of
 from synfer.foundation.default_ranks import default_ranks
 from synfer.labels.label_table import join_label_table

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from datamodules.batch import Batch
-from synfer.faces.expressions import ACTION_UNITS, action_unit_indices
+from synfer.faces.action_units import ACTION_UNITS, action_unit_indices
 from synfer.metrics.action_unit_scores import action_unit_scores
 from synfer.metrics.gathered_rows import GatheredRows
 from synfer.networks.au_estimator import AUEstimator

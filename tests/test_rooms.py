@@ -39,7 +39,6 @@ LONG_FILES: set[str] = {
     "lightning_modules/annotator.py",
     "lightning_modules/generator.py",
     "lightning_modules/generator_evaluation.py",
-    "synfer/faces/drawn/draw.py",
 }
 """Files that still hold more than one idea."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synfer.faces.expressions import ACTION_UNITS
+from synfer.faces.action_units import ACTION_UNITS
 
 
 class ImageSource(Protocol):

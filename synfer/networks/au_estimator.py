@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from synfer.faces.expressions import action_unit_indices
+from synfer.faces.action_units import action_unit_indices
 from synfer.faces.face_shape import resize_faces
 from synfer.foundation.atomic_file import atomic_write
 from synfer.foundation.file_reading import read_json, reading

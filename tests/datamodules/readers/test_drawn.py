@@ -7,7 +7,7 @@ import pytest
 
 from datamodules.readers.drawn import DEFAULT_COUNT, DrawnReader
 from datamodules.readers.reader import Reader
-from synfer.faces.expressions import ACTION_UNITS, FACS_PROTOTYPES, action_unit_indices, mirrored_order
+from synfer.faces.action_units import ACTION_UNITS, FACS_PROTOTYPES, action_unit_indices, mirrored_order
 
 
 def drawn(n: int = 64, **settings: object) -> DrawnReader:
