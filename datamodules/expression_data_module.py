@@ -502,7 +502,8 @@ class ExpressionDataModule(LightningDataModule):
         if self.trainer is not None:
             now = (self.trainer.state.stage, self.trainer.current_epoch)
             if self._validated != now:
-                validate_batch({**batch, "image": as_rgb(image)}, self.label_space)
+                whole: Any = {**batch, "image": as_rgb(image)}
+                validate_batch(whole, self.label_space)
                 self._validated = now
         if self._is_training() and self.augmentation.enabled:
             device = image.device

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from datamodules.readers.fer2013 import FER2013Reader
-from datamodules.readers.ferplus import VOTE_COLUMNS
+from datamodules.readers.fer2013.ferplus_votes import VOTE_COLUMNS
 from datamodules.rows.provenance import find_duplicates
 
 CODES = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
