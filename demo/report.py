@@ -17,6 +17,7 @@ from torch import Tensor
 from callbacks.synthesis.pseudo_labeller import PseudoLabeller
 from callbacks.synthesis.semantic_guidance import SemanticGuidance
 from datamodules.readers import DrawnReader
+from datamodules.rows.grey_or_colour import as_rgb
 from lightning_modules.generator import ExpressionGenerator
 from synfer.foundation.atomic_file import atomic_write
 from synfer.runs.metrics_table import read_history
@@ -132,7 +133,7 @@ def _real_faces(reader: DrawnReader) -> Tensor:
     """Returns the first training faces of each expression: uint8 (K · n, 3, H, W)."""
     table = reader.read("train")
     rows = [_first(np.flatnonzero(table.label == code)) for code in range(len(table.label_space))]
-    return table.images.batch(np.concatenate(rows))
+    return as_rgb(table.images.batch(np.concatenate(rows)))
 
 
 def _first(rows: np.ndarray) -> np.ndarray:

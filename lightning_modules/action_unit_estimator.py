@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from datamodules.batch import Batch
 from lightning_modules.averaged_module import AveragedModule
-from synfer.faces.expressions import ACTION_UNITS, action_unit_indices
+from synfer.faces.action_units import ACTION_UNITS, action_unit_indices
 from synfer.foundation.module_file import ModuleFormat
 from synfer.metrics.action_unit_scores import action_unit_scores
 from synfer.metrics.gathered_rows import GatheredRows

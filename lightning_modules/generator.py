@@ -21,11 +21,8 @@ from datamodules.batch import Batch
 from lightning_modules.averaged_module import AveragedModule
 from lightning_modules.generator_evaluation import GeneratorEvaluation, check_test_settings
 from lightning_modules.run_seed import run_seed
-from synfer.faces.expressions import (
-    ACTION_UNITS,
-    resolve_label_space,
-    sample_action_units,
-)
+from synfer.faces.action_units import ACTION_UNITS, sample_action_units
+from synfer.faces.expressions import resolve_label_space
 from synfer.foundation.checkpoint_file import find_checkpoint
 from synfer.foundation.counter_based_random import key_of, keyed_seed, keyed_uniform, keys_of
 from synfer.foundation.file_reading import reading

@@ -23,7 +23,7 @@ from PIL import Image
 import train
 from callbacks.recording.metrics_csv import MetricsCsv
 from datamodules.readers.fer2013 import FER2013Reader
-from datamodules.readers.ferplus import VOTE_COLUMNS
+from datamodules.readers.fer2013.ferplus_votes import VOTE_COLUMNS
 from datamodules.readers.image_folder import ImageFolderReader
 from datamodules.readers.synthetic_set import SyntheticSetReader
 from datamodules.synthetic.synthetic_shards import SyntheticRows, check_record, write_card, write_shard

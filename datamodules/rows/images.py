@@ -115,7 +115,7 @@ class EncodedImages:
         return len(self._data)
 
     def batch(self, rows: np.ndarray) -> Tensor:
-        """Returns uint8 (n, 3, H, W), RGB."""
+        """Returns uint8 (n, 3, H, W), RGB, also of grey files: a folder may hold both."""
         return _stack([decode_image(self._data[row], self._names[row]) for row in rows], self._image_size)
 
     def select(self, rows: np.ndarray) -> EncodedImages:
@@ -138,7 +138,7 @@ class FileImages:
         return len(self._paths)
 
     def batch(self, rows: np.ndarray) -> Tensor:
-        """Returns uint8 (n, 3, H, W), RGB."""
+        """Returns uint8 (n, 3, H, W), RGB, also of grey files: a folder may hold both."""
         return _stack([read_image(self._paths[row]) for row in rows], self._image_size)
 
     def select(self, rows: np.ndarray) -> FileImages:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from synfer.faces.expressions import action_unit_indices
+from synfer.faces.action_units import action_unit_indices
 from synfer.faces.face_shape import resize_faces
 from synfer.foundation.file_reading import reading
 from synfer.foundation.json_file import read_json

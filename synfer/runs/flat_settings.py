@@ -43,8 +43,8 @@ def plain_settings(config: Mapping[str, Any]) -> dict[str, Value]:
     """Returns the same with values that can be told apart and counted, whatever shape the settings come in.
 
     Keys may be nested, dotted or joined by slashes (as W&B shows them), and W&B's own entries (``_wandb``) are left
-    out; settings go by their names of now. Lists become JSON text. The label space is held by its name where it has one, so that two spellings of it are
-    equal.
+    out; settings go by their names of now. Lists become JSON text. The label space is held by its name where it has
+    one, so that two spellings of it are equal.
     """
     flat: dict[str, Value] = {}
     for key, value in flat_settings({name: v for name, v in config.items() if not str(name).startswith("_")}).items():

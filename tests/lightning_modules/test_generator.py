@@ -19,7 +19,7 @@ from callbacks.synthesis.semantic_guidance import SemanticGuidance
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.augmentation import Augmentation
 from lightning_modules.generator import ExpressionGenerator
-from synfer.faces.expressions import ACTION_UNITS, FACS_PROTOTYPES
+from synfer.faces.action_units import ACTION_UNITS, FACS_PROTOTYPES
 from synfer.networks.au_adapter import au_adapter_parameters, embed_action_units
 from synfer.synthesis.diffusion.prediction import min_snr_weight, signal_and_noise
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from datamodules.readers.fer2013 import FER2013Reader
-from datamodules.readers.ferplus import VOTE_COLUMNS
+from datamodules.readers.fer2013.ferplus_votes import VOTE_COLUMNS
 from datamodules.rows.provenance import find_duplicates
 
 CODES = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
@@ -112,7 +112,7 @@ def test_every_layout_gives_the_same_faces(tmp_path: Path, rows: list[dict[str, 
             for r in expected
         }
         assert table.split == split and not table.is_synthetic and table.report.read == len(expected)
-        assert table.images.batch(np.array([0])).shape == (1, 3, 48, 48)
+        assert table.images.batch(np.array([0])).shape == (1, 1, 48, 48)
 
 
 @pytest.mark.parametrize("write", WITH_ROWS)

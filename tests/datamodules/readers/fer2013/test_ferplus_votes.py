@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.readers.ferplus import FERPLUS_SPACE, VOTE_COLUMNS, count_votes, drop_single_votes
+from datamodules.readers.fer2013.ferplus_votes import FERPLUS_SPACE, VOTE_COLUMNS, count_votes, drop_single_votes
 
 
 def votes(**counts: int) -> list[int]:

@@ -20,7 +20,7 @@ _ORDER = [[canonical_expression(name) for name in VOTE_COLUMNS[:8]].index(name) 
 
 
 @dataclass(frozen=True)
-class VoteOutcome:
+class FERPlusLabels:
     """What the votes of N rows say.
 
     Attributes:
@@ -46,7 +46,7 @@ def drop_single_votes(votes: np.ndarray) -> np.ndarray:
     return np.where(votes == 1, 0, votes)
 
 
-def count_votes(votes: np.ndarray) -> VoteOutcome:
+def count_votes(votes: np.ndarray) -> FERPlusLabels:
     """Counts FER+ votes.
 
     Args:
@@ -64,4 +64,4 @@ def count_votes(votes: np.ndarray) -> VoteOutcome:
     tied = ~rejected & ((expression == top[:, None]).sum(axis=1) > 1)
     total = expression.sum(axis=1, keepdims=True)
     distribution = expression / np.maximum(total, 1)
-    return VoteOutcome(expression.argmax(axis=1), distribution.astype(np.float32), rejected, tied)
+    return FERPlusLabels(expression.argmax(axis=1), distribution.astype(np.float32), rejected, tied)
