@@ -19,7 +19,6 @@ from torch.random import fork_rng
 
 from datamodules.batch import Batch
 from lightning_modules.averaged_module import AveragedModule
-from lightning_modules.generator_evaluation import GeneratorEvaluation, check_test_settings
 from lightning_modules.run_seed import run_seed
 from synfer.faces.action_units import ACTION_UNITS, sample_action_units
 from synfer.faces.expressions import resolve_label_space
@@ -53,6 +52,7 @@ from synfer.synthesis.request import (
 )
 
 _EXPORTED_FROM = "_exported_from"  # beside the settings of a folder: the fingerprint before rounding to float16
+_GRID_BATCH = 100  # faces of the sample grid at a time
 _EXPECTED = "a checkpoint of ExpressionGenerator or a folder of its save_trained"
 _CHECKPOINTING = "gradient_checkpointing"  # diffusers' flag on each block
 _NOISE_STREAM, _AU_STREAM, _VALIDATION_STREAM = 0xD1, 0xA1, 0x7A
@@ -102,22 +102,10 @@ class ExpressionGenerator(AveragedModule):
             not compiled. The first batch of each size then waits for the compiler.
         sampling: default settings of synthesis.
         grid_samples: faces per expression in the grid logged after each validation; 0 = none.
-        test_samples: faces made for each test, spread evenly over ``test_expressions``.
-        test_expressions: expressions of the test (default: the seven basic ones in the label space).
-        test_batch_size: faces per batch of synthesis in a test.
-        judge: checkpoint of the classifier that scores a test; never the guide.
-        features: what Fréchet distance, KID, precision, recall and nearest neighbours are measured in: a classifier
-            checkpoint (its penultimate features, never the guide's), or a timm name ("inception_v3", …); None = the
-            judge.
-        features_weights: file of weights where ``features`` is a timm name.
-        au_estimator: folder of an ``AUEstimator``; a test then gives F1 per action unit.
-        au_present_above: intensity in [0, 1) above which an action unit counts as present.
-        nearest_training: training faces, drawn by the seed, among which a test looks for the nearest one of each
-            generated face; None = all of them, 0 = no such search.
 
     Raises:
         ValueError: a value out of range, or parts that do not fit each other.
-        FileNotFoundError: ``base``, ``judge`` or another file of the test is missing.
+        FileNotFoundError: ``base`` is missing.
     """
 
     file_format = ModuleFormat("diffusion", "model", "ExpressionGenerator", name="generator")
@@ -149,15 +137,6 @@ class ExpressionGenerator(AveragedModule):
         compile_backend: str | None = None,
         sampling: SamplingSettings = SamplingSettings(),  # noqa: B008 (frozen)
         grid_samples: int = 8,
-        test_samples: int = 1000,
-        test_expressions: list[str] | None = None,
-        test_batch_size: int = 100,
-        judge: str | None = None,
-        features: str | None = None,
-        features_weights: str | None = None,
-        au_estimator: str | None = None,
-        au_present_above: float = 0.5,
-        nearest_training: int | None = 4000,
     ) -> None:
         super().__init__()
         self.region_masks: Tensor
@@ -175,14 +154,6 @@ class ExpressionGenerator(AveragedModule):
         # Asked only where it matters: the list costs seconds.
         if compile_backend is not None and compile_backend not in (known := torch.compiler.list_backends(())):
             raise ValueError(f"model.compile_backend: found '{compile_backend}', expected null or one of {known}")
-        for name, value in (("test_samples", test_samples), ("test_batch_size", test_batch_size)):
-            if value < 1:
-                raise ValueError(f"model.{name}: found {value}, expected at least 1")
-        if not 0 <= au_present_above < 1:
-            raise ValueError(f"model.au_present_above: found {au_present_above}, expected a number in [0, 1)")
-        if nearest_training is not None and nearest_training < 0:
-            raise ValueError(f"model.nearest_training: found {nearest_training}, expected at least 0, or null for all")
-        check_test_settings(judge, features, features_weights, au_estimator)
         if codec == "autoencoder_kl" and base is None and autoencoder_steps < 1:
             raise ValueError("model.autoencoder_steps: found 0, expected at least 1 to train codec 'autoencoder_kl'")
         self.sampling = sampling
@@ -208,7 +179,6 @@ class ExpressionGenerator(AveragedModule):
         self.ema = None if ema_decay is None else ParameterEMA(self.model, ema_decay)
         self.exported_from: str | None = None
         """Fingerprint of the weights that a folder of ``save_trained`` was rounded from; None = no such folder."""
-        self._evaluation: GeneratorEvaluation
         self._validation_loss = MaskedMean()
 
     @property
@@ -303,9 +273,6 @@ class ExpressionGenerator(AveragedModule):
                 "model.codec 'autoencoder_kl' learns in turn with the UNet: found strategy ddp, expected "
                 "--trainer.strategy=ddp_find_unused_parameters_true"
             )
-        if stage == "test":
-            # No submodule: judge, extractor and estimator must not enter checkpoints.
-            self._evaluation = GeneratorEvaluation(self)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generator = torch.Generator(self.device).manual_seed(
@@ -423,7 +390,7 @@ class ExpressionGenerator(AveragedModule):
         columns = self.hparams["grid_samples"]
         names = [name for name in self.label_space for _ in range(columns)]
         request = SynthesisRequest.from_expressions(names, range(len(names)), self._seed, self.sampling, self.au_names)
-        images = self.synthesise_over_ranks(request, [], self.hparams["test_batch_size"])["images"]
+        images = self.synthesise_over_ranks(request, [], _GRID_BATCH)["images"]
         if self.trainer.is_global_zero:
             path = Path(self.trainer.default_root_dir) / "samples" / f"grid-step{self.global_step:07d}.png"
             save_sample_grid(images, self.label_space, columns, path)
@@ -431,16 +398,8 @@ class ExpressionGenerator(AveragedModule):
                 if hasattr(logger, "log_image"):
                     logger.log_image("samples/grid", [str(path)])
 
-    # ---------------------------------------------------------------- test by a judge
-
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        if len(batch["label"]):
-            self._evaluation.step(batch)
-
-    def on_test_epoch_end(self) -> None:
-        from callbacks.synthesis.synthesis_callback import active_hooks
-
-        self.log_dict(self._evaluation.finish(active_hooks(self.trainer)), rank_zero_only=True)
+        """Does nothing: ``callbacks/generator_test.py`` makes the faces of a test and scores them."""
 
     # ---------------------------------------------------------------- prediction: a synthetic set
 
