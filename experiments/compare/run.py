@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.command_line.moved_names import with_present_settings
 from experiments.compare.seeds import Seed, seed_of
 from synfer.faces.expressions import LABEL_SPACES, resolve_label_space
 
@@ -74,7 +75,8 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Value]:
     """Returns settings by dotted key as on the command line: ``{"data": {"batch_size": 8}}`` → ``data.batch_size``.
 
     Keys may be nested, dotted or joined by slashes (as W&B shows them); ``init_args`` is left out, for the command line
-    does without it. The label space is held by its name where it has one, so that two spellings of it are equal.
+    does without it. A key that has moved is today's, so that old and new runs compare. The label space is held by its
+    name where it has one, so that two spellings of it are equal.
     """
     flat: dict[str, Value] = {}
 
@@ -89,6 +91,7 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Value]:
     for name, child in config.items():
         if not str(name).startswith("_"):  # W&B's own entries
             add(str(name), child)
+    flat = with_present_settings(flat)
     space = label_space_of(flat)
     if space:
         flat[LABEL_SPACE_KEY] = next((name for name, names in LABEL_SPACES.items() if names == space), ", ".join(space))
