@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from datamodules.loading.mixed_dataset import MixedDataset
+from datamodules.rows.grey_or_colour import as_rgb
 from datamodules.rows.row_choice import even_order
 from datamodules.rows.sample_table import SampleTable
 from synfer.foundation.counter_based_random import keyed_uniform, keys_of
@@ -35,7 +36,7 @@ class ReferenceFaces:
 
     def images(self, rows: Tensor) -> Tensor:
         """Returns uint8 (n, 3, H, W)."""
-        return self._faces.__getitems__(rows.tolist())["image"]
+        return as_rgb(self._faces.__getitems__(rows.tolist())["image"])
 
     def examples(self, code: int, count: int) -> Tensor:
         """Returns up to ``count`` faces of one class, uint8 (n, 3, H, W)."""

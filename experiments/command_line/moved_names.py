@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import yaml
 
-T = TypeVar("T")
+from synfer.foundation.renamed_settings import EVERYWHERE, MOVED, TEST_SETTINGS, is_generators
 
 CLASSES = {
     "callbacks.face_table.FaceTable": "callbacks.synthesis.face_table.FaceTable",
@@ -34,29 +34,7 @@ CLASSES = {
 }
 """Import path of a class that a config may name → its import path now."""
 
-KEYS = {
-    "model.test_samples": "test.samples",
-    "model.test_expressions": "test.expressions",
-    "model.test_batch_size": "test.batch_size",
-    "model.judge": "test.judge",
-    "model.features": "test.features",
-    "model.features_weights": "test.features_weights",
-    "model.au_estimator": "test.au_estimator",
-    "model.au_present_above": "test.au_present_above",
-    "model.nearest_training": "test.nearest_training",
-}
-"""Key of a setting, without ``init_args`` → its key now.
-
-In files, and in the records of older runs, the present key is read in its place. On a command line too, unless the
-setting has left ``model`` for another group: then the user is told (:class:`MovedKeyError`).
-"""
-
-LEFT_THE_GENERATOR = {
-    **dict.fromkeys(("judge", "features", "features_weights", "au_estimator", "test_expressions")),
-    **{"test_samples": 1000, "test_batch_size": 100, "au_present_above": 0.5, "nearest_training": 4000},
-}
-"""Settings that were the generator's → their defaults: another model may have one of such a name, which stays."""
-
+_OLD_SETTING = re.compile(r"(?<!\w)(" + "|".join(map(re.escape, EVERYWHERE)) + r")(?=\s*[:=])")
 _OLD_CLASS = re.compile(r"(?<![\w.])(" + "|".join(map(re.escape, sorted(CLASSES, key=len, reverse=True))) + r")(?!\w)")
 _SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
@@ -66,11 +44,11 @@ class MovedKeyError(ValueError):
 
 
 def with_present_names(text: str) -> str:
-    """Returns a config, or a word of a command line, with the classes of today in place of those that have moved."""
-    return _OLD_CLASS.sub(lambda match: CLASSES[match[1]], text)
+    """Returns a config, or a word of a command line, with the names of now for classes and settings that have moved."""
+    return _OLD_SETTING.sub(lambda match: EVERYWHERE[match[1]], _OLD_CLASS.sub(lambda match: CLASSES[match[1]], text))
 
 
-def with_present_keys(text: str, model: Callable[[], str]) -> tuple[str, dict[str, str]]:
+def with_present_config(text: str, model: Callable[[], str]) -> tuple[str, dict[str, str]]:
     """Reads a config with the keys of today in place of those that have moved.
 
     Where a config has both, the present key's value stays.
@@ -83,7 +61,7 @@ def with_present_keys(text: str, model: Callable[[], str]) -> tuple[str, dict[st
         The config as YAML, the same text where nothing has moved, and old → new key of the settings that have left
         their group with a value other than their default.
     """
-    if not any(re.search(rf"(?<!\w){key.rpartition('.')[2]}(?!\w)", text) for key in KEYS):
+    if not any(re.search(rf"(?<!\w){key.rpartition('.')[2]}(?!\w)", text) for key in MOVED):
         return text, {}
     try:
         content = yaml.safe_load(text)
@@ -94,7 +72,7 @@ def with_present_keys(text: str, model: Callable[[], str]) -> tuple[str, dict[st
     moved: dict[str, Any] = {}
     for part in (content, *(content[name] for name in _SUBCOMMANDS if isinstance(content.get(name), dict))):
         moved |= _carry(part, _class_path(part) or model())
-    told = {old: KEYS[old] for old, value in moved.items() if _leaves_its_group(old) and value != _default_of(old)}
+    told = {old: MOVED[old] for old, value in moved.items() if _leaves_its_group(old) and value != _default_of(old)}
     return (yaml.safe_dump(content, sort_keys=False, allow_unicode=True) if moved else text), told
 
 
@@ -115,32 +93,20 @@ def with_present_options(words: Sequence[str], is_generator: Callable[[], bool])
         if match is None:
             continue
         key = _plain(match[1])
-        if key in KEYS:
+        if key in MOVED:
             if not _leaves_its_group(key):
-                present[place] = f"--{_renamed(match[1], KEYS[key])}{match[2]}{equals}{value}"
-            elif key.partition(".")[2] not in LEFT_THE_GENERATOR or is_generator():
-                left[key] = KEYS[key]
-        elif any(old.startswith(f"{key}.") for old in KEYS):
+                present[place] = f"--{_renamed(match[1], MOVED[key])}{match[2]}{equals}{value}"
+            elif key.partition(".")[2] not in TEST_SETTINGS or is_generator():
+                left[key] = MOVED[key]
+        elif any(old.startswith(f"{key}.") for old in MOVED):
             at = place if equals else place + 1
             moved, inner = _carried_value(key, value if equals else "".join(words[at : at + 1]))
-            left |= {old: KEYS[old] for old in moved if _leaves_its_group(old)}
+            left |= {old: MOVED[old] for old in moved if _leaves_its_group(old)}
             if moved:
                 present[at] = f"{option}={inner}" if equals else inner
     if left:
         raise MovedKeyError("; ".join(f"{old} has moved: use {new}" for old, new in left.items()))
     return present
-
-
-def with_present_settings(flat: Mapping[str, T]) -> dict[str, T]:
-    """Returns settings by dotted key, without ``init_args``, by their keys of today."""
-    model = str(flat.get("model.class_path", ""))
-    renamed = {key: KEYS[key] for key in flat if key in KEYS and _moves(key, model)}
-    return {renamed.get(key, key): value for key, value in flat.items() if renamed.get(key) not in flat}
-
-
-def is_generators(class_path: str) -> bool:
-    """Whether a class path is that of a generator, or empty: unknown."""
-    return not class_path or class_path.rpartition(".")[2] == "ExpressionGenerator"
 
 
 def _class_path(config: dict[str, Any]) -> str:
@@ -151,7 +117,7 @@ def _class_path(config: dict[str, Any]) -> str:
 def _carry(config: dict[str, Any], class_path: str) -> dict[str, Any]:
     """Moves the values of a nested config to their present keys in place; returns old key → value."""
     moved = {}
-    for old, new in KEYS.items():
+    for old, new in MOVED.items():
         holder = _holder(config, old.split("."))
         if holder is None or not _moves(old, class_path):
             continue
@@ -205,14 +171,14 @@ def _renamed(written: str, new: str) -> str:
 
 
 def _leaves_its_group(old: str) -> bool:
-    return old.rpartition(".")[0] != KEYS[old].rpartition(".")[0]
+    return old.rpartition(".")[0] != MOVED[old].rpartition(".")[0]
 
 
 def _default_of(old: str) -> Any:
-    return LEFT_THE_GENERATOR.get(old.partition(".")[2])
+    return TEST_SETTINGS.get(old.partition(".")[2])
 
 
 def _moves(old: str, class_path: str) -> bool:
     """Whether a key of a config with this model is one that has moved, and not another model's own."""
     group, _, name = old.partition(".")
-    return group != "model" or name not in LEFT_THE_GENERATOR or is_generators(class_path)
+    return group != "model" or name not in TEST_SETTINGS or is_generators(class_path)

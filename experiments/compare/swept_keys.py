@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from experiments.command_line.moved_names import KEYS
-from experiments.compare.run import LABEL_SPACE_KEY, Run, Value, flatten
+from experiments.compare.run import Run
+from synfer.foundation.renamed_settings import MOVED
+from synfer.runs.flat_settings import LABEL_SPACE_KEY, Value, plain_settings
 
 SEED_KEYS = ("seed_everything", "data.seed")
 
@@ -124,7 +125,7 @@ def find_swept_keys(
         return SweptKeys(keys, tied, tuple(key for key in rest if key not in tied), named=True)
     kept: list[str] = []
     tied = {}
-    wanted = {*flatten(dict.fromkeys(declared)), *ALWAYS_GROUPS} if declared else set(differing)
+    wanted = {*plain_settings(dict.fromkeys(declared)), *ALWAYS_GROUPS} if declared else set(differing)
     for key in [key for key in differing if key in wanted]:
         by = _determined_by(key, kept, configs)
         if by and key != LABEL_SPACE_KEY:  # tied to the ratio, it still forbids differences between ratios
@@ -143,7 +144,7 @@ def resolve_key(name: str, keys: Iterable[str]) -> str:
     """
     wanted = ".".join(part for part in name.split(".") if part != "init_args")
     known = list(keys)
-    wanted = wanted if wanted in known else KEYS.get(wanted, wanted)
+    wanted = wanted if wanted in known else MOVED.get(wanted, wanted)
     if wanted in known:
         return wanted
     ending = sorted(key for key in known if key.endswith(f".{wanted}"))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from synfer.faces.action_units import ACTION_UNITS, sample_action_units
 from synfer.faces.captions import caption_for
-from synfer.faces.expressions import ACTION_UNITS, sample_action_units
 from synfer.foundation.counter_based_random import keyed_uniform, keys_of
 
 

@@ -10,31 +10,25 @@ import yaml
 
 import train
 from experiments.command_line import moved_names
-from experiments.command_line.moved_names import (
-    KEYS,
-    LEFT_THE_GENERATOR,
-    MovedKeyError,
-    with_present_keys,
-    with_present_options,
-    with_present_settings,
-)
+from experiments.command_line.moved_names import MovedKeyError, with_present_config, with_present_options
+from synfer.foundation.renamed_settings import MOVED, TEST_SETTINGS, with_present_keys
 
 PROJECT = Path(train.__file__).parent
 GENERATOR = f"--config={PROJECT / 'configs/generator/tiny.yaml'}"
 CLASSIFIER = f"--config={PROJECT / 'configs/classifier/tiny.yaml'}"
 DATA = f"--config={PROJECT / 'configs/data/drawn.yaml'}"
-OF_THE_TEST = sorted(f"model.{name}" for name in LEFT_THE_GENERATOR)
+OF_THE_TEST = sorted(f"model.{name}" for name in TEST_SETTINGS)
 
 
 def carried(config: dict[str, Any], model: str = "") -> tuple[dict[str, Any], dict[str, str]]:
-    text, told = with_present_keys(yaml.safe_dump(config), lambda: model)
+    text, told = with_present_config(yaml.safe_dump(config), lambda: model)
     return yaml.safe_load(text), told
 
 
 @pytest.fixture
 def renames(monkeypatch: pytest.MonkeyPatch) -> None:
     for old, new in (("model.share", "model.fraction"), ("data.augmentation.copies", "data.augmentation.views")):
-        monkeypatch.setitem(moved_names.KEYS, old, new)
+        monkeypatch.setitem(moved_names.MOVED, old, new)
 
 
 def error_of(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -51,7 +45,7 @@ def test_a_moved_setting_on_the_command_line_is_an_error(key: str, capsys: pytes
     name = key.partition(".")[2]
     for given in ([f"--{key}=1"], [f"--{key}", "1"], [f"--model.init_args.{name}=1"], [f"--model={{{name}: 1}}"]):
         line = error_of(["test", GENERATOR, DATA, *given], capsys)
-        assert line == f"error: {key} has moved: use {KEYS[key]}"
+        assert line == f"error: {key} has moved: use {MOVED[key]}"
 
 
 def test_all_that_has_moved_is_named_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,13 +58,13 @@ def test_another_model_s_own_settings_stay(capsys: pytest.CaptureFixture[str]) -
     own = {"model": {"class_path": "mine.Net", "init_args": {"features": 3}}}
     assert carried(own) == (own, {})
     assert carried({"model": {"features": 3}}, "mine.Net")[0] == {"model": {"features": 3}}
-    assert with_present_settings({"model.class_path": "mine.Net", "model.features": 3})["model.features"] == 3
+    assert with_present_keys({"model.class_path": "mine.Net", "model.features": 3})["model.features"] == 3
 
 
 def test_an_older_run_s_config_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = yaml.safe_load((PROJECT / "configs/generator/tiny.yaml").read_text())
     del config["test"]
-    config["model"]["init_args"] |= {**LEFT_THE_GENERATOR, "test_samples": 14}
+    config["model"]["init_args"] |= {**TEST_SETTINGS, "test_samples": 14}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     capsys.readouterr()
     parsed = train.parse(["test", f"--config={tmp_path / 'config.yaml'}", DATA])
@@ -94,7 +88,7 @@ def test_a_later_word_goes_before_an_older_file(tmp_path: Path) -> None:
 def test_a_config_with_both_names_keeps_the_present_one() -> None:
     found, told = carried({"model": {"judge": "old"}, "test": {"judge": "new"}})
     assert found == {"model": {}, "test": {"judge": "new"}} and told == {"model.judge": "test.judge"}
-    assert with_present_settings({"model.judge": "old", "test.judge": "new"}) == {"test.judge": "new"}
+    assert with_present_keys({"model.judge": "old", "test.judge": "new"}) == {"test.judge": "new"}
 
 
 def test_a_config_of_a_subcommand() -> None:
@@ -104,8 +98,8 @@ def test_a_config_of_a_subcommand() -> None:
 
 def test_what_has_not_moved_is_left_as_it_was_written() -> None:
     text = "# judge: a comment\ndata: {batch_size: 8}  # features\n"
-    assert with_present_keys(text, str) == (text, {})
-    assert with_present_keys("judge: [", str)[0] == "judge: ["
+    assert with_present_config(text, str) == (text, {})
+    assert with_present_config("judge: [", str)[0] == "judge: ["
 
 
 def test_a_mere_rename_is_read_everywhere(renames: None) -> None:
@@ -120,7 +114,7 @@ def test_a_mere_rename_is_read_everywhere(renames: None) -> None:
         '--data.augmentation={"flip": 0.5, "views": 3}',
         *("--data.augmentation", '{"views": 3}', "--data.augmentation.views+=3", "--model.sharer=1"),
     ]
-    assert with_present_settings({"model.share": 1, "data.seed": 2}) == {"model.fraction": 1, "data.seed": 2}
+    assert with_present_keys({"model.share": 1, "data.seed": 2}) == {"model.fraction": 1, "data.seed": 2}
 
 
 def test_only_a_generator_has_lost_settings() -> None:
