@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ID_COLUMNS = ("sample_id", "id", "image", "image_path", "image_name", "file", "filename", "file_name", "name", "input")
 """Columns in which tables name their pictures, the first that is there counts."""
+
+_NOT_A_NUMBER = re.compile(r"(-?nan(\(ind\))?)?", re.IGNORECASE)  # as compilers of different makers print it
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class CsvCells:
         """
         text = self.lines[line][column]
         try:
-            value = float(text) if text else math.nan
+            value = math.nan if _NOT_A_NUMBER.fullmatch(text) else float(text)
         except ValueError:
             value = math.inf
         if value < low or value > high:
