@@ -14,20 +14,19 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim import Optimizer
 from torch.random import fork_rng
 
 from datamodules.batch import Batch
 from lightning_modules.averaged_module import AveragedModule
-from lightning_modules.generator_evaluation import GeneratorEvaluation, check_test_settings
 from lightning_modules.run_seed import run_seed
 from synfer.faces.action_units import ACTION_UNITS, sample_action_units
 from synfer.faces.expressions import resolve_label_space
-from synfer.foundation.atomic_file import atomic_write
-from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
+from synfer.foundation.checkpoint_file import find_checkpoint
 from synfer.foundation.counter_based_random import key_of, keyed_seed, keyed_uniform, keys_of
-from synfer.foundation.file_reading import read_json, reading
+from synfer.foundation.file_reading import reading
 from synfer.foundation.fingerprint import fingerprint
-from synfer.foundation.safetensors_file import read_safetensors, write_safetensors
+from synfer.foundation.module_file import ModuleFormat, StoredModule, write_folder
 from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.au_adapter import (
     AUTokens,
@@ -40,7 +39,7 @@ from synfer.networks.au_adapter import (
 from synfer.networks.diffusion import load_diffusion_model, small_diffusion_model
 from synfer.networks.latent_codec import AutoencoderKLCodec
 from synfer.optimisation.ema import ParameterEMA
-from synfer.optimisation.schedule import scheduled
+from synfer.optimisation.schedule import Schedule
 from synfer.synthesis.diffusion.denoising import DenoisingState, SynthesisHook, denoise
 from synfer.synthesis.diffusion.prediction import min_snr_weight, signal_and_noise, training_target
 from synfer.synthesis.plan import WorkBatch
@@ -52,10 +51,8 @@ from synfer.synthesis.request import (
     initial_noise,
 )
 
-_WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
-_EXPORTED_FROM = "_exported_from"  # beside the settings in config.json: the fingerprint before rounding to float16
-_NO_TEST: dict[str, Any] = dict.fromkeys(("judge", "features", "features_weights", "au_estimator"))
-"""Files of a test, which need not be there where a trained generator is loaded."""
+_EXPORTED_FROM = "_exported_from"  # beside the settings of a folder: the fingerprint before rounding to float16
+_GRID_BATCH = 100  # faces of the sample grid at a time
 _EXPECTED = "a checkpoint of ExpressionGenerator or a folder of its save_trained"
 _CHECKPOINTING = "gradient_checkpointing"  # diffusers' flag on each block
 _NOISE_STREAM, _AU_STREAM, _VALIDATION_STREAM = 0xD1, 0xA1, 0x7A
@@ -97,7 +94,7 @@ class ExpressionGenerator(AveragedModule):
         min_snr_gamma: γ of min-SNR weighting; None = unweighted.
         learning_rate: peak rate of AdamW.
         weight_decay: decoupled weight decay.
-        warmup_share: share of the steps with rising rate; then a half cosine.
+        warmup_fraction: share of the steps with rising rate; then a half cosine.
         ema_decay: decay of the average over trained parameters; None = off.
         channels_last: memory format of the UNet, faster on CPU and GPU.
         bf16_sampling: run the network in bfloat16 autocast while sampling.
@@ -105,25 +102,13 @@ class ExpressionGenerator(AveragedModule):
             not compiled. The first batch of each size then waits for the compiler.
         sampling: default settings of synthesis.
         grid_samples: faces per expression in the grid logged after each validation; 0 = none.
-        test_samples: faces made for each test, spread evenly over ``test_expressions``.
-        test_expressions: expressions of the test (default: the seven basic ones in the label space).
-        test_batch_size: faces per batch of synthesis in a test.
-        judge: checkpoint of the classifier that scores a test; never the guide.
-        features: what Fréchet distance, KID, precision, recall and nearest neighbours are measured in: a classifier
-            checkpoint (its penultimate features, never the guide's), or a timm name ("inception_v3", …); None = the
-            judge.
-        features_weights: file of weights where ``features`` is a timm name.
-        au_estimator: folder of an ``AUEstimator``; a test then gives F1 per action unit.
-        au_present_above: intensity in [0, 1) above which an action unit counts as present.
-        nearest_training: training faces, drawn by the seed, among which a test looks for the nearest one of each
-            generated face; None = all of them, 0 = no such search.
 
     Raises:
         ValueError: a value out of range, or parts that do not fit each other.
-        FileNotFoundError: ``base``, ``judge`` or another file of the test is missing.
+        FileNotFoundError: ``base`` is missing.
     """
 
-    trainable_submodule = "model"
+    file_format = ModuleFormat("diffusion", "model", "ExpressionGenerator", name="generator")
 
     def __init__(
         self,
@@ -145,22 +130,13 @@ class ExpressionGenerator(AveragedModule):
         min_snr_gamma: float | None = 5.0,
         learning_rate: float = 4e-4,
         weight_decay: float = 1e-2,
-        warmup_share: float = 0.03,
+        warmup_fraction: float = 0.03,
         ema_decay: float | None = 0.999,
         channels_last: bool = True,
         bf16_sampling: bool = True,
         compile_backend: str | None = None,
         sampling: SamplingSettings = SamplingSettings(),  # noqa: B008 (frozen)
         grid_samples: int = 8,
-        test_samples: int = 1000,
-        test_expressions: list[str] | None = None,
-        test_batch_size: int = 100,
-        judge: str | None = None,
-        features: str | None = None,
-        features_weights: str | None = None,
-        au_estimator: str | None = None,
-        au_present_above: float = 0.5,
-        nearest_training: int | None = 4000,
     ) -> None:
         super().__init__()
         self.region_masks: Tensor
@@ -178,14 +154,6 @@ class ExpressionGenerator(AveragedModule):
         # Asked only where it matters: the list costs seconds.
         if compile_backend is not None and compile_backend not in (known := torch.compiler.list_backends(())):
             raise ValueError(f"model.compile_backend: found '{compile_backend}', expected null or one of {known}")
-        for name, value in (("test_samples", test_samples), ("test_batch_size", test_batch_size)):
-            if value < 1:
-                raise ValueError(f"model.{name}: found {value}, expected at least 1")
-        if not 0 <= au_present_above < 1:
-            raise ValueError(f"model.au_present_above: found {au_present_above}, expected a number in [0, 1)")
-        if nearest_training is not None and nearest_training < 0:
-            raise ValueError(f"model.nearest_training: found {nearest_training}, expected at least 0, or null for all")
-        check_test_settings(judge, features, features_weights, au_estimator)
         if codec == "autoencoder_kl" and base is None and autoencoder_steps < 1:
             raise ValueError("model.autoencoder_steps: found 0, expected at least 1 to train codec 'autoencoder_kl'")
         self.sampling = sampling
@@ -211,7 +179,6 @@ class ExpressionGenerator(AveragedModule):
         self.ema = None if ema_decay is None else ParameterEMA(self.model, ema_decay)
         self.exported_from: str | None = None
         """Fingerprint of the weights that a folder of ``save_trained`` was rounded from; None = no such folder."""
-        self._evaluation: GeneratorEvaluation
         self._validation_loss = MaskedMean()
 
     @property
@@ -306,9 +273,6 @@ class ExpressionGenerator(AveragedModule):
                 "model.codec 'autoencoder_kl' learns in turn with the UNet: found strategy ddp, expected "
                 "--trainer.strategy=ddp_find_unused_parameters_true"
             )
-        if stage == "test":
-            # No submodule: judge, extractor and estimator must not enter checkpoints.
-            self._evaluation = GeneratorEvaluation(self)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generator = torch.Generator(self.device).manual_seed(
@@ -384,26 +348,20 @@ class ExpressionGenerator(AveragedModule):
     def _seed(self) -> int:
         return run_seed(self._trainer)
 
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(
+    def build_optimiser(self) -> Optimizer:
+        """Returns AdamW over what is trained."""
+        return torch.optim.AdamW(
             [p for p in self.parameters() if p.requires_grad],
             lr=self.hparams["learning_rate"],
             weight_decay=self.hparams["weight_decay"],
             betas=(0.9, 0.99),
         )
-        steps = self.trainer.estimated_stepping_batches
-        return scheduled(optimizer, "cosine", steps, self.hparams["warmup_share"])
+
+    def learning_rate_schedule(self) -> tuple[Schedule, float]:
+        """Returns a half cosine after a linear rise."""
+        return "cosine", self.hparams["warmup_fraction"]
 
     # ---------------------------------------------------------------- evaluation
-
-    def on_validation_start(self) -> None:
-        self._use_averaged_weights()
-
-    def on_validation_end(self) -> None:
-        self._use_training_weights()
-
-    on_test_start = on_predict_start = on_validation_start
-    on_test_end = on_predict_end = on_validation_end
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if not len(batch["label"]):  # a rank may have no row
@@ -432,7 +390,7 @@ class ExpressionGenerator(AveragedModule):
         columns = self.hparams["grid_samples"]
         names = [name for name in self.label_space for _ in range(columns)]
         request = SynthesisRequest.from_expressions(names, range(len(names)), self._seed, self.sampling, self.au_names)
-        images = self.synthesise_over_ranks(request, [], self.hparams["test_batch_size"])["images"]
+        images = self.synthesise_over_ranks(request, [], _GRID_BATCH)["images"]
         if self.trainer.is_global_zero:
             path = Path(self.trainer.default_root_dir) / "samples" / f"grid-step{self.global_step:07d}.png"
             save_sample_grid(images, self.label_space, columns, path)
@@ -440,16 +398,8 @@ class ExpressionGenerator(AveragedModule):
                 if hasattr(logger, "log_image"):
                     logger.log_image("samples/grid", [str(path)])
 
-    # ---------------------------------------------------------------- test by a judge
-
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        if len(batch["label"]):
-            self._evaluation.step(batch)
-
-    def on_test_epoch_end(self) -> None:
-        from callbacks.synthesis.synthesis_callback import active_hooks
-
-        self.log_dict(self._evaluation.finish(active_hooks(self.trainer)), rank_zero_only=True)
+        """Does nothing: ``callbacks/generator_test.py`` makes the faces of a test and scores them."""
 
     # ---------------------------------------------------------------- prediction: a synthetic set
 
@@ -648,16 +598,19 @@ class ExpressionGenerator(AveragedModule):
         return set(self.state_dict()) - trained
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the moving average, and leaves out what a ``base`` gives back."""
         frozen = self._frozen_names()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
-        if (average := self._average_to_save(checkpoint)) is not None:
-            checkpoint["ema"] = average
+        super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        frozen = self._frozen_names()
+        """Takes over the moving average, and puts in what the ``base`` gives back."""
+        checkpoint["state_dict"] = self._with_frozen(checkpoint["state_dict"])
+        super().on_load_checkpoint(checkpoint)
+
+    def _with_frozen(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         own = self.state_dict()
-        checkpoint["state_dict"] = {**{name: own[name] for name in frozen}, **checkpoint["state_dict"]}
-        self._take_average(checkpoint.get("ema"))
+        return {**{name: own[name] for name in self._frozen_names()}, **weights}
 
     @classmethod
     @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
@@ -676,25 +629,21 @@ class ExpressionGenerator(AveragedModule):
         if not path.exists():
             raise FileNotFoundError(f"generator '{path}': no such file or folder, expected {_EXPECTED}")
         with reading("generator", path, _EXPECTED):
-            read = _read_folder(path) if path.is_dir() else _read_checkpoint(path, map_location)
-            generator = cls._restored(*read)
+            files = cls.file_format
+            stored = files.read_folder(path) if path.is_dir() else files.read_checkpoint(path, map_location)
+            generator = cls._restored(stored)
         return generator.eval().requires_grad_(False).to(map_location)
 
     @classmethod
-    def _restored(
-        cls, parameters: dict[str, Any], tensors: dict[str, Tensor], average: dict[str, Any] | None
-    ) -> ExpressionGenerator:
-        """Returns a generator with these hyperparameters and weights, the averaged ones where there are any."""
+    def _restored(cls, stored: StoredModule) -> ExpressionGenerator:
+        """Returns a generator with these settings and weights."""
+        parameters = dict(stored.settings)
         sampling = SamplingSettings(**parameters.pop("sampling", {}))
         exported_from = parameters.get(_EXPORTED_FROM)
         parameters = {key: value for key, value in parameters.items() if not key.startswith("_")}
-        generator = cls(sampling=sampling, **{**parameters, **_NO_TEST})
-        state = {"state_dict": tensors} if average is None else {"state_dict": tensors, "ema": average}
-        generator.on_load_checkpoint(state)
-        generator.load_state_dict(state["state_dict"])
-        if generator.ema is not None:
-            generator.ema.copy_to()
-            generator.ema = None
+        generator = cls(sampling=sampling, **parameters)
+        generator.load_state_dict(generator._with_frozen(stored.weights))
+        generator.ema = None  # the weights are its average
         generator.exported_from = exported_from
         return generator
 
@@ -726,32 +675,4 @@ class ExpressionGenerator(AveragedModule):
                 f"generator: {len(broken)} weights are not finite in float16, '{broken[0]}' the first; expected finite "
                 f"ones to write into '{folder}' (take an earlier checkpoint)"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_safetensors(folder / _WEIGHTS_FILE, tensors)
-        with atomic_write(folder / _CONFIG_FILE) as partial:
-            partial.write_text(json.dumps(config, indent=2) + "\n")
-
-
-def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any] | None]:
-    """Reads a folder of ``save_trained``: (hyperparameters, weights, no average)."""
-    for name in (_CONFIG_FILE, _WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            raise ValueError(f"generator folder '{folder}': found no {name}, expected one written by save_trained")
-    config = read_json(folder / _CONFIG_FILE, "config of a generator", "what save_trained wrote")
-    weights = read_safetensors(folder / _WEIGHTS_FILE, "weights of a generator", "what save_trained wrote")
-    with reading("config of a generator", folder / _CONFIG_FILE, "what save_trained wrote"):
-        if "min_snr_gamma" not in config:
-            raise KeyError("min_snr_gamma")
-    return config, {name: tensor.float() for name, tensor in weights.items()}, None
-
-
-def _read_checkpoint(path: Path, map_location: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any] | None]:
-    """Reads a Lightning checkpoint: (hyperparameters, weights, averaged weights)."""
-    checkpoint = read_checkpoint(path, "generator", map_location)
-    parameters = dict(checkpoint.get("hyper_parameters", {})) if isinstance(checkpoint, dict) else {}
-    if "min_snr_gamma" not in parameters or "state_dict" not in checkpoint:
-        raise ValueError(f"checkpoint '{path}': expected one of an ExpressionGenerator, found another model's")
-    average = checkpoint.get("ema")
-    check_finite(checkpoint["state_dict"], "generator checkpoint", path)
-    check_finite({} if average is None else average["average"], "generator checkpoint", path)
-    return parameters, checkpoint["state_dict"], average
+        write_folder(folder, self.file_format.kind, config, tensors)

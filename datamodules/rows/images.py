@@ -12,6 +12,7 @@ from PIL import Image, ImageChops, ImageOps
 from torch import Tensor
 
 from synfer.faces.face_shape import central_part
+from synfer.foundation.file_reading import one_line
 
 
 class BadImageError(ValueError):
@@ -42,7 +43,7 @@ def decode_image(data: bytes | None, where: str, size: int | tuple[int, int] | N
             opened.load()
             array = _to_array(opened)
     except Exception as error:  # each decoder of Pillow raises what it likes for a damaged file
-        what = "no known image format" if isinstance(error, Image.UnidentifiedImageError) else _one_line(error)
+        what = "no known image format" if isinstance(error, Image.UnidentifiedImageError) else one_line(error)
         raise BadImageError(
             f"{where}: found {len(data)} bytes that cannot be decoded ({what}), expected a whole image file"
         ) from error
@@ -174,8 +175,3 @@ def _on_black(image: Image.Image) -> np.ndarray:
     *colours, alpha = image.convert("RGBA").split()
     faded = [ImageChops.multiply(colour, alpha) for colour in (colours[:1] if is_grey else colours)]
     return np.array(faded[0] if is_grey else Image.merge("RGB", faded))
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text[:80] or type(error).__name__
