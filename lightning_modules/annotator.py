@@ -72,9 +72,9 @@ class LabelAnnotator(ExpressionModule):
     generator is frozen, stays out of checkpoints and is recognised by its fingerprint.
 
     With a ``feature_cache`` each face goes through the generator once and for all: as it is and mirrored (``flip``),
-    or, where the data's augmentation has a number of ``versions``, in each of these. Without a cache every step runs
-    the generator, and any augmentation will do. With either, faces that the augmentation's ``fresh`` draws besides its
-    versions are seen by the ``backbone`` alone, without a pass (but for batches with fewer than two others).
+    or, where the data's augmentation has a number of ``cached_views``, in each of these. Without a cache every step
+    runs the generator, and any augmentation will do. With either, faces that the augmentation's ``uncached_fraction``
+    draws besides are seen by the ``backbone`` alone, without a pass (but for batches with fewer than two others).
 
     Has the interface of :class:`lightning_modules.classifier.ExpressionClassifier` for whoever wants a voter.
 
@@ -117,7 +117,8 @@ class LabelAnnotator(ExpressionModule):
             augment.
         flip_tta: average predictions over each face and its mirror image, then calibrate; doubles the passes.
         maps_tta: average them, too, over the head's view with the UNet's maps and that of its ``backbone`` alone, which
-            costs no pass. For heads that learned both (``data.augmentation.fresh``); nothing without backbone or maps.
+            costs no pass. For heads that learned both (``data.augmentation.uncached_fraction``); nothing without
+            backbone or maps.
 
     Raises:
         ValueError: a value out of range, an unknown module or a word that the text encoder cannot take.
@@ -379,31 +380,32 @@ class LabelAnnotator(ExpressionModule):
         """Checks that data and annotator agree, and opens the cache.
 
         Raises:
-            ValueError: other classes in the data, endlessly many versions of a face for a cache, or a training that
+            ValueError: other classes in the data, endlessly many views of a face for a cache, or a training that
                 lacks one of the views that predictions average.
         """
         super().setup(stage)
         data = self._data
         augmentation: Any = getattr(data, "augmentation", None)
         augmented = augmentation is not None and augmentation.enabled
-        if stage == "fit" and self._averages_views and not (augmented and augmentation.fresh > 0):
+        if stage == "fit" and self._averages_views and not (augmented and augmentation.uncached_fraction > 0):
             raise ValueError(
                 "model.maps_tta=true: found no face in training that is seen without the generator's maps, as half of "
-                "each prediction is; expected data.augmentation.fresh > 0 or model.maps_tta=false"
+                "each prediction is; expected data.augmentation.uncached_fraction > 0 or model.maps_tta=false"
             )
         root = self._config["feature_cache"]
         if root is None or stage == "predict" or self.feature_width == 0:  # what is predicted is rarely seen twice
             return
-        if stage == "fit" and augmented and augmentation.fresh > 0 and not self.head.has_backbone:
+        if stage == "fit" and augmented and augmentation.uncached_fraction > 0 and not self.head.has_backbone:
             raise ValueError(
-                f"data.augmentation.fresh={augmentation.fresh}: found no model.backbone (or model.branches=attention), "
-                "which would read the faces that are no stored version; expected one, or data.augmentation.fresh=0"
+                f"data.augmentation.uncached_fraction={augmentation.uncached_fraction}: found no model.backbone (or "
+                "model.branches=attention), which would read the faces that are no cached view; expected one, or "
+                "data.augmentation.uncached_fraction=0"
             )
-        versions = augmentation.versions if augmented else 1
-        if stage == "fit" and versions is None:
+        views = augmentation.cached_views if augmented else 1
+        if stage == "fit" and views is None:
             raise ValueError(
-                "model.feature_cache keeps features of each version of a face: found data.augmentation.enabled=true "
-                "with versions=null, expected data.augmentation.versions=6 or so, data.augmentation.enabled=false "
+                "model.feature_cache keeps features of each view of a face: found data.augmentation.enabled=true with "
+                "cached_views=null, expected data.augmentation.cached_views=6 or so, data.augmentation.enabled=false "
                 "(model.flip mirrors faces then) or model.feature_cache=null"
             )
         self._flip = 0.0 if augmented else self._config["flip"]  # only training mirrors
@@ -411,17 +413,17 @@ class LabelAnnotator(ExpressionModule):
         table = getattr(data, "train_table", None)
         if stage == "fit" and table is not None:
             seen = len(data.val_table) * (2 if self._config["flip_tta"] else 1)
-            rows = len(table) * (2 if self._flip > 0 else versions) + seen
+            rows = len(table) * (2 if self._flip > 0 else views) + seen
             size, free = 2 * self.feature_width, FeatureCache.free_bytes(root)
             rank_zero_info(
-                f"feature cache {self._cache.folder}: {len(self._cache)} faces there; all {rows} faces, versions and "
+                f"feature cache {self._cache.folder}: {len(self._cache)} faces there; all {rows} faces, views and "
                 f"mirror images take {rows * size / 1e9:.2f} GB ({self.feature_width} numbers each)"
             )
             if (rows - len(self._cache)) * size > free:
                 rank_zero_warn(
                     f"feature cache {self._cache.folder}: {(rows - len(self._cache)) * size / 1e9:.2f} GB are to come, "
                     f"found {free / 1e9:.2f} GB free: give model.feature_cache another disk, fewer "
-                    "data.augmentation.versions or null"
+                    "data.augmentation.cached_views or null"
                 )
 
     def cache_identity(self) -> dict[str, Any]:
@@ -467,9 +469,9 @@ class LabelAnnotator(ExpressionModule):
 
     def _training_logits(self, batch: Batch, batch_idx: int) -> Tensor:
         image = batch["image"]
-        # A face that is no stored version is seen by the backbone alone: it costs no pass and no place on disk. In the
+        # A face that is no cached view is seen by the backbone alone: it costs no pass and no place on disk. In the
         # rare batch with fewer than two others the layers that take in maps would have nothing to learn from.
-        alone = batch.get("is_fresh") if self.head.has_backbone else None
+        alone: Tensor | None = batch.get("is_uncached") if self.head.has_backbone else None
         if alone is None or not bool(alone.any()):
             return self._classify(self._training_maps(image, batch["is_synthetic"], batch_idx))
         read = ~alone

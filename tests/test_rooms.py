@@ -18,7 +18,6 @@ LIBRARY = ("foundation", "faces", "optimisation", "labels", "metrics", "pictures
 
 EXCEPTIONS: set[tuple[str, str]] = {
     ("lightning_modules.generator", "callbacks.synthesis.synthesis_callback"),
-    ("synfer.labels.label_table", "datamodules.rows.sample_table"),
     ("synfer.networks.diffusion", "synfer.synthesis.diffusion.prediction"),
 }
 """Imports that still run the other way."""
@@ -30,7 +29,6 @@ LIBRARY_IS_WITHOUT = {"lightning", "pytorch_lightning", "jsonargparse", "wandb"}
 HEAVY = {"torch", "lightning", "diffusers", "transformers", "timm"}
 MAX_LINES, PROGRAM_LINES = 450, 60
 LONG_FILES: set[str] = {
-    "datamodules/expression_data_module.py",
     "lightning_modules/annotator.py",
     "lightning_modules/generator.py",
 }

@@ -16,7 +16,7 @@ from synfer.synthesis.diffusion.prediction import predict_noise, signal_and_nois
 
 
 @torch.no_grad()
-def ddim_invert(state: DenoisingState, clean: Tensor, num_inverted: int, refinements: int = 0) -> Tensor:
+def ddim_invert(state: DenoisingState, clean: Tensor, num_inverted: int, fixed_point_iterations: int = 0) -> Tensor:
     """Inverts clean latents through the last ``num_inverted`` steps of the sampling schedule.
 
     Runs at guidance scale 1 (inversion at a high CFG scale diverges) with the conditional text and AUs, deterministic.
@@ -25,7 +25,7 @@ def ddim_invert(state: DenoisingState, clean: Tensor, num_inverted: int, refinem
         state: its scheduler fixes the timesteps; nothing in it is changed.
         clean: latents x0, (n, C, h, w).
         num_inverted: how many steps the sampler will then have to run, 1 … num_steps.
-        refinements: fixed-point iterations per step beyond the plain one; each costs a network pass.
+        fixed_point_iterations: of each step, beyond the plain one; each costs a network pass.
 
     Returns:
         Latents (n, C, h, w) at the noise level of ``scheduler.timesteps[num_steps − num_inverted]``.
@@ -57,7 +57,7 @@ def ddim_invert(state: DenoisingState, clean: Tensor, num_inverted: int, refinem
         else:
             signal_before, noise_before = final.sqrt(), (1 - final).sqrt()
         noisier = latents
-        for _ in range(1 + refinements):
+        for _ in range(1 + fixed_point_iterations):
             with state.autocast():
                 output = state.network(noisier, timestep, state.text, state.au).float()
             eps = predict_noise(output, noisier, signal, noise, state.prediction)
