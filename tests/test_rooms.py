@@ -29,7 +29,6 @@ LIBRARY_IS_WITHOUT = {"lightning", "pytorch_lightning", "jsonargparse", "wandb"}
 HEAVY = {"torch", "lightning", "diffusers", "transformers", "timm"}
 MAX_LINES, PROGRAM_LINES = 450, 60
 LONG_FILES: set[str] = {
-    "lightning_modules/annotator.py",
     "lightning_modules/generator.py",
 }
 """Files that still hold more than one idea."""

@@ -21,6 +21,7 @@ import train
 from datamodules.loading.mixed_dataset import MixedDataset
 from lightning_modules.annotator import LabelAnnotator
 from synfer.networks.feature_cache import FeatureCache
+from synfer.synthesis.diffusion.generator_reader import GeneratorReader
 from tests.fixtures.processes import run_to_end
 from tests.fixtures.tiny_generator import NAMES, SIDE, save_checkpoint, scaled_weights, tiny_generator
 
@@ -39,13 +40,13 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> str:
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of faces of each pass of a generator from here on."""
     found: list[int] = []
-    run = LabelAnnotator._run_generator
+    run = GeneratorReader.run
 
-    def counted(self: LabelAnnotator, clean: torch.Tensor) -> list[torch.Tensor]:
+    def counted(self: GeneratorReader, clean: torch.Tensor) -> list[torch.Tensor]:
         found.append(len(clean))
         return run(self, clean)
 
-    monkeypatch.setattr(LabelAnnotator, "_run_generator", counted)
+    monkeypatch.setattr(GeneratorReader, "run", counted)
     return found
 
 
@@ -490,11 +491,15 @@ def test_what_is_predicted_is_as_calibrated_as_validation_says(
     }
     monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: value}))
     module._trainer = SimpleNamespace(  # type: ignore[assignment]
-        sanity_checking=False, fast_dev_run=True, is_global_zero=True, barebones=False
+        sanity_checking=False,
+        fast_dev_run=True,
+        is_global_zero=True,
+        barebones=False,
+        state=SimpleNamespace(fn="validate"),
     )
     with torch.no_grad():
         module.validation_step(batch, 0)
-        module._report("val", module._outcomes["val"].compute())
+        module._report_evaluation("val")
         found = module.predict_step(batch, 0)["probabilities"]
     assert float(F.nll_loss(found.log(), label)) == pytest.approx(logged["val/loss"], abs=1e-5)
     ece = float(multiclass_calibration_error(found, label, 3, validate_args=False))
