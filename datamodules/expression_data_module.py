@@ -23,6 +23,7 @@ from datamodules.loading.augmentation import UNIFORM_COLUMNS, Augmentation, augm
 from datamodules.loading.evaluation_sampler import EvaluationSampler
 from datamodules.loading.mixed_dataset import MixedDataset, as_is, grey_as_one_channel
 from datamodules.loading.mixture_sampler import MixtureSampler
+from datamodules.loading.planned_requests import PlannedRequests
 from datamodules.loading.repeating_sampler import RepeatingSampler
 from datamodules.loading.resumable_loader import ResumableLoader, sampler_of
 from datamodules.loading.training_position import TrainingPosition
@@ -36,10 +37,11 @@ from datamodules.synthetic.synthetic_pool import SyntheticPool
 from synfer.faces.expressions import canonical_expression, map_label_space, mirrored_order
 from synfer.foundation.counter_based_random import keyed_uniform, keys_of
 from synfer.foundation.default_ranks import default_ranks
+from synfer.foundation.random_streams import Stream
 from synfer.labels.label_table import join_label_table
-from synfer.synthesis.plan import SynthesisWork
+from synfer.synthesis.plan import EvenPlan
+from synfer.synthesis.request import SynthesisRequest
 
-_AUGMENT = 0xA06  # a stream of random numbers
 _DEFAULT_AUGMENTATION = Augmentation()
 
 
@@ -442,16 +444,20 @@ class ExpressionDataModule(LightningDataModule):
         return self._evaluation_loader(table, getattr(self.trainer, "limit_test_batches", 1.0))
 
     def predict_dataloader(self) -> DataLoader:
-        """Returns this rank's part of the synthesis work (``WorkBatch``), or of ``predict_split`` (``Batch``)."""
+        """Returns this rank's part of what is to be made (requests), or of ``predict_split`` (``Batch``).
+
+        Raises:
+            ValueError: an expression outside the label space is to be made.
+        """
         if self.predict_split != "synthesis":
             return self._evaluation_loader(self._need(getattr(self, f"{self.predict_split}_table"), self.predict_split))
-        work = SynthesisWork(
-            self.synthesis_count,
-            self.label_space,
-            self.run_seed,
-            expressions=self.synthesis_expressions,
-            done=self.synthesis_done,
-        )
+        names = self.synthesis_expressions
+        unknown = [name for name in names if name not in self.label_space]
+        if unknown:
+            raise ValueError(
+                f"data.synthesis_expressions: found '{unknown[0]}', expected some of {list(self.label_space)}"
+            )
+        work = PlannedRequests(EvenPlan(self.synthesis_count, names, self.run_seed, done=self.synthesis_done))
         world_size, rank = self._ranks()
         return DataLoader(
             work,
@@ -480,6 +486,12 @@ class ExpressionDataModule(LightningDataModule):
             "collate_fn": grey_as_one_channel,
         }
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Moves a batch; a request has nothing to move."""
+        if isinstance(batch, SynthesisRequest):
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Counts the samples of training batches while the flags are still on the CPU."""
         if self._is_training() and "is_synthetic" in batch:
@@ -494,7 +506,7 @@ class ExpressionDataModule(LightningDataModule):
         Raises:
             ValueError: the checked batch breaks contract C1.
         """
-        if "image" not in batch:  # synthesis work
+        if isinstance(batch, SynthesisRequest):
             return batch
         batch["image"] = _as_float(batch["image"])
         if self.trainer is not None:
@@ -520,7 +532,12 @@ class ExpressionDataModule(LightningDataModule):
         And which of them belong to none of the ``versions``, bool (B,).
         """
         assert self.trainer is not None
-        stream: tuple[int, ...] = (self.run_seed, _AUGMENT, self.trainer.current_epoch, self.trainer.global_step)
+        stream: tuple[int, ...] = (
+            self.run_seed,
+            Stream.AUGMENTATION,
+            self.trainer.current_epoch,
+            self.trainer.global_step,
+        )
         keys, versions = keys_of(sample_id), self.augmentation.versions
         if versions is None:
             uniform, fresh = keyed_uniform(keys, UNIFORM_COLUMNS, *stream), np.ones(len(keys), dtype=bool)
@@ -528,7 +545,9 @@ class ExpressionDataModule(LightningDataModule):
             draw = keyed_uniform(keys, 2 + UNIFORM_COLUMNS, *stream)  # which version, whether a new one, and that one
             chosen = (draw[:, 0] * versions).astype(int)
             names = [f"{name}, version {version}" for name, version in zip(sample_id, chosen, strict=True)]
-            stored = keyed_uniform(keys_of(names), UNIFORM_COLUMNS, _AUGMENT)  # no seed: the same in every run
+            stored = keyed_uniform(
+                keys_of(names), UNIFORM_COLUMNS, Stream.AUGMENTATION
+            )  # no seed: the same in every run
             fresh = draw[:, 1] < self.augmentation.fresh
             uniform = np.where(fresh[:, None], draw[:, 2:], stored)
         return torch.from_numpy(uniform.astype(np.float32)), torch.from_numpy(fresh)

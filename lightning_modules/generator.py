@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.random import fork_rng
 
 from datamodules.batch import Batch
 from lightning_modules.averaged_module import AveragedModule
 from lightning_modules.generator_evaluation import GeneratorEvaluation, check_test_settings
+from lightning_modules.predict_faces import predict_faces
 from lightning_modules.run_seed import run_seed
 from synfer.faces.expressions import (
     ACTION_UNITS,
@@ -27,9 +26,10 @@ from synfer.faces.expressions import (
 )
 from synfer.foundation.atomic_file import atomic_write
 from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
-from synfer.foundation.counter_based_random import key_of, keyed_seed, keyed_uniform, keys_of
+from synfer.foundation.counter_based_random import keyed_seed, keyed_uniform, keys_of
 from synfer.foundation.file_reading import read_json, reading
 from synfer.foundation.fingerprint import fingerprint
+from synfer.foundation.random_streams import Stream
 from synfer.foundation.safetensors_file import read_safetensors, write_safetensors
 from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.au_adapter import (
@@ -38,36 +38,23 @@ from synfer.networks.au_adapter import (
     au_adapter_parameters,
     embed_action_units,
     region_masks,
-    set_au_scale,
 )
 from synfer.networks.diffusion import load_diffusion_model, small_diffusion_model
 from synfer.networks.latent_codec import AutoencoderKLCodec
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.schedule import scheduled
-from synfer.synthesis.diffusion.denoising import DenoisingState, SynthesisHook, denoise
 from synfer.synthesis.diffusion.prediction import min_snr_weight, signal_and_noise, training_target
-from synfer.synthesis.plan import WorkBatch
-from synfer.synthesis.request import (
-    SamplingSettings,
-    SynthesisRequest,
-    SynthesisResult,
-    edit_action_units,
-    initial_noise,
-)
+from synfer.synthesis.diffusion.synthesiser import DiffusionSynthesiser
+from synfer.synthesis.faces import Faces
+from synfer.synthesis.hooks import FaceHook, active_hooks
+from synfer.synthesis.over_ranks import synthesise_over_ranks
+from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 
 _WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
 _EXPORTED_FROM = "_exported_from"  # beside the settings in config.json: the fingerprint before rounding to float16
 _NO_TEST: dict[str, Any] = dict.fromkeys(("judge", "features", "features_weights", "au_estimator"))
 """Files of a test, which need not be there where a trained generator is loaded."""
 _EXPECTED = "a checkpoint of ExpressionGenerator or a folder of its save_trained"
-_CHECKPOINTING = "gradient_checkpointing"  # diffusers' flag on each block
-_NOISE_STREAM, _AU_STREAM, _VALIDATION_STREAM = 0xD1, 0xA1, 0x7A
-
-
-def _tensor(gathered: Any) -> Tensor:
-    """Narrows what ``all_gather`` returns for a tensor."""
-    assert isinstance(gathered, Tensor)
-    return gathered
 
 
 class ExpressionGenerator(AveragedModule):
@@ -191,7 +178,6 @@ class ExpressionGenerator(AveragedModule):
         check_test_settings(judge, features, features_weights, au_estimator)
         if codec == "autoencoder_kl" and base is None and autoencoder_steps < 1:
             raise ValueError("model.autoencoder_steps: found 0, expected at least 1 to train codec 'autoencoder_kl'")
-        self.sampling = sampling
         self.au_names = ACTION_UNITS
         if base is None:
             self.model = small_diffusion_model(
@@ -203,7 +189,6 @@ class ExpressionGenerator(AveragedModule):
                 raise ValueError(
                     f"model.image_size: found {image_size}, expected a multiple of {self.model.codec.downscale}"
                 )
-        self.prediction = self.model.scheduler.config.prediction_type
         self.register_buffer("region_masks", region_masks(self.au_names), persistent=False)
         attach_au_adapter(self.model.unet, len(self.au_names))
         self._choose_trained(base is not None, trained, lora_rank)
@@ -211,11 +196,33 @@ class ExpressionGenerator(AveragedModule):
             self.model.unet.to(memory_format=torch.channels_last)
         if compile_backend is not None:
             self.model.unet.compile(backend=compile_backend)  # in place: the names in checkpoints stay
+        # No module: names in checkpoints are those of ``model``, which both hold.
+        self.synthesiser = DiffusionSynthesiser(
+            self.model,
+            self.label_space,
+            image_size,
+            sampling,
+            null_caption,
+            bf16_sampling,
+            compiled=compile_backend is not None,
+            training_step=self._fitting_step,
+        )
+        self.prediction = self.synthesiser.prediction
         self.ema = None if ema_decay is None else ParameterEMA(self.model, ema_decay)
         self.exported_from: str | None = None
         """Fingerprint of the weights that a folder of ``save_trained`` was rounded from; None = no such folder."""
         self._evaluation: GeneratorEvaluation
         self._validation_loss = MaskedMean()
+
+    @property
+    def image_size(self) -> int:
+        """Side of its faces in pixels."""
+        return self.synthesiser.image_size
+
+    @property
+    def sampling(self) -> SamplingSettings:
+        """Default settings of synthesis."""
+        return self.synthesiser.sampling
 
     @property
     def needs_checkpoint(self) -> bool:
@@ -245,46 +252,11 @@ class ExpressionGenerator(AveragedModule):
 
     def network(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor | AUTokens) -> Tensor:
         """Runs the UNet: (B, C, h, w), timestep int or (B,), text (B, L, D), AU input (B, R, 2A) → (B, C, h, w)."""
-        embeds = au if isinstance(au, AUTokens) else [au]
-        if self.hparams["compile_backend"] is not None:
-            timestep = torch.as_tensor(timestep, device=latents.device)  # each Python number would be compiled anew
-        with self._attention_kernel(latents.device):
-            return self.model.unet(latents, timestep, text, added_cond_kwargs={"image_embeds": embeds}).sample
-
-    def _attention_kernel(self, device: torch.device) -> AbstractContextManager[Any]:
-        # On a CPU the fused kernel loses to plain matrix products at these few tokens (13 % of a training step).
-        return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-
-    @contextmanager
-    def _checkpointing(self, enabled: bool) -> Iterator[None]:
-        """Has the UNet recompute its activations in backward passes inside the context, for less memory."""
-        if not enabled:
-            yield
-            return
-        unet = self.model.unet
-        before = {module: module.gradient_checkpointing for module in unet.modules() if hasattr(module, _CHECKPOINTING)}
-        unet.enable_gradient_checkpointing()
-        try:
-            with self._attention_kernel(self.device):  # what is recomputed must be what was computed
-                yield
-        finally:
-            for module, was in before.items():
-                module.gradient_checkpointing = was
-
-    def _network_on_tokens(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor) -> Tensor:
-        return self.network(latents, timestep, text, AUTokens([au]))
-
-    def _au_tokens(self, au: Tensor) -> Tensor:
-        """Returns AU tokens (n, R, D), float32, of action units (n, A); equal for all steps of a synthesis."""
-        with self._autocast():
-            return self.model.unet.encoder_hid_proj([embed_action_units(au, self.region_masks)])[0].float()
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.hparams["bf16_sampling"])
+        return self.synthesiser.network(latents, timestep, text, au)
 
     def weights_fingerprint(self) -> str:
         """Returns 16 hex digits of SHA-256 over the trained weights (C6: an image is a function of them)."""
-        return fingerprint(self.model.named_parameters())
+        return self.synthesiser.weights_fingerprint()
 
     def build_fingerprint(self) -> str:
         """Returns 16 hex digits over what decides the outputs beside the weights: codec, noise schedule, networks."""
@@ -316,7 +288,7 @@ class ExpressionGenerator(AveragedModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generator = torch.Generator(self.device).manual_seed(
             # With the batch, because accumulated batches share a step.
-            keyed_seed(self._seed, self.global_rank, self.global_step, batch_idx, _NOISE_STREAM)
+            keyed_seed(self._seed, self.global_rank, self.global_step, batch_idx, Stream.TRAINING_NOISE)
         )
         image = self._images(batch)
         if self.global_step < self.hparams["autoencoder_steps"] and isinstance(self.model.codec, AutoencoderKLCodec):
@@ -367,7 +339,7 @@ class ExpressionGenerator(AveragedModule):
         names = [self.label_space[label] for label in batch["label"][torch.from_numpy(rows).to(au.device)].tolist()]
         keys = keys_of(batch["sample_id"][row] for row in rows)
         step = self.global_step if self.training else 0
-        uniform = keyed_uniform(keys, 2 * len(self.au_names), self._seed, step, _AU_STREAM)
+        uniform = keyed_uniform(keys, 2 * len(self.au_names), self._seed, step, Stream.TRAINING_ACTION_UNITS)
         drawn = sample_action_units(names, uniform.reshape(len(rows), 2, -1), self.au_names)
         au = au.clone()
         au[torch.from_numpy(rows).to(au.device)] = torch.from_numpy(drawn).to(au)
@@ -413,7 +385,7 @@ class ExpressionGenerator(AveragedModule):
             return
         # The same noise in every epoch, so that the curve shows the model and not the draw.
         generator = torch.Generator(self.device).manual_seed(
-            keyed_seed(self._seed, self.global_rank, batch_idx, _VALIDATION_STREAM)
+            keyed_seed(self._seed, self.global_rank, batch_idx, Stream.VALIDATION_NOISE)
         )
         text, au = self._conditions(batch, None)
         latents = self.model.codec.encode(self._images(batch))
@@ -450,196 +422,35 @@ class ExpressionGenerator(AveragedModule):
             self._evaluation.step(batch)
 
     def on_test_epoch_end(self) -> None:
-        from callbacks.synthesis.synthesis_callback import active_hooks
-
-        self.log_dict(self._evaluation.finish(active_hooks(self.trainer)), rank_zero_only=True)
+        hooks = active_hooks(self.trainer.callbacks)  # type: ignore[attr-defined]
+        self.log_dict(self._evaluation.finish(hooks), rank_zero_only=True)
 
     # ---------------------------------------------------------------- prediction: a synthetic set
 
-    def predict_step(self, batch: WorkBatch, batch_idx: int) -> SynthesisResult:
-        """Makes the faces of one batch of work; ``callbacks/synthesis/synthetic_set_writer.py`` writes them.
+    def predict_step(self, batch: SynthesisRequest, batch_idx: int) -> Faces:
+        """Makes the faces of one request.
 
         Raises:
             ValueError: ``predict`` on real faces.
         """
-        from callbacks.synthesis.synthesis_callback import active_hooks
-
-        if "index" not in batch:
-            raise ValueError("predict of a generator: found real faces, expected data.predict_split=synthesis")
-        units = batch["au"].cpu().numpy().copy()
-        edit_action_units(units, self.sampling.au_edits, self.au_names)
-        request = SynthesisRequest(
-            tuple(batch["expression"]),
-            tuple(batch["index"].tolist()),
-            self._seed,
-            tuple(batch["caption"]),
-            units,
-            self.sampling,
-        )
-        return self.synthesise(request, active_hooks(self.trainer))
+        return predict_faces(self, batch, self.trainer)
 
     # ---------------------------------------------------------------- synthesis
 
-    def _make_scheduler(self, settings: SamplingSettings) -> Any:
-        config = self.model.scheduler.config
-        if settings.num_steps > config.num_train_timesteps:
-            raise ValueError(
-                f"sampling.num_steps: found {settings.num_steps}, expected at most {config.num_train_timesteps}"
-            )
-        if settings.scheduler == "ddim":
-            scheduler = type(self.model.scheduler).from_config(config)
-        else:
-            scheduler = DPMSolverMultistepScheduler.from_config(
-                config, algorithm_type="dpmsolver++", final_sigmas_type="zero"
-            )
-        scheduler.set_timesteps(settings.num_steps)
-        return scheduler
-
-    @torch.no_grad()
-    def synthesise(self, request: SynthesisRequest, hooks: Sequence[SynthesisHook] = ()) -> SynthesisResult:
-        """Makes the requested faces.
-
-        Image i is a function of (weights, settings, seed, sample id i): batch size and world size do not matter beyond
-        rounding.
-
-        Args:
-            request: what to make.
-            hooks: layout initialisation, semantic guidance, pseudo-labeller, …
-
-        Returns:
-            n faces with their labels.
-
-        Raises:
-            ValueError: an expression outside the generator's label space, AU columns that do not fit, or a face that is
-                not finite (as uint8 it would be black).
-        """
-        settings = request.settings or self.sampling
-        unknown = [name for name in request.expressions if name not in self.label_space]
-        if unknown:
-            raise ValueError(f"cannot synthesise '{unknown[0]}': the generator knows {', '.join(self.label_space)}")
-        if request.action_units.shape[1] != len(self.au_names):
-            raise ValueError(
-                f"request has {request.action_units.shape[1]} action units, the generator {len(self.au_names)}"
-            )
-        was_training = {module: module.training for module in self.model.modules()}
-        self.model.eval()
-        try:
-            state = self._start(request, settings)
-            for hook in hooks:
-                hook.on_synthesis_start(state)
-            latents = denoise(state, hooks)
-            image = (state.decode(latents) + 1) / 2
-            self._check_finite(image, request)
-            image = image.clamp(0, 1)
-            state.images = (image * 255).round().to(torch.uint8)
-            for hook in hooks:
-                hook.on_synthesis_end(state)
-        finally:
-            set_au_scale(self.model.unet, 1.0)  # training goes on at full strength
-            # Per module, so that frozen parts stay in the mode they were in.
-            for module, mode in was_training.items():
-                module.training = mode
-        return SynthesisResult(
-            request, state.images, state.label, state.soft_label, state.kept, state.layout_source, state.votes
-        )
-
-    def _check_finite(self, image: Tensor, request: SynthesisRequest) -> None:
-        """Refuses faces with NaN or infinite pixels, and says where they come from."""
-        broken = (~image.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist()
-        if not broken:
-            return
-        cause = "overflow while sampling: --model.bf16_sampling=false, a smaller guidance.step_size or guidance_scale"
-        weights = [name for name, weight in self.model.named_parameters() if not weight.isfinite().all()]
-        if weights:
-            cause = f"{len(weights)} weights of the generator are not: '{weights[0]}', …; take an earlier checkpoint"
-        fitting = self._trainer is not None and self.trainer.state.fn == "fit" and self.trainer.model is self
-        when = f" at step {self.global_step}" if fitting else ""
-        raise ValueError(
-            f"generated face {request.sample_ids[broken[0]]} (seed {request.seed}){when} and {len(broken) - 1} more of "
-            f"{len(image)}: found NaN or infinite pixels, expected finite ones ({cause})"
-        )
-
-    def _start(self, request: SynthesisRequest, settings: SamplingSettings) -> DenoisingState:
-        n = len(request)
-        set_au_scale(self.model.unet, settings.au_scale)
-        text = self._encode_text([settings.negative_prompt or self.hparams["null_caption"], *request.captions])
-        au = torch.from_numpy(request.action_units).to(self.device)
-        side = self.hparams["image_size"] // self.model.codec.downscale
-        shape = (self.model.codec.latent_channels, side, side)
-        scheduler = self._make_scheduler(settings)
-        label = torch.tensor([self.label_space.index(name) for name in request.expressions], device=self.device)
-        return DenoisingState(
-            request=request,
-            settings=settings,
-            network=self._network_on_tokens,
-            encode_text=self._encode_text,
-            image_size=self.hparams["image_size"],
-            encode=self.model.codec.encode,
-            decode=self._decode,
-            prediction=self.prediction,
-            scheduler=scheduler,
-            label=label,
-            label_space=self.label_space,
-            latents=initial_noise(request, shape).to(self.device) * scheduler.init_noise_sigma,
-            text=text[1:],
-            null_text=text[:1].expand(n, -1, -1),
-            au=self._au_tokens(au),
-            null_au=self._au_tokens(torch.full_like(au[:1], torch.nan)).expand(n, -1, -1),
-            codec_fingerprint=self.model.codec.fingerprint,
-            autocast=self._autocast,
-            checkpointing=self._checkpointing,
-            soft_label=torch.nn.functional.one_hot(label, len(self.label_space)).float(),
-            kept=torch.ones(n, dtype=torch.bool, device=self.device),
-            layout_source=[""] * n,
-        )
-
-    def _encode_text(self, captions: list[str]) -> Tensor:
-        """Returns float32 text tokens, (len(captions), L, D); equal captions are encoded once."""
-        unique = sorted(set(captions))
-        with self._autocast():
-            tokens = self.model.encode_text(unique)
-        rows = [unique.index(caption) for caption in captions]
-        return tokens.float()[rows]
-
-    def _decode(self, latents: Tensor) -> Tensor:
-        with self._autocast():
-            return self.model.codec.decode(latents).float()
+    def synthesise(self, request: SynthesisRequest, hooks: Sequence[FaceHook] = ()) -> Faces:
+        """Makes the requested faces: see :meth:`DiffusionSynthesiser.synthesise`."""
+        return self.synthesiser.synthesise(request, hooks)
 
     def synthesise_over_ranks(
-        self, request: SynthesisRequest, hooks: Sequence[SynthesisHook], batch_size: int
+        self, request: SynthesisRequest, hooks: Sequence[FaceHook], batch_size: int
     ) -> dict[str, Tensor]:
-        """Makes a large request in batches, each rank its share, and gathers all of it on all ranks.
+        """Makes a large request, each rank its share (a collective): see :func:`synthesise_over_ranks`."""
+        return synthesise_over_ranks(self, request, hooks, batch_size)
 
-        A collective: every rank must call it with the same request.
-
-        Returns:
-            "images" uint8 (n, 3, H, W), "label" (n,), "soft_label" (n, K), "kept" (n,) and "layout_source" int64 (n,),
-            keys of the sample ids (0 = none), in the order of the request, on the CPU.
-        """
-        world = self.trainer.world_size if self._trainer is not None else 1
-        rank = self.global_rank if self._trainer is not None else 0
-        share = -(-len(request) // world)
-        # The last rank's share is filled up with samples of the start, cut off again below: gathering needs equal
-        # shapes.
-        order = [(rank * share + i) % len(request) for i in range(share)]
-        mine = SynthesisRequest(
-            tuple(request.expressions[i] for i in order),
-            tuple(request.sample_ids[i] for i in order),
-            request.seed,
-            tuple(request.captions[i] for i in order),
-            request.action_units[order],
-            request.settings,
-        )
-        parts = [self.synthesise(mine.part(i, i + batch_size), hooks) for i in range(0, share, batch_size)]
-        gathered: dict[str, Tensor] = {}
-        columns = {n: torch.cat([getattr(p, n) for p in parts]) for n in ("images", "label", "soft_label", "kept")}
-        sources = [key_of(source) if source else 0 for part in parts for source in part.layout_source]
-        columns["layout_source"] = torch.tensor(sources, device=columns["label"].device)
-        for name, local in columns.items():
-            if world > 1:
-                local = _tensor(self.all_gather(local)).flatten(0, 1)
-            gathered[name] = local[: len(request)].cpu()
-        return gathered
+    def _fitting_step(self) -> int | None:
+        """Returns the step of the training that this module is in; None where it is not being trained."""
+        fitting = self._trainer is not None and self.trainer.state.fn == "fit" and self.trainer.model is self
+        return self.global_step if fitting else None
 
     # ---------------------------------------------------------------- checkpoints
 

@@ -17,9 +17,7 @@ LIBRARY = ("foundation", "faces", "optimisation", "labels", "metrics", "pictures
 """The same among the folders of ``synfer``."""
 
 EXCEPTIONS: set[tuple[str, str]] = {
-    ("lightning_modules.generator", "callbacks.synthesis.synthesis_callback"),
     ("synfer.labels.label_table", "datamodules.rows.sample_table"),
-    ("synfer.networks.diffusion", "synfer.synthesis.diffusion.prediction"),
 }
 """Imports that still run the other way."""
 

@@ -16,9 +16,9 @@ from synfer.foundation.checkpoint_file import check_finite
 from synfer.foundation.config_keys import check_config_keys
 from synfer.foundation.file_reading import FileError, plain_reason, reading
 from synfer.networks.latent_codec import AutoencoderKLCodec, LatentCodec, build_codec
+from synfer.networks.prediction_type import PredictionType
 from synfer.networks.quiet_loading import quiet_loading
 from synfer.networks.word_tokenizer import build_word_tokenizer
-from synfer.synthesis.diffusion.prediction import PredictionType
 
 SMALL_UNET: dict[str, Any] = {
     "block_out_channels": (96, 192, 192),
