@@ -22,7 +22,7 @@ class Batch(_Required, total=False):
     """One batch of B samples with K classes and A action units.
 
     Keys:
-        image: (B, 3, H, W) RGB; uint8 in the loader, float32 in [0, 1] after the transfer hook.
+        image: after the transfer hook float32 in [0, 1], (B, 3, H, W), RGB; in the loader uint8, grey: (B, 1, H, W).
         label: int64 (B,).
         soft_label: float32 (B, K), rows sum to 1.
         au: float32 (B, A) in [0, 1], NaN = unknown.

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from datamodules.batch import validate_batch
 from datamodules.loading.augmentation import UNIFORM_COLUMNS, Augmentation, augment, is_flipped
 from datamodules.loading.evaluation_sampler import EvaluationSampler
-from datamodules.loading.mixed_dataset import MixedDataset, as_is, grey_as_one_channel
+from datamodules.loading.mixed_dataset import MixedDataset, as_is
 from datamodules.loading.mixture_sampler import MixtureSampler
 from datamodules.loading.planned_requests import PlannedRequests
 from datamodules.loading.repeating_sampler import RepeatingSampler
@@ -29,12 +29,14 @@ from datamodules.loading.resumable_loader import ResumableLoader, sampler_of
 from datamodules.loading.training_position import TrainingPosition
 from datamodules.readers.reader import Reader, Split
 from datamodules.rows.folds import assign_folds, hash_numbers
+from datamodules.rows.grey_or_colour import as_rgb
 from datamodules.rows.near_copies import NearCopies
 from datamodules.rows.provenance import DuplicateReport, find_duplicates
 from datamodules.rows.row_choice import choose_share, even_order
 from datamodules.rows.sample_table import ImageSource, SampleTable
 from datamodules.synthetic.synthetic_pool import SyntheticPool
-from synfer.faces.expressions import canonical_expression, map_label_space, mirrored_order
+from synfer.faces.action_units import mirrored_order
+from synfer.faces.expressions import canonical_expression, map_label_space
 from synfer.foundation.counter_based_random import keyed_uniform, keys_of
 from synfer.foundation.default_ranks import default_ranks
 from synfer.foundation.random_streams import Stream
@@ -483,7 +485,7 @@ class ExpressionDataModule(LightningDataModule):
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            "collate_fn": grey_as_one_channel,
+            "collate_fn": as_is,
         }
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -508,22 +510,24 @@ class ExpressionDataModule(LightningDataModule):
         """
         if isinstance(batch, SynthesisRequest):
             return batch
-        batch["image"] = _as_float(batch["image"])
+        image = _as_float(batch["image"])
         if self.trainer is not None:
             now = (self.trainer.state.stage, self.trainer.current_epoch)
             if self._validated != now:
-                validate_batch(batch, self.label_space)
+                whole: Any = {**batch, "image": as_rgb(image)}
+                validate_batch(whole, self.label_space)
                 self._validated = now
         if self._is_training() and self.augmentation.enabled:
-            device = batch["image"].device
+            device = image.device
             numbers, fresh = self._augmentation_numbers(batch["sample_id"])
             uniform = numbers.to(device, non_blocking=True)
             if self.augmentation.fresh > 0:
                 batch["is_fresh"] = fresh.to(device, non_blocking=True)
-            batch["image"] = augment(batch["image"], self.augmentation, uniform)
+            image = augment(image, self.augmentation, uniform)
             # A flipped face has its one-sided action units on the other side.
             mirrored = batch["au"][:, self._mirrored_order]
             batch["au"] = torch.where(is_flipped(self.augmentation, uniform)[:, None], mirrored, batch["au"])
+        batch["image"] = as_rgb(image)
         return batch
 
     def _augmentation_numbers(self, sample_id: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -618,11 +622,7 @@ def _check_range(name: str, value: object, is_right: bool, expected: str) -> Non
 
 
 def _as_float(image: Tensor) -> Tensor:
-    """Returns float32 RGB in [0, 1]; grey pictures become views of one channel (stride 0 along the channels)."""
-    is_grey = image.shape[1] == 1 or image.stride(1) == 0
-    image = image[:, :1] if is_grey else image
-    image = image.float() / 255 if image.dtype == torch.uint8 else image
-    return image.expand(-1, 3, -1, -1) if is_grey else image
+    return image.float() / 255 if image.dtype == torch.uint8 else image
 
 
 def _side(table: SampleTable) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
@@ -20,7 +17,10 @@ from torch import Tensor
 from callbacks.synthesis.pseudo_labeller import PseudoLabeller
 from callbacks.synthesis.semantic_guidance import SemanticGuidance
 from datamodules.readers import DrawnReader
+from datamodules.rows.grey_or_colour import as_rgb
 from synfer.foundation.atomic_file import atomic_write
+from synfer.runs.metrics_table import read_history
+from synfer.runs.run_format import METRICS, load_config, load_summary
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 from synfer.synthesis.synthesiser import load_synthesiser
 
@@ -60,19 +60,17 @@ def read_run(run_dir: Path) -> FinishedRun:
     Raises:
         ValueError: the run has not finished, or it has no validation accuracy.
     """
-    summary = json.loads((run_dir / "summary.json").read_text())
-    with (run_dir / "metrics.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("val/accuracy")]
-    if summary["status"] != "finished" or not rows:
+    summary, curve = load_summary(run_dir), read_history(run_dir / METRICS, "val/accuracy")
+    if summary["status"] != "finished" or not curve:
         raise ValueError(f"run '{run_dir}': found status {summary['status']}, expected a finished run with validation")
     return FinishedRun(
-        config=yaml.safe_load((run_dir / "config.yaml").read_text()),
+        config=load_config(run_dir),
         metrics=summary["metrics"],
         counts=summary["counts"],
         steps=summary["steps"],
         wall_s=summary["wall_s"],
         # Logged during an epoch's last step, which is counted from 0.
-        curve=tuple((int(row["step"]) + 1, float(row["val/accuracy"])) for row in rows),
+        curve=tuple((step + 1, accuracy) for step, accuracy in curve),
     )
 
 
@@ -135,7 +133,7 @@ def _real_faces(reader: DrawnReader) -> Tensor:
     """Returns the first training faces of each expression: uint8 (K · n, 3, H, W)."""
     table = reader.read("train")
     rows = [_first(np.flatnonzero(table.label == code)) for code in range(len(table.label_space))]
-    return table.images.batch(np.concatenate(rows))
+    return as_rgb(table.images.batch(np.concatenate(rows)))
 
 
 def _first(rows: np.ndarray) -> np.ndarray:

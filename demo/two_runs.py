@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import os
 import shlex
 import shutil
@@ -23,11 +22,13 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-PROJECT = Path(__file__).resolve().parents[1]
+from experiments.command_line.child_output import last_error_line
+from experiments.command_line.project import PROJECT, shipped
+from synfer.runs.run_format import last_checkpoint, read_summary
+
 FOLDER = Path("runs/demo")
-"""Where everything goes, seen from the project's folder."""
+"""Where everything goes: in the checkout, or in the folder from which an installed demo is started."""
 
 GENERATOR = Path("demo/weights/drawn_generator")
 CONFIGS = ("configs/classifier/tiny.yaml", "configs/demo/few_faces.yaml")
@@ -68,7 +69,7 @@ class Part:
     @property
     def checkpoint(self) -> Path:
         """The run's last checkpoint."""
-        return self.run_dir / "checkpoints" / "last.ckpt"
+        return last_checkpoint(self.run_dir)
 
     @property
     def log(self) -> Path:
@@ -77,19 +78,20 @@ class Part:
 
     def command(self) -> list[str]:
         """Returns the command line after the interpreter."""
-        return ["train.py", "fit", *self.options, f"--run_dir={self.run_dir}"]
+        return [str(shipped("train.py")), "fit", *self.options, f"--run_dir={self.run_dir}"]
 
 
 def parts() -> tuple[Part, Part]:
     """Returns the real-only run and the mixed run, in the order in which they must happen."""
+    generator = shipped(GENERATOR)
     shared = [word for config in CONFIGS for word in ("--config", config)]
-    real_only = Part("real_only", tuple(shared), tuple(Path(config) for config in CONFIGS))
+    real_only = Part("real_only", tuple(shared), tuple(shipped(config) for config in CONFIGS))
     mixed = Part(
         "mixed",
         (
             *shared,
             *(word for config in MIXED_CONFIGS for word in ("--config", config)),
-            f"--synthesis.generator={GENERATOR}",
+            f"--synthesis.generator={generator}",
             "--guidance.enabled=true",
             f"--guidance.guide={real_only.checkpoint}",
             "--pseudo_labels.enabled=true",
@@ -97,9 +99,9 @@ def parts() -> tuple[Part, Part]:
         ),
         (
             *real_only.reads,
-            *(Path(config) for config in MIXED_CONFIGS),
-            GENERATOR / "config.json",
-            GENERATOR / "model.safetensors",
+            *(shipped(config) for config in MIXED_CONFIGS),
+            generator / "config.json",
+            generator / "model.safetensors",
             real_only.checkpoint,
         ),
     )
@@ -113,7 +115,8 @@ def main() -> None:
         DemoError: something is missing, or a run failed.
         KeyboardInterrupt: stopped by the user; the run that was going on has ended.
     """
-    os.chdir(PROJECT)  # configs name their files as seen from here
+    if (PROJECT / "pyproject.toml").is_file():  # a checkout keeps its runs; an installed package has no place for them
+        os.chdir(PROJECT)
     check_installation()
     progress = Progress()
     real_only, mixed = parts()
@@ -166,7 +169,11 @@ def check_installation() -> None:
     _, mixed = parts()
     for path in mixed.reads:
         if not path.is_file() and FOLDER not in path.parents:
-            hint = " (configs/generator/drawn.yaml says how to train it anew)" if GENERATOR in path.parents else ""
+            hint = (
+                " (configs/generator/drawn.yaml says how to train it anew)"
+                if GENERATOR.name == path.parent.name
+                else ""
+            )
             raise DemoError(f"found no {path}, expected it in {PROJECT}{hint}")
 
 
@@ -181,17 +188,8 @@ def fingerprint(part: Part) -> str:
 def is_done(part: Part) -> bool:
     """Whether the part finished earlier, from the same command line, configs and weights."""
     stamp = part.run_dir / _FINGERPRINT
-    finished = read_summary(part).get("status") == "finished" and part.checkpoint.is_file() and stamp.is_file()
+    finished = read_summary(part.run_dir).get("status") == "finished" and part.checkpoint.is_file() and stamp.is_file()
     return finished and all(path.is_file() for path in part.reads) and stamp.read_text() == fingerprint(part)
-
-
-def read_summary(part: Part) -> dict[str, Any]:
-    """Returns the run's summary.json; empty while there is none."""
-    try:
-        found = json.loads((part.run_dir / "summary.json").read_text())
-    except (OSError, json.JSONDecodeError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def run_part(part: Part, progress: Progress) -> None:
@@ -222,8 +220,11 @@ def run_part(part: Part, progress: Progress) -> None:
         except BaseException:
             _end(process)
             raise
-    if process.returncode != 0 or read_summary(part).get("status") != "finished":
-        raise DemoError(f"{part.name} ended with exit code {process.returncode}: {_last_error(part.log)}")
+    if process.returncode != 0 or read_summary(part.run_dir).get("status") != "finished":
+        raise DemoError(
+            f"{part.name} ended with exit code {process.returncode}: {last_error_line(part.log)} "
+            f"(all of its output: {part.log})"
+        )
 
 
 def _follow(process: subprocess.Popen[bytes], part: Part, progress: Progress) -> None:
@@ -231,7 +232,7 @@ def _follow(process: subprocess.Popen[bytes], part: Part, progress: Progress) ->
     said, epochs = time.monotonic(), 0
     while process.poll() is None:
         time.sleep(_POLL_S)
-        summary = read_summary(part)
+        summary = read_summary(part.run_dir)
         accuracy = summary.get("metrics", {}).get("val/accuracy")
         if accuracy is not None and summary["steps"] > epochs:
             said, epochs = time.monotonic(), summary["steps"]
@@ -251,10 +252,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait(timeout=_TIMEOUT_S)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             continue
-
-
-def _last_error(log: Path) -> str:
-    """Returns the run's own error line, or its last line, and where the rest is."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return f"{(errors or lines or ['it printed nothing'])[-1]} (all of its output: {log})"

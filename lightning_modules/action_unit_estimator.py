@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.optim import Optimizer
 
 from datamodules.batch import Batch
-from synfer.faces.expressions import ACTION_UNITS, action_unit_indices
+from lightning_modules.averaged_module import AveragedModule
+from synfer.faces.action_units import ACTION_UNITS, action_unit_indices
+from synfer.foundation.module_file import ModuleFormat
 from synfer.metrics.action_unit_scores import action_unit_scores
 from synfer.metrics.gathered_rows import GatheredRows
 from synfer.networks.au_estimator import AUEstimator
-from synfer.optimisation.schedule import scheduled
+from synfer.optimisation.ema import ParameterEMA
+from synfer.optimisation.schedule import Schedule
 
 
-class ActionUnitEstimator(LightningModule):
+class ActionUnitEstimator(AveragedModule):
     """Binary cross-entropy on AU intensities (unknown ones teach nothing), F1 per AU on the validation faces.
 
     At the end of a fit the estimator is in ``au_estimator/`` of the run folder, ready for ``model.au_estimator`` of a
@@ -31,10 +35,13 @@ class ActionUnitEstimator(LightningModule):
         learning_rate: peak rate of AdamW, one rise and fall over the fit.
         weight_decay: decoupled weight decay.
         present_above: intensity above which an action unit counts as present in F1.
+        ema_decay: of the moving average of weights and BatchNorm statistics; None evaluates and keeps the raw weights.
 
     Raises:
         ValueError: an unknown action unit, or a network that timm cannot build.
     """
+
+    file_format = ModuleFormat("au_estimator", "estimator", "ActionUnitEstimator", name="AU estimator")
 
     def __init__(
         self,
@@ -45,16 +52,13 @@ class ActionUnitEstimator(LightningModule):
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
         present_above: float = 0.5,
+        ema_decay: float | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
         self.estimator = AUEstimator(list(au_names or ACTION_UNITS), backbone, image_size, backbone_kwargs)
+        self.ema = None if ema_decay is None else ParameterEMA(self.estimator, ema_decay)
         self._columns = action_unit_indices(self.estimator.au_names)
-
-    @property
-    def needs_checkpoint(self) -> bool:
-        """Whether an evaluation needs trained weights."""
-        return True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.estimator.loss(batch["image"], batch["au"][:, self._columns])
@@ -83,15 +87,22 @@ class ActionUnitEstimator(LightningModule):
         Raises:
             ValueError: the training faces have no known action unit.
         """
+        super().on_fit_start()
         table = getattr(getattr(self.trainer, "datamodule", None), "train_table", None)
         if table is not None and (table.au is None or not (table.au[:, self._columns] >= 0).any()):
             raise ValueError(f"AU estimator: found no {', '.join(self.estimator.au_names[:4])}… in the training faces")
 
     def on_fit_end(self) -> None:
+        """Writes the estimator into the run folder, with its averaged weights where there are any."""
         if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
-            self.estimator.save(Path(self.trainer.default_root_dir) / "au_estimator")
+            with nullcontext() if self.ema is None else self.ema.swapped():
+                self.estimator.save(Path(self.trainer.default_root_dir) / "au_estimator")
 
-    def configure_optimizers(self) -> Any:
+    def build_optimiser(self) -> Optimizer:
+        """Returns AdamW over all weights."""
         rate, decay = self.hparams["learning_rate"], self.hparams["weight_decay"]
-        optimizer = torch.optim.AdamW(self.parameters(), lr=rate, weight_decay=decay)
-        return scheduled(optimizer, "one_cycle", self.trainer.estimated_stepping_batches, 0.2)
+        return torch.optim.AdamW(self.parameters(), lr=rate, weight_decay=decay)
+
+    def learning_rate_schedule(self) -> tuple[Schedule, float]:
+        """Returns one rise and fall over the fit."""
+        return "one_cycle", 0.2

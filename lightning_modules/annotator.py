@@ -15,17 +15,18 @@ from torch.random import fork_rng
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from datamodules.batch import Batch
-from lightning_modules.expression_module import ExpressionPredictor
+from lightning_modules.expression_module import ExpressionModule
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.run_seed import run_seed
 from lightning_modules.training_provenance import TrainingProvenance
 from synfer.faces.captions import ADJECTIVES
 from synfer.faces.expressions import resolve_label_space
 from synfer.faces.face_shape import resize_faces
-from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
+from synfer.foundation.checkpoint_file import find_checkpoint
 from synfer.foundation.counter_based_random import keyed_seed
 from synfer.foundation.file_reading import reading
 from synfer.foundation.fingerprint import fingerprint
+from synfer.foundation.module_file import ModuleFormat, StoredModule
 from synfer.foundation.validate import check_setting
 from synfer.metrics.collected import Collected
 from synfer.metrics.confusion_scores import confusion_scores
@@ -43,7 +44,6 @@ from synfer.optimisation.schedule import Schedule
 from synfer.pictures.confusion_matrix import save_confusion_matrix
 from synfer.synthesis.diffusion.prediction import predict_noise, signal_and_noise
 
-_CHECKPOINT_KEY = "label_annotator"
 _FLIP_STREAM = 0xF11
 _NOT_IN_WEIGHTS = (
     "stem",
@@ -62,7 +62,7 @@ DEFAULT_WIDTHS = [64, 96]
 DEFAULT_DEPTHS = [3, 2, 0]
 
 
-class LabelAnnotator(ExpressionPredictor):
+class LabelAnnotator(ExpressionModule):
     """Classifies expressions from a generator's own features (FERAnno of SynFER, arXiv 2410.09865).
 
     The generator's UNet runs once over the face's latents at a small timestep, with one prompt that holds a word for
@@ -110,7 +110,7 @@ class LabelAnnotator(ExpressionPredictor):
         weight_decay: on matrices and kernels.
         momentum: of SGD and Muon, in [0, 1).
         schedule: of the rate, stepped every step.
-        warmup_share: share of the steps with rising rate.
+        warmup_fraction: share of the steps with rising rate.
         ema_decay: of the moving average of the head's weights and BatchNorm statistics; None evaluates the raw weights.
         feature_cache: folder for cached features; null = none.
         flip: share of training faces, in [0, 1], that are mirrored where the cache is used and the data does not
@@ -124,7 +124,7 @@ class LabelAnnotator(ExpressionPredictor):
         FileNotFoundError: no generator there.
     """
 
-    trainable_submodule = "head"
+    file_format = ModuleFormat("annotator", "head", "LabelAnnotator", entry="label_annotator")
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class LabelAnnotator(ExpressionPredictor):
         weight_decay: float = 0.05,
         momentum: float = 0.9,
         schedule: Schedule = "one_cycle",
-        warmup_share: float = 0.2,
+        warmup_fraction: float = 0.2,
         ema_decay: float | None = 0.999,
         feature_cache: str | None = None,
         flip: float = 0.5,
@@ -163,7 +163,7 @@ class LabelAnnotator(ExpressionPredictor):
         self.save_hyperparameters(logger=False)
         self._config = config
         self.label_space = resolve_label_space(label_space)
-        for name in ("dropout", "drop_rate", "label_smoothing", "warmup_share", "momentum"):
+        for name in ("dropout", "drop_rate", "label_smoothing", "warmup_fraction", "momentum"):
             check_setting(0 <= config[name] < 1, name, config[name], "a number in [0, 1)")
         check_setting(0 <= flip <= 1, "flip", flip, "a share in [0, 1]")
         check_setting(learning_rate > 0, "learning_rate", learning_rate, "a number > 0")
@@ -458,11 +458,8 @@ class LabelAnnotator(ExpressionPredictor):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the mean cross-entropy of one batch with its soft labels."""
         logits = self._training_logits(batch, batch_idx).float()
-        smoothing = self._config["label_smoothing"]
-        target = batch["soft_label"] * (1 - smoothing) + smoothing / len(self.label_space)
-        losses = -(target * logits.log_softmax(1)).sum(1)
-        weight = torch.where(batch["is_synthetic"], self._config["synthetic_loss_weight"], 1.0)
-        loss = (losses * weight).sum() / weight.sum().clamp_min(1e-12)
+        losses = self._losses(logits, batch["soft_label"])
+        loss = self._mean_loss(losses, batch["is_synthetic"])
         n = len(losses)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=n)
         self.log("train/accuracy", (logits.argmax(1) == batch["label"]).float().mean(), batch_size=n)
@@ -535,11 +532,8 @@ class LabelAnnotator(ExpressionPredictor):
                 multiclass_calibration_error(logits.softmax(1), label, k, validate_args=False)
             )
         scores["loss"] = float(-(soft_label * log_probabilities).sum(1).mean())
-        for name, value in scores.items():
-            shown = stage == "val" and name == "accuracy"
-            self.log(f"{stage}/{name}", value, prog_bar=shown, rank_zero_only=False, sync_dist=True)
-        trial = self.trainer.sanity_checking or bool(getattr(self.trainer, "fast_dev_run", False))
-        if self.trainer.is_global_zero and not trial:
+        self._log_scores(stage, scores, in_progress_bar=("accuracy",))
+        if self._writes_pictures:
             folder = Path(self.trainer.default_root_dir) / "samples"
             save_confusion_matrix(confusion, self.label_space, folder / f"confusion_{stage}.png", stage)
 
@@ -547,9 +541,8 @@ class LabelAnnotator(ExpressionPredictor):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what :meth:`load_trained` needs, in plain types and tensors."""
-        checkpoint[_CHECKPOINT_KEY] = {
-            "config": self._config,
-            "ema": self._average_to_save(checkpoint),
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[str(self.file_format.entry)] |= {
             "calibrated_at": self._calibrated_at,
             "generator_fingerprint": self.generator_fingerprint,
             "generator_data": self.generator_data.state_dict(),
@@ -561,9 +554,7 @@ class LabelAnnotator(ExpressionPredictor):
         Raises:
             ValueError: not of this class, of another label space or build, or trained on another generator's features.
         """
-        saved = checkpoint.get(_CHECKPOINT_KEY)
-        if saved is None:
-            raise ValueError(f"no checkpoint of LabelAnnotator: it lacks the key '{_CHECKPOINT_KEY}'")
+        saved = self._entry_of(checkpoint)
         _check_settings_known(saved["config"])
         self._check_same_task(saved["config"], _NOT_IN_WEIGHTS)
         differing = sorted(set(checkpoint["state_dict"]) ^ set(self.state_dict()))
@@ -582,7 +573,7 @@ class LabelAnnotator(ExpressionPredictor):
         if "generator_data" in saved and self.generator_data.trained_on is None:  # it may lie as bare weights now
             self.generator_data = TrainingProvenance.from_state_dict(saved["generator_data"])
         self._calibrated_at = saved.get("calibrated_at")
-        self._take_average(saved["ema"])
+        self._load_average(saved["ema"])
 
     @classmethod
     @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
@@ -606,21 +597,17 @@ class LabelAnnotator(ExpressionPredictor):
             ValueError: not a checkpoint of this class, of another label space, or of another generator.
         """
         path = find_checkpoint(path, "annotator")
-        checkpoint = read_checkpoint(path, "annotator")
-        if not isinstance(checkpoint, dict) or _CHECKPOINT_KEY not in checkpoint:
-            raise ValueError(f"{path} is no checkpoint of LabelAnnotator: it lacks the key '{_CHECKPOINT_KEY}'")
+        stored = cls.file_format.read_checkpoint(path)
         with reading("annotator checkpoint", path, "one written by training"):
-            annotator = cls._restored(path, checkpoint, label_space, generator)
+            annotator = cls._restored(path, stored, label_space, generator)
         return annotator.to(map_location).eval().requires_grad_(False)
 
     @classmethod
     def _restored(
-        cls, path: Path, checkpoint: dict[str, Any], label_space: str | Sequence[str] | None, generator: str | None
+        cls, path: Path, stored: StoredModule, label_space: str | Sequence[str] | None, generator: str | None
     ) -> LabelAnnotator:
         """Returns the annotator of a checkpoint with its averaged weights, if there are any."""
-        check_finite(checkpoint["state_dict"], "annotator checkpoint", path)
-        check_finite((checkpoint[_CHECKPOINT_KEY]["ema"] or {}).get("average", {}), "annotator checkpoint", path)
-        config = {**checkpoint[_CHECKPOINT_KEY]["config"], "feature_cache": None}
+        config = {**stored.settings, "feature_cache": None}
         _check_settings_known(config)
         annotator = cls(**{**config, "generator": generator or config["generator"]})
         if label_space is not None and resolve_label_space(label_space) != annotator.label_space:
@@ -628,12 +615,10 @@ class LabelAnnotator(ExpressionPredictor):
                 f"annotator checkpoint {path}: found the label space {', '.join(annotator.label_space)}, "
                 f"expected {', '.join(resolve_label_space(label_space))}"
             )
-        annotator.on_load_checkpoint(checkpoint)
-        annotator.load_state_dict(checkpoint["state_dict"])
-        if annotator.ema is not None:
-            annotator.ema.copy_to()
-        if "calibrated_at" in checkpoint[_CHECKPOINT_KEY]:  # older ones do not say
-            _warn_if_uncalibrated(annotator._calibrated_at, int(checkpoint["global_step"]), f"{path}: ")
+        annotator.on_load_checkpoint(stored.content)
+        annotator.load_state_dict(stored.weights)
+        if "calibrated_at" in stored.entry:  # older ones do not say
+            _warn_if_uncalibrated(annotator._calibrated_at, int(stored.content["global_step"]), f"{path}: ")
         return annotator
 
 

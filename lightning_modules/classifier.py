@@ -14,14 +14,16 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from datamodules.batch import Batch
-from lightning_modules.expression_module import ExpressionPredictor
+from lightning_modules.expression_module import ExpressionModule
 from synfer.faces.expressions import resolve_label_space
 from synfer.faces.face_shape import resize_faces
-from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
+from synfer.foundation.checkpoint_file import find_checkpoint
 from synfer.foundation.file_reading import reading
 from synfer.foundation.fingerprint import fingerprint
+from synfer.foundation.module_file import ModuleFormat, StoredModule
 from synfer.foundation.rank_states import own_state, states_of_ranks
 from synfer.foundation.validate import check_setting
+from synfer.labels.soft_label_loss import soft_label_losses
 from synfer.metrics.collected import Collected
 from synfer.metrics.confusion_scores import confusion_scores
 from synfer.metrics.masked_mean import MaskedMean
@@ -34,10 +36,8 @@ from synfer.optimisation.schedule import Schedule
 from synfer.pictures.confusion_matrix import save_confusion_matrix
 from synfer.pictures.reliability_diagram import save_reliability_diagram
 
-_CHECKPOINT_KEY = "expression_classifier"
 
-
-class ExpressionClassifier(ExpressionPredictor):
+class ExpressionClassifier(ExpressionModule):
     """Classifies facial expressions with a timm network.
 
     Trains with the cross-entropy between the network's probabilities and ``batch["soft_label"]``; samples marked
@@ -65,7 +65,7 @@ class ExpressionClassifier(ExpressionPredictor):
         weight_decay: applied to matrices and kernels, not to biases and norms.
         momentum: of SGD and Muon, in [0, 1).
         schedule: "one_cycle", "cosine" or "constant", stepped every optimiser step over the whole training.
-        warmup_share: share of all steps in which the rate rises, in [0, 1).
+        warmup_fraction: share of all steps in which the rate rises, in [0, 1).
         ema_decay: of the moving average of weights and BatchNorm statistics; None evaluates the raw weights.
         flip_tta: whether evaluation averages over the image and its mirror image.
         channels_last: memory layout of the network; faster for convolutions.
@@ -77,7 +77,7 @@ class ExpressionClassifier(ExpressionPredictor):
         FileNotFoundError: no file at ``pretrained_path`` or ``latents_of``.
     """
 
-    trainable_submodule = "backbone"
+    file_format = ModuleFormat("classifier", "backbone", "ExpressionClassifier", entry="expression_classifier")
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class ExpressionClassifier(ExpressionPredictor):
         weight_decay: float = 5e-4,
         momentum: float = 0.9,
         schedule: Schedule = "one_cycle",
-        warmup_share: float = 0.25,
+        warmup_fraction: float = 0.25,
         ema_decay: float | None = 0.999,
         flip_tta: bool = True,
         channels_last: bool = True,
@@ -119,7 +119,7 @@ class ExpressionClassifier(ExpressionPredictor):
         check_setting(learning_rate > 0, "learning_rate", learning_rate, "a number > 0")
         check_setting(weight_decay >= 0, "weight_decay", weight_decay, "a number ≥ 0")
         check_setting(0 <= momentum < 1, "momentum", momentum, "a number in [0, 1)")
-        check_setting(0 <= warmup_share < 1, "warmup_share", warmup_share, "a number in [0, 1)")
+        check_setting(0 <= warmup_fraction < 1, "warmup_fraction", warmup_fraction, "a number in [0, 1)")
         check_setting(in_channels in (1, 3), "in_channels", in_channels, "1 or 3")
         check_setting(image_size >= 8, "image_size", image_size, "at least 8 pixels")
         if isinstance(class_weights, list):
@@ -237,38 +237,30 @@ class ExpressionClassifier(ExpressionPredictor):
             ValueError: not a checkpoint, not one of this class, of another label space, or weights that are not finite.
         """
         path = find_checkpoint(path, "classifier")
-        checkpoint = read_checkpoint(path, "classifier", map_location)
-        if not isinstance(checkpoint, dict) or _CHECKPOINT_KEY not in checkpoint:
-            raise ValueError(f"{path} is no checkpoint of ExpressionClassifier: it lacks the key '{_CHECKPOINT_KEY}'")
+        stored = cls.file_format.read_checkpoint(path, map_location)
         with reading("classifier checkpoint", path, "one written by training"):
-            classifier = cls._restored(path, checkpoint, label_space)
+            classifier = cls._restored(path, stored, label_space)
         return classifier.to(map_location).eval().requires_grad_(False)
 
     @classmethod
     def _restored(
-        cls, path: Path, checkpoint: dict[str, Any], label_space: str | Sequence[str] | None
+        cls, path: Path, stored: StoredModule, label_space: str | Sequence[str] | None
     ) -> ExpressionClassifier:
         """Returns the classifier of a checkpoint with its averaged weights, if there are any."""
-        saved = checkpoint[_CHECKPOINT_KEY]
-        check_finite(checkpoint["state_dict"], "classifier checkpoint", path)
-        check_finite((saved["ema"] or {}).get("average", {}), "classifier checkpoint", path)
         # The weights come from this file: nothing is to be fetched or read a second time.
-        classifier = cls(**{**saved["config"], "pretrained": False, "pretrained_path": None})
+        classifier = cls(**{**stored.settings, "pretrained": False, "pretrained_path": None})
         if label_space is not None and resolve_label_space(label_space) != classifier.label_space:
             raise ValueError(
                 f"classifier checkpoint {path}: found the label space {', '.join(classifier.label_space)}, "
                 f"expected {', '.join(resolve_label_space(label_space))}"
             )
         found = None if classifier.codec is None else classifier.codec.fingerprint()
-        if found != saved.get("codec", found):
+        if found != stored.entry.get("codec", found):
             raise ValueError(
                 f"classifier checkpoint {path} was trained on the latents of another codec than that of "
-                f"'{saved['config']['latents_of']}' now: found {found}, expected {saved['codec']}"
+                f"'{stored.settings['latents_of']}' now: found {found}, expected {stored.entry['codec']}"
             )
-        classifier.load_state_dict(checkpoint["state_dict"])
-        if classifier.ema is not None and saved["ema"] is not None:
-            classifier.ema.load_state_dict(saved["ema"])
-            classifier.ema.copy_to()
+        classifier.load_state_dict(stored.weights)
         return classifier
 
     def weights_fingerprint(self) -> str:
@@ -297,9 +289,7 @@ class ExpressionClassifier(ExpressionPredictor):
         logits = self(batch["image"]).float()
         synthetic = batch["is_synthetic"]
         losses = self._losses(logits, batch["soft_label"])
-        weight = torch.where(synthetic, self.synthetic_loss_weight, 1.0)
-        # A batch of nothing but synthetic samples with weight 0 teaches nothing, and must not divide by zero.
-        loss = (losses * weight).sum() / weight.sum().clamp_min(1e-12)
+        loss = self._mean_loss(losses, synthetic)
 
         losses = losses.detach()
         self._track("loss", loss.detach().expand(len(losses)))
@@ -310,9 +300,7 @@ class ExpressionClassifier(ExpressionPredictor):
         return loss
 
     def _losses(self, logits: Tensor, soft_label: Tensor) -> Tensor:
-        """Cross-entropy per sample (B,) of logits (B, K) and soft labels (B, K), smoothed and weighted by class."""
-        target = soft_label * (1 - self.label_smoothing) + self.label_smoothing / soft_label.shape[1]
-        return -(target * self.class_weights * logits.log_softmax(1)).sum(1)
+        return soft_label_losses(logits, soft_label, self.label_smoothing, self.class_weights)
 
     def _track(self, name: str, values: Tensor, counted: Tensor | None = None) -> None:
         metric = self.train_metrics[name]
@@ -361,14 +349,9 @@ class ExpressionClassifier(ExpressionPredictor):
         values: dict[str, Tensor] = {name: metric.compute() for name, metric in self._metrics(stage).items()}
         confusion, confidence = values.pop("confusion"), values.pop("confidence")
         scores = {**confusion_scores(confusion, self.label_space), **{name: float(v) for name, v in values.items()}}
-        for name, value in scores.items():
-            shown = stage == "val" and name in ("accuracy", "mean_class_accuracy")
-            self.log(f"{stage}/{name}", value, prog_bar=shown, rank_zero_only=False, sync_dist=True)
-        if self.trainer.is_global_zero and not self.trainer.sanity_checking and not self._is_dry_run():
+        self._log_scores(stage, scores, in_progress_bar=("accuracy", "mean_class_accuracy"))
+        if self._writes_pictures:
             self._save_pictures(stage, confusion, confidence)
-
-    def _is_dry_run(self) -> bool:
-        return bool(getattr(self.trainer, "fast_dev_run", False))
 
     def _save_pictures(self, stage: str, confusion: Tensor, confidence: Tensor) -> None:
         folder = Path(self.trainer.default_root_dir) / "samples"
@@ -388,12 +371,12 @@ class ExpressionClassifier(ExpressionPredictor):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what :meth:`load_trained` needs, in plain types and tensors."""
-        codec = None if self.codec is None else self.codec.fingerprint()
-        average = self._average_to_save(checkpoint)
-        checkpoint[_CHECKPOINT_KEY] = {"config": self._config, "ema": average, "codec": codec}
+        super().on_save_checkpoint(checkpoint)
+        entry = checkpoint[str(self.file_format.entry)]
+        entry["codec"] = None if self.codec is None else self.codec.fingerprint()
         if self._trainer is not None and self.trainer.state.fn == "fit":
             sums = {name: metric.sums() for name, metric in self._train_metrics()}
-            checkpoint[_CHECKPOINT_KEY]["epoch_so_far"] = states_of_ranks(sums)
+            entry["epoch_so_far"] = states_of_ranks(sums)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes over the moving average.
@@ -402,11 +385,9 @@ class ExpressionClassifier(ExpressionPredictor):
             ValueError: the checkpoint is not of this class, of another label space, backbone or stem, or, in ``fit``,
                 of another optimiser.
         """
-        saved = checkpoint.get(_CHECKPOINT_KEY)
-        if saved is None:
-            raise ValueError(f"no checkpoint of ExpressionClassifier: it lacks the key '{_CHECKPOINT_KEY}'")
+        saved = self._entry_of(checkpoint)
         self._check_same_task(saved["config"], ("stem", "backbone"))
-        self._take_average(saved["ema"])
+        self._load_average(saved["ema"])
         sums = own_state(saved.get("epoch_so_far")) or {}
         for name, metric in self._train_metrics():
             metric.add_sums(*sums.get(name, (0.0, 0)))

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim import Optimizer
 
 from datamodules.batch import Batch
 from lightning_modules.averaged_module import AveragedModule
 from synfer.faces.expressions import resolve_label_space
+from synfer.foundation.module_file import KIND
+from synfer.foundation.renamed_settings import present_settings
 from synfer.foundation.validate import check_same_settings
+from synfer.labels.soft_label_loss import soft_label_losses, weighted_by_origin
 from synfer.optimisation.optimiser import build_optimiser
-from synfer.optimisation.schedule import scheduled
+from synfer.optimisation.schedule import Schedule
 
 
-class ExpressionPredictor(AveragedModule, ABC):
+class ExpressionModule(AveragedModule):
     """Trains one network for the classes of a label space, and evaluates the moving average of its weights.
 
     A subclass sets ``label_space``, ``ema`` (over its trained network; None evaluates the raw weights) and ``_config``
@@ -61,30 +66,32 @@ class ExpressionPredictor(AveragedModule, ABC):
                 "they must agree in names and order"
             )
 
-    def configure_optimizers(self) -> Any:
-        """Builds the optimiser and a schedule over ``trainer.estimated_stepping_batches`` steps.
-
-        Raises:
-            ValueError: the length of the training is unknown, or nothing is left to train.
-        """
+    def build_optimiser(self) -> Optimizer:
+        """Returns the optimiser that the settings name, over the trained network."""
         config = self._config
-        optimizer = build_optimiser(
-            self._trained_network.parameters(),
+        return build_optimiser(
+            self.get_submodule(self.file_format.submodule).parameters(),
             config["optimizer"],
             config["learning_rate"],
             config["weight_decay"],
             config["momentum"],
         )
-        steps = self.trainer.estimated_stepping_batches
-        return scheduled(optimizer, config["schedule"], steps, config["warmup_share"])
+
+    def learning_rate_schedule(self) -> tuple[Schedule, float]:
+        """Returns the schedule that the settings name."""
+        return self._config["schedule"], self._config["warmup_fraction"]
+
+    def _losses(self, logits: Tensor, soft_label: Tensor) -> Tensor:
+        """Returns the loss of each sample, (B,), of logits and soft labels (B, K)."""
+        return soft_label_losses(logits, soft_label, self._config["label_smoothing"])
+
+    def _mean_loss(self, losses: Tensor, is_synthetic: Tensor) -> Tensor:
+        """Returns the mean of losses (B,), weighted by origin."""
+        return weighted_by_origin(losses, is_synthetic, self._config["synthetic_loss_weight"])
 
     @property
     def _data(self) -> Any:
         return getattr(self.trainer, "datamodule", None)
-
-    @property
-    def _trained_network(self) -> nn.Module:
-        return self.get_submodule(self.trainable_submodule)
 
     # ------------------------------------------------------------------ evaluation
 
@@ -105,34 +112,54 @@ class ExpressionPredictor(AveragedModule, ABC):
         return {"sample_id": batch["sample_id"], "probabilities": self.predict_probabilities(batch["image"])}
 
     def on_validation_epoch_start(self) -> None:
-        """Puts the averaged weights in place and forgets the last evaluation."""
-        self._use_averaged_weights()
+        """Forgets the last evaluation."""
         self._clear_evaluation("val")
 
     def on_test_epoch_start(self) -> None:
-        """Puts the averaged weights in place and forgets the last evaluation."""
-        self._use_averaged_weights()
+        """Forgets the last evaluation."""
         self._clear_evaluation("test")
 
-    def on_predict_epoch_start(self) -> None:
-        """Puts the averaged weights in place."""
-        self._use_averaged_weights()
-
     def on_validation_epoch_end(self) -> None:
-        """Puts the training weights back and logs the metrics of all ranks."""
+        """Puts the training weights back, which whoever hears of the metrics may save, and logs those of all ranks."""
         self._use_training_weights()
         self._report_evaluation("val")
 
     def on_test_epoch_end(self) -> None:
-        """Puts the training weights back and logs the metrics of all ranks."""
+        """Puts the training weights back, which whoever hears of the metrics may save, and logs those of all ranks."""
         self._use_training_weights()
         self._report_evaluation("test")
 
-    def on_predict_epoch_end(self) -> None:
-        """Puts the training weights back."""
-        self._use_training_weights()
+    def _log_scores(self, stage: str, scores: Mapping[str, float], in_progress_bar: Sequence[str]) -> None:
+        """Logs what all ranks have computed alike; the named ones are shown while a validation runs."""
+        for name, value in scores.items():
+            shown = stage == "val" and name in in_progress_bar
+            self.log(f"{stage}/{name}", value, prog_bar=shown, rank_zero_only=False, sync_dist=True)
+
+    @property
+    def _writes_pictures(self) -> bool:
+        """Whether this rank writes the pictures of this evaluation: rank 0, but for trials of a few batches."""
+        trial = self.trainer.sanity_checking or bool(getattr(self.trainer, "fast_dev_run", False))
+        return self.trainer.is_global_zero and not trial
 
     # ------------------------------------------------------------------ checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what ``load_trained`` needs, in plain types and tensors, under the name of this kind of module."""
+        checkpoint[KIND] = self.file_format.kind
+        average = self._average_to_save(checkpoint)
+        checkpoint[str(self.file_format.entry)] = {"config": self._config, "ema": average}
+
+    def _entry_of(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """Returns what :meth:`on_save_checkpoint` has added, with its settings by their names of now.
+
+        Raises:
+            ValueError: the checkpoint is another kind of module's.
+        """
+        wanted = self.file_format
+        saved = checkpoint.get(str(wanted.entry))
+        if saved is None:
+            raise ValueError(f"no checkpoint of {wanted.class_name}: it lacks the key '{wanted.entry}'")
+        return {**saved, "config": present_settings(wanted.kind, saved["config"])}
 
     def _check_same_task(self, saved: dict[str, Any], in_weights: tuple[str, ...]) -> None:
         """Compares a checkpoint's arguments with this module's.

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.random import fork_rng
 
 from datamodules.batch import Batch
@@ -19,18 +20,14 @@ from lightning_modules.averaged_module import AveragedModule
 from lightning_modules.generator_evaluation import GeneratorEvaluation, check_test_settings
 from lightning_modules.predict_faces import predict_faces
 from lightning_modules.run_seed import run_seed
-from synfer.faces.expressions import (
-    ACTION_UNITS,
-    resolve_label_space,
-    sample_action_units,
-)
-from synfer.foundation.atomic_file import atomic_write
-from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
+from synfer.faces.action_units import ACTION_UNITS, sample_action_units
+from synfer.faces.expressions import resolve_label_space
+from synfer.foundation.checkpoint_file import find_checkpoint
 from synfer.foundation.counter_based_random import keyed_seed, keyed_uniform, keys_of
-from synfer.foundation.file_reading import read_json, reading
+from synfer.foundation.file_reading import reading
 from synfer.foundation.fingerprint import fingerprint
+from synfer.foundation.module_file import ModuleFormat, StoredModule, write_folder
 from synfer.foundation.random_streams import Stream
-from synfer.foundation.safetensors_file import read_safetensors, write_safetensors
 from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.au_adapter import (
     AUTokens,
@@ -42,7 +39,7 @@ from synfer.networks.au_adapter import (
 from synfer.networks.diffusion import load_diffusion_model, small_diffusion_model
 from synfer.networks.latent_codec import AutoencoderKLCodec
 from synfer.optimisation.ema import ParameterEMA
-from synfer.optimisation.schedule import scheduled
+from synfer.optimisation.schedule import Schedule
 from synfer.synthesis.diffusion.prediction import min_snr_weight, signal_and_noise, training_target
 from synfer.synthesis.diffusion.synthesiser import DiffusionSynthesiser
 from synfer.synthesis.faces import Faces
@@ -50,10 +47,7 @@ from synfer.synthesis.hooks import FaceHook, active_hooks
 from synfer.synthesis.over_ranks import synthesise_over_ranks
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 
-_WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
-_EXPORTED_FROM = "_exported_from"  # beside the settings in config.json: the fingerprint before rounding to float16
-_NO_TEST: dict[str, Any] = dict.fromkeys(("judge", "features", "features_weights", "au_estimator"))
-"""Files of a test, which need not be there where a trained generator is loaded."""
+_EXPORTED_FROM = "_exported_from"  # beside the settings of a folder: the fingerprint before rounding to float16
 _EXPECTED = "a checkpoint of ExpressionGenerator or a folder of its save_trained"
 
 
@@ -87,7 +81,7 @@ class ExpressionGenerator(AveragedModule):
         min_snr_gamma: γ of min-SNR weighting; None = unweighted.
         learning_rate: peak rate of AdamW.
         weight_decay: decoupled weight decay.
-        warmup_share: share of the steps with rising rate; then a half cosine.
+        warmup_fraction: share of the steps with rising rate; then a half cosine.
         ema_decay: decay of the average over trained parameters; None = off.
         channels_last: memory format of the UNet, faster on CPU and GPU.
         bf16_sampling: run the network in bfloat16 autocast while sampling.
@@ -113,7 +107,7 @@ class ExpressionGenerator(AveragedModule):
         FileNotFoundError: ``base``, ``judge`` or another file of the test is missing.
     """
 
-    trainable_submodule = "model"
+    file_format = ModuleFormat("diffusion", "model", "ExpressionGenerator", name="generator")
 
     def __init__(
         self,
@@ -135,7 +129,7 @@ class ExpressionGenerator(AveragedModule):
         min_snr_gamma: float | None = 5.0,
         learning_rate: float = 4e-4,
         weight_decay: float = 1e-2,
-        warmup_share: float = 0.03,
+        warmup_fraction: float = 0.03,
         ema_decay: float | None = 0.999,
         channels_last: bool = True,
         bf16_sampling: bool = True,
@@ -359,26 +353,20 @@ class ExpressionGenerator(AveragedModule):
     def _seed(self) -> int:
         return run_seed(self._trainer)
 
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(
+    def build_optimiser(self) -> Optimizer:
+        """Returns AdamW over what is trained."""
+        return torch.optim.AdamW(
             [p for p in self.parameters() if p.requires_grad],
             lr=self.hparams["learning_rate"],
             weight_decay=self.hparams["weight_decay"],
             betas=(0.9, 0.99),
         )
-        steps = self.trainer.estimated_stepping_batches
-        return scheduled(optimizer, "cosine", steps, self.hparams["warmup_share"])
+
+    def learning_rate_schedule(self) -> tuple[Schedule, float]:
+        """Returns a half cosine after a linear rise."""
+        return "cosine", self.hparams["warmup_fraction"]
 
     # ---------------------------------------------------------------- evaluation
-
-    def on_validation_start(self) -> None:
-        self._use_averaged_weights()
-
-    def on_validation_end(self) -> None:
-        self._use_training_weights()
-
-    on_test_start = on_predict_start = on_validation_start
-    on_test_end = on_predict_end = on_validation_end
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if not len(batch["label"]):  # a rank may have no row
@@ -462,16 +450,19 @@ class ExpressionGenerator(AveragedModule):
         return set(self.state_dict()) - trained
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the moving average, and leaves out what a ``base`` gives back."""
         frozen = self._frozen_names()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
-        if (average := self._average_to_save(checkpoint)) is not None:
-            checkpoint["ema"] = average
+        super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        frozen = self._frozen_names()
+        """Takes over the moving average, and puts in what the ``base`` gives back."""
+        checkpoint["state_dict"] = self._with_frozen(checkpoint["state_dict"])
+        super().on_load_checkpoint(checkpoint)
+
+    def _with_frozen(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         own = self.state_dict()
-        checkpoint["state_dict"] = {**{name: own[name] for name in frozen}, **checkpoint["state_dict"]}
-        self._take_average(checkpoint.get("ema"))
+        return {**{name: own[name] for name in self._frozen_names()}, **weights}
 
     @classmethod
     @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
@@ -490,25 +481,21 @@ class ExpressionGenerator(AveragedModule):
         if not path.exists():
             raise FileNotFoundError(f"generator '{path}': no such file or folder, expected {_EXPECTED}")
         with reading("generator", path, _EXPECTED):
-            read = _read_folder(path) if path.is_dir() else _read_checkpoint(path, map_location)
-            generator = cls._restored(*read)
+            files = cls.file_format
+            stored = files.read_folder(path) if path.is_dir() else files.read_checkpoint(path, map_location)
+            generator = cls._restored(stored)
         return generator.eval().requires_grad_(False).to(map_location)
 
     @classmethod
-    def _restored(
-        cls, parameters: dict[str, Any], tensors: dict[str, Tensor], average: dict[str, Any] | None
-    ) -> ExpressionGenerator:
-        """Returns a generator with these hyperparameters and weights, the averaged ones where there are any."""
+    def _restored(cls, stored: StoredModule) -> ExpressionGenerator:
+        """Returns a generator with these settings and weights."""
+        parameters = dict(stored.settings)
         sampling = SamplingSettings(**parameters.pop("sampling", {}))
         exported_from = parameters.get(_EXPORTED_FROM)
         parameters = {key: value for key, value in parameters.items() if not key.startswith("_")}
-        generator = cls(sampling=sampling, **{**parameters, **_NO_TEST})
-        state = {"state_dict": tensors} if average is None else {"state_dict": tensors, "ema": average}
-        generator.on_load_checkpoint(state)
-        generator.load_state_dict(state["state_dict"])
-        if generator.ema is not None:
-            generator.ema.copy_to()
-            generator.ema = None
+        generator = cls(sampling=sampling, **parameters)
+        generator.load_state_dict(generator._with_frozen(stored.weights))
+        generator.ema = None  # the weights are its average
         generator.exported_from = exported_from
         return generator
 
@@ -540,32 +527,4 @@ class ExpressionGenerator(AveragedModule):
                 f"generator: {len(broken)} weights are not finite in float16, '{broken[0]}' the first; expected finite "
                 f"ones to write into '{folder}' (take an earlier checkpoint)"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_safetensors(folder / _WEIGHTS_FILE, tensors)
-        with atomic_write(folder / _CONFIG_FILE) as partial:
-            partial.write_text(json.dumps(config, indent=2) + "\n")
-
-
-def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any] | None]:
-    """Reads a folder of ``save_trained``: (hyperparameters, weights, no average)."""
-    for name in (_CONFIG_FILE, _WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            raise ValueError(f"generator folder '{folder}': found no {name}, expected one written by save_trained")
-    config = read_json(folder / _CONFIG_FILE, "config of a generator", "what save_trained wrote")
-    weights = read_safetensors(folder / _WEIGHTS_FILE, "weights of a generator", "what save_trained wrote")
-    with reading("config of a generator", folder / _CONFIG_FILE, "what save_trained wrote"):
-        if "min_snr_gamma" not in config:
-            raise KeyError("min_snr_gamma")
-    return config, {name: tensor.float() for name, tensor in weights.items()}, None
-
-
-def _read_checkpoint(path: Path, map_location: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any] | None]:
-    """Reads a Lightning checkpoint: (hyperparameters, weights, averaged weights)."""
-    checkpoint = read_checkpoint(path, "generator", map_location)
-    parameters = dict(checkpoint.get("hyper_parameters", {})) if isinstance(checkpoint, dict) else {}
-    if "min_snr_gamma" not in parameters or "state_dict" not in checkpoint:
-        raise ValueError(f"checkpoint '{path}': expected one of an ExpressionGenerator, found another model's")
-    average = checkpoint.get("ema")
-    check_finite(checkpoint["state_dict"], "generator checkpoint", path)
-    check_finite({} if average is None else average["average"], "generator checkpoint", path)
-    return parameters, checkpoint["state_dict"], average
+        write_folder(folder, self.file_format.kind, config, tensors)

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from datamodules.loading.mixed_dataset import MixedDataset
+from datamodules.rows.grey_or_colour import as_rgb
 from datamodules.rows.near_copies import pixel_correlation
 from datamodules.rows.row_choice import even_order
 from datamodules.rows.sample_table import SampleTable
 from lightning_modules.classifier import ExpressionClassifier
-from synfer.faces.expressions import LABEL_SPACES, action_unit_indices, canonical_expression, map_label_space
+from synfer.faces.action_units import action_unit_indices
+from synfer.faces.expressions import LABEL_SPACES, canonical_expression, map_label_space
 from synfer.foundation.checkpoint_file import find_checkpoint
 from synfer.foundation.counter_based_random import keyed_uniform, keys_of
 from synfer.metrics.action_unit_scores import action_unit_scores
@@ -480,7 +482,7 @@ class GeneratorEvaluation:
 
 def _images(faces: MixedDataset, rows: Tensor) -> Tensor:
     """Returns uint8 (n, 3, H, W)."""
-    return faces.__getitems__(rows.tolist())["image"]
+    return as_rgb(faces.__getitems__(rows.tolist())["image"])
 
 
 def check_test_settings(

@@ -15,7 +15,8 @@ from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.training_provenance import TrainingProvenance
 from synfer.foundation.checkpoint_file import find_checkpoint, read_checkpoint
-from synfer.foundation.file_reading import FileError, read_json, reading
+from synfer.foundation.file_reading import FileError, reading
+from synfer.foundation.json_file import read_json
 from synfer.networks.external_classifiers import ClipVoter, TimmVoter
 
 _KINDS = "a checkpoint of ExpressionClassifier or LabelAnnotator, a timm or CLIP folder, or a .json file that names one"

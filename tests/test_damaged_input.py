@@ -23,13 +23,13 @@ from PIL import Image
 import train
 from callbacks.recording.metrics_csv import MetricsCsv
 from datamodules.readers.fer2013 import FER2013Reader
-from datamodules.readers.ferplus import VOTE_COLUMNS
+from datamodules.readers.fer2013.ferplus_votes import VOTE_COLUMNS
 from datamodules.readers.image_folder import ImageFolderReader
 from datamodules.readers.synthetic_set import SyntheticSetReader
 from datamodules.synthetic.synthetic_shards import SyntheticRows, check_record, write_card, write_shard
 from experiments.command_line.checkpoint_argument import check_fits, locate
 from experiments.command_line.errors import one_line_errors
-from experiments.compare.run_folders import read_history, read_run_folders
+from experiments.compare.run_folders import read_run_folders
 from experiments.sweep.sweep_error import SweepError
 from experiments.sweep.sweep_file import read_sweep_file
 from lightning_modules.classifier import ExpressionClassifier
@@ -38,6 +38,7 @@ from lightning_modules.voter import load_voter
 from synfer.labels.label_table import LabelTable, read_label_table, write_label_table
 from synfer.networks.au_estimator import AUEstimator
 from synfer.networks.feature_cache import FeatureCache, image_keys
+from synfer.runs.metrics_table import read_history
 from tests.fixtures.damaged_files import DAMAGES
 from tests.fixtures.outside_models import save_clip, save_timm
 from tests.fixtures.tiny_generator import NAMES, save_checkpoint, tiny_classifier, tiny_generator

@@ -232,7 +232,7 @@ def test_stopped_after_a_step(whole: tuple[Path, Path], how: str, step: int, tmp
 ENDS = {"time": ("stopped", "time"), "request": ("stopped", "request")}
 
 
-CONSTANT = ["--model.init_args.schedule=constant", "--model.init_args.warmup_share=0"]
+CONSTANT = ["--model.init_args.schedule=constant", "--model.init_args.warmup_fraction=0"]
 """A schedule that does not depend on how many steps are planned."""
 
 

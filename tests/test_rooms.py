@@ -33,11 +33,9 @@ HEAVY = {"torch", "lightning", "diffusers", "transformers", "timm"}
 MAX_LINES, PROGRAM_LINES = 450, 60
 LONG_FILES: set[str] = {
     "datamodules/expression_data_module.py",
-    "datamodules/readers/fer2013.py",
     "lightning_modules/annotator.py",
     "lightning_modules/generator.py",
     "lightning_modules/generator_evaluation.py",
-    "synfer/faces/drawn/draw.py",
 }
 """Files that still hold more than one idea."""
 

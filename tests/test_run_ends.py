@@ -160,13 +160,14 @@ def test_as_many_ranks_train_as_were_asked_for(
 def test_a_full_disk_is_one_line_and_the_record_says_failed(
     tiny_run: list[str], tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from callbacks import run_record, whole_checkpoint_io
+    from callbacks.recording import atomic_checkpoint_io
+    from synfer.runs import run_format
 
     def full(*args: Any, **kwargs: Any) -> None:
-        monkeypatch.setattr(run_record, "atomic_write", full)  # and the record cannot be written either
+        monkeypatch.setattr(run_format, "write_json", full)  # and the record cannot be written either
         raise OSError(28, "No space left on device", str(tmp_path / "checkpoints" / "last.ckpt"))
 
-    monkeypatch.setattr(whole_checkpoint_io, "atomic_write", full)
+    monkeypatch.setattr(atomic_checkpoint_io, "atomic_write", full)
     code, line = error_line(["fit", *tiny_run, "--trainer.logger=false", f"--run_dir={tmp_path}"], capfd)
     assert code == 1 and "last.ckpt" in line
     assert summary(tmp_path)["status"] == "failed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
-from synfer.foundation.atomic_file import atomic_write
+from synfer.runs.metrics_table import FIRST_COLUMNS, append_rows, read_rows, write_rows
+from synfer.runs.run_format import METRICS
 
 
 class MetricsCsv(Logger):
@@ -32,7 +32,7 @@ class MetricsCsv(Logger):
         self, run_dir: str | Path, append: bool = False, before_step: int | None = None, flush_rows: int = 20
     ) -> None:
         super().__init__()
-        self.path = Path(run_dir) / "metrics.csv"
+        self.path = Path(run_dir) / METRICS
         self.append = append
         self.before_step = before_step
         self.flush_rows = flush_rows
@@ -79,20 +79,16 @@ class MetricsCsv(Logger):
         earlier: list[dict[str, Any]] = []
         if first_write:
             earlier = self._read(self.before_step) if self.append else []
-            self._columns = list(earlier[0]) if earlier else ["epoch", "step"]
+            self._columns = list(earlier[0]) if earlier else list(FIRST_COLUMNS)
         assert self._columns is not None
         new = sorted({name for row in self._pending for name in row} - set(self._columns))
         if new and not first_write:
             earlier = self._read()
         self._columns += new
         if new or first_write:  # anew, which also mends what a kill has left of a last line
-            with atomic_write(self.path) as partial, partial.open("w", newline="") as file:
-                writer = csv.DictWriter(file, self._columns)
-                writer.writeheader()
-                writer.writerows(earlier + self._pending)
+            write_rows(self.path, self._columns, earlier + self._pending)
         else:
-            with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, self._columns).writerows(self._pending)
+            append_rows(self.path, self._columns, self._pending)
         self._pending = []
 
     @rank_zero_only
@@ -101,23 +97,7 @@ class MetricsCsv(Logger):
         self.save()
 
     def _read(self, before_step: int | None = None) -> list[dict[str, Any]]:
-        if not self.path.is_file():
-            return []
-        with self.path.open(newline="", errors="replace") as file:
-            lines = file.readlines()
-        if lines and not lines[-1].endswith("\n"):  # cut off by a kill in the middle of a write
-            lines.pop()
-        rows: list[dict[str, Any]] = []
-        for row in csv.DictReader(lines):
-            if None in row or None in row.values():
-                rank_zero_warn(f"{self.path}: line {len(rows) + 2} has not the columns of the first one; left out")
-            elif before_step is None or _is_before(row.get("step"), before_step):
-                rows.append(row)
+        rows, damaged = read_rows(self.path, before_step)
+        for line in damaged:
+            rank_zero_warn(f"{self.path}: line {line} has not the columns of the first one; left out")
         return rows
-
-
-def _is_before(step: str | None, bound: int) -> bool:
-    try:
-        return step in (None, "") or float(str(step)) < bound
-    except ValueError:
-        return False

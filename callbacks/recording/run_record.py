@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import multiprocessing
 import os
@@ -28,10 +27,8 @@ from callbacks.agreed_stop import stop_signal
 from callbacks.recording.run_checkpoint import RunCheckpoint
 from callbacks.recording.wandb_run import WandbRun
 from datamodules.rows.provenance import split_manifest
-from synfer.foundation.atomic_file import atomic_write
-from synfer.metrics.directions import better
 from synfer.runs.run_end import RunEnd, interrupted_by
-from synfer.runs.run_folder import read_summary
+from synfer.runs.run_format import SAMPLES, mark_summary, read_fit_summary, take_best, write_config, write_summary
 
 PACKAGES = (
     "synfer",
@@ -128,18 +125,17 @@ class RunRecord(Callback):
         if not trainer.is_global_zero:
             return
         if self.task != "fit":
-            self._earlier = read_summary(self.run_dir / "summary.json")
+            self._earlier = read_fit_summary(self.run_dir)
         elif self.continues:
-            self._take_over(read_summary(self.run_dir / "summary.json") or {})
+            self._take_over(read_fit_summary(self.run_dir) or {})
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        name = "config.yaml" if self._earlier is None else f"config.{self.task}.yaml"
-        (self.run_dir / name).write_text(self.config_yaml)
+        config = write_config(self.run_dir, self.config_yaml, None if self._earlier is None else self.task)
         if self._earlier is None:
             self._write(trainer)
         for logger in trainer.loggers:
             logger.log_hyperparams(dict(self.config))
         for run in _wandb_runs(trainer):
-            run.log_artifact(f"config-{run.version}", "config", [self.run_dir / name])
+            run.log_artifact(f"config-{run.version}", "config", [config])
             if splits := self._splits(trainer):
                 run.log_artifact("split-manifest", "dataset", contents={"splits.json": splits})
 
@@ -154,7 +150,7 @@ class RunRecord(Callback):
         elif trainer.is_global_zero and not trainer.sanity_checking:
             measured = _plain(trainer.callback_metrics).items()
             last = {n: v for n, v in measured if n.startswith("val/") and v is not None}
-            self._take_best(last)
+            take_best(self.best, last)
             for run in _wandb_runs(trainer):
                 run.summarise(
                     {f"last/{n}": v for n, v in last.items()} | {f"best/{n}": v for n, v in self.best.items()}
@@ -176,7 +172,7 @@ class RunRecord(Callback):
         self.end = self.end or self._regular_end(trainer)
         self._write(trainer, self.end)
         for run in _wandb_runs(trainer):
-            run.log_new_pictures(self.run_dir / "samples")
+            run.log_new_pictures(self.run_dir / SAMPLES)
             checkpoints = sorted(_checkpoints(trainer)) if self.log_checkpoints and self.task == "fit" else []
             if checkpoints:
                 run.log_artifact(f"checkpoints-{run.version}", "model", checkpoints)
@@ -198,7 +194,7 @@ class RunRecord(Callback):
             self._write(trainer, self.end)
         except OSError as error:  # no space left, most likely, and then the reason of the failure itself
             rank_zero_warn(f"{self.run_dir / 'summary.json'} cannot be written: {error}")
-            _mark_in_place(self.run_dir / "summary.json", self.end)
+            mark_summary(self.run_dir, self.end.status)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what the next attempt goes on with: ids, best validation metrics, attempts and seconds so far."""
@@ -217,7 +213,7 @@ class RunRecord(Callback):
         """
         self.wandb_id = self.wandb_id or state_dict.get("wandb_id")
         if self.task == "fit":
-            self._take_best(state_dict.get("best", {}))
+            take_best(self.best, state_dict.get("best", {}))
 
     def last_words(self) -> str | None:
         """Returns one line for whoever started a fit that is not whole, why and how it goes on; None = no need."""
@@ -239,7 +235,7 @@ class RunRecord(Callback):
         if same and before.get("steps", 0) <= self._stored.get("step", before.get("steps", 0)):
             measured = before.get("metrics", {}).items()
             self._metrics_before = {n: v for n, v in measured if not n.startswith("test/")}  # of other weights
-            self._take_best(before.get("best", {}))
+            take_best(self.best, before.get("best", {}))
         if same:
             for name in self._earlier_s:
                 self._earlier_s[name] = max(self._earlier_s[name], float(before.get(name) or 0))
@@ -267,12 +263,6 @@ class RunRecord(Callback):
         """Returns wall and CPU seconds of all attempts; before the end this rank's CPU stands for every rank's."""
         now = (time.time() - self._started, (cpu_seconds() - self._cpu_before) * self._world_size)
         return {name: self._earlier_s[name] + s for name, s in zip(("wall_s", "cpu_s"), now, strict=True)}
-
-    def _take_best(self, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            best = better(name, value, self.best.get(name, value))
-            if best is not None:
-                self.best[name] = best
 
     def _splits(self, trainer: Trainer) -> dict[str, Any]:
         """Returns split → manifest of the tables that the data module has read; each is hashed once."""
@@ -339,8 +329,7 @@ class RunRecord(Callback):
             for name in ("versions", "counts", "counts_of", "best", "run_id"):
                 summary.pop(name)
             summary = {**self._earlier, "metrics": metrics, self.task: summary}
-        with atomic_write(self.run_dir / "summary.json") as partial:
-            partial.write_text(json.dumps(summary, indent=2, default=str) + "\n")
+        write_summary(self.run_dir, summary)
 
 
 def cpu_seconds() -> float:
@@ -397,17 +386,6 @@ def _plain(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     """Returns metrics as floats, without learning rates; JSON knows no NaN, so a metric without a value is null."""
     values = {name: float(value) for name, value in metrics.items() if not name.startswith("lr-")}
     return {name: value if math.isfinite(value) else None for name, value in sorted(values.items())}
-
-
-def _mark_in_place(path: Path, end: RunEnd) -> None:
-    """Says in an existing summary how the run ended, in the bytes that it has: a full disk takes no others."""
-    try:
-        text = path.read_text()
-        marked = text.replace('"status": "running"', json.dumps({"status": end.status})[1:-1].strip(), 1)
-        with path.open("r+") as file:
-            file.write(marked.ljust(len(text)))
-    except OSError:
-        return
 
 
 def _now() -> str:

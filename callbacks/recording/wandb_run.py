@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import netrc
 import os
 import re
 import sys
@@ -14,12 +13,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from torch import Tensor
+
+from synfer.foundation.file_reading import one_line
+from synfer.runs.flat_settings import flat_settings
+from synfer.runs.wandb_login import find_wandb_key
 
 CONNECT_SECONDS = 30
 """How long a run waits for the W&B server before it goes on offline."""
@@ -80,7 +82,7 @@ def _harmless(method: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             self.failures += 1
             what = "left alone from here on" if self.failures >= MAX_FAILURES else "training goes on"
-            rank_zero_warn(f"W&B {method.__name__} failed ({type(error).__name__}: {_one_line(error)}): {what}")
+            rank_zero_warn(f"W&B {method.__name__} failed ({type(error).__name__}: {one_line(error)}): {what}")
             return None
         finally:
             self._is_guarded = False
@@ -157,7 +159,7 @@ class WandbRun(WandbLogger):
                 mode = self._wandb_init["mode"]
                 if mode == "disabled":
                     raise
-                why, folder = _one_line(error), f"{self._save_dir}/wandb"
+                why, folder = one_line(error), f"{self._save_dir}/wandb"
                 if mode == "offline":
                     rank_zero_warn(f"W&B cannot write to {folder} ({why}): this run is not logged there")
                 else:
@@ -171,7 +173,7 @@ class WandbRun(WandbLogger):
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Logs settings under their keys of the command line, such as ``data.synthetic_ratio``."""
         given = vars(params) if isinstance(params, Namespace) else params
-        self.experiment.config.update(flat_config(given), allow_val_change=True)
+        self.experiment.config.update(flat_settings(given), allow_val_change=True)
 
     @rank_zero_only
     @_harmless
@@ -256,7 +258,7 @@ def choose_group(run_dir: Path, config_names: Sequence[str] = ()) -> str:
 
 def choose_tags(config: Mapping[str, Any]) -> list[str]:
     """Returns what one looks for among many runs: model, network, data set, label space and what makes faces."""
-    flat = flat_config(config)
+    flat = flat_settings(config)
     named = [flat.get(key) for key in ("model.class_path", "data.reader.class_path")]
     tags = [str(name).rpartition(".")[2] for name in named if name]
     tags += [value for key in ("model.backbone", "model.label_space") if isinstance(value := flat.get(key), str)]
@@ -264,29 +266,6 @@ def choose_tags(config: Mapping[str, Any]) -> list[str]:
         tags.append("mixed" if flat["data.synthetic_ratio"] < 1 else "synthetic only")
     tags += [key.removesuffix(".enabled") for key in flat if re.fullmatch(r"\w+\.enabled", key) and flat[key]]
     return [tag[:64] for tag in tags]
-
-
-def flat_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns settings by their key of the command line: ``{"data": {"batch_size": 8}}`` → ``data.batch_size``.
-
-    ``init_args`` is left out, as on the command line. Lists of plain values stay lists; others become JSON text, which
-    W&B can filter by as well.
-    """
-    flat: dict[str, Any] = {}
-
-    def add(prefix: str, node: Any) -> None:
-        if isinstance(node, Mapping) and node:
-            for name, child in node.items():
-                add(".".join(part for part in (prefix, str(name)) if part and part != "init_args"), child)
-        elif isinstance(node, (str, int, float, bool, type(None))):
-            flat[prefix] = node
-        elif isinstance(node, (list, tuple)) and all(isinstance(v, (str, int, float, bool, type(None))) for v in node):
-            flat[prefix] = list(node)
-        else:
-            flat[prefix] = json.dumps(node, default=str)
-
-    add("", config)
-    return flat
 
 
 def finish_wandb(exit_code: int = 0) -> None:
@@ -301,7 +280,7 @@ def finish_wandb(exit_code: int = 0) -> None:
     try:
         wandb.finish(exit_code=exit_code)
     except Exception as error:
-        rank_zero_warn(f"W&B could not finish ({type(error).__name__}: {_one_line(error)})")
+        rank_zero_warn(f"W&B could not finish ({type(error).__name__}: {one_line(error)})")
 
 
 def choose_mode() -> str:
@@ -312,23 +291,9 @@ def choose_mode() -> str:
     mode = os.environ.get("WANDB_MODE", "")
     if mode in ("disabled", "offline", "dryrun"):
         return "offline" if mode == "dryrun" else mode
-    return "online" if _logged_in() else "offline"
-
-
-def _logged_in() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+    return "online" if find_wandb_key()[1] else "offline"
 
 
 def _tags_of_environment() -> list[str]:
     # W&B reads WANDB_TAGS only where it is given no tags.
     return [tag.strip()[:64] for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

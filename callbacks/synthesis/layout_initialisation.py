@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.synthesis.synthesis_callback import SynthesisCallback
+from datamodules.rows.grey_or_colour import as_rgb
 from datamodules.rows.near_copies import pixel_correlation
 from datamodules.rows.provenance import check_sources
 from datamodules.rows.sample_table import SampleTable
@@ -117,7 +118,7 @@ class LayoutInitialisation(SynthesisCallback):
         # Inverted under what it shows, not under what is wanted: the difference between both is the edit.
         names = [table.label_space[index] for index in table.label[rows]]
         own = replace(state, text=state.encode_text([caption_for(name) for name in names]), au=state.null_au)
-        image = table.images.batch(rows).to(state.latents.device).float() / 127.5 - 1
+        image = as_rgb(table.images.batch(rows)).to(state.latents.device).float() / 127.5 - 1
         with torch.no_grad():
             clean = state.encode(resize_faces(image, state.image_size))
         state.latents = ddim_invert(own, clean, self.num_inverted, self.refinements)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from callbacks.synthesis.synthesis_callback import SynthesisCallback
 from lightning_modules.voter import Voter, load_voter
-from synfer.foundation.file_reading import read_json
+from synfer.foundation.json_file import read_json
 from synfer.foundation.rank_states import counters, own_state, states_of_ranks
 from synfer.labels.class_thresholds import ClassThresholds
 from synfer.labels.reliability import read_reliability

@@ -81,11 +81,10 @@ def augment(image: Tensor, settings: Augmentation, uniform: Tensor) -> Tensor:
     """Changes each face of a batch by its own random numbers.
 
     Rotation, scale, shift and flip are one affine map, hence one ``grid_sample`` for the batch; what comes in from
-    outside the picture is its reflection. Grey images given as an expanded view (stride 0 along the channels) are
-    worked on as one channel and come back as such a view: a third of the work.
+    outside the picture is its reflection.
 
     Args:
-        image: float in [0, 1], (B, C, H, W).
+        image: float in [0, 1], (B, C, H, W), with C = 1 for grey pictures, which is a third of the work.
         settings: strengths.
         uniform: numbers in [0, 1), (B, 12), on any device.
 
@@ -101,17 +100,14 @@ def augment(image: Tensor, settings: Augmentation, uniform: Tensor) -> Tensor:
         )
     if not settings.enabled:
         return image
-    channels = image.shape[1]
-    is_grey_view = channels > 1 and image.stride(1) == 0
-    work = image[:, :1] if is_grey_view else image
     u = uniform.to(device=image.device, dtype=torch.float32)
     if settings.flip or settings.rotation or settings.translate or settings.scale:
-        work = _affine(work, settings, u)
+        image = _affine(image, settings, u)
     if settings.contrast or settings.brightness:
-        work = _contrast_brightness(work, settings, u)
+        image = _contrast_brightness(image, settings, u)
     if settings.erasing:
-        work = _erase(work, settings, u)
-    return work.expand(-1, channels, -1, -1) if is_grey_view else work
+        image = _erase(image, settings, u)
+    return image
 
 
 def is_flipped(settings: Augmentation, uniform: Tensor) -> Tensor:

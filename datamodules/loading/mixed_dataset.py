@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.batch import Batch
+from datamodules.rows.grey_or_colour import join_pictures
 from datamodules.rows.sample_table import SampleTable
 from datamodules.synthetic.synthetic_pool import SyntheticPool
 from synfer.faces.captions import captions_for
@@ -20,16 +21,6 @@ from synfer.foundation.counter_based_random import keys_of
 
 def as_is(batch: Batch) -> Batch:
     """The ``collate_fn`` of batches that are already whole."""
-    return batch
-
-
-def grey_as_one_channel(batch: Batch) -> Batch:
-    """The ``collate_fn`` of loaders: grey batches are carried as (B, 1, H, W), which is smaller and can be pinned.
-
-    ``ExpressionDataModule.on_after_batch_transfer`` spreads it over three channels again.
-    """
-    if _is_grey_view(batch["image"]):
-        batch["image"] = batch["image"][:, :1]
     return batch
 
 
@@ -63,9 +54,10 @@ class MixedDataset(Dataset):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Returns the batch of these indices, real rows first; images are uint8 (B, 3, H, W).
+        """Returns the batch of these indices, real rows first; images are uint8, (B, 3, H, W) or, grey, (B, 1, H, W).
 
-        Grey pictures are an expanded view (stride 0 along the channels).
+        Raises:
+            IndexError: an index beyond the real rows, where there is nothing synthetic.
         """
         index = np.asarray(indices, dtype=np.int64)
         index = index[index >= 0]  # as EvaluationSampler says that there is none
@@ -132,7 +124,7 @@ class _PoolSlots:
 
 def _join(parts: list[Batch]) -> Batch:
     return {
-        "image": _join_images([part["image"] for part in parts]),
+        "image": join_pictures([part["image"] for part in parts]),
         "label": torch.cat([part["label"] for part in parts]),
         "soft_label": torch.cat([part["soft_label"] for part in parts]),
         "au": torch.cat([part["au"] for part in parts]),
@@ -142,25 +134,5 @@ def _join(parts: list[Batch]) -> Batch:
     }
 
 
-def _join_images(images: list[Tensor]) -> Tensor:
-    """Concatenates pictures; grey ones stay a view of one channel, which makes augmentation several times cheaper."""
-    channels = images[0].shape[1]
-    if any(_is_grey_view(image) for image in images) and all(_is_grey(image) for image in images):
-        return torch.cat([image[:, :1] for image in images]).expand(-1, channels, -1, -1)
-    return torch.cat(images)
-
-
-def _is_grey_view(image: Tensor) -> bool:
-    return image.shape[1] > 1 and image.stride(1) == 0
-
-
-def _is_grey(image: Tensor) -> bool:
-    return _is_grey_view(image) or (torch.equal(image[:, 0], image[:, 1]) and torch.equal(image[:, 1], image[:, 2]))
-
-
 def _resized(image: Tensor, size: int | None) -> Tensor:
-    if size is None or image.shape[-2:] == (size, size):
-        return image
-    if _is_grey_view(image):
-        return _resized(image[:, :1], size).expand(-1, image.shape[1], -1, -1)
-    return resize_faces(image, size)
+    return image if size is None else resize_faces(image, size)

@@ -7,14 +7,10 @@ import numpy as np
 from datamodules.readers.reader import Reader, Split
 from datamodules.rows.provenance import content_hash
 from datamodules.rows.sample_table import ArrayImages, ReadReport, SampleTable, one_hot
-from synfer.faces.drawn.draw import LARGEST_SIZE, LARGEST_ZOOM, NUM_IDENTITY_TRAITS, SMALLEST_SIZE, draw_faces
-from synfer.faces.expressions import (
-    ACTION_UNITS,
-    action_unit_indices,
-    mirrored_order,
-    resolve_label_space,
-    sample_action_units,
-)
+from synfer.faces.action_units import ACTION_UNITS, action_unit_indices, mirrored_order, sample_action_units
+from synfer.faces.drawn.draw import draw_faces
+from synfer.faces.drawn.face import LARGEST_SIZE, LARGEST_ZOOM, NUM_IDENTITY_TRAITS, SMALLEST_SIZE
+from synfer.faces.expressions import resolve_label_space
 from synfer.foundation.counter_based_random import keyed_uniform
 from synfer.foundation.random_streams import DrawnFace
 

@@ -26,7 +26,8 @@ from datamodules.synthetic.synthetic_manifest import (
     shard_paths,
 )
 from datamodules.synthetic.synthetic_shards import DamagedShardError, read_shard
-from synfer.faces.expressions import ACTION_UNITS, EXPRESSIONS, canonical_expression, resolve_label_space
+from synfer.faces.action_units import ACTION_UNITS
+from synfer.faces.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
 
 COLUMNS = ("image", "label", "soft_label", "caption", "au", "seed", "sample_id", "layout_source", "kept", "votes")
 _ROOT = "root of SyntheticSetReader (data.synthetic_reader or data.reader)"

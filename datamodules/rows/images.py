@@ -12,6 +12,7 @@ from PIL import Image, ImageChops, ImageOps
 from torch import Tensor
 
 from synfer.faces.face_shape import central_part
+from synfer.foundation.file_reading import one_line
 
 
 class BadImageError(ValueError):
@@ -42,7 +43,7 @@ def decode_image(data: bytes | None, where: str, size: int | tuple[int, int] | N
             opened.load()
             array = _to_array(opened)
     except Exception as error:  # each decoder of Pillow raises what it likes for a damaged file
-        what = "no known image format" if isinstance(error, Image.UnidentifiedImageError) else _one_line(error)
+        what = "no known image format" if isinstance(error, Image.UnidentifiedImageError) else one_line(error)
         raise BadImageError(
             f"{where}: found {len(data)} bytes that cannot be decoded ({what}), expected a whole image file"
         ) from error
@@ -114,7 +115,7 @@ class EncodedImages:
         return len(self._data)
 
     def batch(self, rows: np.ndarray) -> Tensor:
-        """Returns uint8 (n, 3, H, W), RGB."""
+        """Returns uint8 (n, 3, H, W), RGB, also of grey files: a folder may hold both."""
         return _stack([decode_image(self._data[row], self._names[row]) for row in rows], self._image_size)
 
     def select(self, rows: np.ndarray) -> EncodedImages:
@@ -137,7 +138,7 @@ class FileImages:
         return len(self._paths)
 
     def batch(self, rows: np.ndarray) -> Tensor:
-        """Returns uint8 (n, 3, H, W), RGB."""
+        """Returns uint8 (n, 3, H, W), RGB, also of grey files: a folder may hold both."""
         return _stack([read_image(self._paths[row]) for row in rows], self._image_size)
 
     def select(self, rows: np.ndarray) -> FileImages:
@@ -174,8 +175,3 @@ def _on_black(image: Image.Image) -> np.ndarray:
     *colours, alpha = image.convert("RGBA").split()
     faded = [ImageChops.multiply(colour, alpha) for colour in (colours[:1] if is_grey else colours)]
     return np.array(faded[0] if is_grey else Image.merge("RGB", faded))
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text[:80] or type(error).__name__

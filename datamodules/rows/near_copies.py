@@ -59,7 +59,7 @@ class NearCopies:
         self._pixels, self._bounds, self._lengths = torch.cat(pixels), torch.cat(bounds), torch.cat(lengths)
 
     def find(self, images: Tensor) -> Tensor:
-        """Returns which faces are near copies, bool (n,), of uint8 images (n, 3, H, W), on their device."""
+        """Returns which faces are near copies, bool (n,), of uint8 images (n, 1 or 3, H, W), on their device."""
         device = images.device
         self._pixels, self._bounds, self._lengths, self._basis = (
             tensor.to(device) for tensor in (self._pixels, self._bounds, self._lengths, self._basis)
@@ -99,8 +99,8 @@ def pixel_correlation(images: Tensor, others: Tensor) -> Tensor:
     """Returns the correlation of each image with the one beside it, float32 (n,): the measure of near copies.
 
     Args:
-        images: uint8 (n, 3, H, W).
-        others: uint8 (n, 3, H', W').
+        images: uint8 (n, 1 or 3, H, W).
+        others: uint8 (n, 1 or 3, H', W').
     """
     side = min(COPY_SIDE, *images.shape[-2:], *others.shape[-2:])
     return (unit_faces(images, side) * unit_faces(others, side)).sum(1)
@@ -114,7 +114,7 @@ def unit_faces(images: Tensor, side: int) -> Tensor:
 
 def grey_pixels(images: Tensor, side: int) -> Tensor:
     """Returns the mean over the colours, cut and resized: float32 (n, side²) in [0, 255], of uint8 (n, C, H, W)."""
-    grey = images[:, :1].float() if images.stride(1) == 0 else images.float().mean(1, keepdim=True)
+    grey = images.float().mean(1, keepdim=True)  # of one channel: itself
     return resize_faces(grey, side).flatten(1)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synfer.faces.expressions import ACTION_UNITS
+from synfer.faces.action_units import ACTION_UNITS
 
 
 class ImageSource(Protocol):
@@ -18,7 +18,7 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, rows: np.ndarray) -> Tensor:
-        """Returns uint8 (n, 3, H, W), RGB, for int64 row numbers (n,)."""
+        """Returns uint8 (n, 1, H, W), grey, or (n, 3, H, W), RGB, for int64 row numbers (n,)."""
         ...
 
     def select(self, rows: np.ndarray) -> ImageSource:
@@ -45,12 +45,12 @@ class ArrayImages:
         return len(self.array)
 
     def batch(self, rows: np.ndarray) -> Tensor:
+        """Returns uint8 (n, 1, H, W) of a grey array, else (n, 3, H, W), RGB."""
         picked = torch.from_numpy(self.array[rows])
-        if picked.ndim == 3:
-            return picked[:, None].expand(-1, 3, -1, -1)
-        return picked.permute(0, 3, 1, 2)
+        return picked[:, None] if picked.ndim == 3 else picked.permute(0, 3, 1, 2)
 
     def select(self, rows: np.ndarray) -> ArrayImages:
+        """Returns the images of these rows, in this order."""
         return ArrayImages(self.array[rows])
 
 

@@ -28,7 +28,8 @@ from datamodules.synthetic.synthetic_manifest import (
     write_manifest,
 )
 from synfer.foundation.atomic_file import atomic_write
-from synfer.foundation.file_reading import plain_reason, read_json
+from synfer.foundation.file_reading import plain_reason
+from synfer.foundation.json_file import read_json
 
 _RECORD = "synthesis.json"
 LOCK = ".lock"

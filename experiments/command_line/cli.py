@@ -34,8 +34,8 @@ from experiments.command_line.errors import debugging, one_line_errors, report, 
 from experiments.command_line.lost_rank import how_ranks_ended, is_lost_connection
 from experiments.command_line.parent_watch import announce_parent
 from experiments.command_line.parser import with_interpolations
+from experiments.command_line.run_folder import choose_run_dir, refuse_occupied
 from synfer.foundation.checkpoint_file import read_checkpoint
-from synfer.runs.run_folder import choose_run_dir, refuse_occupied
 
 SWITCHED_GROUPS = ("synthesis", "layout", "guidance", "pseudo_labels")
 """Config groups of callbacks that take part only where ``<group>.enabled`` is true."""

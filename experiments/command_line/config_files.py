@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from experiments.command_line.project import shipped
 from synfer.foundation.file_reading import FileError, reading
 
 _GROUPS = ("trainer", "data", "model", "synthesis", "layout", "guidance", "pseudo_labels", "wandb", "checkpoint")
@@ -49,12 +50,30 @@ def file_with(key: str, args: Sequence[str]) -> Path | None:
     return found
 
 
+def with_shipped_configs(args: Sequence[str]) -> list[str]:
+    """Returns a command line whose configs are found from any folder, a user's own before those of the project.
+
+    Args:
+        args: command line without the program's name.
+    """
+    words = list(args)
+    for place, word in enumerate(args):
+        name, equals, value = word.partition("=")
+        if name not in ("--config", "-c"):
+            continue
+        if equals and value:
+            words[place] = f"{name}={shipped(value)}"
+        elif not equals and place + 1 < len(words):
+            words[place + 1] = str(shipped(words[place + 1]))
+    return words
+
+
 def _files(args: Sequence[str]) -> list[Path]:
     named = []
-    for word, following in zip(args, [*args[1:], ""], strict=True):
+    for word, following in zip(args, [*args, ""][1:], strict=True):
         name, equals, value = word.partition("=")
         if name in ("--config", "-c"):
-            named.append(Path(value if equals else following))
+            named.append(shipped(value if equals else following))
     return [path for path in named if path.is_file()]
 
 

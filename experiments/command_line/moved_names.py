@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from synfer.foundation.renamed_settings import EVERYWHERE
+
 CLASSES = {
     "callbacks.face_table.FaceTable": "callbacks.synthesis.face_table.FaceTable",
     "callbacks.layout_initialisation.LayoutInitialisation": (
@@ -27,9 +29,10 @@ CLASSES = {
 }
 """Import path of a class that a config may name → its import path now."""
 
+_OLD_SETTING = re.compile(r"(?<!\w)(" + "|".join(map(re.escape, EVERYWHERE)) + r")(?=\s*[:=])")
 _OLD_CLASS = re.compile(r"(?<![\w.])(" + "|".join(map(re.escape, sorted(CLASSES, key=len, reverse=True))) + r")(?!\w)")
 
 
 def with_present_names(text: str) -> str:
-    """Returns a config, or a word of a command line, with the classes of today in place of those that have moved."""
-    return _OLD_CLASS.sub(lambda match: CLASSES[match[1]], text)
+    """Returns a config, or a word of a command line, with the names of now for classes and settings that have moved."""
+    return _OLD_SETTING.sub(lambda match: EVERYWHERE[match[1]], _OLD_CLASS.sub(lambda match: CLASSES[match[1]], text))

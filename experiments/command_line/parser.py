@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.command_line.config_files import file_with
+from experiments.command_line.config_files import file_with, with_shipped_configs
 from experiments.command_line.errors import debugging, report
 from experiments.command_line.moved_names import with_present_names
 from synfer.foundation.file_reading import did_you_mean
@@ -42,7 +42,7 @@ class SynferParser(LightningArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Namespace:
         """Parses a command line; classes that have moved may be called by their old names."""
-        words = sys.argv[1:] if args is None else args
+        words = with_shipped_configs(sys.argv[1:] if args is None else args)
         return super().parse_args([with_present_names(word) for word in words], *more, **options)
 
     def _load_config_parser_mode(self, content: str, *args: Any, **options: Any) -> Namespace:

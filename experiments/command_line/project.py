@@ -1,4 +1,4 @@
-"""Where the programs, their configs and the packages lie."""
+"""Where the programs, their configs and the packages lie, in a checkout or installed."""
 
 from __future__ import annotations
 
@@ -6,3 +6,13 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The checkout, or the folder that the packages are installed into."""
+
+
+def shipped(path: str | Path) -> Path:
+    """Returns a path as it is where something lies there, else the file of this name that comes with the project.
+
+    So that ``configs/classifier/tiny.yaml`` means the same from any folder, and a user's own file of that name wins.
+    """
+    path = Path(path)
+    own = PROJECT / path
+    return own if not path.is_absolute() and not path.exists() and own.exists() else path

@@ -19,9 +19,9 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.compare.groups import Comparison, Group
 from experiments.compare.intervals import Interval
-from experiments.compare.run import Value
 from experiments.compare.swept_keys import OFF, short_name, show_values
 from synfer.metrics.directions import direction
+from synfer.runs.flat_settings import Value
 
 WIDTH = 5.0
 """Inches. At 72 points an inch this is a phone's width, so that text is as large there as it is set here."""

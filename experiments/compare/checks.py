@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from experiments.compare.groups import RATIO, Comparison
-from experiments.compare.run import Run, Value
+from experiments.compare.run import Run
 from experiments.compare.seeds import in_order, is_recorded, show_seed
 from experiments.compare.swept_keys import ABSENT, effective_config, show_values
+from synfer.runs.flat_settings import Value
 
 ROW_KEYS = (
     "data.reader",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.compare.intervals import Interval, paired_difference, t_interval
-from experiments.compare.run import LABEL_SPACE_KEY, History, Run, Value
+from experiments.compare.run import Run
 from experiments.compare.seeds import Seed, in_order, show_seed, unrecorded
 from experiments.compare.swept_keys import (
     ABSENT,
@@ -22,6 +22,8 @@ from experiments.compare.swept_keys import (
     show_values,
 )
 from synfer.metrics.directions import better, direction, words_of
+from synfer.runs.flat_settings import LABEL_SPACE_KEY, Value
+from synfer.runs.metrics_table import History
 
 METRICS = ("val/accuracy", "test/accuracy", "test/fer_accuracy", "val/mean_class_accuracy")
 """Compared by default: the first of these that a run holds."""

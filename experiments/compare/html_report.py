@@ -29,7 +29,7 @@ def write_report(
         path: HTML file to write.
     """
     environment = Environment(
-        loader=PackageLoader("comparison", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("experiments.compare", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     table = rows(comparison)
     controls = sorted(set(comparison.control.values()))

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from experiments.compare.seeds import Seed, seed_of
-from synfer.faces.expressions import LABEL_SPACES, resolve_label_space
-
-Value = str | int | float | bool | None
-"""A setting: lists are held as their JSON text."""
-
-History = list[tuple[int, float]]
-"""(optimiser step, value) of one metric, in the order of logging."""
-
-LABEL_SPACE_KEY = "model.label_space"
+from synfer.runs.flat_settings import Value, label_space_of
+from synfer.runs.metrics_table import History
 
 
 @dataclass(frozen=True)
@@ -68,41 +59,3 @@ class Run:
     def label_space(self) -> tuple[str, ...]:
         """Ordered names of the expressions; () where the configuration has none."""
         return label_space_of(self.config)
-
-
-def flatten(config: Mapping[str, Any]) -> dict[str, Value]:
-    """Returns settings by dotted key as on the command line: ``{"data": {"batch_size": 8}}`` → ``data.batch_size``.
-
-    Keys may be nested, dotted or joined by slashes (as W&B shows them); ``init_args`` is left out, for the command line
-    does without it. The label space is held by its name where it has one, so that two spellings of it are equal.
-    """
-    flat: dict[str, Value] = {}
-
-    def add(prefix: str, node: Any) -> None:
-        if isinstance(node, Mapping) and node:
-            for name, child in node.items():
-                add(f"{prefix}.{name}" if prefix else str(name), child)
-        else:
-            key = ".".join(part for part in prefix.replace("/", ".").split(".") if part != "init_args")
-            flat[key] = node if isinstance(node, (str, int, float, bool, type(None))) else json.dumps(node, default=str)
-
-    for name, child in config.items():
-        if not str(name).startswith("_"):  # W&B's own entries
-            add(str(name), child)
-    space = label_space_of(flat)
-    if space:
-        flat[LABEL_SPACE_KEY] = next((name for name, names in LABEL_SPACES.items() if names == space), ", ".join(space))
-    return flat
-
-
-def label_space_of(flat: Mapping[str, Value]) -> tuple[str, ...]:
-    """Returns the names of ``model.label_space``, a name, a JSON list or names joined by commas; () without one."""
-    given = flat.get(LABEL_SPACE_KEY)
-    if not isinstance(given, str) or not given:
-        return ()
-    try:
-        if given.startswith("["):
-            return resolve_label_space(json.loads(given))
-        return resolve_label_space(given.split(", ") if "," in given else given)
-    except ValueError:
-        return ()

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from experiments.compare.run import LABEL_SPACE_KEY, Run, Value, flatten
+from experiments.compare.run import Run
+from synfer.runs.flat_settings import LABEL_SPACE_KEY, Value, plain_settings
 
 SEED_KEYS = ("seed_everything", "data.seed")
 
@@ -120,7 +121,7 @@ def find_swept_keys(
         return SweptKeys(keys, tied, tuple(key for key in rest if key not in tied), named=True)
     kept: list[str] = []
     tied = {}
-    wanted = {*flatten(dict.fromkeys(declared)), *ALWAYS_GROUPS} if declared else set(differing)
+    wanted = {*plain_settings(dict.fromkeys(declared)), *ALWAYS_GROUPS} if declared else set(differing)
     for key in [key for key in differing if key in wanted]:
         by = _determined_by(key, kept, configs)
         if by and key != LABEL_SPACE_KEY:  # tied to the ratio, it still forbids differences between ratios

@@ -16,7 +16,7 @@ NOTHING = "–"
 
 
 @dataclass(frozen=True)
-class Row:
+class GroupRow:
     """One group as text.
 
     Attributes:
@@ -38,7 +38,7 @@ class Row:
     certain: bool
 
 
-def rows(comparison: Comparison) -> list[Row]:
+def rows(comparison: Comparison) -> list[GroupRow]:
     """Returns one row per group."""
     keys = comparison.swept.keys
     shown = [show_values(group.values[place] for group in comparison.groups) for place in range(len(keys))]
@@ -52,7 +52,7 @@ def rows(comparison: Comparison) -> list[Row]:
             if difference.n < len(group.seeds):
                 said += f" (n {difference.n})"
         result.append(
-            Row(
+            GroupRow(
                 label=group.label,
                 settings=tuple(shown[place][value] for place, value in enumerate(group.values)),
                 n=str(len(group.seeds)),

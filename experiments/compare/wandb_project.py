@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import netrc
-import os
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any
-from urllib.parse import urlparse
 
-from experiments.compare.run import History, Run, flatten
-from experiments.compare.run_folders import numbers
+from experiments.compare.run import Run
+from synfer.foundation.file_reading import one_line
 from synfer.metrics.directions import direction
+from synfer.runs.flat_settings import plain_settings
+from synfer.runs.metrics_table import History
 from synfer.runs.run_end import outcome_of
+from synfer.runs.run_format import numbers
+from synfer.runs.wandb_login import find_wandb_key
 
 TIMEOUT_S = 20
 """Seconds that one request to the W&B server may take."""
@@ -54,7 +55,7 @@ def read_wandb_project(path: str, api: Any = None) -> tuple[list[Run], list[str]
 
 
 def _read(path: str, found: Any) -> Run:
-    config = flatten(dict(found.config))
+    config = plain_settings(dict(found.config))
     last, best = _last_and_best(dict(found.summary))
     seed = config.get("seed_everything")
     return Run(
@@ -105,38 +106,22 @@ def _history(found: Any, metric: str) -> History:
     try:
         rows = [row for row in found.scan_history(keys=["_step", metric])]
     except (wandb.errors.Error, ValueError, TypeError, OSError) as error:
-        raise ValueError(f"W&B run '{found.id}': history cannot be read ({_one_line(error)})") from None
+        raise ValueError(f"W&B run '{found.id}': history cannot be read ({one_line(error)})") from None
     return [(int(row["_step"]), float(row[metric])) for row in rows if numbers(row).keys() >= {"_step", metric}]
 
 
 def _reason(error: Exception) -> str:
     """Names the key that was refused (its last four characters), or repeats what W&B said."""
-    said = _one_line(error)
+    said = one_line(error)
     about_the_key = type(error).__name__ in ("AuthenticationError", "UsageError") or any(
         word in said.lower() for word in ("401", "api key", "api_key", "permission", "credentials", "relogin")
     )
     if not about_the_key:
         return said
-    origin, key = _key()
+    origin, key = find_wandb_key()
     if not key:
         return f"found no key in WANDB_API_KEY or from `wandb login` ({said})"
     return f"the key ending in '{key[-4:]}' (from {origin}) could not be used ({said.replace(key, '…' + key[-4:])})"
-
-
-def _key() -> tuple[str, str]:
-    key = os.environ.get("WANDB_API_KEY", "")
-    if key:
-        return "WANDB_API_KEY", key
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        login = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
-    except (OSError, netrc.NetrcParseError):
-        login = None
-    return "the netrc file", (login[2] or "") if login else ""
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _timestamp(created: str) -> float | None:

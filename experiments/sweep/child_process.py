@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
+from experiments.command_line.child_output import exit_text, last_error_line
 from experiments.sweep.run_lock import RunLock
 from experiments.sweep.sweep_run import SweepRun
 
@@ -104,29 +103,6 @@ class ChildProcess:
     def _signal_all(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, number)
-
-
-def last_error_line(path: Path, offset: int = 0) -> str:
-    """Returns the last line that starts with "error", or else the last line, of what follows ``offset`` bytes."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(offset, path.stat().st_size - 1_000_000))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return "it printed nothing"
-    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error")]
-    return (errors or lines or ["it printed nothing"])[-1]
-
-
-def exit_text(code: int) -> str:
-    """Returns an exit code in words."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"exit code {code} ({signal.Signals(-code).name})"
-    except ValueError:
-        return f"exit code {code}"
 
 
 def _die_with_parent() -> Callable[[], None] | None:

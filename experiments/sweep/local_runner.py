@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from experiments.sweep.child_process import ChildProcess
-from experiments.sweep.progress_table import Row, progress_table, time_text
+from experiments.sweep.progress_table import ProgressRow, progress_table, time_text
 from experiments.sweep.sweep_run import SweepRun
 
 POLL_S = 0.2
@@ -51,8 +51,8 @@ class LocalRunner:
         self.environment = environment
         self.metric = metric
         self.console = console
-        self.rows = [Row(run, "waiting") for run in runs]
-        self.active: dict[int, tuple[Row, ChildProcess]] = {}
+        self.rows = [ProgressRow(run, "waiting") for run in runs]
+        self.active: dict[int, tuple[ProgressRow, ChildProcess]] = {}
         self.signals: list[int] = []
         self._began = time.monotonic()
 
@@ -143,7 +143,7 @@ class LocalRunner:
             self._collect()
             time.sleep(POLL_S / 4)
 
-    def _keep(self, row: Row) -> None:
+    def _keep(self, row: ProgressRow) -> None:
         row.status = "finished" if row.status == "locked" else "skipped"
         row.note, row.seconds = "", row.run.summary().get("wall_s")
 

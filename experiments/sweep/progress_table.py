@@ -27,7 +27,7 @@ _LIVE_ORDER = (
 
 
 @dataclass
-class Row:
+class ProgressRow:
     """One run in the table.
 
     Attributes:
@@ -44,12 +44,12 @@ class Row:
     note: str = ""
 
 
-def rows_from_folders(runs: Sequence[SweepRun]) -> list[Row]:
+def rows_from_folders(runs: Sequence[SweepRun]) -> list[ProgressRow]:
     """Returns what the run folders say."""
-    return [Row(run, run.status(), run.summary().get("wall_s"), run.error()) for run in runs]
+    return [ProgressRow(run, run.status(), run.summary().get("wall_s"), run.error()) for run in runs]
 
 
-def progress_table(rows: Sequence[Row], metric: str | None, live: bool = False) -> Table:
+def progress_table(rows: Sequence[ProgressRow], metric: str | None, live: bool = False) -> Table:
     """Returns run, status, metric, time and note of each run, the busy ones first where it is live."""
     table = Table(box=SIMPLE_HEAD, caption=count_line(rows), caption_justify="left", show_edge=False)
     table.add_column("run", overflow="fold")
@@ -71,7 +71,7 @@ def progress_table(rows: Sequence[Row], metric: str | None, live: bool = False) 
     return table
 
 
-def count_line(rows: Sequence[Row]) -> str:
+def count_line(rows: Sequence[ProgressRow]) -> str:
     """Returns how many runs have which status, such as "15 runs: 3 finished, 12 waiting"."""
     counts = Counter(row.status for row in rows)
     found = ", ".join(f"{counts[status]} {status}" for status in _LIVE_ORDER if counts[status])

@@ -17,7 +17,8 @@ from experiments.sweep.local_runner import POLL_S, STOP_TIMEOUT_S
 from experiments.sweep.progress_table import progress_table, rows_from_folders
 from experiments.sweep.sweep_error import SweepError
 from experiments.sweep.sweep_file import PROJECT, SweepFile
-from experiments.sweep.sweep_run import SweepRun, read_json, write_json
+from experiments.sweep.sweep_run import SweepRun
+from synfer.foundation.json_file import read_json_if_whole, write_json
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -80,7 +81,7 @@ class ArrayTask:
     def _follow_rank_zero(self, environment: dict[str, str]) -> str:
         """Waits for task 0, then starts this task's rank from the same checkpoint."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        while (decision := read_json(self._decision_path)).get("attempt") != _attempt():
+        while (decision := read_json_if_whole(self._decision_path)).get("attempt") != _attempt():
             if time.monotonic() > deadline:
                 raise RunFailed(f"{self.run.name}: task 0 said nothing in {START_TIMEOUT_S:.0f} s, expected a start")
             time.sleep(POLL_S)

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from experiments.command_line.project import PROJECT
+from experiments.command_line.project import PROJECT, shipped
 from experiments.sweep.sweep_error import SweepError
 from synfer.foundation.file_reading import plain_reason
 
@@ -92,6 +92,7 @@ def read_sweep_file(path: Path) -> SweepFile:
     Raises:
         SweepError: no such file, not YAML, not a sweep, or a sweep of another program.
     """
+    path = shipped(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

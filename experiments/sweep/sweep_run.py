@@ -20,8 +20,9 @@ from experiments.sweep.grid import expand, value_text
 from experiments.sweep.run_lock import RunLock
 from experiments.sweep.sweep_error import SweepError
 from experiments.sweep.sweep_file import SweepFile
-from synfer.foundation.atomic_file import atomic_write
+from synfer.foundation.json_file import read_json_if_whole, write_json
 from synfer.runs.run_end import is_complete
+from synfer.runs.run_format import CHECKPOINTS, SWEEP, read_summary
 
 Status = Literal["waiting", "running", "finished", "failed", "interrupted", "killed"]
 _OWN_OPTIONS = ("--run_dir", "--ckpt_path")
@@ -67,7 +68,7 @@ class SweepRun:
 
     def summary(self) -> dict[str, Any]:
         """Returns summary.json; empty while there is none."""
-        return read_json(self.run_dir / "summary.json")
+        return read_summary(self.run_dir)
 
     def is_finished(self) -> bool:
         """Whether the run came to its end: only the summary knows, an exit code may be that of a stop signal."""
@@ -120,14 +121,16 @@ class SweepRun:
         }
         attempts = self._record().get("attempts", [])
         attempts.append(attempt)
-        write_json(self.run_dir / "sweep.json", {"parameters": self.swept, **self.settings(), "attempts": attempts})
+        write_json(
+            self.run_dir / SWEEP, {"parameters": self.swept, **self.settings(), "attempts": attempts}, default=str
+        )
         return checkpoint
 
     def close_attempt(self, outcome: Literal["finished", "failed", "interrupted"], error: str = "") -> None:
         """Records how the attempt ended; without this it was killed."""
         record = self._record()
         record["attempts"][-1] |= {"outcome": outcome, **({"error": error} if error else {})}
-        write_json(self.run_dir / "sweep.json", record)
+        write_json(self.run_dir / SWEEP, record, default=str)
 
     def settings(self) -> dict[str, Any]:
         """Returns what the result depends on: the options and the content of the configs that they name."""
@@ -150,10 +153,10 @@ class SweepRun:
         return f"{different[0]} has changed since" if different else None
 
     def _record(self) -> dict[str, Any]:
-        return read_json(self.run_dir / "sweep.json")
+        return read_json_if_whole(self.run_dir / SWEEP)
 
     def _checkpoints(self) -> list[Path]:
-        return sorted((self.run_dir / "checkpoints").glob("*.ckpt"))
+        return sorted((self.run_dir / CHECKPOINTS).glob("*.ckpt"))
 
     def _configs(self) -> list[Path]:
         joined = [word.partition("=")[2] for word in self.options if word.startswith(("--config=", "-c="))]
@@ -219,18 +222,3 @@ def _content_hash(path: Path) -> str | None:
     except (OSError, yaml.YAMLError):
         return None
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Returns the object in a JSON file; {} where there is none."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a JSON file as a whole or not at all."""
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(content, indent=2, default=str) + "\n")

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 
 class FileError(ValueError):
@@ -48,23 +47,9 @@ def reading(kind: str, path: str | Path, expected: str) -> Iterator[None]:
         raise FileError(f"{kind} '{path}': {plain_reason(error)}, expected {expected}") from error
 
 
-def read_json(path: str | Path, kind: str, expected: str = "the JSON object that synfer wrote") -> dict[str, Any]:
-    """Returns the object in a JSON file.
-
-    Args:
-        path: the file.
-        kind: what it should be, for errors: "record of a synthetic set".
-        expected: what should be in it, for errors.
-
-    Raises:
-        FileNotFoundError: no file there.
-        FileError: it cannot be read, or holds something else.
-    """
-    with reading(kind, path, expected):
-        found = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    if not isinstance(found, dict):
-        raise FileError(f"{kind} '{path}': found {_JSON_NAMES.get(type(found), 'a value')}, expected {expected}")
-    return found
+def one_line(error: BaseException) -> str:
+    """Returns what an error says on one line; its class where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def plain_reason(error: BaseException, length: int = 200) -> str:
@@ -115,14 +100,6 @@ def did_you_mean(word: str, known: list[str], count: int = 1) -> str:
     return f", did you mean {' or '.join(near)}?" if near else ""
 
 
-_JSON_NAMES = {
-    list: "a list",
-    str: "text",
-    int: "a number",
-    float: "a number",
-    bool: "true or false",
-    type(None): "null",
-}
 _ARGUMENTS = {
     r"unexpected keyword argument '(\w+)'": "found the unknown key",
     r"missing \d+ required .*?argument.*?: '(\w+)'": "found no entry",

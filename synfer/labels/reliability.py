@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from synfer.foundation.atomic_file import atomic_write
-from synfer.foundation.file_reading import read_json, reading
+from synfer.foundation.file_reading import reading
+from synfer.foundation.json_file import read_json
 
 _PSEUDO_COUNT = 2.0
 

@@ -17,7 +17,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttn
 from diffusers.models.embeddings import IPAdapterFullImageProjection, MultiIPAdapterImageProjection
 from torch import Tensor
 
-from synfer.faces.expressions import REGIONS
+from synfer.faces.action_units import REGIONS
 
 
 def region_masks(au_names: Sequence[str]) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from synfer.faces.expressions import action_unit_indices
+from synfer.faces.action_units import action_unit_indices
 from synfer.faces.face_shape import resize_faces
-from synfer.foundation.atomic_file import atomic_write
-from synfer.foundation.file_reading import read_json, reading
-from synfer.foundation.safetensors_file import read_safetensors, write_safetensors
+from synfer.foundation.file_reading import reading
+from synfer.foundation.json_file import read_json
+from synfer.foundation.module_file import (
+    CONFIG_FILE,
+    KIND,
+    WEIGHTS_FILE,
+    missing_file,
+    write_folder,
+)
+from synfer.foundation.safetensors_file import read_safetensors
 from synfer.networks.backbone import build_backbone, normalisation
 
-WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+_FILE_KIND = "au_estimator"
 _KEYS = ("au_names", "backbone", "image_size")
 
 
@@ -25,8 +31,8 @@ class AUEstimator(nn.Module):
     """A timm backbone with one output per action unit.
 
     Stored as a folder of ``model.safetensors`` and ``config.json`` (``au_names``, ``backbone``, ``image_size``, and
-    ``backbone_kwargs`` where there are any): :meth:`save` writes it, :meth:`load` reads it. Action units go by name, so
-    an estimator may know any part of ours in any order.
+    ``backbone_kwargs`` where there are any; ``kind``): :meth:`save` writes it, :meth:`load` reads it. Action units go
+    by name, so an estimator may know any part of ours in any order.
 
     Args:
         au_names: names of the A outputs, e.g. ["AU12", "AU6"].
@@ -83,12 +89,7 @@ class AUEstimator(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Writes the estimator into a folder, made if missing."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
-        write_safetensors(folder / WEIGHTS_FILE, tensors)
-        with atomic_write(folder / CONFIG_FILE) as partial:
-            partial.write_text(json.dumps(self.config, indent=2) + "\n")
+        write_folder(Path(folder), _FILE_KIND, self.config, self.state_dict())
 
     @classmethod
     def load(cls, folder: str | Path) -> AUEstimator:
@@ -114,10 +115,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         FileNotFoundError: the folder or one of its files is missing.
         ValueError: no JSON, a key too many or too few, or an unknown action unit.
     """
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"AU estimator '{folder}': found no {name}, expected a folder with one")
+    if (name := missing_file(folder)) is not None:
+        raise FileNotFoundError(f"AU estimator '{folder}': found no {name}, expected a folder with one")
     config = read_json(folder / CONFIG_FILE, "AU estimator", f"an object with {', '.join(_KEYS)}")
+    if config.get(KIND) == _FILE_KIND:  # older folders do not say it
+        config.pop(KIND)
     found = set(config)
     if not set(_KEYS) <= found <= {*_KEYS, "backbone_kwargs"}:
         raise ValueError(f"AU estimator '{folder}': {CONFIG_FILE} has {sorted(found)}, expected {', '.join(_KEYS)}")

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from synfer.foundation.checkpoint_file import check_finite
-from synfer.foundation.file_reading import did_you_mean
+from synfer.foundation.file_reading import did_you_mean, one_line
 
 Stem = Literal["auto", "small", "half", "native"]
 
@@ -84,14 +84,14 @@ def build_backbone(
             **arguments,
         )
     except (TypeError, KeyError, AssertionError) as error:
-        raise ValueError(f"model.backbone_kwargs do not fit '{name}': {_one_line(error)}") from error
+        raise ValueError(f"model.backbone_kwargs do not fit '{name}': {one_line(error)}") from error
     except Exception as error:  # the hub client raises its own types where there is no network
         if pretrained_path is not None:
-            raise ValueError(f"weights in {pretrained_path} do not fit '{name}': {_one_line(error)}") from error
+            raise ValueError(f"weights in {pretrained_path} do not fit '{name}': {one_line(error)}") from error
         if pretrained:
             raise ValueError(
                 f"model.pretrained: the weights of '{name}' cannot be fetched, give model.pretrained_path instead "
-                f"({_one_line(error)})"
+                f"({one_line(error)})"
             ) from error
         raise
     shape = (1, in_channels, image_size, image_size)
@@ -133,7 +133,7 @@ def _refusal(network: nn.Module, shape: tuple[int, ...]) -> str | None:
     try:
         network.eval()(torch.zeros(shape))
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        return _one_line(error)
+        return one_line(error)
     finally:
         network.train(was_training)
     return None
@@ -218,15 +218,10 @@ def _classes_in_file(name: str, path: str) -> int | None:
     try:
         state = load_state_dict(path, use_ema=False)
     except Exception as error:  # torch and safetensors raise a dozen different types for a file that is no weights
-        raise ValueError(f"model.pretrained_path: {path} cannot be read as weights: {_one_line(error)}") from error
+        raise ValueError(f"model.pretrained_path: {path} cannot be read as weights: {one_line(error)}") from error
     heads = [head] if isinstance(head, str) else list(head or ())
     check_finite(state, "model.pretrained_path", path)
     for key in heads:
         if f"{key}.weight" in state:
             return int(state[f"{key}.weight"].shape[0])
     return None
-
-
-def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300] or type(error).__name__

@@ -15,8 +15,9 @@ from synfer.faces.captions import ADJECTIVES, TEMPLATES
 from synfer.faces.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
 from synfer.faces.face_shape import resize_faces
 from synfer.foundation.checkpoint_file import check_finite
-from synfer.foundation.file_reading import FileError, plain_reason, read_json
+from synfer.foundation.file_reading import FileError, plain_reason
 from synfer.foundation.fingerprint import fingerprint
+from synfer.foundation.json_file import read_json
 from synfer.foundation.safetensors_file import read_safetensors
 from synfer.networks.backbone import averaged_for_grey
 from synfer.networks.quiet_loading import quiet_loading

@@ -42,17 +42,17 @@ class ParameterEMA:
         if not self.parameter_names:
             raise ValueError(f"EMA of {type(module).__name__}: found no parameter that requires a gradient")
         self.average: dict[str, Tensor] = {}
-        self._stored: dict[str, Tensor] | None = None
+        self._backup: dict[str, Tensor] | None = None
 
     @property
     def is_swapped(self) -> bool:
         """Whether the module holds the averaged tensors at the moment."""
-        return self._stored is not None
+        return self._backup is not None
 
     @property
-    def replaced(self) -> dict[str, Tensor]:
+    def backup(self) -> dict[str, Tensor]:
         """The module's own tensors by name while it holds the averaged ones; otherwise empty."""
-        return dict(self._stored or {})
+        return dict(self._backup or {})
 
     @torch.no_grad()
     def update(self) -> None:
@@ -61,9 +61,9 @@ class ParameterEMA:
         Raises:
             RuntimeError: the averaged tensors are in the module at the moment.
         """
-        if self._stored is not None:
+        if self._backup is not None:
             raise RuntimeError("EMA update while the averaged weights are in the module: call restore() first")
-        live = self._live(self.module)
+        live = self._live()
         if self.num_updates == 0:
             self.average = {name: tensor.detach().clone() for name, tensor in live.items()}
         else:
@@ -81,66 +81,50 @@ class ParameterEMA:
         """
         if self.num_updates == 0 or not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
             return
-        self._follow(self._live(self.module))
+        self._follow(self._live())
         for name in self.buffer_names:
             dist.all_reduce(self.average[name])
             self.average[name].div_(dist.get_world_size())
 
-    def store(self, module: nn.Module | None = None) -> None:
-        """Puts the averaged tensors into the module and keeps its own for :meth:`restore`.
+    def apply(self) -> None:
+        """Puts the averaged tensors into the module, the same ones on all ranks, until :meth:`restore`.
 
-        Before the first update there is no average yet, and the module stays as it is.
-
-        Args:
-            module: a module with the same layout; the trained one by default.
-
-        Raises:
-            RuntimeError: they are in the module already.
-        """
-        if self._stored is not None:
-            raise RuntimeError("EMA store twice: the averaged weights are in the module already")
-        # Evaluation hooks run under inference_mode; tensors made there could never take part in training again.
-        with torch.inference_mode(False), torch.no_grad():
-            live = self._live(module or self.module)
-            self._stored = {name: tensor.detach().clone() for name, tensor in live.items()}
-            if self.num_updates:
-                for name, tensor in live.items():
-                    tensor.copy_(self.average[name])
-
-    def apply_average(self) -> None:
-        """Puts the averaged tensors into the module at the begin of an evaluation, the same ones on all ranks.
-
-        An earlier evaluation that was interrupted, and never came to its :meth:`restore`, is undone first. A
-        collective: every rank must call it.
+        Before the first update there is no average yet, and the module stays as it is. An earlier evaluation that was
+        interrupted, and never came to its :meth:`restore`, is undone first. A collective: every rank must call it.
         """
         self.restore()
         self.average_buffers_over_ranks()
-        self.store()
+        self._swap_in()
 
-    def restore(self, module: nn.Module | None = None) -> None:
-        """Undoes :meth:`store`; does nothing if there is nothing to undo."""
-        if self._stored is None:
+    def restore(self) -> None:
+        """Puts the module's own tensors back; does nothing where it holds them."""
+        if self._backup is None:
             return
         with torch.inference_mode(False), torch.no_grad():
-            for name, tensor in self._live(module or self.module).items():
-                tensor.copy_(self._stored[name])
-        self._stored = None
+            for name, tensor in self._live().items():
+                tensor.copy_(self._backup[name])
+        self._backup = None
 
     @contextmanager
-    def swapped(self, module: nn.Module | None = None) -> Iterator[None]:
-        """Has the averaged tensors in the module inside the ``with`` block."""
-        self.store(module)
+    def swapped(self) -> Iterator[None]:
+        """Has this rank's averaged tensors in the module inside the ``with`` block; no collective."""
+        if self.is_swapped:  # in the middle of an evaluation
+            yield
+            return
+        self._swap_in()
         try:
             yield
         finally:
-            self.restore(module)
+            self.restore()
 
-    @torch.no_grad()
-    def copy_to(self, module: nn.Module | None = None) -> None:
-        """Writes the average into the module for good; does nothing before the first update."""
-        if self.num_updates:
-            for name, tensor in self._live(module or self.module).items():
-                tensor.copy_(self.average[name])
+    def _swap_in(self) -> None:
+        # Evaluation hooks run under inference_mode; tensors made there could never take part in training again.
+        with torch.inference_mode(False), torch.no_grad():
+            live = self._live()
+            self._backup = {name: tensor.detach().clone() for name, tensor in live.items()}
+            if self.num_updates:
+                for name, tensor in live.items():
+                    tensor.copy_(self.average[name])
 
     def state_dict(self) -> dict[str, Any]:
         """Returns plain types and tensors only, so that a checkpoint loads with ``weights_only=True``."""
@@ -167,7 +151,7 @@ class ParameterEMA:
         saved = dict(state["average"])
         saved.update(own_state(state.get("buffers_of_ranks")) or {})
         if state["num_updates"]:
-            live = self._live(self.module)
+            live = self._live()
             odd = sorted(set(saved) ^ set(live)) or [n for n, t in live.items() if saved[n].shape != t.shape]
             if odd:
                 raise ValueError(
@@ -177,8 +161,8 @@ class ParameterEMA:
             self.average = {name: saved[name].to(device=t.device, dtype=t.dtype, copy=True) for name, t in live.items()}
         self.num_updates = int(state["num_updates"])
 
-    def _live(self, module: nn.Module) -> dict[str, Tensor]:
-        parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
+    def _live(self) -> dict[str, Tensor]:
+        parameters, buffers = dict(self.module.named_parameters()), dict(self.module.named_buffers())
         found: dict[str, Tensor] = {name: parameters[name] for name in self.parameter_names}
         found.update({name: buffers[name] for name in self.buffer_names})
         return found

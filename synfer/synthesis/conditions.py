@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from synfer.faces.action_units import ACTION_UNITS, sample_action_units
 from synfer.faces.captions import caption_for
-from synfer.faces.expressions import ACTION_UNITS, sample_action_units
 from synfer.foundation.counter_based_random import keyed_uniform, keys_of
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from synfer.faces.expressions import ACTION_UNITS
+from synfer.faces.action_units import ACTION_UNITS
 from synfer.foundation.counter_based_random import keyed_uniform
 from synfer.foundation.random_streams import Stream
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest

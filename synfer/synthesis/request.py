@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synfer.faces.expressions import ACTION_UNITS, action_unit_indices, canonical_expression
+from synfer.faces.action_units import ACTION_UNITS, action_unit_indices
+from synfer.faces.expressions import canonical_expression
 from synfer.foundation.counter_based_random import keyed_seed
 from synfer.synthesis.conditions import draw_conditions
 from synfer.synthesis.diffusion.samplers import SAMPLERS

@@ -8,8 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from synfer.foundation.checkpoint_file import damage, find_checkpoint, read_checkpoint
-from synfer.foundation.file_reading import read_json
+from synfer.foundation.module_file import kind_of
 from synfer.synthesis.faces import Faces
 from synfer.synthesis.hooks import FaceHook
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest
@@ -72,23 +71,11 @@ def load_synthesiser(path: str | Path) -> Synthesiser:
         FileNotFoundError: nothing there.
         ValueError: a kind that nobody knows, or a damaged file.
     """
-    kind = _kind_of(Path(path))
+    kind = kind_of(path, "generator") or OLDEST_KIND
     if kind not in SYNTHESISERS:
         raise ValueError(f"synthesiser '{path}': found the kind '{kind}', expected one of {', '.join(SYNTHESISERS)}")
     module, name = SYNTHESISERS[kind].split(":")
     return attrgetter(name)(import_module(module))(path)
-
-
-def _kind_of(path: Path) -> str:
-    """Returns what a file says that it is; one that cannot be read is left to the oldest kind's loader to refuse."""
-    path = find_checkpoint(path, "synthesiser")
-    if (path / "config.json").is_file():
-        content = read_json(path / "config.json", "config of a synthesiser", "what save_trained wrote")
-    elif path.is_file() and damage(path) is None:
-        content = read_checkpoint(path, "synthesiser", mmap=True)
-    else:
-        return OLDEST_KIND
-    return str(content.get("kind", OLDEST_KIND)) if isinstance(content, dict) else OLDEST_KIND
 
 
 def check_request(synthesiser: Synthesiser, request: SynthesisRequest) -> None:

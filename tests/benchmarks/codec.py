@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from datamodules.readers import DrawnReader, FER2013Reader
 from datamodules.readers.reader import Reader
+from datamodules.rows.grey_or_colour import as_rgb
 from synfer.foundation.counter_based_random import keyed_seed
 from synfer.networks.latent_codec import AutoencoderKLCodec, LatentCodec, build_codec
 from synfer.optimisation.schedule import schedule_factor
@@ -58,7 +59,7 @@ def read_faces(data: str, training: int) -> tuple[str, Tensor, Tensor]:
     for split, number in (("train", training), ("val", EVALUATED)):
         table = reader.read(split)  # type: ignore[arg-type]
         rows = np.random.default_rng(0).permutation(len(table))[:number]
-        parts.append(table.images.batch(rows).contiguous())
+        parts.append(as_rgb(table.images.batch(rows)).contiguous())
     return data, parts[0], parts[1]
 
 

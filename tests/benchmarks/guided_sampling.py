@@ -47,6 +47,7 @@ from callbacks.synthesis.semantic_guidance import SemanticGuidance
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.mixed_dataset import MixedDataset
 from datamodules.readers import DrawnReader, FER2013Reader
+from datamodules.rows.grey_or_colour import as_rgb
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
 from synfer.faces.expressions import LABEL_SPACES
@@ -243,7 +244,7 @@ def real_moments(
     faces = MixedDataset(table)
     asked = torch.bincount(label, minlength=len(data.label_space))
     rows = [i for i, code in enumerate(table.label.tolist()) if asked[code]]
-    pixels = torch.cat([faces.__getitems__(rows[i : i + 256])["image"] for i in range(0, len(rows), 256)])
+    pixels = torch.cat([as_rgb(faces.__getitems__(rows[i : i + 256])["image"]) for i in range(0, len(rows), 256)])
     codes = torch.from_numpy(table.label[rows])
     share = asked / torch.bincount(codes, minlength=len(data.label_space)).clamp_min(1)
     return weighted_moments(features_of(pixels, judge, device), share[codes])

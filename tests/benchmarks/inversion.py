@@ -20,6 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from datamodules.readers import FER2013Reader
+from datamodules.rows.grey_or_colour import as_rgb
 from lightning_modules.generator import ExpressionGenerator
 from synfer.synthesis.diffusion.denoising import denoise
 from synfer.synthesis.diffusion.inversion import ddim_invert
@@ -55,7 +56,7 @@ def main() -> None:
     generator = ExpressionGenerator.load_trained(args.generator)
     generator.hparams["bf16_sampling"] = False
     table = FER2013Reader(args.data, "ferplus_majority", {"train": "Training"}, limit=20 * args.faces).read("train")
-    pictures = table.images.batch(np.arange(args.faces)).float() / 127.5 - 1
+    pictures = as_rgb(table.images.batch(np.arange(args.faces))).float() / 127.5 - 1
     names = [table.label_space[code] for code in table.label[: args.faces].tolist()]
     cases = {
         f"{inverted} inverted, {refinements} refinements": round(

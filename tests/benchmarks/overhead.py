@@ -165,7 +165,7 @@ def hand_written(
         optimizer: Any = torch.optim.SGD(groups, init["learning_rate"], momentum, nesterov=True)
     else:
         optimizer = torch.optim.AdamW(groups, init["learning_rate"])
-    schedule = LambdaLR(optimizer, schedule_factor(init["schedule"], steps, init["warmup_share"]))
+    schedule = LambdaLR(optimizer, schedule_factor(init["schedule"], steps, init["warmup_fraction"]))
     is_half = settings["precision"] == "bf16-mixed"
     smoothing = init.get("label_smoothing", 0.0)
     network.train()

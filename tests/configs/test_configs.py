@@ -190,8 +190,10 @@ def test_data(name: str, tmp_path: Path, faces: Path) -> None:
     if "count" in reader["init_args"]:
         args.append(DRAWN[1])
     else:
-        source = "fer2013" if reader["class_path"].endswith("FER2013Reader") else "image_folder"
-        args.append(f"--data.reader.init_args.root={faces / source}")
+        within = "reader.init_args." if "reader" in reader["init_args"] else ""  # a reader of another one's rows
+        inner = reader["init_args"]["reader"] if within else reader
+        source = "fer2013" if inner["class_path"].endswith("FER2013Reader") else "image_folder"
+        args.append(f"--data.reader.init_args.{within}root={faces / source}")
     cli = train.main(["fit", *args, f"--run_dir={tmp_path}"])
     assert cli.trainer.state.finished and cli.trainer.global_step == 1
     cli.trainer.save_checkpoint(tmp_path / "trained.ckpt")  # a trial of one batch writes none

@@ -21,7 +21,8 @@ from datamodules.loading.augmentation import Augmentation
 from datamodules.readers.remapped import RemappedReader
 from datamodules.rows.folds import hash_numbers
 from datamodules.rows.sample_table import ArrayImages, SampleTable
-from synfer.faces.expressions import ACTION_UNITS, LABEL_SPACES
+from synfer.faces.action_units import ACTION_UNITS
+from synfer.faces.expressions import LABEL_SPACES
 from synfer.synthesis.request import SynthesisRequest
 from tests.fixtures.tiny_data import BASIC7, TinyReader, tiny_table
 

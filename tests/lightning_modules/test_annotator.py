@@ -202,7 +202,7 @@ def test_an_annotator_with_a_backbone_comes_back_from_its_checkpoint(generator: 
     loaded = LabelAnnotator.load_trained(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert loaded.head.has_backbone
     raw = trained.predict_probabilities(faces())
-    trained.ema.copy_to()
+    trained.ema.apply()
     averaged = trained.predict_probabilities(faces())
     assert torch.equal(loaded.predict_probabilities(faces()), averaged) and not torch.equal(raw, averaged)
 

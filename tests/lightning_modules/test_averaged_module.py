@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_modules.averaged_module import AveragedModule
+from synfer.foundation.module_file import ModuleFormat
 from synfer.optimisation.ema import ParameterEMA
+from synfer.optimisation.schedule import Schedule
 
 
 class Slope(AveragedModule):
-    trainable_submodule = "layer"
+    file_format = ModuleFormat("slope", "layer", "Slope")
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,14 +28,11 @@ class Slope(AveragedModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         return self.layer(batch.float()[:, None]).square().mean()
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def build_optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["ema"] = self._average_to_save(checkpoint)
-
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        self._take_average(checkpoint["ema"])
+    def learning_rate_schedule(self) -> tuple[Schedule, float]:
+        return "constant", 0.0
 
 
 @pytest.mark.parametrize(("accumulated", "steps"), [(1, 6), (2, 3), (4, 2)])
@@ -54,6 +53,7 @@ def test_one_update_per_optimiser_step_and_none_is_missing_in_a_checkpoint(
     assert module.ema is not None and module.ema.num_updates == steps
     for step in range(1, steps + 1):
         saved = torch.load(tmp_path / f"step={step}.ckpt", weights_only=True)
+        assert saved["kind"] == "slope"
         assert saved["ema"]["num_updates"] == saved["global_step"] == step
         if step == 1:  # the first update copies
             assert torch.equal(saved["ema"]["average"]["weight"], saved["state_dict"]["layer.weight"])
@@ -65,7 +65,7 @@ def test_a_saved_average_takes_the_place_of_one_that_an_evaluation_has_left() ->
         assert each.ema is not None
         each.ema.update()
     assert module.ema is not None and saved.ema is not None
-    module.ema.apply_average()
-    module._take_average(saved.ema.state_dict())
+    module.ema.apply()
+    module._load_average(saved.ema.state_dict())
     assert not module.ema.is_swapped
     assert torch.equal(module.ema.average["weight"], saved.layer.weight)

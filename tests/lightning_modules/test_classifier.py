@@ -274,7 +274,7 @@ def test_average_is_updated_once_per_optimiser_step(tmp_path) -> None:
 
 
 def test_schedule_spans_the_whole_training(tmp_path) -> None:
-    classifier, data = tiny(warmup_share=0.25, weight_decay=0.01), TinyData()
+    classifier, data = tiny(warmup_fraction=0.25, weight_decay=0.01), TinyData()
     run = trainer(tmp_path, max_epochs=3, limit_val_batches=0)
     rates: list[float] = []
 

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.expression_module import ExpressionPredictor
+from lightning_modules.expression_module import ExpressionModule
+from synfer.foundation.module_file import ModuleFormat
 from synfer.optimisation.ema import ParameterEMA
 
 
-class Brightness(ExpressionPredictor):
+class Brightness(ExpressionModule):
     """One linear layer over the mean of an image."""
 
-    trainable_submodule = "layer"
+    file_format = ModuleFormat("brightness", "layer", "Brightness", entry="brightness")
 
     def __init__(self, label_space: tuple[str, ...] = ("happy", "sad"), optimizer: str = "sgd") -> None:
         super().__init__()
@@ -50,6 +51,7 @@ def trained() -> Brightness:
 @pytest.mark.parametrize("stage", ["validation", "test"])
 def test_an_evaluation_sees_the_average_and_leaves_the_training_weights(stage: str) -> None:
     module = trained()
+    getattr(module, f"on_{stage}_start")()
     getattr(module, f"on_{stage}_epoch_start")()
     getattr(module, f"{stage}_step")({}, 0)
     getattr(module, f"on_{stage}_epoch_end")()
@@ -60,7 +62,7 @@ def test_an_evaluation_sees_the_average_and_leaves_the_training_weights(stage: s
 
 def test_a_checkpoint_written_in_an_evaluation_holds_the_training_weights() -> None:
     module = trained()
-    module.on_predict_epoch_start()
+    module.on_predict_start()
     checkpoint: dict[str, Any] = {"state_dict": dict(module.state_dict())}
     average = module._average_to_save(checkpoint)
     assert checkpoint["state_dict"]["layer.weight"][0, 0] == 1
@@ -72,8 +74,8 @@ def test_weights_of_an_interrupted_evaluation_do_not_come_back_over_loaded_ones(
     nn.init.constant_(other.layer.weight, 7.0)
     checkpoint: dict[str, Any] = {"state_dict": other.state_dict(), "global_step": 2}
     average = other._average_to_save(checkpoint)
-    module.on_validation_epoch_start()  # and never ended
-    module._take_average(average)
+    module.on_validation_start()  # and never ended
+    module._load_average(average)
     module.load_state_dict(checkpoint["state_dict"])
     module.on_fit_start()
     assert module.layer.weight[0, 0] == 7
@@ -82,8 +84,9 @@ def test_weights_of_an_interrupted_evaluation_do_not_come_back_over_loaded_ones(
 def test_weights_without_an_average_are_not_evaluated_with_another_one() -> None:
     module = trained()
     checkpoint: dict[str, Any] = {"state_dict": {"layer.weight": torch.full((2, 1), 7.0)}}
-    module._take_average(None)
+    module._load_average(None)
     module.load_state_dict(checkpoint["state_dict"], strict=False)
+    module.on_test_start()
     module.on_test_epoch_start()
     module.test_step({}, 0)
     assert [float(weight[0, 0]) for weight in module.seen] == [7.0]
@@ -93,11 +96,11 @@ def test_predictions_come_from_the_average_and_leave_the_training_weights() -> N
     module = trained()
     image = torch.rand(2, 3, 4, 4)
     raw = module.predict_step({"sample_id": ["a", "b"], "image": image}, 0)["probabilities"]  # type: ignore[typeddict-item]
-    module.on_predict_epoch_start()
+    module.on_predict_start()
     assert 0 < module.layer.weight[0, 0] < 1
     predicted = module.predict_step({"sample_id": ["a", "b"], "image": image}, 0)  # type: ignore[typeddict-item]
     assert predicted["sample_id"] == ["a", "b"] and tuple(predicted["probabilities"].shape) == raw.shape
-    module.on_predict_epoch_end()
+    module.on_predict_end()
     assert module.layer.weight[0, 0] == 1
 
 
@@ -111,7 +114,7 @@ def test_checkpoints_of_another_task_are_refused() -> None:
 
 
 def test_what_a_subclass_must_have() -> None:
-    class Idle(ExpressionPredictor):
+    class Idle(ExpressionModule):
         pass
 
     with pytest.raises(TypeError, match="abstract"):
@@ -121,10 +124,11 @@ def test_what_a_subclass_must_have() -> None:
 def test_averaging_may_be_off() -> None:
     module = trained()
     module.ema = None
+    module.on_validation_start()
     module.on_validation_epoch_start()
     module.validation_step({}, 0)
     module.on_validation_epoch_end()
     assert all(bool((weight == 1).all()) for weight in module.seen)
     assert module._average_to_save({"state_dict": {}}) is None
-    module._take_average({"average": {}})
+    module._load_average({"average": {}})
     torch.testing.assert_close(module.layer.weight, torch.ones(2, 1))

@@ -20,7 +20,7 @@ from callbacks.synthesis.semantic_guidance import SemanticGuidance
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.augmentation import Augmentation
 from lightning_modules.generator import ExpressionGenerator
-from synfer.faces.expressions import ACTION_UNITS, FACS_PROTOTYPES
+from synfer.faces.action_units import ACTION_UNITS, FACS_PROTOTYPES
 from synfer.networks.au_adapter import au_adapter_parameters, embed_action_units
 from synfer.synthesis.diffusion.prediction import min_snr_weight, signal_and_noise
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest
@@ -365,7 +365,7 @@ def test_a_saved_folder_gives_nearly_the_same_faces(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "saved").iterdir()} == {"model.safetensors", "config.json"}
     loaded = ExpressionGenerator.load_trained(tmp_path / "saved")
     assert generator.ema is not None
-    generator.ema.copy_to()
+    generator.ema.apply()
     assert all(p.dtype == torch.float32 for p in loaded.parameters())
     for name, tensor in weights(generator).items():
         torch.testing.assert_close(loaded.state_dict()[name], tensor, atol=1e-3, rtol=1e-3)
@@ -418,7 +418,7 @@ def test_on_a_base_only_what_is_chosen_learns_and_is_saved(trained: Any, base: s
 
     loaded = ExpressionGenerator.load_trained(path)
     assert generator.ema is not None
-    generator.ema.copy_to()
+    generator.ema.apply()
     assert not changed(weights(generator), weights(loaded))
     assert torch.equal(loaded.synthesise(request_for()).images, generator.synthesise(request_for()).images)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from synfer.faces.expressions import ACTION_UNITS
+from synfer.faces.action_units import ACTION_UNITS
 from synfer.foundation.fingerprint import fingerprint
 from synfer.networks.au_adapter import AUTokens, embed_action_units, region_masks, set_au_scale
 from synfer.networks.diffusion import DiffusionModel

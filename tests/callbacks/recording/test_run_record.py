@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import run_record
+from callbacks.recording import run_record
 from callbacks.recording.run_record import RunRecord, cpu_seconds, git_state, versions
 from callbacks.recording.wandb_run import WandbRun
 from datamodules.rows.provenance import split_manifest

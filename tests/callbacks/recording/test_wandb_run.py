@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import wandb_run
+from callbacks.recording import wandb_run
 from callbacks.recording.run_record import RunRecord
 from callbacks.recording.wandb_run import (
     MAX_FAILURES,
@@ -24,7 +24,6 @@ from callbacks.recording.wandb_run import (
     choose_group,
     choose_mode,
     finish_wandb,
-    flat_config,
 )
 
 
@@ -208,23 +207,6 @@ def test_folder_that_cannot_be_written_is_not_the_end(tmp_path: Path, monkeypatc
     with pytest.warns(UserWarning, match="cannot write to"):
         assert WandbRun(tmp_path).experiment.id == "none"
     assert modes == ["offline", "disabled"]
-
-
-def test_flat_config() -> None:
-    config = {
-        "data": {"synthetic_ratio": 0.5, "augmentation": {"flip": 0.5}, "synthetic_reader": None},
-        "model": {"class_path": "a.B", "init_args": {"label_space": ["happy", "sad"], "unet": {}}},
-        "trainer": {"callbacks": [{"class_path": "a.C"}]},
-    }
-    assert flat_config(config) == {
-        "data.synthetic_ratio": 0.5,
-        "data.augmentation.flip": 0.5,
-        "data.synthetic_reader": None,
-        "model.class_path": "a.B",
-        "model.label_space": ["happy", "sad"],
-        "model.unet": "{}",
-        "trainer.callbacks": '[{"class_path": "a.C"}]',
-    }
 
 
 def test_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_a_rank_without_a_row_has_a_batch_of_none() -> None:
     sampler = EvaluationSampler(range(1), 3, 2)
     assert list(sampler) == [NO_ROW] and len(sampler) == 1
     batch = MixedDataset(tiny_table(1)).__getitems__(list(sampler))
-    assert batch["image"].shape == (0, 3, 8, 8) and batch["soft_label"].shape == (0, 7) and batch["sample_id"] == []
+    assert batch["image"].shape == (0, 1, 8, 8) and batch["soft_label"].shape == (0, 7) and batch["sample_id"] == []
     with pytest.raises(ValueError, match="empty synthesis request"):  # refused before: SyntheticSetWriter.setup
         PlannedRequests(EvenPlan(1, BASIC7, 0)).__getitems__([NO_ROW])
     assert list(EvaluationSampler(range(0), 3, 2)) == []  # nothing for anybody: the loop is left by all

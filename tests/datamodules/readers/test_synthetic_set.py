@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from datamodules.readers.synthetic_set import NOT_KEPT, SyntheticSetReader
-from synfer.faces.expressions import ACTION_UNITS, LABEL_SPACES
+from synfer.faces.action_units import ACTION_UNITS
+from synfer.faces.expressions import LABEL_SPACES
 
 BASIC7 = LABEL_SPACES["basic7"]
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from datamodules import near_copies
 from datamodules.expression_data_module import ExpressionDataModule
+from datamodules.rows import near_copies
 from datamodules.rows.near_copies import NearCopies, pixel_correlation
 from datamodules.rows.sample_table import ArrayImages
 from tests.datamodules.rows.test_near_duplicates import smooth

@@ -43,3 +43,7 @@ def test_the_file_that_sets_a_key(tmp_path: Path) -> None:
     assert file_with("data.reader.init_args.count", args) == file_with("data.reader.count", args) == one
     assert file_with("model.learning_rate", args) == one
     assert file_with("data.seed", args) is None and file_with("trainer.max_epochs", args) is None
+
+
+def test_a_command_line_without_words_has_no_files() -> None:
+    check_config_files([])

@@ -41,6 +41,15 @@ def test_old_names_in_files_and_words(tiny_run: list[str], tmp_path: Path) -> No
     assert train.parse(["fit", *tiny_run[:1], word]).model.class_path.endswith("ActionUnitEstimator")
 
 
+def test_old_settings_in_files_and_words(tiny_run: list[str], tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text("model:\n  init_args:\n    warmup_share: 0.125\n")
+    settings = train.parse(["fit", *tiny_run, f"--config={tmp_path / 'old.yaml'}"])
+    assert settings.model.init_args.warmup_fraction == 0.125
+    settings = train.parse(["fit", *tiny_run, "--model.init_args.warmup_share=0.5"])
+    assert settings.model.init_args.warmup_fraction == 0.5
+    assert with_present_names("a: warmup_share and my_warmup_share: 1") == "a: warmup_share and my_warmup_share: 1"
+
+
 @pytest.mark.parametrize("name", lightning_modules.__all__)
 def test_modules_go_by_short_names(name: str) -> None:
     assert getattr(lightning_modules, name).__name__ == name

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.compare.run_folders import find_run_folders, read_history, read_run_folder, read_run_folders
+from experiments.compare.run_folders import find_run_folders, read_run_folder, read_run_folders
+from synfer.runs.metrics_table import read_history
 from tests.fixtures.synthetic_runs import write_run
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from experiments.compare.run import Value
 from experiments.compare.run_folders import read_run_folder
 from experiments.compare.swept_keys import (
     OFF,
@@ -17,6 +16,7 @@ from experiments.compare.swept_keys import (
     resolve_key,
     show_values,
 )
+from synfer.runs.flat_settings import Value
 from tests.fixtures.synthetic_runs import write_run
 
 

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import errno
-import json
-from pathlib import Path
 
 import pytest
 
-from synfer.foundation.file_reading import FileError, did_you_mean, plain_reason, read_json, reading
+from synfer.foundation.file_reading import FileError, did_you_mean, plain_reason, reading
 
 
 @pytest.mark.parametrize(
@@ -39,31 +37,6 @@ def test_a_line_that_names_its_file_passes_through() -> None:
         with pytest.raises(type(error)) as caught, reading("voter", "folder/a.ckpt", "a checkpoint"):
             raise error
         assert caught.value is error
-
-
-def test_a_missing_part_is_still_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"^voter '.*x\.json': found no file '.*x\.json', expected an object$"):
-        read_json(tmp_path / "x.json", "voter", "an object")
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "found an empty file"),
-        (b'{"a": 1', "found no JSON ("),
-        ('{"a": "ü"}'.encode("latin-1"), "found bytes that are no UTF-8 text (at byte 7)"),
-        (json.dumps({"a": 1}).encode("utf-16"), "found bytes that are no UTF-8 text (at byte 0)"),
-        (b"[1]", "found a list"),
-        (b"null", "found null"),
-        (b"[" * 100_000, "found values nested too deeply"),
-    ],
-)
-def test_damaged_json(content: bytes, said: str, tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(FileError) as caught:
-        read_json(tmp_path / "a.json", "record", "an object")
-    line = str(caught.value)
-    assert line.startswith(f"record '{tmp_path / 'a.json'}': {said}") and line.endswith(", expected an object")
 
 
 def test_did_you_mean() -> None:

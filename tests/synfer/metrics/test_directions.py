@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import lightning_modules
-from callbacks.recording.run_record import RunRecord
 from synfer.metrics.directions import better, direction, is_known
+from synfer.runs.run_format import take_best
 
 PROJECT = Path(lightning_modules.__file__).parents[1]
 GROUPS = ("train", "val", "test", "throughput", "data", "synthesis", "pseudo_labels")
@@ -73,8 +73,8 @@ def test_directions(metric: str, expected: str | None) -> None:
     assert better(metric, 1.0, 2.0) == {"higher": 2.0, "lower": 1.0, None: None}[expected]
 
 
-def test_the_best_that_a_run_records(tmp_path: Path) -> None:
-    record = RunRecord(tmp_path, "fit", {}, "")
+def test_the_best_that_a_run_records() -> None:
+    best: dict[str, float] = {}
     validations: list[dict[str, Any]] = [
         {"val/accuracy": 0.5, "val/ece_uncalibrated": 0.2, "val/temperature": 2.0},
         {"val/accuracy": 0.75, "val/ece_uncalibrated": 0.25, "val/temperature": 3.0},
@@ -82,5 +82,5 @@ def test_the_best_that_a_run_records(tmp_path: Path) -> None:
         {"val/accuracy": 0.25, "val/ece_uncalibrated": 0.5, "val/temperature": 1.0},
     ]
     for metrics in validations:
-        record._take_best(metrics)
-    assert record.best == {"val/accuracy": 0.75, "val/ece_uncalibrated": 0.125}
+        take_best(best, metrics)
+    assert best == {"val/accuracy": 0.75, "val/ece_uncalibrated": 0.125}

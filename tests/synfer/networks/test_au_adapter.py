@@ -7,7 +7,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 
-from synfer.faces.expressions import ACTION_UNITS, REGIONS
+from synfer.faces.action_units import ACTION_UNITS, REGIONS
 from synfer.networks.au_adapter import (
     attach_au_adapter,
     au_adapter_parameters,

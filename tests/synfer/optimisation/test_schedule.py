@@ -7,7 +7,7 @@ from synfer.optimisation.schedule import schedule_factor, scheduled
 
 
 def test_one_cycle_rises_to_the_peak_and_falls_to_almost_nothing() -> None:
-    factor = schedule_factor("one_cycle", total_steps=100, warmup_share=0.25)
+    factor = schedule_factor("one_cycle", total_steps=100, warmup_fraction=0.25)
     values = [factor(step) for step in range(100)]
     assert values[0] == pytest.approx(1 / 25)
     assert values[25] == max(values) == 1.0
@@ -18,21 +18,21 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_almost_nothing() -> None:
 
 
 def test_cosine_and_constant_warm_up_linearly() -> None:
-    cosine = schedule_factor("cosine", total_steps=11, warmup_share=0.0)
+    cosine = schedule_factor("cosine", total_steps=11, warmup_fraction=0.0)
     assert [cosine(0), cosine(5), cosine(10)] == pytest.approx([1.0, 0.5, 0.0])
-    constant = schedule_factor("constant", total_steps=10, warmup_share=0.4)
+    constant = schedule_factor("constant", total_steps=10, warmup_fraction=0.4)
     assert [constant(step) for step in (0, 3, 4, 9)] == pytest.approx([0.2, 0.8, 1.0, 1.0])
 
 
 @pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "constant"])
 def test_one_step_is_a_training_too(schedule: str) -> None:
-    assert 0 < schedule_factor(schedule, total_steps=1, warmup_share=0.25)(0) <= 1  # type: ignore[arg-type]
+    assert 0 < schedule_factor(schedule, total_steps=1, warmup_fraction=0.25)(0) <= 1  # type: ignore[arg-type]
 
 
 def test_wrong_values_are_refused() -> None:
     with pytest.raises(ValueError, match="found 'linear'"):
         schedule_factor("linear", 10, 0.1)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="warmup_share 1"):
+    with pytest.raises(ValueError, match="warmup_fraction 1"):
         schedule_factor("cosine", 10, 1.0)
 
 

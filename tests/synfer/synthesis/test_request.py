@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from synfer.faces.expressions import ACTION_UNITS, FACS_PROTOTYPES, action_unit_indices
+from synfer.faces.action_units import ACTION_UNITS, FACS_PROTOTYPES, action_unit_indices
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest, initial_noise
 
 

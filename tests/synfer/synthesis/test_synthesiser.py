@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from synfer.faces.expressions import ACTION_UNITS
+from synfer.faces.action_units import ACTION_UNITS
 from synfer.synthesis import synthesiser as seam
 from synfer.synthesis.diffusion.samplers import SAMPLERS
 from synfer.synthesis.faces import Faces
@@ -172,7 +172,7 @@ def test_an_unknown_kind_is_one_line(tmp_path: Path) -> None:
 
 
 def test_what_says_nothing_of_its_kind_is_a_diffusion_model(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"generator '.*nowhere': no such file or folder"):
+    with pytest.raises(FileNotFoundError, match=r"generator checkpoint: no file at .*nowhere"):
         load_synthesiser(tmp_path / "nowhere")
     (tmp_path / "noise.ckpt").write_bytes(b"noise")
     with pytest.raises(ValueError, match=r"generator checkpoint .*noise.ckpt cannot be read"):

@@ -7,8 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from synfer.faces.drawn.draw import IDENTITY_TRAITS, NUM_IDENTITY_TRAITS, _Face, draw_faces
-from synfer.faces.expressions import ACTION_UNITS, REGIONS, action_unit_indices
+from synfer.faces.action_units import ACTION_UNITS, REGIONS, action_unit_indices
+from synfer.faces.drawn.draw import draw_faces
+from synfer.faces.drawn.face import IDENTITY_TRAITS, NUM_IDENTITY_TRAITS, Face
 from synfer.foundation.counter_based_random import keyed_uniform
 
 # Sharp and without grain, straight on, no beard and no glasses: what differs between two pictures is the action unit.
@@ -112,7 +113,7 @@ def test_no_part_is_cut_off_by_its_window(monkeypatch: pytest.MonkeyPatch) -> No
     identity = np.concatenate([identities(60)] * 2)
     action_units[60:], identity[60:] = action_units[60:].round(), identity[60:].round()
     windowed = np.concatenate([draw_faces(action_units[[i]], identity[[i]], 32) for i in range(120)])
-    monkeypatch.setattr(_Face, "window", lambda face, *box: face.everything())
+    monkeypatch.setattr(Face, "window", lambda face, *box: face.everything())
     np.testing.assert_array_equal(windowed, draw_faces(action_units, identity, 32))
 
 
