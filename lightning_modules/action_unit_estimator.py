@@ -24,7 +24,7 @@ from synfer.optimisation.schedule import Schedule
 class ActionUnitEstimator(AveragedModule):
     """Binary cross-entropy on AU intensities (unknown ones teach nothing), F1 per AU on the validation faces.
 
-    At the end of a fit the estimator is in ``au_estimator/`` of the run folder, ready for ``model.au_estimator`` of a
+    At the end of a fit the estimator is in ``au_estimator/`` of the run folder, ready for ``test.au_estimator`` of a
     generator's test.
 
     Args:

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.random import fork_rng
 
 from datamodules.batch import Batch
-from lightning_modules.averaged_module import AveragedModule
-from lightning_modules.generator_evaluation import GeneratorEvaluation, check_test_settings
+from lightning_modules.face_grid import log_face_grid
+from lightning_modules.generator_file import GeneratorFile
 from lightning_modules.predict_faces import predict_faces
 from lightning_modules.run_seed import run_seed
-from synfer.faces.action_units import ACTION_UNITS, sample_action_units
+from synfer.faces.action_units import ACTION_UNITS
 from synfer.faces.expressions import resolve_label_space
-from synfer.foundation.checkpoint_file import find_checkpoint
-from synfer.foundation.counter_based_random import keyed_seed, keyed_uniform, keys_of
-from synfer.foundation.file_reading import reading
-from synfer.foundation.fingerprint import fingerprint
-from synfer.foundation.module_file import ModuleFormat, StoredModule, write_folder
+from synfer.foundation.counter_based_random import keyed_seed
 from synfer.foundation.random_streams import Stream
 from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.au_adapter import (
     AUTokens,
     attach_au_adapter,
-    au_adapter_parameters,
     embed_action_units,
     region_masks,
 )
@@ -40,18 +30,16 @@ from synfer.networks.diffusion import load_diffusion_model, small_diffusion_mode
 from synfer.networks.latent_codec import AutoencoderKLCodec
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.schedule import Schedule
+from synfer.synthesis.conditions import fill_action_units
+from synfer.synthesis.diffusion.condition_dropout import ConditionDropout
 from synfer.synthesis.diffusion.prediction import min_snr_weight, signal_and_noise, training_target
 from synfer.synthesis.diffusion.synthesiser import DiffusionSynthesiser
 from synfer.synthesis.faces import Faces
-from synfer.synthesis.hooks import FaceHook, active_hooks
-from synfer.synthesis.over_ranks import synthesise_over_ranks
+from synfer.synthesis.hooks import FaceHook
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 
-_EXPORTED_FROM = "_exported_from"  # beside the settings of a folder: the fingerprint before rounding to float16
-_EXPECTED = "a checkpoint of ExpressionGenerator or a folder of its save_trained"
 
-
-class ExpressionGenerator(AveragedModule):
+class ExpressionGenerator(GeneratorFile):
     """Latent diffusion with text and AU conditioning (SynFER, arXiv 2410.09865).
 
     Trains E‖target − f_θ(x_t, c_text, c_au, t)‖² with min-SNR weights; text, AUs and both are dropped at random, so
@@ -89,25 +77,11 @@ class ExpressionGenerator(AveragedModule):
             not compiled. The first batch of each size then waits for the compiler.
         sampling: default settings of synthesis.
         grid_samples: faces per expression in the grid logged after each validation; 0 = none.
-        test_samples: faces made for each test, spread evenly over ``test_expressions``.
-        test_expressions: expressions of the test (default: the seven basic ones in the label space).
-        test_batch_size: faces per batch of synthesis in a test.
-        judge: checkpoint of the classifier that scores a test; never the guide.
-        features: what Fréchet distance, KID, precision, recall and nearest neighbours are measured in: a classifier
-            checkpoint (its penultimate features, never the guide's), or a timm name ("inception_v3", …); None = the
-            judge.
-        features_weights: file of weights where ``features`` is a timm name.
-        au_estimator: folder of an ``AUEstimator``; a test then gives F1 per action unit.
-        au_present_above: intensity in [0, 1) above which an action unit counts as present.
-        nearest_training: training faces, drawn by the seed, among which a test looks for the nearest one of each
-            generated face; None = all of them, 0 = no such search.
 
     Raises:
         ValueError: a value out of range, or parts that do not fit each other.
-        FileNotFoundError: ``base``, ``judge`` or another file of the test is missing.
+        FileNotFoundError: ``base`` is missing.
     """
-
-    file_format = ModuleFormat("diffusion", "model", "ExpressionGenerator", name="generator")
 
     def __init__(
         self,
@@ -136,15 +110,6 @@ class ExpressionGenerator(AveragedModule):
         compile_backend: str | None = None,
         sampling: SamplingSettings = SamplingSettings(),  # noqa: B008 (frozen)
         grid_samples: int = 8,
-        test_samples: int = 1000,
-        test_expressions: list[str] | None = None,
-        test_batch_size: int = 100,
-        judge: str | None = None,
-        features: str | None = None,
-        features_weights: str | None = None,
-        au_estimator: str | None = None,
-        au_present_above: float = 0.5,
-        nearest_training: int | None = 4000,
     ) -> None:
         super().__init__()
         self.region_masks: Tensor
@@ -152,24 +117,12 @@ class ExpressionGenerator(AveragedModule):
         # Plain types only: a checkpoint must load with weights_only=True.
         self.hparams["sampling"] = asdict(sampling)
         self.label_space = resolve_label_space(label_space)
-        for name, share in (("drop_text", drop_text), ("drop_au", drop_au), ("drop_both", drop_both)):
-            if not 0 <= share <= 1:
-                raise ValueError(f"model.{name}: found {share}, expected a share in [0, 1]")
-        if drop_text + drop_au + drop_both > 1:
-            raise ValueError(f"model.drop_*: shares add up to {drop_text + drop_au + drop_both:g}, expected at most 1")
+        self._dropout = ConditionDropout(drop_text, drop_au, drop_both)
         if min_snr_gamma is not None and min_snr_gamma <= 0:
             raise ValueError(f"model.min_snr_gamma: found {min_snr_gamma}, expected a number above 0 or null")
         # Asked only where it matters: the list costs seconds.
         if compile_backend is not None and compile_backend not in (known := torch.compiler.list_backends(())):
             raise ValueError(f"model.compile_backend: found '{compile_backend}', expected null or one of {known}")
-        for name, value in (("test_samples", test_samples), ("test_batch_size", test_batch_size)):
-            if value < 1:
-                raise ValueError(f"model.{name}: found {value}, expected at least 1")
-        if not 0 <= au_present_above < 1:
-            raise ValueError(f"model.au_present_above: found {au_present_above}, expected a number in [0, 1)")
-        if nearest_training is not None and nearest_training < 0:
-            raise ValueError(f"model.nearest_training: found {nearest_training}, expected at least 0, or null for all")
-        check_test_settings(judge, features, features_weights, au_estimator)
         if codec == "autoencoder_kl" and base is None and autoencoder_steps < 1:
             raise ValueError("model.autoencoder_steps: found 0, expected at least 1 to train codec 'autoencoder_kl'")
         self.au_names = ACTION_UNITS
@@ -185,7 +138,10 @@ class ExpressionGenerator(AveragedModule):
                 )
         self.register_buffer("region_masks", region_masks(self.au_names), persistent=False)
         attach_au_adapter(self.model.unet, len(self.au_names))
-        self._choose_trained(base is not None, trained, lora_rank)
+        if base is not None:
+            self.model.choose_trained(trained, lora_rank)
+        elif trained != "all":
+            raise ValueError(f"model.trained: found '{trained}' without model.base, expected 'all'")
         if channels_last:
             self.model.unet.to(memory_format=torch.channels_last)
         if compile_backend is not None:
@@ -203,9 +159,6 @@ class ExpressionGenerator(AveragedModule):
         )
         self.prediction = self.synthesiser.prediction
         self.ema = None if ema_decay is None else ParameterEMA(self.model, ema_decay)
-        self.exported_from: str | None = None
-        """Fingerprint of the weights that a folder of ``save_trained`` was rounded from; None = no such folder."""
-        self._evaluation: GeneratorEvaluation
         self._validation_loss = MaskedMean()
 
     @property
@@ -225,25 +178,6 @@ class ExpressionGenerator(AveragedModule):
 
     # ---------------------------------------------------------------- parts
 
-    def _choose_trained(self, has_base: bool, trained: str, lora_rank: int) -> None:
-        if not has_base:
-            if trained != "all":
-                raise ValueError(f"model.trained: found '{trained}' without model.base, expected 'all'")
-            return
-        self.model.codec.requires_grad_(False)
-        self.model.text_encoder.requires_grad_(False)
-        self.model.unet.train()  # it comes in eval mode, and Lightning leaves modes as they are
-        if trained == "all":
-            return
-        self.model.unet.requires_grad_(False)
-        if trained == "lora":
-            from peft import LoraConfig
-
-            targets = ["to_q", "to_k", "to_v", "to_out.0"]
-            self.model.unet.add_adapter(LoraConfig(r=lora_rank, lora_alpha=lora_rank, target_modules=targets))
-        for parameter in au_adapter_parameters(self.model.unet):
-            parameter.requires_grad_(True)
-
     def network(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor | AUTokens) -> Tensor:
         """Runs the UNet: (B, C, h, w), timestep int or (B,), text (B, L, D), AU input (B, R, 2A) → (B, C, h, w)."""
         return self.synthesiser.network(latents, timestep, text, au)
@@ -254,12 +188,7 @@ class ExpressionGenerator(AveragedModule):
 
     def build_fingerprint(self) -> str:
         """Returns 16 hex digits over what decides the outputs beside the weights: codec, noise schedule, networks."""
-        model = self.model
-        builds = [dict(model.unet.config), model.text_encoder.config.to_dict(), dict(model.scheduler.config)]
-        # Versions, paths and dtypes change with every saving and loading, and nothing that is computed with them.
-        left_out = ("_", "transformers_version", "dtype", "torch_dtype")
-        plain = [{key: v for key, v in build.items() if not key.startswith(left_out)} for build in builds]
-        return fingerprint((), json.dumps([model.codec.fingerprint(), *plain], sort_keys=True, default=str))
+        return self.model.build_fingerprint()
 
     # ---------------------------------------------------------------- training
 
@@ -275,9 +204,6 @@ class ExpressionGenerator(AveragedModule):
                 "model.codec 'autoencoder_kl' learns in turn with the UNet: found strategy ddp, expected "
                 "--trainer.strategy=ddp_find_unused_parameters_true"
             )
-        if stage == "test":
-            # No submodule: judge, extractor and estimator must not enter checkpoints.
-            self._evaluation = GeneratorEvaluation(self)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generator = torch.Generator(self.device).manual_seed(
@@ -308,14 +234,10 @@ class ExpressionGenerator(AveragedModule):
 
     def _conditions(self, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Returns text tokens and AU input of a batch, with condition dropout where a generator is given."""
-        n = len(batch["label"])
         captions = batch["caption"]
         au = self._fill_action_units(batch)
         if generator is not None:
-            draw = torch.rand(n, generator=generator, device=self.device)
-            text_share, au_share, both = (self.hparams[f"drop_{name}"] for name in ("text", "au", "both"))
-            no_text = (draw < text_share) | ((draw >= text_share + au_share) & (draw < text_share + au_share + both))
-            no_au = (draw >= text_share) & (draw < text_share + au_share + both)
+            no_text, no_au = self._dropout.draw(len(captions), generator)
             null = self.hparams["null_caption"]
             captions = [null if drop else c for c, drop in zip(captions, no_text.tolist(), strict=True)]
             au = au.masked_fill(no_au[:, None], torch.nan)
@@ -325,19 +247,10 @@ class ExpressionGenerator(AveragedModule):
 
     def _fill_action_units(self, batch: Batch) -> Tensor:
         """Gives samples without any known AU a draw from their expression's FACS prototype."""
-        au = batch["au"]
-        unknown = torch.isnan(au).all(1).cpu().numpy()
-        if not unknown.any():
-            return au
-        rows = np.flatnonzero(unknown)
-        names = [self.label_space[label] for label in batch["label"][torch.from_numpy(rows).to(au.device)].tolist()]
-        keys = keys_of(batch["sample_id"][row] for row in rows)
-        step = self.global_step if self.training else 0
-        uniform = keyed_uniform(keys, 2 * len(self.au_names), self._seed, step, Stream.TRAINING_ACTION_UNITS)
-        drawn = sample_action_units(names, uniform.reshape(len(rows), 2, -1), self.au_names)
-        au = au.clone()
-        au[torch.from_numpy(rows).to(au.device)] = torch.from_numpy(drawn).to(au)
-        return au
+        names = [self.label_space[label] for label in batch["label"].tolist()]
+        stream = (self._seed, self.global_step if self.training else 0, Stream.TRAINING_ACTION_UNITS)
+        filled = fill_action_units(batch["au"].cpu().numpy(), names, batch["sample_id"], *stream)
+        return torch.from_numpy(filled).to(batch["au"])
 
     def _loss(self, latents: Tensor, text: Tensor, au: Tensor, generator: torch.Generator) -> Tensor:
         alphas = self.model.scheduler.alphas_cumprod
@@ -386,32 +299,10 @@ class ExpressionGenerator(AveragedModule):
     def on_validation_epoch_end(self) -> None:
         self.log("val/loss", self._validation_loss.compute(), prog_bar=True, sync_dist=True)
         if self.hparams["grid_samples"] > 0 and not self.trainer.sanity_checking:
-            self._log_grid()
-
-    def _log_grid(self) -> None:
-        """Makes the same faces after every validation and saves them as one picture, a row per expression."""
-        from synfer.pictures.sample_grid import save_sample_grid
-
-        columns = self.hparams["grid_samples"]
-        names = [name for name in self.label_space for _ in range(columns)]
-        request = SynthesisRequest.from_expressions(names, range(len(names)), self._seed, self.sampling, self.au_names)
-        images = self.synthesise_over_ranks(request, [], self.hparams["test_batch_size"])["images"]
-        if self.trainer.is_global_zero:
-            path = Path(self.trainer.default_root_dir) / "samples" / f"grid-step{self.global_step:07d}.png"
-            save_sample_grid(images, self.label_space, columns, path)
-            for logger in self.trainer.loggers:
-                if hasattr(logger, "log_image"):
-                    logger.log_image("samples/grid", [str(path)])
-
-    # ---------------------------------------------------------------- test by a judge
+            log_face_grid(self, self.hparams["grid_samples"], self._seed, self.trainer)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        if len(batch["label"]):
-            self._evaluation.step(batch)
-
-    def on_test_epoch_end(self) -> None:
-        hooks = active_hooks(self.trainer.callbacks)  # type: ignore[attr-defined]
-        self.log_dict(self._evaluation.finish(hooks), rank_zero_only=True)
+        """Does nothing: ``callbacks/generator_test.py`` makes the faces of a test and scores them."""
 
     # ---------------------------------------------------------------- prediction: a synthetic set
 
@@ -429,102 +320,7 @@ class ExpressionGenerator(AveragedModule):
         """Makes the requested faces: see :meth:`DiffusionSynthesiser.synthesise`."""
         return self.synthesiser.synthesise(request, hooks)
 
-    def synthesise_over_ranks(
-        self, request: SynthesisRequest, hooks: Sequence[FaceHook], batch_size: int
-    ) -> dict[str, Tensor]:
-        """Makes a large request, each rank its share (a collective): see :func:`synthesise_over_ranks`."""
-        return synthesise_over_ranks(self, request, hooks, batch_size)
-
     def _fitting_step(self) -> int | None:
         """Returns the step of the training that this module is in; None where it is not being trained."""
         fitting = self._trainer is not None and self.trainer.state.fn == "fit" and self.trainer.model is self
         return self.global_step if fitting else None
-
-    # ---------------------------------------------------------------- checkpoints
-
-    def _frozen_names(self) -> set[str]:
-        """State that a ``base`` gives back: it stays out of checkpoints (C7)."""
-        if self.hparams["base"] is None:
-            return set()
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        return set(self.state_dict()) - trained
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the moving average, and leaves out what a ``base`` gives back."""
-        frozen = self._frozen_names()
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
-        super().on_save_checkpoint(checkpoint)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes over the moving average, and puts in what the ``base`` gives back."""
-        checkpoint["state_dict"] = self._with_frozen(checkpoint["state_dict"])
-        super().on_load_checkpoint(checkpoint)
-
-    def _with_frozen(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        own = self.state_dict()
-        return {**{name: own[name] for name in self._frozen_names()}, **weights}
-
-    @classmethod
-    @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
-    def load_trained(cls, path: str | Path, map_location: str = "cpu") -> ExpressionGenerator:
-        """Loads a generator for synthesis: averaged weights in place, eval mode, no gradients.
-
-        Args:
-            path: Lightning checkpoint, a run folder (its last one), or a folder written by :meth:`save_trained`.
-            map_location: device.
-
-        Raises:
-            FileNotFoundError: no such file or folder.
-            ValueError: not a generator, damaged, or weights that are not finite.
-        """
-        path = find_checkpoint(path, "generator")
-        if not path.exists():
-            raise FileNotFoundError(f"generator '{path}': no such file or folder, expected {_EXPECTED}")
-        with reading("generator", path, _EXPECTED):
-            files = cls.file_format
-            stored = files.read_folder(path) if path.is_dir() else files.read_checkpoint(path, map_location)
-            generator = cls._restored(stored)
-        return generator.eval().requires_grad_(False).to(map_location)
-
-    @classmethod
-    def _restored(cls, stored: StoredModule) -> ExpressionGenerator:
-        """Returns a generator with these settings and weights."""
-        parameters = dict(stored.settings)
-        sampling = SamplingSettings(**parameters.pop("sampling", {}))
-        exported_from = parameters.get(_EXPORTED_FROM)
-        parameters = {key: value for key, value in parameters.items() if not key.startswith("_")}
-        generator = cls(sampling=sampling, **parameters)
-        generator.load_state_dict(generator._with_frozen(stored.weights))
-        generator.ema = None  # the weights are its average
-        generator.exported_from = exported_from
-        return generator
-
-    def save_trained(self, folder: str | Path) -> None:
-        """Writes what was trained, and nothing else: ``model.safetensors`` (float16) and ``config.json``.
-
-        Averaged weights where there are any. The folder is read by :meth:`load_trained`.
-
-        Args:
-            folder: made if missing.
-
-        Raises:
-            ValueError: a weight is not finite in float16, and nothing is written.
-        """
-        folder = Path(folder)
-        frozen = self._frozen_names()
-        with nullcontext() if self.ema is None else self.ema.swapped():
-            config = {**self.hparams, _EXPORTED_FROM: self.weights_fingerprint()}
-            tensors = {
-                name: tensor.detach().half() if tensor.is_floating_point() else tensor
-                for name, tensor in self.state_dict().items()
-                if name not in frozen
-            }
-        broken = [
-            name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()
-        ]
-        if broken:
-            raise ValueError(
-                f"generator: {len(broken)} weights are not finite in float16, '{broken[0]}' the first; expected finite "
-                f"ones to write into '{folder}' (take an earlier checkpoint)"
-            )
-        write_folder(folder, self.file_format.kind, config, tensors)

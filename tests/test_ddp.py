@@ -68,7 +68,6 @@ GENERATOR: dict[str, Any] = {
         "bf16_sampling": False,
         "ema_decay": 0.9,
         "grid_samples": 1,
-        "test_batch_size": 3,
         "sampling": {"num_steps": 2, "guidance_scale": 2.0},
     },
 }

@@ -35,7 +35,7 @@ PYTHON_WORDS = re.compile(r"Traceback|NoneType|has no attribute|KeyError|TypeErr
         (["fit", CLASSIFIER, DATA, "--synthesis.enabled=true", "--synthesis.generator=nowhere"], "nowhere"),
         (["fit", GENERATOR, DATA, "--model.base=torn_base"], "torn_base"),
         (["validate", CLASSIFIER, DATA, "--ckpt_path=torn.ckpt"], "torn.ckpt"),
-        (["test", GENERATOR, DATA, "--model.judge=nowhere.ckpt"], "nowhere.ckpt"),
+        (["test", GENERATOR, DATA, "--test.judge=nowhere.ckpt"], "nowhere.ckpt"),
         (["predict", GENERATOR, DATA, "--ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),
     ],
 )

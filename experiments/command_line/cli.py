@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ from synfer.foundation.checkpoint_file import read_checkpoint
 SWITCHED_GROUPS = ("synthesis", "layout", "guidance", "pseudo_labels")
 """Config groups of callbacks that take part only where ``<group>.enabled`` is true."""
 
+TEST_GROUP = "test"
+"""Config group of the callback that tests a generator; it takes part where the model makes faces."""
+
 
 class SynferCLI(LightningCLI):
     """Command line of one run (C3): one data module class, any LightningModule, synthesis callbacks as config groups.
@@ -50,6 +54,7 @@ class SynferCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the run folder and the groups of callbacks."""
+        from callbacks.generator_test import GeneratorTest
         from callbacks.synthesis.layout_initialisation import LayoutInitialisation
         from callbacks.synthesis.online_synthesis import OnlineSynthesis
         from callbacks.synthesis.pseudo_labeller import PseudoLabeller
@@ -64,6 +69,9 @@ class SynferCLI(LightningCLI):
         groups = (OnlineSynthesis, LayoutInitialisation, SemanticGuidance, PseudoLabeller)
         for name, callback in zip(SWITCHED_GROUPS, groups, strict=True):
             parser.add_lightning_class_args(callback, name)
+        parser.add_lightning_class_args(GeneratorTest, TEST_GROUP)
+        assert parser.groups is not None
+        self._test_group = parser.groups.pop(TEST_GROUP)  # a name that the arguments of trainer.test take as well
         parser.add_class_arguments(WandbOptions, "wandb")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         # The newest state is kept, or the best with --checkpoint.monitor=val/accuracy --checkpoint.mode=max; last.ckpt
@@ -74,6 +82,7 @@ class SynferCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.groups = {**(parser.groups or {}), TEST_GROUP: self._test_group}
         parser.set_defaults({"weights_only": True})  # a checkpoint is data: nothing in it may run
         if subcommand == "predict":  # callbacks write predictions; kept in memory, a large set would fill it
             parser.set_defaults({"return_predictions": False})
@@ -102,6 +111,7 @@ class SynferCLI(LightningCLI):
             self.run_dir = choose_run_dir(config.run_dir, subcommand)
             self.stored = self._stored_record() if fit else {}
             self._refuse_mixtures(config, fit)
+            self._refuse_idle_test(config, self._parser(subcommand))
         # Without what belongs to this start alone, so that --config runs/x/config.yaml starts a new run, instead of
         # writing into that one or going on from its last checkpoint.
         again = config.clone()
@@ -139,6 +149,23 @@ class SynferCLI(LightningCLI):
                 "to go on from it"
             )
 
+    def _refuse_idle_test(self, config: Namespace, parser: LightningArgumentParser) -> None:
+        """Refuses settings of a generator's test where the model makes no faces.
+
+        Raises:
+            ValueError: names the first of them.
+        """
+        module, _, name = config.model.class_path.rpartition(".")
+        model = getattr(import_module(module), name)
+        if makes_faces(model):
+            return
+        for name, value in config[TEST_GROUP].items():
+            if value != parser.get_default(f"{TEST_GROUP}.{name}"):
+                raise ValueError(
+                    f"{TEST_GROUP}.{name}: found {value} with the model {model.__name__}, expected a model that makes "
+                    "faces (lightning_modules.ExpressionGenerator), or no such setting"
+                )
+
     def _written_interpolations(self, subcommand: str) -> dict[str, Any]:
         """Returns the settings of this command that refer to something else, as the user wrote them."""
         written = getattr(self.parser, "interpolations", {})
@@ -174,14 +201,12 @@ class SynferCLI(LightningCLI):
         settings = self.config[subcommand]
         parser = self._parser(subcommand)
         callbacks: list[Callback] = [
-            self._get(self.config_init, key)
-            for key in parser.callback_keys
-            if key not in SWITCHED_GROUPS or settings[key].enabled
+            self._get(self.config_init, key) for key in parser.callback_keys if self._takes_part(key, settings)
         ]
         callbacks.insert(0, AgreedStop())  # hears signals before a pool is filled
-        makes_faces = settings[SWITCHED_GROUPS[0]].enabled or subcommand != "fit"
-        idle = [key for key in SWITCHED_GROUPS[1:] if settings[key].enabled and not makes_faces]
-        if idle and not hasattr(self.model, "synthesise"):
+        has_faces = settings[SWITCHED_GROUPS[0]].enabled or subcommand != "fit"
+        idle = [key for key in SWITCHED_GROUPS[1:] if settings[key].enabled and not has_faces]
+        if idle and not makes_faces(type(self.model)):
             raise ValueError(
                 f"{idle[0]}.enabled=true, but no face is made in this fit: found synthesis.enabled=false, expected true"
             )
@@ -239,6 +264,11 @@ class SynferCLI(LightningCLI):
         rank_zero_info(f"run folder: {self.run_dir}")
         return trainer
 
+    def _takes_part(self, key: str, settings: Namespace) -> bool:
+        if key == TEST_GROUP:
+            return makes_faces(type(self.model))
+        return key not in SWITCHED_GROUPS or settings[key].enabled
+
     def _run_subcommand(self, subcommand: str) -> None:
         launcher = self.trainer.strategy.launcher
         starts_ranks = isinstance(launcher, _SubprocessScriptLauncher) and self.trainer.world_size > 1
@@ -294,6 +324,11 @@ class SynferCLI(LightningCLI):
         position = state.get("ExpressionDataModule", {}).get("position", {})
         epoch = position.get("epoch", state.get("epoch", 0))
         return {**record, "step": int(state.get("global_step", 0)), "epoch": int(epoch)}
+
+
+def makes_faces(model: type) -> bool:
+    """Whether a class of models can synthesise."""
+    return hasattr(model, "synthesise")
 
 
 def _from_shell() -> bool:

@@ -10,7 +10,18 @@ import yaml
 from experiments.command_line.project import shipped
 from synfer.foundation.file_reading import FileError, reading
 
-_GROUPS = ("trainer", "data", "model", "synthesis", "layout", "guidance", "pseudo_labels", "wandb", "checkpoint")
+_GROUPS = (
+    "trainer",
+    "data",
+    "model",
+    "synthesis",
+    "layout",
+    "guidance",
+    "pseudo_labels",
+    "test",
+    "wandb",
+    "checkpoint",
+)
 _MISSING = object()
 _NAMES: dict[type, str] = {list: "a list", str: "text"}
 

@@ -40,7 +40,9 @@ class SynferParser(LightningArgumentParser):
         report(message + _in_which_file(message))
         raise SystemExit(2)
 
-    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Namespace:
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, *more: Any, **options: Any
+    ) -> Namespace:
         """Parses a command line; classes that have moved may be called by their old names."""
         words = with_shipped_configs(sys.argv[1:] if args is None else args)
         return super().parse_args([with_present_names(word) for word in words], *more, **options)

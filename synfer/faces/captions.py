@@ -66,6 +66,19 @@ def captions_for(expressions: Sequence[str], keys: np.ndarray) -> list[str]:
     return [_fill(index, name) for index, name in zip(template.tolist(), expressions, strict=True)]
 
 
+def expression_in(caption: str) -> str:
+    """Returns the expression that a caption names by its adjective.
+
+    Raises:
+        ValueError: it names none, or several.
+    """
+    words = set(caption.split())
+    found = [name for name, word in ADJECTIVES.items() if word in words]
+    if len(found) != 1:
+        raise ValueError(f"caption '{caption}': found {len(found)} expressions in it, expected one")
+    return found[0]
+
+
 def _fill(template: int, expression: str) -> str:
     try:
         return _FILLED[expression][template]

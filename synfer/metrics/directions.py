@@ -9,11 +9,14 @@ from typing import Literal
 
 Direction = Literal["higher", "lower"]
 
-HIGHER = frozenset({"accuracy", "f1", "recall", "precision", "agreement", "found", "repaired", "psnr", "gain"})
+HIGHER = frozenset({"accuracy", "f1", "recall", "precision", "agreement", "found", "repaired", "psnr", "gain", "score"})
 """Words in the names of metrics whose higher values are better."""
 
 LOWER = frozenset({"loss", "ece", "frechet", "fid", "kid", "mae", "mse", "rmse", "error", "harmed", "copies", "closer"})
 """Words in the names of metrics whose lower values are better."""
+
+LOWER_SCORE = frozenset({"score", "lower"})
+"""Both words are in the name of a user's score whose lower values are better."""
 
 NEITHER = frozenset(
     {
@@ -40,6 +43,8 @@ def direction(metric: str) -> Direction | None:
         metric: name as it is logged, such as ``val/ece_uncalibrated``.
     """
     words = words_of(metric)
+    if words >= LOWER_SCORE:
+        return "lower"
     higher, lower = bool(words & HIGHER), bool(words & LOWER)
     if words & NEITHER or higher == lower:
         return None

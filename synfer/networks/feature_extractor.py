@@ -79,7 +79,7 @@ class TimmFeatures(nn.Module):
         super().__init__()
         import timm  # seconds to import: only when a network is really built
 
-        check_timm_name(name, "model.features")
+        check_timm_name(name, "test.features")
         self.name = name.replace("/", "-")
         self.network = timm.create_model(name, pretrained=False, num_classes=0)
         config: dict[str, Any] = self.network.pretrained_cfg  # type: ignore[assignment]
@@ -91,7 +91,7 @@ class TimmFeatures(nn.Module):
             self.network.load_state_dict(state)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"model.features_weights '{weights}' do not fit '{name}': {reason}") from error
+            raise ValueError(f"test.features_weights '{weights}' do not fit '{name}': {reason}") from error
         self.side: int = config["input_size"][-1]
         mean, std = normalisation(self.network)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
@@ -115,18 +115,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ValueError: not a file of tensors.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"model.features_weights '{path}': no such file, expected a network's weights")
+        raise FileNotFoundError(f"test.features_weights '{path}': no such file, expected a network's weights")
     try:
         if path.suffix == ".safetensors":
-            state: Any = read_safetensors(path, "model.features_weights")
+            state: Any = read_safetensors(path, "test.features_weights")
         else:
-            state = read_checkpoint(path, "model.features_weights")
+            state = read_checkpoint(path, "test.features_weights")
     except ValueError as error:
-        raise FileError(f"model.features_weights '{path}' cannot be read as weights: {error}") from error
+        raise FileError(f"test.features_weights '{path}' cannot be read as weights: {error}") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"model.features_weights '{path}': found no tensors by name, expected a network's weights")
-    check_finite(state, "model.features_weights", path)
+        raise ValueError(f"test.features_weights '{path}': found no tensors by name, expected a network's weights")
+    check_finite(state, "test.features_weights", path)
     return state
 
 

@@ -31,6 +31,35 @@ def draw_conditions(
     return [caption_for(name) for name in expressions], sample_action_units(expressions, uniform, au_names)
 
 
+def fill_action_units(
+    units: np.ndarray,
+    expressions: Sequence[str],
+    sample_ids: Sequence[str],
+    *stream: int,
+    au_names: Sequence[str] = ACTION_UNITS,
+) -> np.ndarray:
+    """Gives samples without any known action unit a draw from their expression's FACS prototype.
+
+    Args:
+        units: float32 (n, A), NaN = unknown.
+        expressions: n canonical names.
+        sample_ids: n ids; with the stream they decide what a sample gets.
+        stream: what tells this use from others.
+        au_names: names of the A action units.
+
+    Returns:
+        float32 (n, A); ``units`` itself where nothing is to be filled.
+    """
+    rows = np.flatnonzero(np.isnan(units).all(1))
+    if not len(rows):
+        return units
+    uniform = keyed_uniform(keys_of(sample_ids[row] for row in rows.tolist()), 2 * len(au_names), *stream)
+    filled = units.copy()
+    names = [expressions[row] for row in rows.tolist()]
+    filled[rows] = sample_action_units(names, uniform.reshape(len(rows), 2, -1), au_names)
+    return filled
+
+
 def sample_name(seed: int, index: int) -> str:
     """Returns the sample id of a face in a set: "syn-<seed>-<index>"."""
     return f"syn-{seed}-{index:06d}"

@@ -6,7 +6,7 @@ alone, in :meth:`SynthesisRequest.from_expressions`, whoever asks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -18,11 +18,6 @@ from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 
 RANK_STRIDE = 1 << 40
 """Sample ids of a pool: number + rank × this, so that those of different ranks never meet."""
-
-
-def expressions_in_turn(names: Sequence[str], indices: Iterable[int]) -> list[str]:
-    """Returns the expression of each sample of a list that holds those expressions in turn."""
-    return [names[index % len(names)] for index in indices]
 
 
 class Plan(Protocol):
@@ -66,7 +61,7 @@ class EvenPlan:
     def request(self, indices: Sequence[int]) -> SynthesisRequest:
         """Returns the faces at these places of what is left to do."""
         ids = self.to_do[np.asarray(indices, dtype=np.int64)].tolist()
-        names = expressions_in_turn(self.expressions, ids)
+        names = [self.expressions[i % len(self.expressions)] for i in ids]
         return SynthesisRequest.from_expressions(names, ids, self.seed, self.settings, self.au_names)
 
 

@@ -16,13 +16,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
-from callbacks.synthesis.semantic_guidance import SemanticGuidance
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.augmentation import Augmentation
 from lightning_modules.generator import ExpressionGenerator
 from synfer.faces.action_units import ACTION_UNITS, FACS_PROTOTYPES
 from synfer.networks.au_adapter import au_adapter_parameters, embed_action_units
 from synfer.synthesis.diffusion.prediction import min_snr_weight, signal_and_noise
+from synfer.synthesis.over_ranks import synthesise_over_ranks
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 from tests.fixtures.tiny_data import TinyReader, tiny_table
 from tests.fixtures.tiny_generator import (
@@ -511,7 +511,6 @@ def test_plain_ddp_is_refused_for_parts_that_learn_in_turn(monkeypatch: pytest.M
         ({"trained": "lora"}, r"model.trained: found 'lora' without model.base"),
         ({"codec": "autoencoder_kl"}, r"model.autoencoder_steps: found 0"),
         ({"min_snr_gamma": 0.0}, r"model.min_snr_gamma: found 0"),
-        ({"test_samples": 0}, r"model.test_samples: found 0"),
         ({"label_space": "basic9"}, r"unknown label space 'basic9'"),
         ({"image_size": 18}, r"model.image_size: found 18"),
         ({"ema_decay": 1.0}, r"EMA decay: found 1"),
@@ -522,9 +521,17 @@ def test_settings_out_of_range(changes: dict[str, Any], message: str) -> None:
         tiny_generator(**changes)
 
 
-def test_missing_judge_and_missing_base_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"model.judge '.*nowhere.ckpt'"):
-        tiny_generator(judge=str(tmp_path / "nowhere.ckpt"))
+def test_settings_of_a_test_in_an_older_checkpoint_are_passed_over(tmp_path: Path) -> None:
+    path = save_checkpoint(tiny_generator(), tmp_path / "old.ckpt")
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["hyper_parameters"] |= {"judge": "gone.ckpt", "test_samples": 14, "nearest_training": None}
+    torch.save(checkpoint, path)
+    loaded = ExpressionGenerator.load_trained(path)
+    assert "judge" not in loaded.hparams
+    assert loaded.weights_fingerprint() == tiny_generator().weights_fingerprint()
+
+
+def test_a_missing_base_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"model.base '.*nowhere'"):
         tiny_generator(base=str(tmp_path / "nowhere"))
 
@@ -684,7 +691,7 @@ def test_weights_that_float16_cannot_hold_are_not_saved(tmp_path: Path) -> None:
 
 def test_a_large_request_is_made_in_batches_and_comes_back_in_order(speaking: ExpressionGenerator) -> None:
     names = [NAMES[i % 3] for i in range(5)]
-    made = speaking.synthesise_over_ranks(request_for(names), [], batch_size=2)
+    made = synthesise_over_ranks(speaking, request_for(names), [], batch_size=2)
     whole = speaking.synthesise(request_for(names))
     assert (made["images"].int() - whole.images.int()).abs().amax() <= 1
     assert torch.equal(made["label"], whole.label) and torch.equal(made["soft_label"], whole.soft_label)
@@ -710,109 +717,6 @@ def test_grid_has_a_row_per_expression_and_is_made_by_the_averaged_weights(tmp_p
     width, height = Image.open(path).size
     assert path.name == "grid-step0000003.png"
     assert height == len(NAMES) * 96 and width == 110 + 2 * 96
-
-
-# ---------------------------------------------------------------- test by a judge
-
-
-def run_test(generator: ExpressionGenerator, folder: Path, **changes: Any) -> dict[str, float]:
-    trainer = make_trainer(folder, **changes)
-    return dict(trainer.test(generator, datamodule=tiny_data(), verbose=False)[0])
-
-
-def opinionated(seed: int) -> Any:
-    classifier = tiny_classifier(seed=seed)
-    with torch.no_grad():
-        classifier.backbone.get_classifier().weight.mul_(30)
-    return classifier
-
-
-def test_judge_scores_synthetic_and_real_faces(tmp_path: Path) -> None:
-    judge = opinionated(1)
-    path = save_checkpoint(judge, tmp_path / "judge.ckpt")
-    generator = tiny_generator(judge=str(path), test_samples=10, test_batch_size=4)
-    metrics = run_test(generator, tmp_path)
-    names = [NAMES[i % 3] for i in range(10)]
-    images = generator.synthesise(request_for(names)).images
-    with torch.no_grad():
-        seen = judge.predict_probabilities(images.float() / 255).argmax(1)
-        table = tiny_data().reader.read("test")
-        real = judge.predict_probabilities(table.images.batch(range(12)).float() / 255).argmax(1)
-    wanted, truth = torch.tensor([NAMES.index(name) for name in names]), torch.from_numpy(table.label)
-    for prefix, label, found in (("test/fer", wanted, seen), ("test/judge_on_real", truth, real)):
-        recalls = [float((found[label == k] == k).float().mean()) for k in range(3)]
-        for name, recall in zip(NAMES, recalls, strict=True):
-            assert metrics[f"{prefix}_recall/{name}"] == pytest.approx(recall)
-        assert metrics[f"{prefix}_accuracy"] == pytest.approx(sum(recalls) / 3)
-    assert metrics["test/images_per_s"] > 0
-    assert (tmp_path / "samples" / "test.png").is_file()
-    assert not any("judge" in name for name in generator.state_dict())
-
-
-def test_judge_speaks_by_name_whatever_its_order(tmp_path: Path) -> None:
-    judge = opinionated(1)
-    shuffled = tiny_classifier(("sad", "anger", "neutral", "happy"), seed=1)
-    source, target = judge.backbone, shuffled.backbone
-    head = source.get_classifier()
-    with torch.no_grad():
-        target.load_state_dict(
-            {
-                name: tensor
-                for name, tensor in source.state_dict().items()
-                if "head.w" not in name and "head.b" not in name
-            },
-            strict=False,
-        )
-        order = [NAMES.index("sad"), None, NAMES.index("neutral"), NAMES.index("happy")]
-        for row, old in enumerate(order):
-            target.get_classifier().weight[row] = 0 if old is None else head.weight[old]
-            target.get_classifier().bias[row] = -1e4 if old is None else head.bias[old]
-    results = []
-    for number, network in enumerate((judge, shuffled)):
-        # Of one name, which is part of the metrics' names.
-        path = save_checkpoint(network, tmp_path / str(number) / "judge.ckpt")
-        results.append(run_test(tiny_generator(judge=str(path), test_samples=6), tmp_path))
-    speed = "test/images_per_s"
-    assert {**results[0], speed: 0.0} == pytest.approx({**results[1], speed: 0.0}, nan_ok=True)
-
-
-def test_fewer_samples_than_expressions(tmp_path: Path) -> None:
-    path = save_checkpoint(opinionated(1), tmp_path / "judge.ckpt")
-    metrics = run_test(tiny_generator(judge=str(path), test_samples=2), tmp_path)
-    assert "test/fer_recall/happy" in metrics and "test/fer_recall/sad" not in metrics
-
-
-def test_expressions_of_a_test_go_by_any_known_spelling(tmp_path: Path) -> None:
-    path = save_checkpoint(opinionated(1), tmp_path / "judge.ckpt")
-    generator = tiny_generator(judge=str(path), test_samples=2, test_expressions=["Happiness", "sadness"])
-    metrics = run_test(generator, tmp_path)
-    assert {"test/fer_recall/happy", "test/fer_recall/sad"} <= set(metrics) and "test/fer_recall/neutral" not in metrics
-
-
-def test_a_test_without_judge_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"model.judge: found none"):
-        run_test(tiny_generator(), tmp_path)
-
-
-def test_the_guide_must_not_judge_under_whatever_name(tmp_path: Path) -> None:
-    classifier = opinionated(1)
-    guide = save_checkpoint(classifier, tmp_path / "guide.ckpt")
-    copy = save_checkpoint(classifier, tmp_path / "copy.ckpt")
-    guidance = SemanticGuidance(True, str(guide), start_step=1)
-    generator = tiny_generator(judge=str(copy), test_samples=3)
-    with pytest.raises(ValueError, match=r"copy.ckpt' is the guide's own network"):
-        run_test(generator, tmp_path, callbacks=[guidance], inference_mode=False)
-    off = SemanticGuidance(False, str(guide))
-    assert "test/fer_accuracy" in run_test(generator, tmp_path, callbacks=[off])
-
-
-def test_guidance_acts_in_a_test_and_another_network_judges(tmp_path: Path) -> None:
-    guide = save_checkpoint(opinionated(1), tmp_path / "guide.ckpt")
-    judge = save_checkpoint(opinionated(2), tmp_path / "judge.ckpt")
-    guidance = SemanticGuidance(True, str(guide), start_step=1)
-    generator = tiny_generator(judge=str(judge), test_samples=3)
-    metrics = run_test(generator, tmp_path, callbacks=[guidance], inference_mode=False)
-    assert "test/fer_accuracy" in metrics and len(guidance.losses) == 3
 
 
 def test_a_compiled_network_makes_the_same_faces_and_checkpoints() -> None:

@@ -39,8 +39,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "codec_config": {"patch": 4, "channels": 3},
         "ema_decay": None,
         "bf16_sampling": False,
-        "test_samples": 14,
-        "nearest_training": 0,
         "sampling": {"num_steps": 2, "guidance_scale": 2.0},
     }
     made = {**settings, "sampling": SamplingSettings(**settings["sampling"])}
@@ -48,7 +46,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, seed in (("judge", 1), ("guide", 2)):
         save_checkpoint(tiny_classifier(BASIC7, seed, image_size=SIDE, backbone_kwargs=VIT), folder / f"{name}.ckpt")
     found = {"class_path": "lightning_modules.generator.ExpressionGenerator", "init_args": settings}
-    (folder / "model.yaml").write_text(yaml.safe_dump({"model": found}))
+    test = {"samples": 14, "nearest_training": 0}
+    (folder / "model.yaml").write_text(yaml.safe_dump({"model": found, "test": test}))
     return folder
 
 
@@ -103,7 +102,7 @@ def summary(run_dir: Path) -> dict[str, Any]:
 
 
 def test_a_generator_s_test_tells_copies(folder: Path, tmp_path: Path, copier: None) -> None:
-    options = [f"--model.judge={folder / 'judge.ckpt'}", "--layout.max_similarity=0.97"]
+    options = [f"--test.judge={folder / 'judge.ckpt'}", "--layout.max_similarity=0.97"]
     options += [
         "--guidance.enabled=true",
         f"--guidance.guide={folder / 'guide.ckpt'}",
@@ -118,7 +117,7 @@ def test_a_generator_s_test_tells_copies(folder: Path, tmp_path: Path, copier: N
 
 
 def test_a_generator_s_test_without_copies(folder: Path, tmp_path: Path) -> None:
-    judge = f"--model.judge={folder / 'judge.ckpt'}"
+    judge = f"--test.judge={folder / 'judge.ckpt'}"
     train.main(command("test", folder, tmp_path, *of_generator(folder), judge))
     metrics = summary(tmp_path)["metrics"]
     assert metrics["test/near_copies"] == 0

@@ -93,5 +93,5 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
 
 
 def test_an_unknown_network() -> None:
-    with pytest.raises(ValueError, match=r"model.features: found 'resnet19'.*did you mean"):
+    with pytest.raises(ValueError, match=r"test.features: found 'resnet19'.*did you mean"):
         TimmFeatures("resnet19", "anything")
