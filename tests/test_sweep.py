@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 import sweep
-from experiments.sweep import local_runner, sweep_file
+from experiments.sweep import local_runner, sweep_command, sweep_file
 from experiments.sweep.child_process import exit_text, last_error_line
 from experiments.sweep.grid import expand, file_name, point_name, value_text
 from experiments.sweep.parser_check import check_against_parser
@@ -95,9 +95,9 @@ summary("finished", **{"val/accuracy": 0.5})
 DRIVER = """
 import sys, pathlib
 import sweep
-from experiments.sweep import sweep_file
+from experiments.sweep import sweep_command, sweep_file
 sweep_file.PROJECT = pathlib.Path({project!r})
-sweep.check_against_parser = lambda *args: None
+sweep_command.check_against_parser = lambda *args: None
 raise SystemExit(sweep.main())
 """
 
@@ -107,7 +107,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a program in the place of train.py, which is the current folder."""
     (tmp_path / "train.py").write_text(PROGRAM)
     monkeypatch.setattr(sweep_file, "PROJECT", tmp_path)
-    monkeypatch.setattr(sweep, "check_against_parser", lambda *args: None)
+    monkeypatch.setattr(sweep_command, "check_against_parser", lambda *args: None)
     monkeypatch.setattr(local_runner, "POLL_S", 0.02)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -19,6 +19,7 @@ from callbacks.synthesis.pseudo_labeller import PseudoLabeller
 from callbacks.synthesis.semantic_guidance import SemanticGuidance
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.augmentation import Augmentation
+from datamodules.rows.grey_or_colour import as_rgb
 from lightning_modules.generator import ExpressionGenerator
 from synfer.metrics.frechet_distance import frechet_distance, weighted_moments
 from synfer.networks.au_estimator import AUEstimator
@@ -90,7 +91,7 @@ def test_a_copied_training_set_is_caught(tmp_path: Path, monkeypatch: pytest.Mon
 
     def copy(generator: ExpressionGenerator, request: Any, *args: Any) -> dict[str, torch.Tensor]:
         rows = np.arange(len(request))
-        return {"images": table.images.batch(rows), "label": torch.from_numpy(table.label[rows])}
+        return {"images": as_rgb(table.images.batch(rows)), "label": torch.from_numpy(table.label[rows])}
 
     monkeypatch.setattr("callbacks.generator_test.synthesise_over_ranks", copy)
     found = evaluate(tmp_path)
