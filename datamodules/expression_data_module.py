@@ -19,6 +19,7 @@ from datamodules.loading.evaluation_loader import evaluation_loader, loader_sett
 from datamodules.loading.evaluation_sampler import EvaluationSampler
 from datamodules.loading.mixed_dataset import MixedDataset, as_is
 from datamodules.loading.mixture_sampler import MixtureSampler
+from datamodules.loading.planned_requests import PlannedRequests
 from datamodules.loading.repeating_sampler import RepeatingSampler
 from datamodules.loading.resumable_loader import ResumableLoader
 from datamodules.readers.read_split import read_split, read_split_if_there
@@ -28,7 +29,7 @@ from datamodules.rows.folds import hash_numbers
 from datamodules.rows.grey_or_colour import as_rgb
 from datamodules.rows.near_copies import NearCopies
 from datamodules.rows.provenance import DuplicateReport
-from datamodules.rows.sample_table import ImageSource, SampleTable
+from datamodules.rows.sample_table import ImageSource, SampleTable, square_side
 from datamodules.setting_range import check_range
 from datamodules.synthetic.finished_set import most_synthetic, read_finished_set
 from datamodules.synthetic.pool_folder import PoolFolder
@@ -36,7 +37,8 @@ from datamodules.synthetic.synthetic_pool import SyntheticPool
 from datamodules.training_rows import TrainingRows
 from synfer.faces.action_units import mirrored_order
 from synfer.faces.expressions import canonical_expression
-from synfer.synthesis.plan import SynthesisWork
+from synfer.synthesis.plan import EvenPlan
+from synfer.synthesis.request import SynthesisRequest
 
 _DEFAULT_AUGMENTATION = Augmentation()
 
@@ -249,7 +251,7 @@ class ExpressionDataModule(ResumableDataModule):
                 self._subset_seed,
             )
         if self.image_size is None and self.synthetic_ratio > 0:
-            self.image_size = _side(train)
+            self.image_size = square_side(train)
         self.train_table = train
         self._mirrored_order = mirrored_order(train.au_names)
 
@@ -284,7 +286,7 @@ class ExpressionDataModule(ResumableDataModule):
         self.pool = SyntheticPool(
             self._pool_folder.path,
             slots=self.pool_size,
-            image_size=self.image_size or _side(train),
+            image_size=self.image_size or square_side(train),
             num_classes=len(self.label_space),
             num_action_units=len(train.au_names),
             rank=self._ranks()[1],
@@ -344,16 +346,20 @@ class ExpressionDataModule(ResumableDataModule):
         return self._evaluation_loader(table, getattr(self.trainer, "limit_test_batches", 1.0))
 
     def predict_dataloader(self) -> DataLoader:
-        """Returns this rank's part of the synthesis work (``WorkBatch``), or of ``predict_split`` (``Batch``)."""
+        """Returns this rank's part of what is to be made (requests), or of ``predict_split`` (``Batch``).
+
+        Raises:
+            ValueError: an expression outside the label space is to be made.
+        """
         if self.predict_split != "synthesis":
             return self._evaluation_loader(self._need(getattr(self, f"{self.predict_split}_table"), self.predict_split))
-        work = SynthesisWork(
-            self.synthesis_count,
-            self.label_space,
-            self.run_seed,
-            expressions=self.synthesis_expressions,
-            done=self.synthesis_done,
-        )
+        names = self.synthesis_expressions
+        unknown = [name for name in names if name not in self.label_space]
+        if unknown:
+            raise ValueError(
+                f"data.synthesis_expressions: found '{unknown[0]}', expected some of {list(self.label_space)}"
+            )
+        work = PlannedRequests(EvenPlan(self.synthesis_count, names, self.run_seed, done=self.synthesis_done))
         world_size, rank = self._ranks()
         return DataLoader(
             work,
@@ -365,13 +371,19 @@ class ExpressionDataModule(ResumableDataModule):
     def _evaluation_loader(self, table: SampleTable, limit: float = 1.0) -> DataLoader:
         return evaluation_loader(table, self.image_size, self.eval_batch_size, self.num_workers, self._ranks(), limit)
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Moves a batch; a request has nothing to move."""
+        if isinstance(batch, SynthesisRequest):
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Makes images float32 in [0, 1], augments training batches, and checks the first batch of every epoch.
 
         Raises:
             ValueError: the checked batch breaks contract C1.
         """
-        if "image" not in batch:  # synthesis work
+        if isinstance(batch, SynthesisRequest):
             return batch
         batch["image"] = _as_float(batch["image"])
         if self.trainer is not None:
@@ -434,10 +446,3 @@ class ExpressionDataModule(ResumableDataModule):
 
 def _as_float(image: Tensor) -> Tensor:
     return image.float() / 255 if image.dtype == torch.uint8 else image
-
-
-def _side(table: SampleTable) -> int:
-    height, width = table.images.batch(np.array([0])).shape[-2:]
-    if height != width:
-        raise ValueError(f"training images are {height}x{width}: expected squares, or data.image_size=<side in pixels>")
-    return height

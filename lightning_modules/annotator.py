@@ -23,6 +23,7 @@ from synfer.foundation.counter_based_random import keyed_seed
 from synfer.foundation.file_reading import reading
 from synfer.foundation.fingerprint import fingerprint
 from synfer.foundation.module_file import ModuleFormat, StoredModule
+from synfer.foundation.random_streams import Stream
 from synfer.foundation.validate import check_setting
 from synfer.metrics.calibrated_scores import calibrated_scores
 from synfer.metrics.collected import Collected
@@ -38,7 +39,6 @@ from synfer.optimisation.schedule import Schedule
 from synfer.pictures.confusion_matrix import save_confusion_matrix
 from synfer.synthesis.diffusion.generator_reader import GeneratorReader, ReadLatents
 
-_FLIP_STREAM = 0xF11
 DEFAULT_MODULES = ("mid_block", "up_blocks.0", "up_blocks.1")
 DEFAULT_WIDTHS = [64, 96]
 DEFAULT_DEPTHS = [3, 2, 0]
@@ -331,7 +331,7 @@ class LabelAnnotator(ExpressionModule):
     def _training_maps(self, image: Tensor, synthetic: Tensor, batch_idx: int) -> list[Tensor]:
         if self._cache is None:
             return self.read(image)
-        seed = keyed_seed(self._seed, self.global_rank, self.global_step, batch_idx, _FLIP_STREAM)
+        seed = keyed_seed(self._seed, self.global_rank, self.global_step, batch_idx, Stream.ANNOTATOR_FLIP)
         draw = torch.rand(len(image), generator=torch.Generator().manual_seed(seed)).to(image.device)
         image = torch.where((draw < self._flip)[:, None, None, None], image.flip(-1), image)
         if not bool(synthetic.any()):

@@ -16,10 +16,7 @@ ROOMS = ("synfer", "datamodules", "lightning_modules", "callbacks", "experiments
 LIBRARY = ("foundation", "faces", "optimisation", "labels", "metrics", "pictures", "runs", "networks", "synthesis")
 """The same among the folders of ``synfer``."""
 
-EXCEPTIONS: set[tuple[str, str]] = {
-    ("lightning_modules.generator", "callbacks.synthesis.synthesis_callback"),
-    ("synfer.networks.diffusion", "synfer.synthesis.diffusion.prediction"),
-}
+EXCEPTIONS: set[tuple[str, str]] = {}
 """Imports that still run the other way."""
 
 CIRCLES: set[str] = set()
@@ -28,9 +25,7 @@ CIRCLES: set[str] = set()
 LIBRARY_IS_WITHOUT = {"lightning", "pytorch_lightning", "jsonargparse", "wandb"}
 HEAVY = {"torch", "lightning", "diffusers", "transformers", "timm"}
 MAX_LINES, PROGRAM_LINES = 450, 60
-LONG_FILES: set[str] = {
-    "lightning_modules/generator.py",
-}
+LONG_FILES: set[str] = {}
 """Files that still hold more than one idea."""
 
 

@@ -17,11 +17,11 @@ from datamodules.rows.sample_table import SampleTable
 from synfer.faces.captions import caption_for
 from synfer.faces.face_shape import resize_faces
 from synfer.foundation.counter_based_random import keyed_uniform
+from synfer.foundation.random_streams import Stream
 from synfer.foundation.rank_states import counters, states_of_ranks
-from synfer.synthesis.diffusion.denoising import DenoisingState
+from synfer.synthesis.diffusion.denoising_state import DenoisingState
 from synfer.synthesis.diffusion.inversion import ddim_invert
-
-_LAYOUT_STREAM = 0x1A
+from synfer.synthesis.faces import Faces
 
 
 class LayoutInitialisation(SynthesisCallback):
@@ -42,6 +42,8 @@ class LayoutInitialisation(SynthesisCallback):
     Raises:
         ValueError: a value out of range.
     """
+
+    config_group = "layout"
 
     def __init__(
         self,
@@ -109,7 +111,7 @@ class LayoutInitialisation(SynthesisCallback):
         """Faces discarded as copies of their source: for summary.json."""
         return {"copies": self.copies} if self.enabled and self.max_similarity is not None else {}
 
-    def on_synthesis_start(self, state: DenoisingState) -> None:
+    def on_denoising_start(self, state: DenoisingState) -> None:
         """Replaces the starting noise by inverted training faces.
 
         Raises:
@@ -125,18 +127,21 @@ class LayoutInitialisation(SynthesisCallback):
         with torch.no_grad():
             clean = state.encode(resize_faces(image, state.image_size))
         state.latents = ddim_invert(own, clean, self.num_inverted, self.fixed_point_iterations)
-        state.first_step = len(state.scheduler.timesteps) - self.num_inverted
-        state.layout_source = [str(table.sample_id[row]) for row in rows]
+        state.first_step = len(state.sampler.timesteps) - self.num_inverted
 
-    def on_synthesis_end(self, state: DenoisingState) -> None:
-        """Discards the faces that are copies of their source, each for itself, whatever the batch."""
+    def on_denoising_step(self, state: DenoisingState) -> None:
+        """Leaves the steps alone."""
+
+    def on_faces(self, faces: Faces) -> None:
+        """Names the sources, and discards the faces that are copies of theirs, each for itself, whatever the batch."""
+        assert self._table is not None, "LayoutInitialisation.setup() has not run"
+        faces.layout_source = [str(self._table.sample_id[row]) for row in self._rows]
         if self.max_similarity is None:
             return
-        assert self._table is not None and state.images is not None
-        sources = self._table.images.batch(self._rows).to(state.images.device)
-        copies = pixel_correlation(state.images, sources) > self.max_similarity
+        sources = self._table.images.batch(self._rows).to(faces.images.device)
+        copies = pixel_correlation(faces.images, sources) > self.max_similarity
         self.copies += int(copies.sum())
-        state.kept = state.kept & ~copies
+        faces.kept = faces.kept & ~copies
 
     def state_dict(self) -> dict[str, Any]:
         """Returns every rank's count; a collective."""
@@ -147,7 +152,7 @@ class LayoutInitialisation(SynthesisCallback):
         self.copies = int(counters(state_dict.get("ranks", []), ("copies",))["copies"])
 
     def _choose(self, state: DenoisingState, table: SampleTable) -> np.ndarray:
-        uniform = keyed_uniform(state.request.sample_ids, 1, state.request.seed, _LAYOUT_STREAM)[:, 0]
+        uniform = keyed_uniform(state.request.sample_ids, 1, state.request.seed, Stream.LAYOUT_SOURCE)[:, 0]
         if self.source == "any":
             return (uniform * len(table)).astype(np.int64)
         rows = np.empty(len(uniform), dtype=np.int64)

@@ -11,8 +11,7 @@ from torch import Tensor
 from datamodules.batch import Batch
 from datamodules.loading.augmentation import UNIFORM_COLUMNS, Augmentation, augment, is_flipped
 from synfer.foundation.counter_based_random import keyed_uniform, keys_of
-
-_AUGMENT = 0xA06  # a stream of random numbers
+from synfer.foundation.random_streams import Stream
 
 
 def augment_batch(
@@ -29,7 +28,7 @@ def augment_batch(
         step: optimiser steps so far.
     """
     device = batch["image"].device
-    numbers, uncached = augmentation_numbers(batch["sample_id"], settings, (seed, _AUGMENT, epoch, step))
+    numbers, uncached = augmentation_numbers(batch["sample_id"], settings, (seed, Stream.AUGMENTATION, epoch, step))
     uniform = numbers.to(device, non_blocking=True)
     if settings.uncached_fraction > 0:
         batch["is_uncached"] = uncached.to(device, non_blocking=True)
@@ -59,7 +58,7 @@ def augmentation_numbers(
         draw = keyed_uniform(keys, 2 + UNIFORM_COLUMNS, *stream)  # which view, whether a new one, and that one
         chosen = (draw[:, 0] * views).astype(int)
         names = [f"{name}, version {view}" for name, view in zip(sample_id, chosen, strict=True)]
-        stored = keyed_uniform(keys_of(names), UNIFORM_COLUMNS, _AUGMENT)  # no seed: the same in every run
+        stored = keyed_uniform(keys_of(names), UNIFORM_COLUMNS, Stream.AUGMENTATION)  # no seed: the same in every run
         uncached = draw[:, 1] < settings.uncached_fraction
         uniform = np.where(uncached[:, None], draw[:, 2:], stored)
     return torch.from_numpy(uniform.astype(np.float32)), torch.from_numpy(uncached)

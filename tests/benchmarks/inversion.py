@@ -39,7 +39,7 @@ def worst_psnr(
     inverted, iterations = case
     settings = SamplingSettings(num_steps=STEPS, guidance_scale=1.0)
     request = SynthesisRequest.from_expressions(names, range(len(names)), 0, settings)
-    state = generator._start(request, settings)
+    state = generator.synthesiser.start(request)
     state.latents = ddim_invert(state, state.encode(pictures), inverted, iterations)
     state.first_step = STEPS - inverted
     error = (state.decode(denoise(state)) - pictures).square().mean((1, 2, 3)) / 4

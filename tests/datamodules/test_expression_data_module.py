@@ -23,6 +23,7 @@ from datamodules.rows.folds import hash_numbers
 from datamodules.rows.sample_table import ArrayImages, SampleTable
 from synfer.faces.action_units import ACTION_UNITS
 from synfer.faces.expressions import LABEL_SPACES
+from synfer.synthesis.request import SynthesisRequest
 from tests.fixtures.tiny_data import BASIC7, TinyReader, tiny_table
 
 NO_AUGMENTATION = Augmentation(enabled=False)
@@ -53,7 +54,7 @@ class _Recorder(LightningModule):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.batches: list[dict[str, Any]] = []
-        self.seen: dict[str, list[str]] = {"val": [], "test": [], "predict": []}
+        self.seen: dict[str, list[Any]] = {"val": [], "test": [], "predict": []}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         self.batches.append(batch)
@@ -66,8 +67,8 @@ class _Recorder(LightningModule):
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self.seen["test"] += batch["sample_id"]
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        self.seen["predict"] += batch["sample_id"]
+    def predict_step(self, batch: Any, batch_idx: int) -> None:
+        self.seen["predict"] += batch.sample_ids if isinstance(batch, SynthesisRequest) else batch["sample_id"]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD([self.weight], lr=0.1)
@@ -508,6 +509,12 @@ def test_predict_and_test_see_every_sample_once(tmp_path: Path, split: str, coun
     assert len(set(model.seen["predict"])) == len(model.seen["predict"]) == count
     trainer.test(model, datamodule=datamodule, verbose=False)
     assert sorted(model.seen["test"]) == sorted(f"test-{i}" for i in range(21))
+
+
+def test_an_expression_that_the_data_does_not_know_is_not_made() -> None:
+    datamodule = ExpressionDataModule(_reader(), synthesis_expressions=["contempt"])
+    with pytest.raises(ValueError, match=r"data\.synthesis_expressions: found 'contempt'"):
+        datamodule.predict_dataloader()
 
 
 def test_loaders_before_setup() -> None:

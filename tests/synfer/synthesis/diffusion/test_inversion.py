@@ -10,7 +10,8 @@ from datamodules.readers import DrawnReader
 from lightning_modules.generator import ExpressionGenerator
 from synfer.faces.captions import caption_for
 from synfer.networks.au_adapter import embed_action_units
-from synfer.synthesis.diffusion.denoising import DenoisingState, denoise
+from synfer.synthesis.diffusion.denoising import denoise
+from synfer.synthesis.diffusion.denoising_state import DenoisingState
 from synfer.synthesis.diffusion.inversion import ddim_invert
 from tests.fixtures.tiny_generator import NAMES, request_for, save_base, scaled_weights, state_for, tiny_generator
 
@@ -33,10 +34,10 @@ def error_after_return(
     """Inverts, samples at CFG 1 and returns the relative error; ``shift`` moves the timesteps of the inversion."""
     state = state_for(generator, request_for(["happy"], num_steps=steps, guidance_scale=1.0))
     clean = clean_latents(state)
-    timesteps = state.scheduler.timesteps
-    state.scheduler.timesteps = timesteps + shift
+    timesteps = state.sampler.timesteps
+    state.sampler.timesteps = timesteps + shift
     state.latents = ddim_invert(state, clean, inverted, fixed_point_iterations)
-    state.scheduler.timesteps = timesteps
+    state.sampler.timesteps = timesteps
     state.first_step = steps - inverted
     return float((denoise(state) - clean).pow(2).mean().sqrt() / clean.pow(2).mean().sqrt())
 
@@ -78,7 +79,7 @@ def trained_on(pictures: torch.Tensor, label: np.ndarray) -> ExpressionGenerator
     for _ in range(150):
         rows = torch.randint(len(latents), (64,), generator=random)
         captions = [caption_for(NAMES[code]) for code in label[rows.numpy()]]
-        loss = generator._loss(latents[rows], generator._encode_text(captions), empty, random)
+        loss = generator._loss(latents[rows], generator.synthesiser.encode_text(captions), empty, random)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
