@@ -360,7 +360,7 @@ def test_training_faces_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings, error, message",
+    ("settings", "error", "message"),
     [
         ({"samples": 0}, ValueError, r"test.samples: found 0"),
         ({"judge": "nowhere.ckpt"}, FileNotFoundError, r"test.judge 'nowhere.ckpt'"),

@@ -30,7 +30,7 @@ BACKBONE: dict[str, Any] = {
 
 
 def trainer(folder: Path, **changes: Any) -> Trainer:
-    quiet = {name: False for name in ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")}
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     return Trainer(accelerator="cpu", devices=1, num_sanity_val_steps=0, default_root_dir=folder, **quiet, **changes)
 
 

@@ -38,7 +38,7 @@ def test_unknown_intensities_teach_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [
         ({"au_names": ["AU12", "AU99"]}, "unknown action unit 'AU99'"),
         (
