@@ -26,7 +26,7 @@ from synfer.foundation.checkpoint_file import find_checkpoint
 from synfer.foundation.counter_based_random import key_of, keyed_seed, keyed_uniform, keys_of
 from synfer.foundation.file_reading import reading
 from synfer.foundation.fingerprint import fingerprint
-from synfer.foundation.module_file import ModuleFormat, StoredModule, write_folder
+from synfer.foundation.module_file import StoredModule, write_folder
 from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.au_adapter import (
     AUTokens,
@@ -37,7 +37,7 @@ from synfer.networks.au_adapter import (
     set_au_scale,
 )
 from synfer.networks.diffusion import load_diffusion_model, small_diffusion_model
-from synfer.networks.latent_codec import AutoencoderKLCodec
+from synfer.networks.latent_codec import GENERATOR_FILE, AutoencoderKLCodec
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.schedule import Schedule
 from synfer.synthesis.diffusion.denoising import DenoisingState, SynthesisHook, denoise
@@ -108,7 +108,7 @@ class ExpressionGenerator(AveragedModule):
         FileNotFoundError: ``base`` is missing.
     """
 
-    file_format = ModuleFormat("diffusion", "model", "ExpressionGenerator", name="generator")
+    file_format = GENERATOR_FILE
 
     def __init__(
         self,
