@@ -15,7 +15,6 @@ from torch import Tensor
 
 from callbacks.copies_of_training import against_sources, near_copies, nearest_training
 from callbacks.scoring_networks import BATCH, ScoringFiles, ScoringNetworks, as_float
-from callbacks.synthesis.synthesis_callback import SynthesisCallback, active_hooks
 from datamodules.batch import Batch
 from datamodules.rows.reference_faces import ReferenceFaces, real_test_faces, some_training_faces
 from lightning_modules.run_seed import run_seed
@@ -33,8 +32,11 @@ from synfer.pictures.face_comparison import (
     save_face_comparison,
     save_nearest_pairs,
 )
-from synfer.synthesis.plan import expressions_in_turn
+from synfer.synthesis.hooks import FaceHook, active_hooks
+from synfer.synthesis.over_ranks import synthesise_over_ranks
+from synfer.synthesis.plan import EvenPlan
 from synfer.synthesis.request import SynthesisRequest
+from synfer.synthesis.synthesiser import Synthesiser
 
 
 class GeneratorTest(Callback):
@@ -113,8 +115,8 @@ class GeneratorTest(Callback):
         """
         if stage != "test":
             return
-        module: Any = pl_module
-        if not hasattr(module, "synthesise"):
+        module: object = pl_module
+        if not isinstance(module, Synthesiser):
             raise ValueError(f"generator test: found the model {type(module).__name__}, expected one that makes faces")
         asked = self.expressions or [name for name in module.label_space if name in LABEL_SPACES["basic7"]]
         names = [canonical_expression(name) for name in asked]
@@ -125,15 +127,13 @@ class GeneratorTest(Callback):
             raise ValueError(f"test.samples: found {self.samples}, expected at least 2")
         self._data, seed = getattr(trainer, "datamodule", None), run_seed(trainer)
         self._au_columns = action_unit_indices(networks.au_names, module.au_names)
-        side = module.hparams["image_size"]
+        side = module.image_size
         self.test_faces = real_test_faces(self._data, names, side)
         self.train_faces = None
         if self.nearest_training != 0:
             self.train_faces = some_training_faces(self._data, self.nearest_training, seed, side)
-        spaces = module.label_space, networks.judge.label_space
-        self.report = FaceSetReport(
-            names, *spaces, networks.extractor.name, seed, networks.au_names, self.au_present_above
-        )
+        spaces, above = (module.label_space, networks.judge.label_space), self.au_present_above
+        self.report = FaceSetReport(names, *spaces, networks.extractor.name, seed, networks.au_names, above)
         self._real = networks.no_rows(side)
 
     def on_test_batch_end(
@@ -155,7 +155,9 @@ class GeneratorTest(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the faces, logs what they are worth and writes the pictures (a collective)."""
-        request, hooks = self._request(pl_module), active_hooks(trainer)
+        assert isinstance(pl_module, Synthesiser)
+        hooks = active_hooks(trainer.callbacks)  # type: ignore[attr-defined]
+        request = self._request(pl_module)
         started = time.monotonic()
         made = self._make(pl_module, request, hooks)
         metrics = {"test/images_per_s": self.samples / (time.monotonic() - started)}
@@ -163,9 +165,8 @@ class GeneratorTest(Callback):
         report = self.report
         metrics |= report.recalls("test/fer", fake) | report.recalls("test/judge_on_real", real)
         metrics |= report.action_units("test/au_f1", fake) | report.action_units("test/au_f1_on_real", real)
-        metrics |= {
-            metric_of(score): float(fake[f"score{i}"].cpu().double().mean()) for i, score in enumerate(self.scores)
-        }
+        for i, score in enumerate(self.scores):
+            metrics[metric_of(score)] = float(fake[f"score{i}"].cpu().double().mean())
         faces = report.compared(fake, real)
         metrics |= report.distances(faces)
         rank_zero_info(
@@ -191,21 +192,20 @@ class GeneratorTest(Callback):
 
     # ---------------------------------------------------------------- the generator: all that is asked of it
 
-    def _request(self, module: Any) -> SynthesisRequest:
-        indices = range(self.samples)
-        names = expressions_in_turn(self.report.names, indices)
-        return SynthesisRequest.from_expressions(names, indices, self.report.seed, module.sampling, module.au_names)
+    def _request(self, module: Synthesiser) -> SynthesisRequest:
+        names, count = self.report.names, self.samples
+        return EvenPlan(count, names, self.report.seed, module.sampling, module.au_names).request(range(count))
 
-    def _make(self, module: Any, request: SynthesisRequest, hooks: Sequence[SynthesisCallback]) -> dict[str, Tensor]:
-        return module.synthesise_over_ranks(request, hooks, self.batch_size)
+    def _make(self, module: Synthesiser, request: SynthesisRequest, hooks: Sequence[FaceHook]) -> dict[str, Tensor]:
+        return synthesise_over_ranks(module, request, hooks, self.batch_size)
 
-    def _unguided(self, module: Any, request: SynthesisRequest, hooks: Sequence[SynthesisCallback]) -> Tensor | None:
+    def _unguided(self, module: Synthesiser, request: SynthesisRequest, hooks: Sequence[FaceHook]) -> Tensor | None:
         """Makes the first faces of each expression again, from the same seeds without the guide (a collective)."""
         if not any(hasattr(hook, "guide_fingerprint") for hook in hooks):
             return None
         # A vote changes no picture, and would count these faces as if they were more of the test's.
-        others = [h for h in hooks if not hasattr(h, "guide_fingerprint") and h.changes_picture]
-        counted = [(hook, hook.state_dict()) for hook in others]
+        others = [h for h in hooks if not hasattr(h, "guide_fingerprint") and getattr(h, "changes_picture", True)]
+        counted = [(hook, hook.state_dict()) for hook in others if isinstance(hook, Callback)]
         images = self._make(module, request.part(0, COLUMNS * len(self.report.names)), others)["images"]
         for hook, state in counted:  # nor are discarded copies among them more of the test's
             hook.load_state_dict(state)

@@ -11,8 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_modules.run_seed import run_seed
 from synfer.foundation.counter_based_random import keyed_seed
-
-_STREAM = 0x57E9
+from synfer.foundation.random_streams import Stream
 
 
 class StepSeed(Callback):
@@ -24,7 +23,7 @@ class StepSeed(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seeds the step; each rank differently."""
-        key = keyed_seed(run_seed(trainer), trainer.global_rank, trainer.current_epoch, batch_idx, _STREAM)
+        key = keyed_seed(run_seed(trainer), trainer.global_rank, trainer.current_epoch, batch_idx, Stream.STEP_SEED)
         random.seed(key)
         np.random.seed(key % 2**32)
         # Not torch.manual_seed: without a GPU it prepares each time for one that may come (90 µs).

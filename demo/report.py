@@ -18,11 +18,11 @@ from callbacks.synthesis.pseudo_labeller import PseudoLabeller
 from callbacks.synthesis.semantic_guidance import SemanticGuidance
 from datamodules.readers import DrawnReader
 from datamodules.rows.grey_or_colour import as_rgb
-from lightning_modules.generator import ExpressionGenerator
 from synfer.foundation.atomic_file import atomic_write
 from synfer.runs.metrics_table import read_history
 from synfer.runs.run_format import METRICS, load_config, load_summary
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest
+from synfer.synthesis.synthesiser import load_synthesiser
 
 REAL_COLOUR, MIXED_COLOUR, CHANGED_COLOUR = "#0072b2", "#d55e00", "#cc79a7"  # told apart by all kinds of eyes
 FACES_PER_EXPRESSION = 5
@@ -147,7 +147,7 @@ def _synthetic_faces(mixed: FinishedRun, names: Sequence[str]) -> tuple[Tensor, 
         uint8 (K · n, 3, H, W), and for each face the name that the vote gave it where it is another one, else "".
     """
     settings = mixed.config["synthesis"]
-    generator = ExpressionGenerator.load_trained(settings["generator"])
+    generator = load_synthesiser(settings["generator"])
     sampling = None if settings["sampling"] is None else SamplingSettings(**settings["sampling"])
     hooks = [SemanticGuidance(**mixed.config["guidance"]), PseudoLabeller(**mixed.config["pseudo_labels"])]
     wanted = [name for name in names for _ in range(FACES_PER_EXPRESSION)]

@@ -2,69 +2,44 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
-from torch.random import fork_rng
 
 from datamodules.batch import Batch
-from lightning_modules.averaged_module import AveragedModule
+from lightning_modules.face_grid import log_face_grid
+from lightning_modules.generator_file import GeneratorFile
+from lightning_modules.predict_faces import predict_faces
 from lightning_modules.run_seed import run_seed
-from synfer.faces.action_units import ACTION_UNITS, sample_action_units
+from synfer.faces.action_units import ACTION_UNITS
 from synfer.faces.expressions import resolve_label_space
-from synfer.foundation.checkpoint_file import find_checkpoint
-from synfer.foundation.counter_based_random import key_of, keyed_seed, keyed_uniform, keys_of
-from synfer.foundation.file_reading import reading
-from synfer.foundation.fingerprint import fingerprint
-from synfer.foundation.module_file import StoredModule, write_folder
+from synfer.foundation.counter_based_random import keyed_seed
+from synfer.foundation.random_streams import Stream
 from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.au_adapter import (
     AUTokens,
     attach_au_adapter,
-    au_adapter_parameters,
     embed_action_units,
     region_masks,
-    set_au_scale,
 )
 from synfer.networks.diffusion import load_diffusion_model, small_diffusion_model
-from synfer.networks.latent_codec import GENERATOR_FILE, AutoencoderKLCodec
+from synfer.networks.latent_codec import AutoencoderKLCodec
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.schedule import Schedule
-from synfer.synthesis.diffusion.denoising import DenoisingState, SynthesisHook, denoise
+from synfer.synthesis.conditions import fill_action_units
+from synfer.synthesis.diffusion.condition_dropout import ConditionDropout
 from synfer.synthesis.diffusion.prediction import min_snr_weight, signal_and_noise, training_target
-from synfer.synthesis.plan import WorkBatch
-from synfer.synthesis.request import (
-    SamplingSettings,
-    SynthesisRequest,
-    SynthesisResult,
-    edit_action_units,
-    initial_noise,
-)
-
-_EXPORTED_FROM = "_exported_from"  # beside the settings of a folder: the fingerprint before rounding to float16
-_GRID_BATCH = 100  # faces of the sample grid at a time
-_EXPECTED = "a checkpoint of ExpressionGenerator or a folder of its save_trained"
-_CHECKPOINTING = "gradient_checkpointing"  # diffusers' flag on each block
-_NOISE_STREAM, _AU_STREAM, _VALIDATION_STREAM = 0xD1, 0xA1, 0x7A
+from synfer.synthesis.diffusion.synthesiser import DiffusionSynthesiser
+from synfer.synthesis.faces import Faces
+from synfer.synthesis.hooks import FaceHook
+from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 
 
-def _tensor(gathered: Any) -> Tensor:
-    """Narrows what ``all_gather`` returns for a tensor."""
-    assert isinstance(gathered, Tensor)
-    return gathered
-
-
-class ExpressionGenerator(AveragedModule):
+class ExpressionGenerator(GeneratorFile):
     """Latent diffusion with text and AU conditioning (SynFER, arXiv 2410.09865).
 
     Trains E‖target − f_θ(x_t, c_text, c_au, t)‖² with min-SNR weights; text, AUs and both are dropped at random, so
@@ -108,8 +83,6 @@ class ExpressionGenerator(AveragedModule):
         FileNotFoundError: ``base`` is missing.
     """
 
-    file_format = GENERATOR_FILE
-
     def __init__(
         self,
         label_space: str | list[str] = "ferplus8",
@@ -144,11 +117,7 @@ class ExpressionGenerator(AveragedModule):
         # Plain types only: a checkpoint must load with weights_only=True.
         self.hparams["sampling"] = asdict(sampling)
         self.label_space = resolve_label_space(label_space)
-        for name, share in (("drop_text", drop_text), ("drop_au", drop_au), ("drop_both", drop_both)):
-            if not 0 <= share <= 1:
-                raise ValueError(f"model.{name}: found {share}, expected a share in [0, 1]")
-        if drop_text + drop_au + drop_both > 1:
-            raise ValueError(f"model.drop_*: shares add up to {drop_text + drop_au + drop_both:g}, expected at most 1")
+        self._dropout = ConditionDropout(drop_text, drop_au, drop_both)
         if min_snr_gamma is not None and min_snr_gamma <= 0:
             raise ValueError(f"model.min_snr_gamma: found {min_snr_gamma}, expected a number above 0 or null")
         # Asked only where it matters: the list costs seconds.
@@ -156,7 +125,6 @@ class ExpressionGenerator(AveragedModule):
             raise ValueError(f"model.compile_backend: found '{compile_backend}', expected null or one of {known}")
         if codec == "autoencoder_kl" and base is None and autoencoder_steps < 1:
             raise ValueError("model.autoencoder_steps: found 0, expected at least 1 to train codec 'autoencoder_kl'")
-        self.sampling = sampling
         self.au_names = ACTION_UNITS
         if base is None:
             self.model = small_diffusion_model(
@@ -168,18 +136,40 @@ class ExpressionGenerator(AveragedModule):
                 raise ValueError(
                     f"model.image_size: found {image_size}, expected a multiple of {self.model.codec.downscale}"
                 )
-        self.prediction = self.model.scheduler.config.prediction_type
         self.register_buffer("region_masks", region_masks(self.au_names), persistent=False)
         attach_au_adapter(self.model.unet, len(self.au_names))
-        self._choose_trained(base is not None, trained, lora_rank)
+        if base is not None:
+            self.model.choose_trained(trained, lora_rank)
+        elif trained != "all":
+            raise ValueError(f"model.trained: found '{trained}' without model.base, expected 'all'")
         if channels_last:
             self.model.unet.to(memory_format=torch.channels_last)
         if compile_backend is not None:
             self.model.unet.compile(backend=compile_backend)  # in place: the names in checkpoints stay
+        # No module: names in checkpoints are those of ``model``, which both hold.
+        self.synthesiser = DiffusionSynthesiser(
+            self.model,
+            self.label_space,
+            image_size,
+            sampling,
+            null_caption,
+            bf16_sampling,
+            compiled=compile_backend is not None,
+            training_step=self._fitting_step,
+        )
+        self.prediction = self.synthesiser.prediction
         self.ema = None if ema_decay is None else ParameterEMA(self.model, ema_decay)
-        self.exported_from: str | None = None
-        """Fingerprint of the weights that a folder of ``save_trained`` was rounded from; None = no such folder."""
         self._validation_loss = MaskedMean()
+
+    @property
+    def image_size(self) -> int:
+        """Side of its faces in pixels."""
+        return self.synthesiser.image_size
+
+    @property
+    def sampling(self) -> SamplingSettings:
+        """Default settings of synthesis."""
+        return self.synthesiser.sampling
 
     @property
     def needs_checkpoint(self) -> bool:
@@ -188,76 +178,17 @@ class ExpressionGenerator(AveragedModule):
 
     # ---------------------------------------------------------------- parts
 
-    def _choose_trained(self, has_base: bool, trained: str, lora_rank: int) -> None:
-        if not has_base:
-            if trained != "all":
-                raise ValueError(f"model.trained: found '{trained}' without model.base, expected 'all'")
-            return
-        self.model.codec.requires_grad_(False)
-        self.model.text_encoder.requires_grad_(False)
-        self.model.unet.train()  # it comes in eval mode, and Lightning leaves modes as they are
-        if trained == "all":
-            return
-        self.model.unet.requires_grad_(False)
-        if trained == "lora":
-            from peft import LoraConfig
-
-            targets = ["to_q", "to_k", "to_v", "to_out.0"]
-            self.model.unet.add_adapter(LoraConfig(r=lora_rank, lora_alpha=lora_rank, target_modules=targets))
-        for parameter in au_adapter_parameters(self.model.unet):
-            parameter.requires_grad_(True)
-
     def network(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor | AUTokens) -> Tensor:
         """Runs the UNet: (B, C, h, w), timestep int or (B,), text (B, L, D), AU input (B, R, 2A) → (B, C, h, w)."""
-        embeds = au if isinstance(au, AUTokens) else [au]
-        if self.hparams["compile_backend"] is not None:
-            timestep = torch.as_tensor(timestep, device=latents.device)  # each Python number would be compiled anew
-        with self._attention_kernel(latents.device):
-            return self.model.unet(latents, timestep, text, added_cond_kwargs={"image_embeds": embeds}).sample
-
-    def _attention_kernel(self, device: torch.device) -> AbstractContextManager[Any]:
-        # On a CPU the fused kernel loses to plain matrix products at these few tokens (13 % of a training step).
-        return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-
-    @contextmanager
-    def _checkpointing(self, enabled: bool) -> Iterator[None]:
-        """Has the UNet recompute its activations in backward passes inside the context, for less memory."""
-        if not enabled:
-            yield
-            return
-        unet = self.model.unet
-        before = {module: module.gradient_checkpointing for module in unet.modules() if hasattr(module, _CHECKPOINTING)}
-        unet.enable_gradient_checkpointing()
-        try:
-            with self._attention_kernel(self.device):  # what is recomputed must be what was computed
-                yield
-        finally:
-            for module, was in before.items():
-                module.gradient_checkpointing = was
-
-    def _network_on_tokens(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor) -> Tensor:
-        return self.network(latents, timestep, text, AUTokens([au]))
-
-    def _au_tokens(self, au: Tensor) -> Tensor:
-        """Returns AU tokens (n, R, D), float32, of action units (n, A); equal for all steps of a synthesis."""
-        with self._autocast():
-            return self.model.unet.encoder_hid_proj([embed_action_units(au, self.region_masks)])[0].float()
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.hparams["bf16_sampling"])
+        return self.synthesiser.network(latents, timestep, text, au)
 
     def weights_fingerprint(self) -> str:
         """Returns 16 hex digits of SHA-256 over the trained weights (C6: an image is a function of them)."""
-        return fingerprint(self.model.named_parameters())
+        return self.synthesiser.weights_fingerprint()
 
     def build_fingerprint(self) -> str:
         """Returns 16 hex digits over what decides the outputs beside the weights: codec, noise schedule, networks."""
-        model = self.model
-        builds = [dict(model.unet.config), model.text_encoder.config.to_dict(), dict(model.scheduler.config)]
-        # Versions, paths and dtypes change with every saving and loading, and nothing that is computed with them.
-        left_out = ("_", "transformers_version", "dtype", "torch_dtype")
-        plain = [{key: v for key, v in build.items() if not key.startswith(left_out)} for build in builds]
-        return fingerprint((), json.dumps([model.codec.fingerprint(), *plain], sort_keys=True, default=str))
+        return self.model.build_fingerprint()
 
     # ---------------------------------------------------------------- training
 
@@ -277,7 +208,7 @@ class ExpressionGenerator(AveragedModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generator = torch.Generator(self.device).manual_seed(
             # With the batch, because accumulated batches share a step.
-            keyed_seed(self._seed, self.global_rank, self.global_step, batch_idx, _NOISE_STREAM)
+            keyed_seed(self._seed, self.global_rank, self.global_step, batch_idx, Stream.TRAINING_NOISE)
         )
         image = self._images(batch)
         if self.global_step < self.hparams["autoencoder_steps"] and isinstance(self.model.codec, AutoencoderKLCodec):
@@ -303,14 +234,10 @@ class ExpressionGenerator(AveragedModule):
 
     def _conditions(self, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Returns text tokens and AU input of a batch, with condition dropout where a generator is given."""
-        n = len(batch["label"])
         captions = batch["caption"]
         au = self._fill_action_units(batch)
         if generator is not None:
-            draw = torch.rand(n, generator=generator, device=self.device)
-            text_share, au_share, both = (self.hparams[f"drop_{name}"] for name in ("text", "au", "both"))
-            no_text = (draw < text_share) | ((draw >= text_share + au_share) & (draw < text_share + au_share + both))
-            no_au = (draw >= text_share) & (draw < text_share + au_share + both)
+            no_text, no_au = self._dropout.draw(len(captions), generator)
             null = self.hparams["null_caption"]
             captions = [null if drop else c for c, drop in zip(captions, no_text.tolist(), strict=True)]
             au = au.masked_fill(no_au[:, None], torch.nan)
@@ -320,19 +247,10 @@ class ExpressionGenerator(AveragedModule):
 
     def _fill_action_units(self, batch: Batch) -> Tensor:
         """Gives samples without any known AU a draw from their expression's FACS prototype."""
-        au = batch["au"]
-        unknown = torch.isnan(au).all(1).cpu().numpy()
-        if not unknown.any():
-            return au
-        rows = np.flatnonzero(unknown)
-        names = [self.label_space[label] for label in batch["label"][torch.from_numpy(rows).to(au.device)].tolist()]
-        keys = keys_of(batch["sample_id"][row] for row in rows)
-        step = self.global_step if self.training else 0
-        uniform = keyed_uniform(keys, 2 * len(self.au_names), self._seed, step, _AU_STREAM)
-        drawn = sample_action_units(names, uniform.reshape(len(rows), 2, -1), self.au_names)
-        au = au.clone()
-        au[torch.from_numpy(rows).to(au.device)] = torch.from_numpy(drawn).to(au)
-        return au
+        names = [self.label_space[label] for label in batch["label"].tolist()]
+        stream = (self._seed, self.global_step if self.training else 0, Stream.TRAINING_ACTION_UNITS)
+        filled = fill_action_units(batch["au"].cpu().numpy(), names, batch["sample_id"], *stream)
+        return torch.from_numpy(filled).to(batch["au"])
 
     def _loss(self, latents: Tensor, text: Tensor, au: Tensor, generator: torch.Generator) -> Tensor:
         alphas = self.model.scheduler.alphas_cumprod
@@ -368,7 +286,7 @@ class ExpressionGenerator(AveragedModule):
             return
         # The same noise in every epoch, so that the curve shows the model and not the draw.
         generator = torch.Generator(self.device).manual_seed(
-            keyed_seed(self._seed, self.global_rank, batch_idx, _VALIDATION_STREAM)
+            keyed_seed(self._seed, self.global_rank, batch_idx, Stream.VALIDATION_NOISE)
         )
         text, au = self._conditions(batch, None)
         latents = self.model.codec.encode(self._images(batch))
@@ -381,298 +299,28 @@ class ExpressionGenerator(AveragedModule):
     def on_validation_epoch_end(self) -> None:
         self.log("val/loss", self._validation_loss.compute(), prog_bar=True, sync_dist=True)
         if self.hparams["grid_samples"] > 0 and not self.trainer.sanity_checking:
-            self._log_grid()
-
-    def _log_grid(self) -> None:
-        """Makes the same faces after every validation and saves them as one picture, a row per expression."""
-        from synfer.pictures.sample_grid import save_sample_grid
-
-        columns = self.hparams["grid_samples"]
-        names = [name for name in self.label_space for _ in range(columns)]
-        request = SynthesisRequest.from_expressions(names, range(len(names)), self._seed, self.sampling, self.au_names)
-        images = self.synthesise_over_ranks(request, [], _GRID_BATCH)["images"]
-        if self.trainer.is_global_zero:
-            path = Path(self.trainer.default_root_dir) / "samples" / f"grid-step{self.global_step:07d}.png"
-            save_sample_grid(images, self.label_space, columns, path)
-            for logger in self.trainer.loggers:
-                if hasattr(logger, "log_image"):
-                    logger.log_image("samples/grid", [str(path)])
+            log_face_grid(self, self.hparams["grid_samples"], self._seed, self.trainer)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Does nothing: ``callbacks/generator_test.py`` makes the faces of a test and scores them."""
 
     # ---------------------------------------------------------------- prediction: a synthetic set
 
-    def predict_step(self, batch: WorkBatch, batch_idx: int) -> SynthesisResult:
-        """Makes the faces of one batch of work; ``callbacks/synthesis/synthetic_set_writer.py`` writes them.
+    def predict_step(self, batch: SynthesisRequest, batch_idx: int) -> Faces:
+        """Makes the faces of one request.
 
         Raises:
             ValueError: ``predict`` on real faces.
         """
-        from callbacks.synthesis.synthesis_callback import active_hooks
-
-        if "index" not in batch:
-            raise ValueError("predict of a generator: found real faces, expected data.predict_split=synthesis")
-        units = batch["au"].cpu().numpy().copy()
-        edit_action_units(units, self.sampling.au_edits, self.au_names)
-        request = SynthesisRequest(
-            tuple(batch["expression"]),
-            tuple(batch["index"].tolist()),
-            self._seed,
-            tuple(batch["caption"]),
-            units,
-            self.sampling,
-        )
-        return self.synthesise(request, active_hooks(self.trainer))
+        return predict_faces(self, batch, self.trainer)
 
     # ---------------------------------------------------------------- synthesis
 
-    def _make_scheduler(self, settings: SamplingSettings) -> Any:
-        config = self.model.scheduler.config
-        if settings.num_steps > config.num_train_timesteps:
-            raise ValueError(
-                f"sampling.num_steps: found {settings.num_steps}, expected at most {config.num_train_timesteps}"
-            )
-        if settings.scheduler == "ddim":
-            scheduler = type(self.model.scheduler).from_config(config)
-        else:
-            scheduler = DPMSolverMultistepScheduler.from_config(
-                config, algorithm_type="dpmsolver++", final_sigmas_type="zero"
-            )
-        scheduler.set_timesteps(settings.num_steps)
-        return scheduler
+    def synthesise(self, request: SynthesisRequest, hooks: Sequence[FaceHook] = ()) -> Faces:
+        """Makes the requested faces: see :meth:`DiffusionSynthesiser.synthesise`."""
+        return self.synthesiser.synthesise(request, hooks)
 
-    @torch.no_grad()
-    def synthesise(self, request: SynthesisRequest, hooks: Sequence[SynthesisHook] = ()) -> SynthesisResult:
-        """Makes the requested faces.
-
-        Image i is a function of (weights, settings, seed, sample id i): batch size and world size do not matter beyond
-        rounding.
-
-        Args:
-            request: what to make.
-            hooks: layout initialisation, semantic guidance, pseudo-labeller, …
-
-        Returns:
-            n faces with their labels.
-
-        Raises:
-            ValueError: an expression outside the generator's label space, AU columns that do not fit, or a face that is
-                not finite (as uint8 it would be black).
-        """
-        settings = request.settings or self.sampling
-        unknown = [name for name in request.expressions if name not in self.label_space]
-        if unknown:
-            raise ValueError(f"cannot synthesise '{unknown[0]}': the generator knows {', '.join(self.label_space)}")
-        if request.action_units.shape[1] != len(self.au_names):
-            raise ValueError(
-                f"request has {request.action_units.shape[1]} action units, the generator {len(self.au_names)}"
-            )
-        was_training = {module: module.training for module in self.model.modules()}
-        self.model.eval()
-        try:
-            state = self._start(request, settings)
-            for hook in hooks:
-                hook.on_synthesis_start(state)
-            latents = denoise(state, hooks)
-            image = (state.decode(latents) + 1) / 2
-            self._check_finite(image, request)
-            image = image.clamp(0, 1)
-            state.images = (image * 255).round().to(torch.uint8)
-            for hook in hooks:
-                hook.on_synthesis_end(state)
-        finally:
-            set_au_scale(self.model.unet, 1.0)  # training goes on at full strength
-            # Per module, so that frozen parts stay in the mode they were in.
-            for module, mode in was_training.items():
-                module.training = mode
-        return SynthesisResult(
-            request, state.images, state.label, state.soft_label, state.kept, state.layout_source, state.votes
-        )
-
-    def _check_finite(self, image: Tensor, request: SynthesisRequest) -> None:
-        """Refuses faces with NaN or infinite pixels, and says where they come from."""
-        broken = (~image.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist()
-        if not broken:
-            return
-        cause = "overflow while sampling: --model.bf16_sampling=false, a smaller guidance.step_size or guidance_scale"
-        weights = [name for name, weight in self.model.named_parameters() if not weight.isfinite().all()]
-        if weights:
-            cause = f"{len(weights)} weights of the generator are not: '{weights[0]}', …; take an earlier checkpoint"
+    def _fitting_step(self) -> int | None:
+        """Returns the step of the training that this module is in; None where it is not being trained."""
         fitting = self._trainer is not None and self.trainer.state.fn == "fit" and self.trainer.model is self
-        when = f" at step {self.global_step}" if fitting else ""
-        raise ValueError(
-            f"generated face {request.sample_ids[broken[0]]} (seed {request.seed}){when} and {len(broken) - 1} more of "
-            f"{len(image)}: found NaN or infinite pixels, expected finite ones ({cause})"
-        )
-
-    def _start(self, request: SynthesisRequest, settings: SamplingSettings) -> DenoisingState:
-        n = len(request)
-        set_au_scale(self.model.unet, settings.au_scale)
-        text = self._encode_text([settings.negative_prompt or self.hparams["null_caption"], *request.captions])
-        au = torch.from_numpy(request.action_units).to(self.device)
-        side = self.hparams["image_size"] // self.model.codec.downscale
-        shape = (self.model.codec.latent_channels, side, side)
-        scheduler = self._make_scheduler(settings)
-        label = torch.tensor([self.label_space.index(name) for name in request.expressions], device=self.device)
-        return DenoisingState(
-            request=request,
-            settings=settings,
-            network=self._network_on_tokens,
-            encode_text=self._encode_text,
-            image_size=self.hparams["image_size"],
-            encode=self.model.codec.encode,
-            decode=self._decode,
-            prediction=self.prediction,
-            scheduler=scheduler,
-            label=label,
-            label_space=self.label_space,
-            latents=initial_noise(request, shape).to(self.device) * scheduler.init_noise_sigma,
-            text=text[1:],
-            null_text=text[:1].expand(n, -1, -1),
-            au=self._au_tokens(au),
-            null_au=self._au_tokens(torch.full_like(au[:1], torch.nan)).expand(n, -1, -1),
-            codec_fingerprint=self.model.codec.fingerprint,
-            autocast=self._autocast,
-            checkpointing=self._checkpointing,
-            soft_label=torch.nn.functional.one_hot(label, len(self.label_space)).float(),
-            kept=torch.ones(n, dtype=torch.bool, device=self.device),
-            layout_source=[""] * n,
-        )
-
-    def _encode_text(self, captions: list[str]) -> Tensor:
-        """Returns float32 text tokens, (len(captions), L, D); equal captions are encoded once."""
-        unique = sorted(set(captions))
-        with self._autocast():
-            tokens = self.model.encode_text(unique)
-        rows = [unique.index(caption) for caption in captions]
-        return tokens.float()[rows]
-
-    def _decode(self, latents: Tensor) -> Tensor:
-        with self._autocast():
-            return self.model.codec.decode(latents).float()
-
-    def synthesise_over_ranks(
-        self, request: SynthesisRequest, hooks: Sequence[SynthesisHook], batch_size: int
-    ) -> dict[str, Tensor]:
-        """Makes a large request in batches, each rank its share, and gathers all of it on all ranks.
-
-        A collective: every rank must call it with the same request.
-
-        Returns:
-            "images" uint8 (n, 3, H, W), "label" (n,), "soft_label" (n, K), "kept" (n,) and "layout_source" int64 (n,),
-            keys of the sample ids (0 = none), in the order of the request, on the CPU.
-        """
-        world = self.trainer.world_size if self._trainer is not None else 1
-        rank = self.global_rank if self._trainer is not None else 0
-        share = -(-len(request) // world)
-        # The last rank's share is filled up with samples of the start, cut off again below: gathering needs equal
-        # shapes.
-        order = [(rank * share + i) % len(request) for i in range(share)]
-        mine = SynthesisRequest(
-            tuple(request.expressions[i] for i in order),
-            tuple(request.sample_ids[i] for i in order),
-            request.seed,
-            tuple(request.captions[i] for i in order),
-            request.action_units[order],
-            request.settings,
-        )
-        parts = [self.synthesise(mine.part(i, i + batch_size), hooks) for i in range(0, share, batch_size)]
-        gathered: dict[str, Tensor] = {}
-        columns = {n: torch.cat([getattr(p, n) for p in parts]) for n in ("images", "label", "soft_label", "kept")}
-        sources = [key_of(source) if source else 0 for part in parts for source in part.layout_source]
-        columns["layout_source"] = torch.tensor(sources, device=columns["label"].device)
-        for name, local in columns.items():
-            if world > 1:
-                local = _tensor(self.all_gather(local)).flatten(0, 1)
-            gathered[name] = local[: len(request)].cpu()
-        return gathered
-
-    # ---------------------------------------------------------------- checkpoints
-
-    def _frozen_names(self) -> set[str]:
-        """State that a ``base`` gives back: it stays out of checkpoints (C7)."""
-        if self.hparams["base"] is None:
-            return set()
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        return set(self.state_dict()) - trained
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the moving average, and leaves out what a ``base`` gives back."""
-        frozen = self._frozen_names()
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
-        super().on_save_checkpoint(checkpoint)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes over the moving average, and puts in what the ``base`` gives back."""
-        checkpoint["state_dict"] = self._with_frozen(checkpoint["state_dict"])
-        super().on_load_checkpoint(checkpoint)
-
-    def _with_frozen(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        own = self.state_dict()
-        return {**{name: own[name] for name in self._frozen_names()}, **weights}
-
-    @classmethod
-    @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
-    def load_trained(cls, path: str | Path, map_location: str = "cpu") -> ExpressionGenerator:
-        """Loads a generator for synthesis: averaged weights in place, eval mode, no gradients.
-
-        Args:
-            path: Lightning checkpoint, a run folder (its last one), or a folder written by :meth:`save_trained`.
-            map_location: device.
-
-        Raises:
-            FileNotFoundError: no such file or folder.
-            ValueError: not a generator, damaged, or weights that are not finite.
-        """
-        path = find_checkpoint(path, "generator")
-        if not path.exists():
-            raise FileNotFoundError(f"generator '{path}': no such file or folder, expected {_EXPECTED}")
-        with reading("generator", path, _EXPECTED):
-            files = cls.file_format
-            stored = files.read_folder(path) if path.is_dir() else files.read_checkpoint(path, map_location)
-            generator = cls._restored(stored)
-        return generator.eval().requires_grad_(False).to(map_location)
-
-    @classmethod
-    def _restored(cls, stored: StoredModule) -> ExpressionGenerator:
-        """Returns a generator with these settings and weights."""
-        parameters = dict(stored.settings)
-        sampling = SamplingSettings(**parameters.pop("sampling", {}))
-        exported_from = parameters.get(_EXPORTED_FROM)
-        parameters = {key: value for key, value in parameters.items() if not key.startswith("_")}
-        generator = cls(sampling=sampling, **parameters)
-        generator.load_state_dict(generator._with_frozen(stored.weights))
-        generator.ema = None  # the weights are its average
-        generator.exported_from = exported_from
-        return generator
-
-    def save_trained(self, folder: str | Path) -> None:
-        """Writes what was trained, and nothing else: ``model.safetensors`` (float16) and ``config.json``.
-
-        Averaged weights where there are any. The folder is read by :meth:`load_trained`.
-
-        Args:
-            folder: made if missing.
-
-        Raises:
-            ValueError: a weight is not finite in float16, and nothing is written.
-        """
-        folder = Path(folder)
-        frozen = self._frozen_names()
-        with nullcontext() if self.ema is None else self.ema.swapped():
-            config = {**self.hparams, _EXPORTED_FROM: self.weights_fingerprint()}
-            tensors = {
-                name: tensor.detach().half() if tensor.is_floating_point() else tensor
-                for name, tensor in self.state_dict().items()
-                if name not in frozen
-            }
-        broken = [
-            name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()
-        ]
-        if broken:
-            raise ValueError(
-                f"generator: {len(broken)} weights are not finite in float16, '{broken[0]}' the first; expected finite "
-                f"ones to write into '{folder}' (take an earlier checkpoint)"
-            )
-        write_folder(folder, self.file_format.kind, config, tensors)
+        return self.global_step if fitting else None

@@ -13,7 +13,7 @@ from torch import Tensor
 from callbacks.recording.wandb_run import WandbRun
 from callbacks.synthesis.synthesis_callback import SynthesisCallback
 from synfer.pictures.captioned_grid import FaceColumns, save_captioned_grid
-from synfer.synthesis.diffusion.denoising import DenoisingState
+from synfer.synthesis.faces import Faces
 
 
 @dataclass(frozen=True)
@@ -52,35 +52,34 @@ class FaceTable(SynthesisCallback):
         """Learns whether this rank shows anything."""
         self._is_shown_here = trainer.is_global_zero
 
-    def on_synthesis_end(self, state: DenoisingState) -> None:
+    def on_faces(self, faces: Faces) -> None:
         """Keeps some of the finished faces."""
-        if not self._is_shown_here or state.images is None:
+        if not self._is_shown_here:
             return
-        self._label_space = state.label_space
-        room = max(1, self.faces // len(state.label_space))
-        for index, label in enumerate(state.label.tolist()):
-            name = state.label_space[label]
+        self._label_space = faces.label_space
+        room = max(1, self.faces // len(faces.label_space))
+        for index, label in enumerate(faces.label.tolist()):
+            name = faces.label_space[label]
             kept = self._rows.setdefault(name, [])
             self._seen[name] = self._seen.get(name, 0) + 1
             place = len(kept) if len(kept) < room else self._random.randrange(self._seen[name])
             if place < room:
-                kept[place : place + 1] = [self._row(state, index)]
+                kept[place : place + 1] = [self._row(faces, index)]
 
-    def _row(self, state: DenoisingState, index: int) -> _Row:
-        assert state.images is not None
-        names = state.label_space
-        confidence, final = state.soft_label[index].max(0)
+    def _row(self, faces: Faces, index: int) -> _Row:
+        names = faces.label_space
+        confidence, final = faces.soft_label[index].max(0)
         votes = {}
-        for path, probabilities in state.votes.items():
+        for path, probabilities in faces.votes.items():
             probability, vote = probabilities[index].max(0)
             votes[voter_name(path)] = f"{names[int(vote)]} {float(probability):.2f}"
         return _Row(
-            state.images[index].cpu().clone(),
-            state.request.sample_ids[index],
-            names[int(state.label[index])],
+            faces.images[index].cpu().clone(),
+            faces.request.sample_ids[index],
+            names[int(faces.label[index])],
             names[int(final)],
             float(confidence),
-            bool(state.kept[index]),
+            bool(faces.kept[index]),
             votes,
         )
 

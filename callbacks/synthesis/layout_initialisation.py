@@ -17,11 +17,11 @@ from datamodules.rows.sample_table import SampleTable
 from synfer.faces.captions import caption_for
 from synfer.faces.face_shape import resize_faces
 from synfer.foundation.counter_based_random import keyed_uniform
+from synfer.foundation.random_streams import Stream
 from synfer.foundation.rank_states import counters, states_of_ranks
-from synfer.synthesis.diffusion.denoising import DenoisingState
+from synfer.synthesis.diffusion.denoising_state import DenoisingState
 from synfer.synthesis.diffusion.inversion import ddim_invert
-
-_LAYOUT_STREAM = 0x1A
+from synfer.synthesis.faces import Faces
 
 
 class LayoutInitialisation(SynthesisCallback):
@@ -33,7 +33,7 @@ class LayoutInitialisation(SynthesisCallback):
     Args:
         enabled: whether to act.
         num_inverted: inverted steps, out of the sampling steps: the more, the less of the face is left.
-        refinements: fixed-point iterations per inverted step; 0 = plain DDIM inversion.
+        fixed_point_iterations: of each inverted step beyond the plain one, ≥ 0; 0 = plain DDIM inversion.
         source: "any" training face, or one of the "same" expression.
         max_similarity: correlation of the grey pixels, in (0, 1], above which a finished face is a copy of its source
             and is discarded; null = keep all. What else is a copy is counted where faces are made
@@ -43,23 +43,25 @@ class LayoutInitialisation(SynthesisCallback):
         ValueError: a value out of range.
     """
 
+    config_group = "layout"
+
     def __init__(
         self,
         enabled: bool = False,
         num_inverted: int = 35,
-        refinements: int = 0,
+        fixed_point_iterations: int = 0,
         source: Literal["any", "same"] = "any",
         max_similarity: float | None = None,
     ) -> None:
         super().__init__(enabled)
         if num_inverted < 1:
             raise ValueError(f"layout.num_inverted: found {num_inverted}, expected at least 1")
-        if refinements < 0:
-            raise ValueError(f"layout.refinements: found {refinements}, expected at least 0")
+        if fixed_point_iterations < 0:
+            raise ValueError(f"layout.fixed_point_iterations: found {fixed_point_iterations}, expected at least 0")
         if max_similarity is not None and not 0 < max_similarity <= 1:
             raise ValueError(f"layout.max_similarity: found {max_similarity}, expected a correlation in (0, 1] or null")
         self.num_inverted = num_inverted
-        self.refinements = refinements
+        self.fixed_point_iterations = fixed_point_iterations
         self.source = source
         self.max_similarity = max_similarity
         self.copies = 0
@@ -95,7 +97,12 @@ class LayoutInitialisation(SynthesisCallback):
 
     def recipe(self) -> dict[str, Any]:
         """Returns the settings."""
-        found = {"num_inverted": self.num_inverted, "refinements": self.refinements, "source": self.source}
+        # Under its former name, as in the records of sets that go on.
+        found = {
+            "num_inverted": self.num_inverted,
+            "refinements": self.fixed_point_iterations,
+            "source": self.source,
+        }
         # Only where it acts: sets of before it go on.
         return found if self.max_similarity is None else {**found, "max_similarity": self.max_similarity}
 
@@ -104,7 +111,7 @@ class LayoutInitialisation(SynthesisCallback):
         """Faces discarded as copies of their source: for summary.json."""
         return {"copies": self.copies} if self.enabled and self.max_similarity is not None else {}
 
-    def on_synthesis_start(self, state: DenoisingState) -> None:
+    def on_denoising_start(self, state: DenoisingState) -> None:
         """Replaces the starting noise by inverted training faces.
 
         Raises:
@@ -119,19 +126,22 @@ class LayoutInitialisation(SynthesisCallback):
         image = as_rgb(table.images.batch(rows)).to(state.latents.device).float() / 127.5 - 1
         with torch.no_grad():
             clean = state.encode(resize_faces(image, state.image_size))
-        state.latents = ddim_invert(own, clean, self.num_inverted, self.refinements)
-        state.first_step = len(state.scheduler.timesteps) - self.num_inverted
-        state.layout_source = [str(table.sample_id[row]) for row in rows]
+        state.latents = ddim_invert(own, clean, self.num_inverted, self.fixed_point_iterations)
+        state.first_step = len(state.sampler.timesteps) - self.num_inverted
 
-    def on_synthesis_end(self, state: DenoisingState) -> None:
-        """Discards the faces that are copies of their source, each for itself, whatever the batch."""
+    def on_denoising_step(self, state: DenoisingState) -> None:
+        """Leaves the steps alone."""
+
+    def on_faces(self, faces: Faces) -> None:
+        """Names the sources, and discards the faces that are copies of theirs, each for itself, whatever the batch."""
+        assert self._table is not None, "LayoutInitialisation.setup() has not run"
+        faces.layout_source = [str(self._table.sample_id[row]) for row in self._rows]
         if self.max_similarity is None:
             return
-        assert self._table is not None and state.images is not None
-        sources = self._table.images.batch(self._rows).to(state.images.device)
-        copies = pixel_correlation(state.images, sources) > self.max_similarity
+        sources = self._table.images.batch(self._rows).to(faces.images.device)
+        copies = pixel_correlation(faces.images, sources) > self.max_similarity
         self.copies += int(copies.sum())
-        state.kept = state.kept & ~copies
+        faces.kept = faces.kept & ~copies
 
     def state_dict(self) -> dict[str, Any]:
         """Returns every rank's count; a collective."""
@@ -142,7 +152,7 @@ class LayoutInitialisation(SynthesisCallback):
         self.copies = int(counters(state_dict.get("ranks", []), ("copies",))["copies"])
 
     def _choose(self, state: DenoisingState, table: SampleTable) -> np.ndarray:
-        uniform = keyed_uniform(state.request.sample_ids, 1, state.request.seed, _LAYOUT_STREAM)[:, 0]
+        uniform = keyed_uniform(state.request.sample_ids, 1, state.request.seed, Stream.LAYOUT_SOURCE)[:, 0]
         if self.source == "any":
             return (uniform * len(table)).astype(np.int64)
         rows = np.empty(len(uniform), dtype=np.int64)

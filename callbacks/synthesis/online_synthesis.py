@@ -7,7 +7,7 @@ import math
 import time
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,18 +15,16 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from callbacks.synthesis.near_copy_count import NearCopyCount
-from callbacks.synthesis.synthesis_callback import SynthesisCallback, active_hooks
+from callbacks.synthesis.synthesis_callback import SynthesisCallback
 from datamodules.synthetic.synthetic_pool import SyntheticPool
 from synfer.faces.expressions import canonical_expression, map_label_space
-from synfer.foundation.counter_based_random import keyed_uniform
 from synfer.foundation.rank_states import counters, own_state, states_of_ranks
-from synfer.synthesis.request import SamplingSettings, SynthesisRequest, SynthesisResult
+from synfer.synthesis.faces import Faces
+from synfer.synthesis.hooks import active_hooks
+from synfer.synthesis.plan import RANK_STRIDE, EndlessPlan, Plan
+from synfer.synthesis.request import SamplingSettings
+from synfer.synthesis.synthesiser import Synthesiser, load_synthesiser
 
-if TYPE_CHECKING:
-    from lightning_modules.generator import ExpressionGenerator
-
-_EXPRESSION_STREAM = 0x0E
-_RANK_STRIDE = 1 << 40  # sample ids of different ranks never meet
 _FRUITLESS_BATCHES = 20
 _COUNTERS = ("made", "discarded", "seconds", "next_number", "kept", "drawn")
 
@@ -45,7 +43,8 @@ class OnlineSynthesis(SynthesisCallback):
 
     Args:
         enabled: whether to generate.
-        generator: checkpoint of an :class:`ExpressionGenerator`, or a folder of its ``save_trained``.
+        generator: checkpoint or folder of a synthesiser: an :class:`ExpressionGenerator`, or another kind that
+            :func:`synfer.synthesis.synthesiser.load_synthesiser` knows.
         batch_size: faces made at a time.
         max_reuse: mean number of times that a pool sample is trained on, ≥ 1.
         initial_samples: faces kept in the pool before training starts; null = one generation batch.
@@ -98,7 +97,7 @@ class OnlineSynthesis(SynthesisCallback):
         self._stored: list[dict[str, Any]] | None = None
         self._names: list[str] = []
         self._pool: SyntheticPool | None = None
-        self._generator: ExpressionGenerator | None = None
+        self._generator: Synthesiser | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -130,10 +129,7 @@ class OnlineSynthesis(SynthesisCallback):
                 f"synthesis.enabled=true beside data.folds={datamodule.folds}: generator, guide and voters may have "
                 "learned from the rows that this fold holds out, with their labels; expected one or the other"
             )
-        # Imported where it is used: diffusers takes seconds to load, and most runs do not synthesise.
-        from lightning_modules.generator import ExpressionGenerator
-
-        self._generator = ExpressionGenerator.load_trained(str(self.generator_path))
+        self._generator = load_synthesiser(str(self.generator_path))
         shared = [name for name in datamodule.label_space if name in self._generator.label_space]
         for name in self.expressions or []:
             if name not in shared:
@@ -190,33 +186,22 @@ class OnlineSynthesis(SynthesisCallback):
             return None
         return maximum // trainer.world_size + int(trainer.global_rank < maximum % trainer.world_size)
 
-    def next_request(self, rank: int, seed: int, count: int) -> SynthesisRequest:
-        """Returns what to make next: expressions evenly in a random order, all else from the sample id."""
-        request = self.request_at(rank, seed, self.next_number, count)
-        self.next_number += count
-        return request
-
-    def request_at(self, rank: int, seed: int, first: int, count: int) -> SynthesisRequest:
-        """Returns what a rank makes as its numbers ``first`` … ``first + count``."""
-        numbers = np.arange(first, first + count)
-        classes = len(self._names)
-        rounds, place = np.divmod(numbers, classes)
-        order = keyed_uniform(rounds, classes, seed, rank, _EXPRESSION_STREAM).argsort(1)
-        expressions = [self._names[index] for index in order[np.arange(count), place]]
-        sample_ids = [int(number) + rank * _RANK_STRIDE for number in numbers]
+    def plan(self, rank: int, seed: int) -> Plan:
+        """Returns what a rank makes: expressions evenly in a random order, all else from the sample id."""
         # The generator's own settings count as if they were given: its action-unit edits belong into the request.
         settings = self.sampling or (self._generator.sampling if self._generator is not None else None)
-        return SynthesisRequest.from_expressions(expressions, sample_ids, seed, settings)
+        return EndlessPlan(self._names, seed, rank, settings)
 
     def _generate(self, trainer: Trainer) -> None:
         assert self._generator is not None
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         started = time.monotonic()
-        seed = datamodule.run_seed
+        plan, hooks = self.plan(trainer.global_rank, datamodule.run_seed), active_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         bound = self._bound(trainer)
         for _ in range(_FRUITLESS_BATCHES):
-            request = self.next_request(trainer.global_rank, seed, self.batch_size)
-            result = self._generator.synthesise(request, active_hooks(trainer))
+            request = plan.request(range(self.next_number, self.next_number + self.batch_size))
+            self.next_number += self.batch_size
+            result = self._generator.synthesise(request, hooks)
             room = math.inf if bound is None else bound - self.kept
             kept = result.kept.nonzero().flatten()
             self.made += len(request)
@@ -234,7 +219,7 @@ class OnlineSynthesis(SynthesisCallback):
             "layout.num_inverted or use a better generator)"
         )
 
-    def _labels(self, datamodule: Any, result: SynthesisResult, kept: torch.Tensor) -> torch.Tensor:
+    def _labels(self, datamodule: Any, result: Faces, kept: torch.Tensor) -> torch.Tensor:
         """Returns the soft labels of the kept faces in the label space of the data, float32 (n, K)."""
         assert self._generator is not None
         columns = map_label_space(self._generator.label_space, datamodule.label_space)
@@ -246,7 +231,7 @@ class OnlineSynthesis(SynthesisCallback):
         intended = torch.nn.functional.one_hot(torch.tensor(own), len(datamodule.label_space)).float()
         return torch.where(total > 1e-3, mapped / total.clamp_min(1e-12), intended)
 
-    def _append(self, datamodule: Any, result: SynthesisResult, chosen: torch.Tensor, soft_label: torch.Tensor) -> None:
+    def _append(self, datamodule: Any, result: Faces, chosen: torch.Tensor, soft_label: torch.Tensor) -> None:
         rows = chosen.cpu().numpy()
         images, side = result.images[chosen].cpu(), datamodule.pool.image_size
         if images.shape[-1] != side:
@@ -314,20 +299,22 @@ class OnlineSynthesis(SynthesisCallback):
 
     def _batch_of(self, sample_id: int) -> tuple[int, int]:
         """Returns the rank that made a face first, and in which of its batches."""
-        rank, number = divmod(sample_id, _RANK_STRIDE)
+        rank, number = divmod(sample_id, RANK_STRIDE)
         return rank, number // self.batch_size
 
     def _again(self, trainer: Trainer, sample_ids: list[int], soft_label: torch.Tensor) -> None:
         assert self._generator is not None
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         # Those that only judge a face have judged it already, and must not count it twice.
-        hooks = [hook for hook in active_hooks(trainer) if hook.changes_picture]
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        hooks = [hook for hook in active_hooks(callbacks) if getattr(hook, "changes_picture", True)]
         before = [dict(vars(hook)) for hook in hooks]
         place = 0
         # In the batches of the first time: rounding may depend on what else is in a batch.
         for (rank, batch), group in itertools.groupby(sample_ids, key=self._batch_of):
             own = list(group)
-            request = self.request_at(rank, datamodule.run_seed, batch * self.batch_size, self.batch_size)
+            first = batch * self.batch_size
+            request = self.plan(rank, datamodule.run_seed).request(range(first, first + self.batch_size))
             result = self._generator.synthesise(request, hooks)
             chosen = torch.tensor([request.sample_ids.index(i) for i in own])
             self._append(datamodule, result, chosen, soft_label[place : place + len(own)])

@@ -17,7 +17,7 @@ from synfer.labels.class_thresholds import ClassThresholds
 from synfer.labels.reliability import read_reliability
 from synfer.labels.vote import map_votes, vote
 from synfer.pictures.confusion_matrix import save_confusion_matrix
-from synfer.synthesis.diffusion.denoising import DenoisingState
+from synfer.synthesis.faces import Faces
 
 
 class PseudoLabeller(SynthesisCallback):
@@ -46,6 +46,7 @@ class PseudoLabeller(SynthesisCallback):
     """
 
     changes_picture = False
+    config_group = "pseudo_labels"
 
     def __init__(
         self,
@@ -116,39 +117,39 @@ class PseudoLabeller(SynthesisCallback):
         return {"agreed": self.agreed, "rectified": self.seen - self.agreed} if self.enabled else {}
 
     @torch.no_grad()
-    def on_synthesis_end(self, state: DenoisingState) -> None:
+    def on_faces(self, faces: Faces) -> None:
         """Votes on the finished faces.
 
         Raises:
             ValueError: a voter does not know an expression of the generator, or was not measured.
         """
-        assert state.images is not None
-        if not len(state.images):
+        if not len(faces):
             return
-        image = state.images.float() / 255
+        image = faces.images.float() / 255
+        device, rounded = image.device, faces.number_format == torch.bfloat16
         for path, voter in zip(self.voter_paths, self._load(), strict=True):
-            with state.autocast():
-                probabilities = voter.network.to(image.device).predict_probabilities(image)
+            with torch.autocast(device.type, torch.bfloat16, enabled=rounded):
+                probabilities = voter.network.to(device).predict_probabilities(image)
             if not probabilities.isfinite().all():
                 raise ValueError(
                     f"pseudo_labels.voters '{path}': found NaN among its probabilities, expected finite ones (its "
                     "weights are not finite, or too large for bfloat16: take another checkpoint)"
                 )
             space = voter.network.label_space
-            state.votes[path] = map_votes(probabilities, space, state.label_space, f"pseudo_labels.voters '{path}'")
-        self._prepare(state.label_space)
-        votes = torch.stack([state.votes[path] for path in self.voter_paths])
+            faces.votes[path] = map_votes(probabilities, space, faces.label_space, f"pseudo_labels.voters '{path}'")
+        self._prepare(faces.label_space)
+        votes = torch.stack([faces.votes[path] for path in self.voter_paths])
         below: float | Tensor = self.discard_below
         if self.thresholds is not None:
-            below = self.thresholds.of(state.label).clamp_min(self.discard_below)
+            below = self.thresholds.of(faces.label).clamp_min(self.discard_below)
         weights = None if self._weights is None else self._weights[1].to(votes.device)
-        outcome = vote(votes, state.label, self.soft, below, weights)
+        outcome = vote(votes, faces.label, self.soft, below, weights)
         if self.thresholds is not None:
-            self.thresholds.update(state.label, outcome.confidence)
-        state.soft_label = outcome.soft_label
-        self.discarded += int((state.kept & ~outcome.kept).sum())  # of what others have left
-        state.kept = state.kept & outcome.kept
-        self._count(state, outcome.agreed)
+            self.thresholds.update(faces.label, outcome.confidence)
+        faces.soft_label = outcome.soft_label
+        self.discarded += int((faces.kept & ~outcome.kept).sum())  # of what others have left
+        faces.kept = faces.kept & outcome.kept
+        self._count(faces, outcome.agreed)
 
     def _prepare(self, label_space: tuple[str, ...]) -> None:
         """Gets thresholds, weights and counts ready for a label space, which is known with the first faces."""
@@ -165,12 +166,12 @@ class PseudoLabeller(SynthesisCallback):
             self.flow = torch.zeros(len(label_space), len(label_space), dtype=torch.int64)
             self._label_space = label_space
 
-    def _count(self, state: DenoisingState, agreed: Tensor) -> None:
+    def _count(self, faces: Faces, agreed: Tensor) -> None:
         assert self.flow is not None
-        k = len(state.label_space)
-        pairs = state.label * k + state.soft_label.argmax(1)
+        k = len(faces.label_space)
+        pairs = faces.label * k + faces.soft_label.argmax(1)
         self.flow += torch.bincount(pairs.cpu(), minlength=k * k).reshape(k, k)
-        self.seen += len(state.label)
+        self.seen += len(faces.label)
         self.agreed += int(agreed.sum())
 
     def on_train_batch_end(

@@ -17,7 +17,7 @@ from lightning_modules.voter import load_voter
 from synfer.faces.expressions import canonical_expression
 from synfer.networks.external_classifiers import ExternalClassifier
 from synfer.networks.latent_codec import LatentCodec
-from synfer.synthesis.diffusion.denoising import DenoisingState
+from synfer.synthesis.diffusion.denoising_state import DenoisingState
 from synfer.synthesis.diffusion.guidance import guidance_step, normalised_gradient_step
 
 
@@ -50,6 +50,8 @@ class SemanticGuidance(SynthesisCallback):
         ValueError: a value out of range, an unknown expression, or enabled without a guide.
         FileNotFoundError: no such checkpoint.
     """
+
+    config_group = "guidance"
 
     def __init__(
         self,
@@ -153,7 +155,7 @@ class SemanticGuidance(SynthesisCallback):
             )
         self.guide.to(pl_module.device)
 
-    def on_synthesis_start(self, state: DenoisingState) -> None:
+    def on_denoising_start(self, state: DenoisingState) -> None:
         """Maps the targets to the guide's classes by name and forgets what was of the last batch.
 
         Raises:
@@ -200,7 +202,7 @@ class SemanticGuidance(SynthesisCallback):
             ValueError: the guide's loss is not finite.
         """
         step = state.step - state.first_step
-        end = self.end_step if self.end_step is not None else len(state.scheduler.timesteps)
+        end = self.end_step if self.end_step is not None else len(state.sampler.timesteps)
         if not self.start_step <= step < end or (step - self.start_step) % self.every:
             return
         assert self._target is not None and self._active is not None

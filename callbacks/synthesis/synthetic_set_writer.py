@@ -13,7 +13,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from callbacks.synthesis.near_copy_count import NearCopyCount
-from callbacks.synthesis.synthesis_callback import active_hooks
 from datamodules.rows.images import decode_image
 from datamodules.synthetic.synthetic_manifest import MANIFEST, named_files, shard_paths
 from datamodules.synthetic.synthetic_shards import (
@@ -27,10 +26,12 @@ from datamodules.synthetic.synthetic_shards import (
     write_card,
     write_shard,
 )
-from lightning_modules.generator import ExpressionGenerator
 from synfer.foundation.folder_lock import NoLocksError, RanksLock
 from synfer.foundation.on_rank_zero import on_rank_zero_for_all
-from synfer.synthesis.request import SynthesisResult
+from synfer.synthesis.conditions import sample_name
+from synfer.synthesis.faces import Faces
+from synfer.synthesis.hooks import active_hooks
+from synfer.synthesis.synthesiser import Synthesiser
 
 _GRID_COLUMNS = 8
 
@@ -70,7 +71,7 @@ class SyntheticSetWriter(Callback):
         if stage != "predict":
             return
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(pl_module, ExpressionGenerator) or datamodule.predict_split != "synthesis":
+        if not isinstance(pl_module, Synthesiser) or datamodule.predict_split != "synthesis":
             raise ValueError(
                 f"SyntheticSetWriter: found the model {type(pl_module).__name__} and data.predict_split="
                 f"{datamodule.predict_split}, expected ExpressionGenerator and synthesis"
@@ -122,18 +123,19 @@ class SyntheticSetWriter(Callback):
         Raises:
             ValueError: an untrained generator, or a set of another kind.
         """
-        assert isinstance(pl_module, ExpressionGenerator)
-        if trainer.ckpt_path is None and pl_module.hparams["base"] is None:
+        assert isinstance(pl_module, Synthesiser)
+        if trainer.ckpt_path is None and getattr(pl_module, "needs_checkpoint", False):
             raise ValueError("synthetic set: found no --ckpt_path, expected a trained generator")
         self._written = self._discarded = 0
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.is_global_zero:
+            callbacks = trainer.callbacks  # type: ignore[attr-defined]
             made_with = {
                 "generator": pl_module.weights_fingerprint(),
                 "sampling": asdict(pl_module.sampling),
                 "seed": datamodule.run_seed,
                 "expressions": list(datamodule.synthesis_expressions),
-                **{type(hook).__name__: hook.recipe() for hook in active_hooks(trainer)},
+                **{type(hook).__name__: getattr(hook, "recipe", dict)() for hook in active_hooks(callbacks)},
             }
             folder = self._folder(trainer)
             check_record(folder, made_with)
@@ -159,20 +161,21 @@ class SyntheticSetWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Writes one shard."""
-        assert isinstance(pl_module, ExpressionGenerator) and isinstance(outputs, SynthesisResult)
+        assert isinstance(pl_module, Synthesiser) and isinstance(outputs, Faces)
+        request = outputs.request
         write_shard(
             self._folder(trainer),
             SyntheticRows(
-                index=batch["index"].cpu().numpy(),
-                sample_id=batch["sample_id"],
+                index=np.array(request.sample_ids, dtype=np.int64),
+                sample_id=[sample_name(request.seed, i) for i in request.sample_ids],
                 image=outputs.images.permute(0, 2, 3, 1).cpu().numpy(),
-                label=outputs.request.expressions,
+                label=request.expressions,
                 soft_label=outputs.soft_label.float().cpu().numpy(),
-                label_space=pl_module.label_space,
-                caption=outputs.request.captions,
-                au=outputs.request.action_units,
+                label_space=outputs.label_space,
+                caption=request.captions,
+                au=request.action_units,
                 au_names=pl_module.au_names,
-                seed=outputs.request.seed,
+                seed=request.seed,
                 layout_source=outputs.layout_source,
                 kept=outputs.kept.cpu().numpy(),
                 votes={name: votes.float().cpu().numpy() for name, votes in outputs.votes.items()},

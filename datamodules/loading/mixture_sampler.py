@@ -11,8 +11,7 @@ from torch.utils.data import Dataset, DistributedSampler
 from datamodules.loading.training_position import TrainingPosition
 from synfer.foundation.counter_based_random import keyed_seed
 from synfer.foundation.default_ranks import default_ranks
-
-_REAL, _CLASS_ORDER, _CLASS_ROWS, _SYNTHETIC = range(4)  # streams of random numbers
+from synfer.foundation.random_streams import Mixing
 
 
 class _Indices(Dataset):
@@ -228,22 +227,24 @@ class MixtureSampler(DistributedSampler):
     def _real_stream(self, epoch: int, length: int) -> np.ndarray:
         """Returns the first real rows of one epoch over all ranks in the order they are drawn."""
         if self.class_rows is None:
-            return _repeated_permutations(self.num_real, 0, length, self.seed, _REAL, epoch)
+            return _repeated_permutations(self.num_real, 0, length, self.seed, Mixing.REAL_ROWS, epoch)
         # Class c is due once in every 1/share draws, at a random moment of each such interval: sorted by due time, the
         # classes keep their shares all along the epoch and not only at its end.
         rows, due = [], []
         for c, (members, share) in enumerate(zip(self.class_rows, self.class_share, strict=True)):
             times = int(np.ceil(length * share)) + 1
-            moment = np.random.default_rng(keyed_seed(self.seed, _CLASS_ORDER, epoch, c)).random(times)
+            moment = np.random.default_rng(keyed_seed(self.seed, Mixing.CLASS_ORDER, epoch, c)).random(times)
             due.append((np.arange(times) + moment) / share)
-            rows.append(members[_repeated_permutations(len(members), 0, times, self.seed, _CLASS_ROWS, epoch, c)])
+            rows.append(members[_repeated_permutations(len(members), 0, times, self.seed, Mixing.CLASS_ROWS, epoch, c)])
         return np.concatenate(rows)[np.concatenate(due).argsort(kind="stable")[:length]]
 
     def _synthetic_stream(self, begin: int, end: int) -> np.ndarray:
         """Returns draws begin … end of the run from the slots of this rank (shared table: of all ranks)."""
         # Counted over the run, so a table larger than one epoch is used whole before any row again.
         owner = 0 if self.synthetic_shared else self.rank
-        return _repeated_permutations(self.num_synthetic_slots, begin, end - begin, self.seed, _SYNTHETIC, owner)
+        return _repeated_permutations(
+            self.num_synthetic_slots, begin, end - begin, self.seed, Mixing.SYNTHETIC_SLOTS, owner
+        )
 
     def __iter__(self) -> Iterator[int]:
         first, before = self.first_batch, self._samples_before(self.epoch)

@@ -12,6 +12,7 @@ from synfer.faces.drawn.draw import draw_faces
 from synfer.faces.drawn.face import LARGEST_SIZE, LARGEST_ZOOM, NUM_IDENTITY_TRAITS, SMALLEST_SIZE
 from synfer.faces.expressions import resolve_label_space
 from synfer.foundation.counter_based_random import keyed_uniform
+from synfer.foundation.random_streams import DrawnFace
 
 DEFAULT_COUNT = {"train": 4000, "val": 800, "test": 800}
 """Number of faces per split unless the config says otherwise."""
@@ -19,7 +20,6 @@ DEFAULT_COUNT = {"train": 4000, "val": 800, "test": 800}
 _SPLITS = ("train", "val", "test")
 _KEY = "data.reader.init_args"
 # Streams of random numbers: one per use, so that one setting never changes what another one draws.
-_IDENTITY, _ACTION_UNITS, _INTENSITY, _HABIT, _MIRROR, _NOISE = range(6)
 _CHUNK = 512  # rows at a time; bounds memory, changes nothing in the result
 
 HABITS: tuple[dict[str, float], ...] = (
@@ -117,7 +117,7 @@ class DrawnReader(Reader):
         pixels = np.empty((len(rows), self.image_size, self.image_size, *channels), dtype=np.uint8)
         for start in range(0, len(rows), _CHUNK):
             chunk = slice(start, start + _CHUNK)
-            identity = keyed_uniform(rows[chunk], NUM_IDENTITY_TRAITS, *self._stream(split, _IDENTITY))
+            identity = keyed_uniform(rows[chunk], NUM_IDENTITY_TRAITS, *self._stream(split, DrawnFace.IDENTITY))
             if self.variety < 1:
                 identity = 0.5 + self.variety * (identity - 0.5)
             faces = draw_faces(action_units[chunk], identity, self.image_size, self.zoom)
@@ -151,7 +151,7 @@ class DrawnReader(Reader):
 
     def _noisy(self, clean: np.ndarray) -> np.ndarray:
         """Replaces labels by another class, int64 (N,)."""
-        uniform = keyed_uniform(np.arange(len(clean)), 2, *self._stream("train", _NOISE))
+        uniform = keyed_uniform(np.arange(len(clean)), 2, *self._stream("train", DrawnFace.LABEL_NOISE))
         k = len(self.label_space)
         other = (clean + 1 + (uniform[:, 1] * (k - 1)).astype(np.int64)) % k
         return np.where(uniform[:, 0] < self.label_noise, other, clean)
@@ -159,12 +159,12 @@ class DrawnReader(Reader):
     def _action_units(self, split: str, label: np.ndarray) -> np.ndarray:
         """Draws the action units of every row, float32 (N, A)."""
         rows, a = np.arange(len(label)), len(ACTION_UNITS)
-        uniform = keyed_uniform(rows, 2 * a, *self._stream(split, _ACTION_UNITS)).reshape(len(rows), 2, a)
+        uniform = keyed_uniform(rows, 2 * a, *self._stream(split, DrawnFace.ACTION_UNITS)).reshape(len(rows), 2, a)
         vectors = sample_action_units([self.label_space[index] for index in label], uniform)
-        vectors *= 0.55 + 0.45 * keyed_uniform(rows, 1, *self._stream(split, _INTENSITY)).astype(np.float32)
-        mirrored = keyed_uniform(rows, 1, *self._stream(split, _MIRROR))[:, 0] < 0.5
+        vectors *= 0.55 + 0.45 * keyed_uniform(rows, 1, *self._stream(split, DrawnFace.INTENSITY)).astype(np.float32)
+        mirrored = keyed_uniform(rows, 1, *self._stream(split, DrawnFace.MIRROR))[:, 0] < 0.5
         vectors[mirrored] = vectors[mirrored][:, mirrored_order(ACTION_UNITS)]
-        habit = keyed_uniform(rows, 3, *self._stream(split, _HABIT))
+        habit = keyed_uniform(rows, 3, *self._stream(split, DrawnFace.HABIT))
         shown = habit[:, 0] < 0.2
         which = (habit[:, 1] * len(HABITS)).astype(np.int64)
         for number, units in enumerate(HABITS):

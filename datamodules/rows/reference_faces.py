@@ -15,8 +15,7 @@ from datamodules.rows.grey_or_colour import as_rgb
 from datamodules.rows.row_choice import even_order
 from datamodules.rows.sample_table import SampleTable
 from synfer.foundation.counter_based_random import keyed_uniform, keys_of
-
-_TRAIN_STREAM = 0x7E
+from synfer.foundation.random_streams import Stream
 
 
 class ReferenceFaces:
@@ -97,6 +96,6 @@ def some_training_faces(datamodule: Any, wanted: int | None, seed: int, image_si
         ) from error
     table: SampleTable = datamodule.train_table
     if wanted is not None and wanted < len(table):
-        draw = keyed_uniform(keys_of(table.sample_id.tolist()), 1, seed, _TRAIN_STREAM)[:, 0]
+        draw = keyed_uniform(keys_of(table.sample_id.tolist()), 1, seed, Stream.NEAREST_TRAINING)[:, 0]
         table = table.select(np.sort(draw.argsort()[:wanted]))
     return ReferenceFaces(table, image_size)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from synfer.foundation.counter_based_random import keyed_uniform, keys_of
-
-_SHARE, _EVEN = 0x5E7, 0xE7E  # streams of random numbers
+from synfer.foundation.random_streams import Stream
 
 
 def choose_share(label: np.ndarray, sample_id: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -23,7 +22,7 @@ def choose_share(label: np.ndarray, sample_id: np.ndarray, fraction: float, seed
         fraction: share in (0, 1].
         seed: of the choice.
     """
-    order = keyed_uniform(keys_of(sample_id.tolist()), 1, seed, _SHARE)[:, 0]
+    order = keyed_uniform(keys_of(sample_id.tolist()), 1, seed, Stream.SHARE_OF_ROWS)[:, 0]
     kept = []
     for name in np.unique(label):
         rows = np.flatnonzero(label == name)
@@ -43,7 +42,7 @@ def even_order(label: np.ndarray, sample_id: np.ndarray, seed: int) -> np.ndarra
         sample_id: str (N,), unique.
         seed: of the choice.
     """
-    draw = keyed_uniform(keys_of(sample_id.tolist()), 1, seed, _EVEN)[:, 0]
+    draw = keyed_uniform(keys_of(sample_id.tolist()), 1, seed, Stream.EVEN_ORDER_OF_ROWS)[:, 0]
     due = np.empty(len(label))
     for name in np.unique(label):
         rows = np.flatnonzero(label == name)

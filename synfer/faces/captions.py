@@ -11,6 +11,7 @@ import numpy as np
 
 from synfer.faces.expressions import EXPRESSIONS
 from synfer.foundation.counter_based_random import keyed_uniform
+from synfer.foundation.random_streams import Stream
 
 ADJECTIVES = {
     "neutral": "neutral",
@@ -32,8 +33,6 @@ TEMPLATES = (
     "a {} face",
 )
 """Sentences with one place for the adjective; the first is the canonical one."""
-
-_STREAM = 0xCA97  # tells these numbers from other uses of the same keys
 
 
 def caption_for(expression: str, key: int | None = None) -> str:
@@ -61,7 +60,7 @@ def captions_for(expressions: Sequence[str], keys: np.ndarray) -> list[str]:
     Raises:
         ValueError: an expression is unknown.
     """
-    uniform = keyed_uniform(keys, 1, _STREAM)[:, 0]
+    uniform = keyed_uniform(keys, 1, Stream.CAPTION)[:, 0]
     others = len(TEMPLATES) - 1
     template = np.where(uniform < 0.5, 0, 1 + np.minimum((uniform - 0.5) * 2 * others, others - 1).astype(np.int64))
     return [_fill(index, name) for index, name in zip(template.tolist(), expressions, strict=True)]

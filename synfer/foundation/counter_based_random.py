@@ -2,7 +2,8 @@
 
 A generator object remembers how often it was called, so what a sample gets depends on batch size, rank and worker. Here
 each number depends on (seed, stream, key, column) alone: the same sample gets the same augmentation on one rank or on
-eight, and a resumed run goes on as if it had never stopped.
+eight, and a resumed run goes on as if it had never stopped. Such generators are called counter-based (Salmon et al.,
+SC 2011); the streams are listed in :mod:`synfer.foundation.random_streams`.
 """
 
 from __future__ import annotations

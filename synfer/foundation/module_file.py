@@ -158,6 +158,27 @@ def missing_file(folder: Path) -> str | None:
     return next((name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()), None)
 
 
+def in_float16(weights: Mapping[str, Tensor], kind: str, folder: str | Path) -> dict[str, Tensor]:
+    """Returns copies of weights in half precision; whole numbers stay as they are.
+
+    Args:
+        weights: by name.
+        kind: whose weights, for the error: "generator".
+        folder: where they are to be written, for the error.
+
+    Raises:
+        ValueError: a weight is not finite in float16.
+    """
+    tensors = {n: tensor.detach().half() if tensor.is_floating_point() else tensor for n, tensor in weights.items()}
+    broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise ValueError(
+            f"{kind}: {len(broken)} weights are not finite in float16, '{broken[0]}' the first; expected finite "
+            f"ones to write into '{folder}' (take an earlier checkpoint)"
+        )
+    return tensors
+
+
 def write_folder(folder: Path, kind: str, settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
     """Writes a trained module into a folder, made if missing: each file whole or not at all, the weights first.
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from synfer.foundation.counter_based_random import keyed_seed
-
-_SUBSET_STREAM = 0x1D
+from synfer.foundation.random_streams import Stream
 
 
 def polynomial_kernel(first: Tensor, second: Tensor) -> Tensor:
@@ -89,7 +88,7 @@ def kernel_distance(
     groups = [[(label == number).nonzero()[:, 0] for number in range(len(classes))] for label in (own, other)]
     estimates = []
     for subset in range(subsets):
-        generator = torch.Generator().manual_seed(keyed_seed(seed, subset, _SUBSET_STREAM))
+        generator = torch.Generator().manual_seed(keyed_seed(seed, subset, Stream.KID_SUBSET))
         rows = [
             torch.cat(
                 [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,11 +14,13 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
 from synfer.faces.captions import VOCABULARY
 from synfer.foundation.config_keys import check_config_keys
 from synfer.foundation.file_reading import FileError, plain_reason, reading
+from synfer.foundation.fingerprint import fingerprint
+from synfer.networks.au_adapter import au_adapter_parameters
 from synfer.networks.diffusers_part import load_part
 from synfer.networks.latent_codec import AutoencoderKLCodec, LatentCodec, build_codec
+from synfer.networks.prediction_type import PredictionType
 from synfer.networks.quiet_loading import quiet_loading
 from synfer.networks.word_tokenizer import build_word_tokenizer
-from synfer.synthesis.diffusion.prediction import PredictionType
 
 SMALL_UNET: dict[str, Any] = {
     "block_out_channels": (96, 192, 192),
@@ -100,6 +103,36 @@ class DiffusionModel(nn.Module):
             return_tensors="pt",
         ).input_ids
         return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
+
+    def build_fingerprint(self) -> str:
+        """Returns 16 hex digits over what decides the outputs beside the weights: codec, noise schedule, networks."""
+        builds = [dict(self.unet.config), self.text_encoder.config.to_dict(), dict(self.scheduler.config)]
+        # Versions, paths and dtypes change with every saving and loading, and nothing that is computed with them.
+        left_out = ("_", "transformers_version", "dtype", "torch_dtype")
+        plain = [{key: v for key, v in build.items() if not key.startswith(left_out)} for build in builds]
+        return fingerprint((), json.dumps([self.codec.fingerprint(), *plain], sort_keys=True, default=str))
+
+    def choose_trained(self, part: str, lora_rank: int) -> None:
+        """Freezes a loaded model but for the part that is to learn.
+
+        Args:
+            part: the whole UNet ("all"), the AU adapter ("adapter"), or LoRA on the attention projections and the
+                adapter ("lora").
+            lora_rank: rank and alpha of LoRA.
+        """
+        self.codec.requires_grad_(False)
+        self.text_encoder.requires_grad_(False)
+        self.unet.train()  # it comes in eval mode, and Lightning leaves modes as they are
+        if part == "all":
+            return
+        self.unet.requires_grad_(False)
+        if part == "lora":
+            from peft import LoraConfig
+
+            targets = ["to_q", "to_k", "to_v", "to_out.0"]
+            self.unet.add_adapter(LoraConfig(r=lora_rank, lora_alpha=lora_rank, target_modules=targets))
+        for parameter in au_adapter_parameters(self.unet):
+            parameter.requires_grad_(True)
 
 
 def small_diffusion_model(

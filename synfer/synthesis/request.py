@@ -1,4 +1,4 @@
-"""What to synthesise, and what came of it."""
+"""What to synthesise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor
 from synfer.faces.action_units import ACTION_UNITS, action_unit_indices
 from synfer.faces.expressions import canonical_expression
 from synfer.foundation.counter_based_random import keyed_seed
-from synfer.synthesis.plan import draw_conditions
+from synfer.synthesis.conditions import draw_conditions
+from synfer.synthesis.diffusion.samplers import SAMPLERS
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class SamplingSettings:
         au_scale: strength of the AU branch; 0 switches it off.
         au_edits: intensities in [0, 1] of action units by name ("AU12": 0.8), in place of the drawn ones.
         negative_prompt: caption of the unconditional branch.
-        scheduler: "ddim" or "dpm_solver++".
+        scheduler: name of the sampler, "ddim" or "dpm_solver++".
 
     Raises:
         ValueError: a value out of range, or an action unit that does not exist.
@@ -55,8 +56,9 @@ class SamplingSettings:
         _check_au_edits(self.au_edits, ACTION_UNITS)
         if self.au_scale < 0:
             raise ValueError(f"sampling.au_scale: found {self.au_scale}, expected at least 0")
-        if self.scheduler not in ("ddim", "dpm_solver++"):
-            raise ValueError(f"sampling.scheduler: found '{self.scheduler}', expected 'ddim' or 'dpm_solver++'")
+        if self.scheduler not in SAMPLERS:
+            known = " or ".join(f"'{name}'" for name in SAMPLERS)
+            raise ValueError(f"sampling.scheduler: found '{self.scheduler}', expected {known}")
 
     def scale_at(self, step: int) -> float:
         """Returns the scale of classifier-free guidance at a step, 0 … num_steps − 1: 1 outside the interval."""
@@ -74,7 +76,7 @@ class SynthesisRequest:
         seed: seed of the run.
         captions: n captions.
         action_units: float32 (n, A) in [0, 1], NaN = unknown.
-        settings: how to denoise; None takes the generator's own.
+        settings: how to denoise; None takes the synthesiser's own.
     """
 
     expressions: tuple[str, ...]
@@ -122,8 +124,24 @@ class SynthesisRequest:
         """
         names = tuple(canonical_expression(name) for name in expressions)
         captions, units = draw_conditions(names, sample_ids, seed, au_names)
-        edit_action_units(units, {**(settings.au_edits if settings else {}), **(au_edits or {})}, au_names)
+        _edit_action_units(units, {**(settings.au_edits if settings else {}), **(au_edits or {})}, au_names)
         return cls(names, tuple(sample_ids), seed, tuple(captions), units, settings)
+
+    def under(self, settings: SamplingSettings, au_names: Sequence[str] = ACTION_UNITS) -> SynthesisRequest:
+        """Returns the same samples made under these settings, whose edits of action units replace what was drawn."""
+        units = self.action_units.copy()
+        _edit_action_units(units, settings.au_edits, au_names)
+        return replace(self, action_units=units, settings=settings)
+
+    def rows(self, places: Sequence[int]) -> SynthesisRequest:
+        """Returns the request of the samples at these places, in this order."""
+        return replace(
+            self,
+            expressions=tuple(self.expressions[i] for i in places),
+            sample_ids=tuple(self.sample_ids[i] for i in places),
+            captions=tuple(self.captions[i] for i in places),
+            action_units=self.action_units[list(places)],
+        )
 
     def part(self, start: int, stop: int) -> SynthesisRequest:
         """Returns the request of samples ``start`` to ``stop``."""
@@ -139,7 +157,7 @@ class SynthesisRequest:
         return len(self.expressions)
 
 
-def edit_action_units(units: np.ndarray, edits: dict[str, float], au_names: Sequence[str]) -> None:
+def _edit_action_units(units: np.ndarray, edits: dict[str, float], au_names: Sequence[str]) -> None:
     """Sets the named action units of all rows in place.
 
     Args:
@@ -168,26 +186,3 @@ def initial_noise(request: SynthesisRequest, shape: tuple[int, ...]) -> Tensor:
         for sample_id in request.sample_ids
     ]
     return torch.stack(noise)
-
-
-@dataclass
-class SynthesisResult:
-    """n finished faces.
-
-    Attributes:
-        request: what was asked.
-        images: uint8 (n, 3, H, W), RGB.
-        label: int64 (n,): intended expression, in the generator's label space.
-        soft_label: float32 (n, K): final label; one-hot of the intended one unless a pseudo-labeller softened it.
-        kept: bool (n,): False = discarded by a pseudo-labeller, or as a copy of its layout source.
-        layout_source: n sample ids of the real faces whose layout was taken; "" = none.
-        votes: name of the voter → float32 (n, K) probabilities.
-    """
-
-    request: SynthesisRequest
-    images: Tensor
-    label: Tensor
-    soft_label: Tensor
-    kept: Tensor
-    layout_source: list[str]
-    votes: dict[str, Tensor] = field(default_factory=dict)

@@ -71,8 +71,11 @@ def published_loop(
     def run(request: SynthesisRequest) -> torch.Tensor:
         settings = request.settings
         assert settings is not None
-        state = generator._start(request, settings)
-        layout.on_synthesis_start(state)
+        state = generator.synthesiser.start(request)
+        layout.on_denoising_start(state)
+        label = torch.tensor([generator.label_space.index(name) for name in request.expressions]).to(
+            state.latents.device
+        )
         # The guide's classes are the generator's: checked when the benchmark starts.
         for step in range(state.first_step, settings.num_steps):
             state.step = step
@@ -83,7 +86,7 @@ def published_loop(
                     clean = state.clean(state.predict(text, state.au))
                     with state.autocast():
                         logits = guide(((state.decode(clean) + 1) / 2).clamp(0, 1)).float()
-                    loss = torch.nn.functional.cross_entropy(logits, state.label, reduction="sum")
+                    loss = torch.nn.functional.cross_entropy(logits, label, reduction="sum")
                     (gradient,) = torch.autograd.grad(loss, text)
                 norm = gradient.flatten(1).norm(dim=1).clamp_min(1e-20)
                 state.text = text.detach() - step_size * gradient / norm[:, None, None]
@@ -94,7 +97,7 @@ def published_loop(
             )
             null, conditional = both.chunk(2)
             output = null + settings.guidance_scale * (conditional - null)
-            state.latents = state.scheduler.step(output, state.scheduler.timesteps[step], state.latents).prev_sample
+            state.latents = state.sampler.step(output, step, state.latents)
         image = ((state.decode(state.latents) + 1) / 2).clamp(0, 1)
         return (image * 255).round().to(torch.uint8)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import train
-from synfer.synthesis.diffusion.denoising import DenoisingState
+from synfer.synthesis.diffusion.denoising_state import DenoisingState
 from tests.callbacks.synthesis.test_near_copy_count import fit_command, folder, set_command, summary
 
 __all__ = ["folder"]  # a fixture
@@ -23,7 +23,7 @@ def overflow(monkeypatch: pytest.MonkeyPatch) -> None:
         state.latents[1, 0, 0, 0] = torch.inf
         return state.latents - state.latents
 
-    monkeypatch.setattr("lightning_modules.generator.denoise", denoise)
+    monkeypatch.setattr("synfer.synthesis.diffusion.synthesiser.denoise", denoise)
 
 
 def error_of(arguments: list[str], capsys: Any) -> str:

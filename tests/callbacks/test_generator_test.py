@@ -89,11 +89,11 @@ def test_distances_in_the_judges_features(tmp_path: Path) -> None:
 def test_a_copied_training_set_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = tiny_table(24, "train", SIDE, label_space=NAMES)
 
-    def copy(self: ExpressionGenerator, request: Any, *args: Any) -> dict[str, torch.Tensor]:
+    def copy(generator: ExpressionGenerator, request: Any, *args: Any) -> dict[str, torch.Tensor]:
         rows = np.arange(len(request))
         return {"images": as_rgb(table.images.batch(rows)), "label": torch.from_numpy(table.label[rows])}
 
-    monkeypatch.setattr(ExpressionGenerator, "synthesise_over_ranks", copy)
+    monkeypatch.setattr("callbacks.generator_test.synthesise_over_ranks", copy)
     found = evaluate(tmp_path)
     assert found["test/nearest_training/ratio/judge"] < 0.01
     assert found["test/nearest_training/closer_than_1_percent/judge"] == 1

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ from lightning_modules.generator import ExpressionGenerator
 from synfer.faces.action_units import ACTION_UNITS, FACS_PROTOTYPES
 from synfer.networks.au_adapter import au_adapter_parameters, embed_action_units
 from synfer.synthesis.diffusion.prediction import min_snr_weight, signal_and_noise
+from synfer.synthesis.over_ranks import synthesise_over_ranks
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 from tests.fixtures.tiny_data import TinyReader, tiny_table
 from tests.fixtures.tiny_generator import (
@@ -245,7 +247,7 @@ def test_null_caption_stands_for_none_in_training_and_in_sampling() -> None:
     torch.testing.assert_close(text, null.expand_as(text), atol=1e-6, rtol=0)
     request = SynthesisRequest.from_expressions(["happy"], [0], 0)
     for settings, expected in ((SamplingSettings(), null), (SamplingSettings(negative_prompt="sad"), None)):
-        found = generator._start(request, settings).null_text
+        found = generator.synthesiser.start(replace(request, settings=settings)).null_text
         wanted = generator.model.encode_text(["sad"]) if expected is None else expected
         torch.testing.assert_close(found, wanted, atol=2e-2, rtol=0)
 
@@ -630,14 +632,18 @@ def test_modes_are_restored_module_by_module_even_after_an_error(speaking: Expre
     before = {name: module.training for name, module in generator.model.named_modules()}
 
     class Failing:
-        def on_synthesis_start(self, state: Any) -> None:
+        def on_denoising_start(self, state: Any) -> None:
             assert not any(module.training for module in generator.model.modules())
             raise KeyError("a bug")
+
+        def on_denoising_step(self, state: Any) -> None: ...
+
+        def on_faces(self, faces: Any) -> None: ...
 
     generator.synthesise(request_for())
     assert {name: module.training for name, module in generator.model.named_modules()} == before
     with pytest.raises(KeyError):
-        generator.synthesise(request_for(), [Failing()])  # type: ignore[list-item]
+        generator.synthesise(request_for(), [Failing()])
     assert {name: module.training for name, module in generator.model.named_modules()} == before
 
 
@@ -657,13 +663,15 @@ def test_faces_that_are_not_finite_are_refused_and_the_weight_is_named() -> None
 
 def test_a_broken_face_among_others_is_named(speaking: ExpressionGenerator) -> None:
     class Breaking:
-        def on_synthesis_start(self, state: Any) -> None:
+        def on_denoising_start(self, state: Any) -> None:
             state.latents[1, 0, 0, 0] = torch.inf
 
         def on_denoising_step(self, state: Any) -> None: ...
 
+        def on_faces(self, faces: Any) -> None: ...
+
     with pytest.raises(ValueError, match=r"generated face 6 \(seed 0\) and 0 more of 3.*overflow.*bf16_sampling=false"):
-        speaking.synthesise(request_for(first_id=5), [Breaking()])  # type: ignore[list-item]
+        speaking.synthesise(request_for(first_id=5), [Breaking()])
 
 
 def test_no_grid_of_black_faces(tmp_path: Path) -> None:
@@ -683,7 +691,7 @@ def test_weights_that_float16_cannot_hold_are_not_saved(tmp_path: Path) -> None:
 
 def test_a_large_request_is_made_in_batches_and_comes_back_in_order(speaking: ExpressionGenerator) -> None:
     names = [NAMES[i % 3] for i in range(5)]
-    made = speaking.synthesise_over_ranks(request_for(names), [], batch_size=2)
+    made = synthesise_over_ranks(speaking, request_for(names), [], batch_size=2)
     whole = speaking.synthesise(request_for(names))
     assert (made["images"].int() - whole.images.int()).abs().amax() <= 1
     assert torch.equal(made["label"], whole.label) and torch.equal(made["soft_label"], whole.soft_label)

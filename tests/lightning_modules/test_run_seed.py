@@ -19,8 +19,9 @@ from datamodules.expression_data_module import ExpressionDataModule
 from lightning_modules import run_seed as run_seed_module
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.run_seed import run_seed
-from synfer.synthesis.plan import SynthesisWork
-from synfer.synthesis.request import SynthesisRequest, SynthesisResult
+from synfer.synthesis.faces import Faces
+from synfer.synthesis.plan import EvenPlan
+from synfer.synthesis.request import SynthesisRequest
 from tests.fixtures.tiny_data import TinyReader, tiny_table
 from tests.fixtures.tiny_generator import NAMES, SIDE, scaled_weights, tiny_generator
 
@@ -60,7 +61,7 @@ class _Asked(ExpressionGenerator):
     asked: list[SynthesisRequest]
     made: list[Tensor]
 
-    def synthesise(self, request: SynthesisRequest, hooks: Any = ()) -> SynthesisResult:
+    def synthesise(self, request: SynthesisRequest, hooks: Any = ()) -> Faces:
         result = super().synthesise(request, hooks)
         self.asked.append(request)
         self.made.append(result.images)
@@ -90,7 +91,7 @@ def test_nobody_else_asks_the_environment() -> None:
     project = Path(run_seed_module.__file__).parents[1]
     folders = ("callbacks", "datamodules", "lightning_modules")
     asking = [path for folder in folders for path in (project / folder).rglob("*.py") if NAME in path.read_text()]
-    assert sorted(path.name for path in asking) == ["expression.py", "run_seed.py"]
+    assert sorted(path.name for path in asking) == ["expression_data_module.py", "run_seed.py"]
 
 
 def test_data_seed_rules_training_and_grid_of_a_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,14 +122,13 @@ def test_sample_i_is_one_face_in_a_set_a_pool_and_a_request(tmp_path: Path) -> N
 
     online = OnlineSynthesis()
     online._names, online._generator = list(NAMES), generator
-    pool = online.next_request(rank=0, seed=5, count=8)
+    pool = online.plan(rank=0, seed=5).request(range(8))
     for name, number, drawn in zip(pool.expressions, pool.sample_ids, pool.action_units, strict=True):
-        planned = SynthesisWork(8, NAMES, 5, expressions=[name])[number]  # the pool has its own order of expressions
-        assert np.array_equal(planned["au"][0].numpy(), drawn)
+        planned = EvenPlan(8, [name], 5).request([number])  # the pool has its own order of expressions
+        assert np.array_equal(planned.action_units[0], drawn)
 
 
 def test_a_test_makes_the_first_faces_of_the_set() -> None:
-    work = SynthesisWork(100, NAMES, 7)
-    batch = work.__getitems__(range(100))
-    request = SynthesisRequest.from_expressions(batch["expression"], batch["index"].tolist(), 7)
-    assert np.array_equal(request.action_units, batch["au"].numpy()) and list(request.captions) == batch["caption"]
+    planned = EvenPlan(100, NAMES, 7).request(range(100))
+    request = SynthesisRequest.from_expressions(planned.expressions, planned.sample_ids, 7)
+    assert np.array_equal(request.action_units, planned.action_units) and request.captions == planned.captions

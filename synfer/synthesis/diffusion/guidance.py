@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from synfer.synthesis.diffusion.denoising import DenoisingState
+from synfer.synthesis.diffusion.denoising_state import DenoisingState
 
 Guide = Callable[[Tensor], Tensor]
 """Images in [0, 1], (n, 3, H, W), or clean latents (n, C, h, w) → logits (n, K) over the guide's label space."""

@@ -5,17 +5,10 @@ With signal a = √ᾱ_t and noise s = √(1 − ᾱ_t), x_t = a·x0 + s·ε and
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-PredictionType = Literal["epsilon", "v_prediction", "sample"]
-"""What the network gives: ε, v, or x0 itself ("sample", as diffusers calls it).
-
-With large patches as latents (more channels than faces have degrees of freedom) a narrow network learns x0 far sooner
-than ε or v, for it need not carry the noise through (Li and He 2025, arXiv 2511.13720).
-"""
+from synfer.networks.prediction_type import PredictionType
 
 
 def signal_and_noise(alphas_cumprod: Tensor, timestep: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:

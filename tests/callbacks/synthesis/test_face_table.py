@@ -51,7 +51,7 @@ def shown(table: FaceTable, folder: Path, is_first_rank: bool = True, error: Bas
     trainer: Any = SimpleNamespace(default_root_dir=folder, loggers=[logger], is_global_zero=is_first_rank)
     table.setup(trainer, None, "fit")  # type: ignore[arg-type]
     for first in range(0, 120, 6):
-        table.on_synthesis_end(finished(first))
+        table.on_faces(finished(first))
     if error is None:
         table.on_train_end(trainer, None)  # type: ignore[arg-type]
     else:

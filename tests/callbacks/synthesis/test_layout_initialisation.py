@@ -13,8 +13,8 @@ from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.rows.near_copies import pixel_correlation
 from datamodules.rows.sample_table import SampleTable
 from lightning_modules.generator import ExpressionGenerator
-from synfer.synthesis.diffusion.denoising import DenoisingState
-from synfer.synthesis.request import SynthesisResult
+from synfer.synthesis.diffusion.denoising_state import DenoisingState
+from synfer.synthesis.faces import Faces
 from tests.fixtures.tiny_data import TinyReader, tiny_table
 from tests.fixtures.tiny_generator import NAMES, SIDE, request_for, scaled_weights, state_for, tiny_generator
 
@@ -38,8 +38,16 @@ def layout(table: SampleTable | None = None, **settings: Any) -> LayoutInitialis
 
 def started(generator: ExpressionGenerator, callback: LayoutInitialisation, **request: Any) -> DenoisingState:
     state = state_for(generator, request_for(**{"expressions": SIX, "num_steps": 10, **request}))
-    callback.on_synthesis_start(state)
+    callback.on_denoising_start(state)
     return state
+
+
+def sources(callback: LayoutInitialisation, state: DenoisingState) -> list[str]:
+    """What finished faces are said to be laid out after."""
+    n = len(state.request)
+    faces = Faces.as_asked(state.request, torch.zeros(n, 3, SIDE, SIDE, dtype=torch.uint8), NAMES)
+    callback.on_faces(faces)
+    return faces.layout_source
 
 
 # ---------------------------------------------------------------- what may be a source
@@ -49,7 +57,7 @@ def started(generator: ExpressionGenerator, callback: LayoutInitialisation, **re
     ("settings", "message"),
     [
         ({"num_inverted": 0}, r"layout.num_inverted: found 0"),
-        ({"refinements": -1}, r"layout.refinements: found -1"),
+        ({"fixed_point_iterations": -1}, r"layout.fixed_point_iterations: found -1"),
         ({"max_similarity": 0.0}, r"layout.max_similarity: found 0.0"),
         ({"max_similarity": 1.5}, r"layout.max_similarity: found 1.5"),
     ],
@@ -113,12 +121,13 @@ def test_nothing_is_read_while_it_is_off() -> None:
 def test_which_face_is_a_function_of_seed_and_sample_id(generator: ExpressionGenerator) -> None:
     callback = layout()
     whole = started(generator, callback)
+    of_whole = sources(callback, whole)
     part = started(generator, callback, expressions=SIX[2:5], first_id=2)
-    assert part.layout_source == whole.layout_source[2:5]
+    assert sources(callback, part) == of_whole[2:5]
     torch.testing.assert_close(part.latents, whole.latents[2:5], atol=1e-4, rtol=1e-4)
-    assert started(generator, callback, seed=1).layout_source != whole.layout_source
-    assert len(set(whole.layout_source)) > 2
-    assert set(whole.layout_source) <= set(training_table().sample_id)
+    assert sources(callback, started(generator, callback, seed=1)) != of_whole
+    assert len(set(of_whole)) > 2
+    assert set(of_whole) <= set(training_table().sample_id)
 
 
 def test_sources_are_spread_over_the_table(generator: ExpressionGenerator) -> None:
@@ -129,9 +138,10 @@ def test_sources_are_spread_over_the_table(generator: ExpressionGenerator) -> No
 
 
 def test_source_of_the_same_expression(generator: ExpressionGenerator) -> None:
-    state = started(generator, layout(source="same"))
+    callback = layout(source="same")
+    state = started(generator, callback)
     label = dict(zip(training_table().sample_id, training_table().label, strict=True))
-    assert [NAMES[label[source]] for source in state.layout_source] == SIX
+    assert [NAMES[label[source]] for source in sources(callback, state)] == SIX
     several: Any = SimpleNamespace(request=request_for(["happy"] * 100))
     assert len(set(layout(source="same")._choose(several, training_table()).tolist())) == 10
 
@@ -158,7 +168,7 @@ def test_asked_for_what_it_shows_the_face_comes_back(generator: ExpressionGenera
     table = training_table()
     request = request_for(SIX, num_steps=10, guidance_scale=1.0)
     unknown = replace(request, action_units=np.full_like(request.action_units, np.nan))  # as the face is inverted
-    result = generator.synthesise(unknown, [layout(source="same", refinements=6)])
+    result = generator.synthesise(unknown, [layout(source="same", fixed_point_iterations=6)])
     rows = [list(table.sample_id).index(source) for source in result.layout_source]
     difference = (result.images.int() - table.images.batch(np.array(rows)).int()).abs()
     assert difference.float().mean() < 1 and difference.amax() <= 8
@@ -169,7 +179,7 @@ def test_the_more_is_inverted_the_less_is_left(generator: ExpressionGenerator) -
 
     def distance(num_inverted: int) -> float:
         request = request_for(SIX, num_steps=10, guidance_scale=3.0)
-        result: SynthesisResult = generator.synthesise(request, [layout(num_inverted=num_inverted)])
+        result: Faces = generator.synthesise(request, [layout(num_inverted=num_inverted)])
         rows = [list(table.sample_id).index(source) for source in result.layout_source]
         return float((result.images.float() - table.images.batch(np.array(rows)).float()).abs().mean())
 
@@ -190,7 +200,7 @@ def test_more_steps_than_the_sampler_has(generator: ExpressionGenerator) -> None
 # ---------------------------------------------------------------- copies of the source
 
 
-def similarity_to_source(result: SynthesisResult) -> torch.Tensor:
+def similarity_to_source(result: Faces) -> torch.Tensor:
     rows = [list(training_table().sample_id).index(source) for source in result.layout_source]
     return pixel_correlation(result.images, training_table().images.batch(np.array(rows)))
 

@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copier(monkeypatch: pytest.MonkeyPatch) -> None:
     """Inversion leaves the source as it is, and so does denoising: what is decoded is the source itself."""
     monkeypatch.setattr("callbacks.synthesis.layout_initialisation.ddim_invert", lambda state, clean, *rest: clean)
-    monkeypatch.setattr("lightning_modules.generator.denoise", lambda state, hooks: state.latents)
+    monkeypatch.setattr("synfer.synthesis.diffusion.synthesiser.denoise", lambda state, hooks: state.latents)
 
 
 def command(subcommand: str, folder: Path, run_dir: Path, *more: str) -> list[str]:

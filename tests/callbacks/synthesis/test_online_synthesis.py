@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -15,7 +16,8 @@ from callbacks.synthesis.pseudo_labeller import PseudoLabeller
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.augmentation import Augmentation
 from lightning_modules.generator import ExpressionGenerator
-from synfer.synthesis.request import SamplingSettings
+from synfer.synthesis.plan import EndlessPlan
+from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 from tests.fixtures.tiny_data import TinyReader, tiny_table
 from tests.fixtures.tiny_generator import NAMES, SIDE, save_checkpoint, tiny_classifier, tiny_generator
 
@@ -100,48 +102,25 @@ def test_a_missing_generator_is_named(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- what is made
 
 
-def planner(next_number: int = 0) -> OnlineSynthesis:
+def first_request(count: int, first: int = 0, names: tuple[str, ...] = NAMES) -> SynthesisRequest:
+    """Returns what rank 0 makes first in a run with seed 0."""
+    synthesis = OnlineSynthesis(sampling=FAST)
+    synthesis._names = list(names)
+    return synthesis.plan(0, 0).request(range(first, first + count))
+
+
+def test_what_is_made_is_a_function_of_seed_rank_and_number() -> None:
     synthesis = OnlineSynthesis()
     synthesis._names = list(NAMES)
-    synthesis.next_number = next_number
-    return synthesis
-
-
-def plan(rank: int = 0, seed: int = 5, sizes: tuple[int, ...] = (12,)) -> list[tuple[str, int, bytes]]:
-    synthesis = planner()
-    requests = [synthesis.next_request(rank, seed, size) for size in sizes]
-    return [
-        (name, sample_id, units.tobytes())
-        for request in requests
-        for name, sample_id, units in zip(request.expressions, request.sample_ids, request.action_units, strict=True)
-    ]
-
-
-def test_what_comes_next_is_a_function_of_seed_rank_and_number() -> None:
-    assert plan() == plan() == plan(sizes=(5, 1, 6))
-    assert plan() != plan(seed=6) and plan() != plan(rank=1)
-    resumed = planner(next_number=7)
-    later = resumed.next_request(0, 5, 5)
-    assert [*zip(later.expressions, later.sample_ids, strict=True)] == [(n, i) for n, i, _ in plan()[7:]]
-
-
-def test_ranks_never_share_a_sample() -> None:
-    ids = [sample_id for rank in range(4) for _, sample_id, _ in plan(rank, sizes=(100,))]
-    assert len(set(ids)) == 400
-
-
-def test_expressions_come_evenly_in_an_order_that_varies() -> None:
-    names = [name for name, _, _ in plan(sizes=(30,))]
-    rounds = [tuple(names[i : i + 3]) for i in range(0, 30, 3)]
-    assert all(set(r) == set(NAMES) for r in rounds)
-    assert len(set(rounds)) > 2
+    request = synthesis.plan(1, 5).request(range(3, 9))
+    planned = EndlessPlan(NAMES, 5, 1).request(range(3, 9))
+    assert (request.expressions, request.sample_ids) == (planned.expressions, planned.sample_ids)
+    assert np.array_equal(request.action_units, planned.action_units)
 
 
 def test_state_goes_on_counting() -> None:
-    synthesis = planner()
-    synthesis.next_request(0, 0, 10)
-    synthesis.made, synthesis.discarded = 10, 3
-    other = planner()
+    synthesis, other = OnlineSynthesis(), OnlineSynthesis()
+    synthesis.next_number, synthesis.made, synthesis.discarded = 10, 10, 3
     other.load_state_dict(synthesis.state_dict())
     assert (other.next_number, other.counts) == (10, {"generated": 10, "discarded": 3})
 
@@ -162,7 +141,7 @@ def test_pool_is_filled_before_the_first_batch_and_refreshed_as_it_is_used(gener
 def test_faces_in_the_pool_are_the_generator_s(generator: str, tmp_path: Path) -> None:
     synthesis = OnlineSynthesis(True, generator, batch_size=6, max_reuse=1000, sampling=FAST)
     pool, _ = fit(tmp_path, synthesis)
-    request = planner().next_request(0, 0, 6)
+    request = first_request(6)
     names = list(request.expressions)
     expected = ExpressionGenerator.load_trained(generator).synthesise(
         type(request).from_expressions(names, request.sample_ids, 0, FAST)
@@ -214,16 +193,14 @@ def test_soft_labels_lose_what_the_data_do_not_know(generator: str, tmp_path: Pa
 
         def setup(self, *args: Any, **kwargs: Any) -> None: ...
 
-        def on_synthesis_end(self, state: Any) -> None:
-            for row, name in enumerate(state.request.expressions):  # neutral, happy, sad
-                state.soft_label[row] = torch.tensor([0.5, 0.4, 0.1] if name == "happy" else [1.0, 0.0, 0.0])
+        def on_faces(self, faces: Any) -> None:
+            for row, name in enumerate(faces.request.expressions):  # neutral, happy, sad
+                faces.soft_label[row] = torch.tensor([0.5, 0.4, 0.1] if name == "happy" else [1.0, 0.0, 0.0])
 
     synthesis = OnlineSynthesis(True, generator, batch_size=6, max_reuse=1000, sampling=FAST)
     pool, _ = fit(tmp_path, synthesis, Soften(), label_space=("sad", "happy", "fear"))
     expected = {"happy": [0.2, 0.8, 0.0], "sad": [1.0, 0.0, 0.0]}  # nothing known is left of sad: as intended
-    intended = planner()
-    intended._names = ["sad", "happy"]
-    names = intended.next_request(0, 0, 6).expressions
+    names = first_request(6, names=("sad", "happy")).expressions
     torch.testing.assert_close(pool.samples["soft_label"], torch.tensor([expected[name] for name in names]))
 
 
@@ -242,7 +219,7 @@ def test_faces_are_brought_to_the_size_of_the_data(generator: str, tmp_path: Pat
     synthesis.on_train_start(trainer, tiny_classifier())
     assert datamodule.pool is not None
     images = datamodule.pool.read(range(3))["image"]
-    own = ExpressionGenerator.load_trained(generator).synthesise(planner().next_request(0, 0, 3)).images
+    own = ExpressionGenerator.load_trained(generator).synthesise(first_request(3)).images
     assert images.shape == (3, 3, SIDE + 8, SIDE + 8) and own.shape == (3, 3, SIDE, SIDE)
     datamodule.teardown("fit")
 
@@ -256,8 +233,8 @@ class Discard(PseudoLabeller):
 
     def setup(self, *args: Any, **kwargs: Any) -> None: ...
 
-    def on_synthesis_end(self, state: Any) -> None:
-        state.kept = torch.arange(len(state.kept)) >= len(state.kept) - self.number
+    def on_faces(self, faces: Any) -> None:
+        faces.kept = torch.arange(len(faces.kept)) >= len(faces.kept) - self.number
 
 
 def test_discarded_faces_are_counted_and_stay_out(generator: str, tmp_path: Path) -> None:
@@ -265,7 +242,7 @@ def test_discarded_faces_are_counted_and_stay_out(generator: str, tmp_path: Path
     pool, _ = fit(tmp_path, synthesis, Discard(kept=2))
     assert len(pool.samples["label"]) == 4
     assert synthesis.counts == {"generated": 12, "discarded": 8, "checked": 4, "near_copies": 0}
-    first, second = planner().next_request(0, 0, 12).expressions[4:6], planner(6).next_request(0, 0, 6).expressions[4:]
+    first, second = first_request(12).expressions[4:6], first_request(6, 6).expressions[4:]
     assert [NAMES[k] for k in pool.samples["label"].tolist()] == [*first, *second]
 
 

@@ -12,6 +12,7 @@ from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.voter import load_voter
 from synfer.labels.reliability import write_reliability
+from synfer.synthesis.faces import Faces
 from tests.fixtures.outside_models import save_clip, save_timm
 from tests.fixtures.tiny_generator import (
     NAMES,
@@ -44,18 +45,10 @@ def voter(tmp_path: Path) -> Any:
 
 
 def finished(names: tuple[str, ...] = ("happy", "sad")) -> Any:
-    """What a labeller sees of a state whose images are done."""
-    label = torch.tensor([NAMES.index(name) for name in names])
+    """Faces that nobody has judged yet."""
     generator = torch.Generator().manual_seed(0)
-    return SimpleNamespace(
-        images=torch.randint(0, 256, (len(names), 3, SIDE, SIDE), generator=generator, dtype=torch.uint8),
-        label=label,
-        label_space=NAMES,
-        soft_label=torch.nn.functional.one_hot(label, 3).float(),
-        kept=torch.ones(len(names), dtype=torch.bool),
-        votes={},
-        autocast=lambda: torch.autocast("cpu", enabled=False),
-    )
+    images = torch.randint(0, 256, (len(names), 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
+    return Faces.as_asked(request_for(names), images, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +77,7 @@ def test_a_missing_voter_is_named(voter: Any, tmp_path: Path) -> None:
 def test_confirmed_labels_stay_and_others_become_the_mean(voter: Any) -> None:
     paths = [voter("a", ("happy", 0.8)), voter("b", ("happy", 0.6)), voter("c", ("sad", 0.7))]
     state, labeller = finished(), PseudoLabeller(True, paths)
-    labeller.on_synthesis_end(state)
+    labeller.on_faces(state)
     mean = torch.tensor([(0.1 + 0.2 + 0.15) / 3, (0.8 + 0.6 + 0.15) / 3, (0.1 + 0.2 + 0.7) / 3])
     torch.testing.assert_close(state.soft_label, torch.stack([torch.tensor([0.0, 1.0, 0.0]), mean]))
     assert state.kept.all()
@@ -95,7 +88,7 @@ def test_confirmed_labels_stay_and_others_become_the_mean(voter: Any) -> None:
 def test_votes_are_kept_under_the_voter_s_name(voter: Any) -> None:
     paths = [voter("a", ("happy", 0.8)), voter("b", ("sad", 0.7))]
     state = finished()
-    PseudoLabeller(True, paths).on_synthesis_end(state)
+    PseudoLabeller(True, paths).on_faces(state)
     assert list(state.votes) == paths
     torch.testing.assert_close(state.votes[paths[1]], torch.tensor([[0.15, 0.15, 0.7]] * 2))
 
@@ -104,7 +97,7 @@ def test_classes_of_a_voter_go_by_name_and_its_others_are_left_out(voter: Any) -
     space = ("anger", "sad", "happy", "neutral")
     path = voter("a", ("anger", 0.5), ("happy", 0.3), ("sad", 0.15), label_space=space)
     state = finished(("happy",))
-    PseudoLabeller(True, [path]).on_synthesis_end(state)
+    PseudoLabeller(True, [path]).on_faces(state)
     torch.testing.assert_close(state.votes[path], torch.tensor([[0.1, 0.6, 0.3]]))
     assert state.soft_label.tolist() == [[0.0, 1.0, 0.0]]
 
@@ -114,7 +107,7 @@ def test_a_voter_that_lacks_an_expression_is_refused(voter: Any) -> None:
     with pytest.raises(
         ValueError, match=r"voters '.*a.ckpt' does not know 'sad': it has \['neutral', 'happy', 'fear'\]"
     ):
-        PseudoLabeller(True, [path]).on_synthesis_end(finished())
+        PseudoLabeller(True, [path]).on_faces(finished())
 
 
 def test_a_voter_whose_probabilities_are_not_finite_is_refused(voter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,12 +116,12 @@ def test_a_voter_whose_probabilities_are_not_finite_is_refused(voter: Any, monke
         ExpressionClassifier, "predict_probabilities", lambda self, x: torch.full((len(x), 3), torch.nan)
     )
     with pytest.raises(ValueError, match=r"voters '.*a.ckpt': found NaN among its probabilities"):
-        labeller.on_synthesis_end(finished())
+        labeller.on_faces(finished())
 
 
 def test_hard_labels_on_request(voter: Any) -> None:
     state = finished(("sad",))
-    PseudoLabeller(True, [voter("a", ("happy", 0.8))], soft=False).on_synthesis_end(state)
+    PseudoLabeller(True, [voter("a", ("happy", 0.8))], soft=False).on_faces(state)
     assert state.soft_label.tolist() == [[0.0, 1.0, 0.0]]
 
 
@@ -137,14 +130,14 @@ def test_weak_faces_are_discarded_and_others_stay_discarded(voter: Any) -> None:
     for threshold, kept in ((0.0, [True, False]), (0.45, [True, False]), (0.55, [False, False])):
         state = finished()
         state.kept = torch.tensor([True, False])  # another callback has thrown the second away
-        PseudoLabeller(True, [path], discard_below=threshold).on_synthesis_end(state)
+        PseudoLabeller(True, [path], discard_below=threshold).on_faces(state)
         assert state.kept.tolist() == kept
 
 
 def test_counts_go_on_over_batches_and_are_empty_while_it_is_off(voter: Any) -> None:
     labeller = PseudoLabeller(True, [voter("a", ("happy", 0.8))])
     for _ in range(3):
-        labeller.on_synthesis_end(finished())
+        labeller.on_faces(finished())
     assert labeller.counts == {"agreed": 3, "rectified": 3}
     assert PseudoLabeller(False).counts == {}
 
@@ -152,11 +145,11 @@ def test_counts_go_on_over_batches_and_are_empty_while_it_is_off(voter: Any) -> 
 def test_a_resumed_run_goes_on_counting(voter: Any, tmp_path: Path) -> None:
     path = voter("a", ("happy", 0.8))
     labeller, again = PseudoLabeller(True, [path], discard_below=0.7), PseudoLabeller(True, [path], discard_below=0.7)
-    labeller.on_synthesis_end(finished())
+    labeller.on_faces(finished())
     torch.save(labeller.state_dict(), tmp_path / "state.pt")
     again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    again.on_synthesis_end(finished(("sad", "sad")))
-    labeller.on_synthesis_end(finished(("sad", "sad")))
+    again.on_faces(finished(("sad", "sad")))
+    labeller.on_faces(finished(("sad", "sad")))
     assert labeller.seen == 4 and again.counts == labeller.counts
     assert (again.seen, again.discarded) == (labeller.seen, labeller.discarded)
     assert torch.equal(again.flow, labeller.flow)  # type: ignore[arg-type]
@@ -167,7 +160,7 @@ def test_agreement_is_logged(voter: Any) -> None:
     module: Any = SimpleNamespace(log=logged.__setitem__)
     labeller.on_train_batch_end(None, module, None, None, 0)  # type: ignore[arg-type]
     assert not logged
-    labeller.on_synthesis_end(finished())
+    labeller.on_faces(finished())
     labeller.on_train_batch_end(None, module, None, None, 1)  # type: ignore[arg-type]
     assert logged == {"pseudo_labels/agreement": 0.5, "pseudo_labels/discarded": 0.0}
 
@@ -192,7 +185,7 @@ def test_voters_of_every_kind_vote_together(voter: Any, tmp_path: Path) -> None:
         str(save_clip(tmp_path / "clip")),
     ]
     state = finished()
-    PseudoLabeller(True, paths).on_synthesis_end(state)
+    PseudoLabeller(True, paths).on_faces(state)
     assert list(state.votes) == paths
     for votes in state.votes.values():
         torch.testing.assert_close(votes.sum(1), torch.ones(2))
@@ -207,13 +200,13 @@ def test_reliable_voters_weigh_more(voter: Any, tmp_path: Path) -> None:
     good, bad = torch.eye(3).int() * 1000, torch.full((3, 3), 100, dtype=torch.int32)
     table = write_reliability(tmp_path / "r.json", dict(zip(paths, (good, bad), strict=True)), prints, NAMES)
     state = finished(("neutral",))
-    PseudoLabeller(True, paths, reliability=str(table)).on_synthesis_end(state)
+    PseudoLabeller(True, paths, reliability=str(table)).on_faces(state)
     assert state.soft_label[0, 1] > 0.55 > 0.4 > state.soft_label[0, 2]  # 3 : 1 for the good voter
     with pytest.raises(FileNotFoundError, match=r"pseudo_labels.reliability 'nowhere.json'"):
         PseudoLabeller(True, paths, reliability="nowhere.json")
     labeller = PseudoLabeller(True, [voter("c", ("sad", 0.4))], reliability=str(table))
     with pytest.raises(ValueError, match=r"found no entry of voter '.*c.ckpt'"):
-        labeller.on_synthesis_end(finished())
+        labeller.on_faces(finished())
 
 
 def test_the_weakest_of_each_class_are_discarded(voter: Any) -> None:
@@ -221,14 +214,14 @@ def test_the_weakest_of_each_class_are_discarded(voter: Any) -> None:
         True, [voter("a", ("happy", 0.5), ("sad", 0.3))], adaptive_quantile=0.5, adaptive_window=8
     )
     state = finished()
-    labeller.on_synthesis_end(state)
+    labeller.on_faces(state)
     assert state.kept.all()  # nothing is known before the first faces
     thresholds = labeller.thresholds
     assert thresholds is not None and thresholds.window == 8
     label = torch.tensor([NAMES.index("happy"), NAMES.index("sad")]).repeat(3)
     thresholds.update(label, torch.tensor([0.45, 0.55]).repeat(3))
     state = finished()
-    labeller.on_synthesis_end(state)
+    labeller.on_faces(state)
     assert state.kept.tolist() == [True, False]
     assert labeller.discarded == 1
     again = PseudoLabeller(True, labeller.voter_paths, adaptive_quantile=0.5, adaptive_window=8)
@@ -241,7 +234,7 @@ def test_an_empty_batch_is_nothing_to_vote_on(voter: Any) -> None:
     labeller, state = PseudoLabeller(True, [voter("a", ("happy", 0.8))]), finished()
     state.images, state.label = state.images[:0], state.label[:0]
     state.soft_label, state.kept = state.soft_label[:0], state.kept[:0]
-    labeller.on_synthesis_end(state)
+    labeller.on_faces(state)
     assert labeller.seen == 0 and tuple(state.soft_label.shape) == (0, 3)
 
 
@@ -257,7 +250,7 @@ def test_flow_from_intended_to_final_labels_is_a_picture(voter: Any, tmp_path: P
     labeller.on_train_end(trainer, module)
     assert not (tmp_path / "samples").exists()
     for names in (("happy", "sad"), ("neutral", "neutral")):
-        labeller.on_synthesis_end(finished(names))
+        labeller.on_faces(finished(names))
     assert labeller.flow.tolist() == [[0, 2, 0], [0, 1, 0], [0, 1, 0]]  # type: ignore[union-attr]
     labeller.on_train_end(trainer, module)
     assert (tmp_path / "samples" / "pseudo_labels.png").is_file()

@@ -10,7 +10,8 @@ import torch
 from callbacks.synthesis.semantic_guidance import SemanticGuidance
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
-from synfer.synthesis.diffusion.denoising import DenoisingState, denoise
+from synfer.synthesis.diffusion.denoising import denoise
+from synfer.synthesis.diffusion.denoising_state import DenoisingState
 from tests.fixtures.outside_models import save_timm
 from tests.fixtures.tiny_generator import (
     NAMES,
@@ -92,7 +93,7 @@ def guided_steps(generator: ExpressionGenerator, callback: SemanticGuidance, fir
     """Returns the steps at which the text moves."""
     state = state_for(generator, request_for(["happy"], num_steps=10))
     state.first_step = first_step
-    callback.on_synthesis_start(state)
+    callback.on_denoising_start(state)
     moved = []
     for step in range(first_step, 10):
         state.step, before = step, state.text
@@ -136,7 +137,7 @@ def moved_text(generator: ExpressionGenerator, callback: SemanticGuidance) -> tu
     state = state_for(generator, request_for(["happy", "sad", "neutral"], num_steps=10))
     state.step = 6
     before = state.text
-    callback.on_synthesis_start(state)
+    callback.on_denoising_start(state)
     callback.on_denoising_step(state)
     return state, state.text - before
 
@@ -230,7 +231,7 @@ def steps_and_text(
     """Denoises with a callback and returns how far each sample's text has moved."""
     state = state_for(generator, request_for(names, num_steps=steps))
     before = state.text.clone()
-    callback.on_synthesis_start(state)
+    callback.on_denoising_start(state)
     denoise(state, [callback])
     return (state.text - before).flatten(1).norm(dim=1), state
 
@@ -332,7 +333,7 @@ def test_a_guide_on_latents_needs_no_decoder(
         raise AssertionError("decoded")
 
     state.decode = refuse
-    callback.on_synthesis_start(state)
+    callback.on_denoising_start(state)
     denoise(state, [callback])
     assert ((state.text - before).flatten(1).norm(dim=1) > 0).all()
     classifier = callback.guide

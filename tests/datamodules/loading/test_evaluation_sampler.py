@@ -7,7 +7,8 @@ import pytest
 
 from datamodules.loading.evaluation_sampler import NO_ROW, EvaluationSampler
 from datamodules.loading.mixed_dataset import MixedDataset
-from synfer.synthesis.plan import SynthesisWork
+from datamodules.loading.planned_requests import PlannedRequests
+from synfer.synthesis.plan import EvenPlan
 from tests.fixtures.tiny_data import BASIC7, tiny_table
 
 
@@ -33,7 +34,8 @@ def test_a_rank_without_a_row_has_a_batch_of_none() -> None:
     assert list(sampler) == [NO_ROW] and len(sampler) == 1
     batch = MixedDataset(tiny_table(1)).__getitems__(list(sampler))
     assert batch["image"].shape == (0, 1, 8, 8) and batch["soft_label"].shape == (0, 7) and batch["sample_id"] == []
-    assert len(SynthesisWork(1, BASIC7, 0).__getitems__([NO_ROW])["index"]) == 0
+    with pytest.raises(ValueError, match="empty synthesis request"):  # refused before: SyntheticSetWriter.setup
+        PlannedRequests(EvenPlan(1, BASIC7, 0)).__getitems__([NO_ROW])
     assert list(EvaluationSampler(range(0), 3, 2)) == []  # nothing for anybody: the loop is left by all
 
 

@@ -112,7 +112,7 @@ def test_a_layout_source_is_cut() -> None:
         layout = LayoutInitialisation(enabled=True, num_inverted=2)
         layout.use_table(replace(table, images=ArrayImages(array)), [])
         state = state_for(generator, request_for(num_steps=4))
-        layout.on_synthesis_start(state)
+        layout.on_denoising_start(state)
         latents.append(state.latents)
     assert torch.equal(*latents)
 

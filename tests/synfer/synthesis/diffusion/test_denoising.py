@@ -10,7 +10,9 @@ from diffusers import StableDiffusionPipeline
 
 from lightning_modules.generator import ExpressionGenerator
 from synfer.networks.au_adapter import embed_action_units
-from synfer.synthesis.diffusion.denoising import DenoisingState, denoise, guided_output
+from synfer.synthesis.diffusion.denoising import denoise, guided_output
+from synfer.synthesis.diffusion.denoising_state import DenoisingState
+from synfer.synthesis.faces import Faces
 from tests.fixtures.tiny_generator import request_for, save_base, scaled_weights, state_for, tiny_generator
 
 
@@ -21,14 +23,14 @@ class Recorder:
         self.act = act
         self.calls: list[Any] = []
 
-    def on_synthesis_start(self, state: DenoisingState) -> None:
+    def on_denoising_start(self, state: DenoisingState) -> None:
         self.calls.append("start")
 
     def on_denoising_step(self, state: DenoisingState) -> None:
         self.calls.append(state.step)
         self.act(state)
 
-    def on_synthesis_end(self, state: DenoisingState) -> None:
+    def on_faces(self, faces: Faces) -> None:
         self.calls.append("end")
 
 
@@ -56,13 +58,13 @@ def on_base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExpressionGen
 
 def pipeline_latents(generator: ExpressionGenerator, state: DenoisingState, steps: int, scale: float) -> torch.Tensor:
     """Runs diffusers' own Stable Diffusion pipeline on the parts of a generator."""
-    model = generator.model
+    model, diffusers_own = generator.model, state.sampler._scheduler  # type: ignore[attr-defined]
     pipeline = StableDiffusionPipeline(
         vae=model.codec.autoencoder,
         text_encoder=model.text_encoder,
         tokenizer=model.tokenizer,
         unet=model.unet,
-        scheduler=type(state.scheduler).from_config(state.scheduler.config),
+        scheduler=type(diffusers_own).from_config(diffusers_own.config),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -75,7 +77,7 @@ def pipeline_latents(generator: ExpressionGenerator, state: DenoisingState, step
         pipeline(  # one face at a time: the pipeline repeats image embeddings for every prompt of a batch
             prompt=state.request.captions[i],
             negative_prompt=state.settings.negative_prompt if scale > 1 else None,
-            latents=state.latents[i : i + 1] / state.scheduler.init_noise_sigma,
+            latents=state.latents[i : i + 1] / state.sampler.initial_scale,
             ip_adapter_image_embeds=[torch.cat([nothing, wanted])[i :: len(au)] if scale > 1 else wanted[i : i + 1]],
             num_inference_steps=steps,
             guidance_scale=scale,
@@ -168,7 +170,7 @@ def test_text_moved_by_a_hook_counts_from_that_step_on(generator: ExpressionGene
 
     def latents_after(steps: int, hooks: list[Recorder]) -> torch.Tensor:
         state = state_for(generator, request_for(num_steps=4))
-        state.scheduler.timesteps = state.scheduler.timesteps[:steps]
+        state.sampler.timesteps = state.sampler.timesteps[:steps]
         return denoise(state, hooks)
 
     assert torch.equal(latents_after(2, []), latents_after(2, [Recorder(move)]))

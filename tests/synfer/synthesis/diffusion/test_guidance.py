@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
-from synfer.synthesis.diffusion.denoising import DenoisingState
+from synfer.synthesis.diffusion.denoising_state import DenoisingState
 from synfer.synthesis.diffusion.guidance import guidance_loss, guidance_step, normalised_gradient_step
 from tests.fixtures.tiny_generator import NAMES, request_for, save_base, scaled_weights, state_for, tiny_classifier
 from tests.fixtures.tiny_generator import tiny_generator as make_generator
@@ -39,16 +39,21 @@ def mid_state(generator: ExpressionGenerator, n: int = 3, first_id: int = 0) -> 
     """A state late in the sampling, with a grey picture, so that no pixel of the clean face is clamped."""
     state = state_for(generator, request_for([NAMES[i % 3] for i in range(n)], first_id, num_steps=10))
     state.step = 6
-    signal = float(state.scheduler.alphas_cumprod[state.timestep]) ** 0.5
+    signal = float(state.sampler.noise_levels(state.step)[0][0])
     state.latents = state.latents * (1 - signal**2) ** 0.5 * 0.3
     return state
+
+
+def wanted(state: DenoisingState) -> Tensor:
+    """The intended expression of each sample, by number."""
+    return torch.tensor([NAMES.index(name) for name in state.request.expressions])
 
 
 @torch.no_grad()
 def losses_at(state: DenoisingState, guide: ExpressionClassifier, text: Tensor, label: Tensor) -> Tensor:
     """The loss written out once more, without gradients."""
     output = state.network(state.latents, state.timestep, text, state.au)
-    alpha = state.scheduler.alphas_cumprod[state.timestep]
+    alpha = state.sampler.noise_levels(state.step)[0][0] ** 2
     if state.prediction == "epsilon":
         clean = (state.latents - (1 - alpha).sqrt() * output) / alpha.sqrt()
     else:
@@ -59,9 +64,9 @@ def losses_at(state: DenoisingState, guide: ExpressionClassifier, text: Tensor, 
 
 def test_gradient_equals_finite_differences(generator: ExpressionGenerator, guide: ExpressionClassifier) -> None:
     state = mid_state(generator)
-    gradient, loss, output = guidance_gradient(state, guide, state.label)
+    gradient, loss, output = guidance_gradient(state, guide, wanted(state))
     assert gradient.shape == state.text.shape and output.shape == state.latents.shape
-    torch.testing.assert_close(loss, losses_at(state, guide, state.text, state.label), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(loss, losses_at(state, guide, state.text, wanted(state)), atol=1e-5, rtol=1e-5)
     assert not gradient.requires_grad and not loss.requires_grad and not output.requires_grad
     random = torch.Generator().manual_seed(0)
     norm = gradient.flatten(1).norm(dim=1)
@@ -71,17 +76,17 @@ def test_gradient_equals_finite_differences(generator: ExpressionGenerator, guid
     for direction in directions:
         unit = direction / direction.flatten(1).norm(dim=1)[:, None, None]
         step = 0.02
-        above = losses_at(state, guide, state.text + step * unit, state.label)
-        below = losses_at(state, guide, state.text - step * unit, state.label)
+        above = losses_at(state, guide, state.text + step * unit, wanted(state))
+        below = losses_at(state, guide, state.text - step * unit, wanted(state))
         slope = (gradient * unit).sum((1, 2))
         torch.testing.assert_close((above - below) / (2 * step), slope, atol=2e-2 * float(norm.amax()), rtol=2e-2)
 
 
 def test_each_sample_has_its_own_gradient(generator: ExpressionGenerator, guide: ExpressionClassifier) -> None:
     whole = mid_state(generator)
-    together, _, _ = guidance_gradient(whole, guide, whole.label)
+    together, _, _ = guidance_gradient(whole, guide, wanted(whole))
     alone = mid_state(generator, n=1)
-    gradient, _, _ = guidance_gradient(alone, guide, alone.label)
+    gradient, _, _ = guidance_gradient(alone, guide, wanted(alone))
     torch.testing.assert_close(gradient[0], together[0], atol=1e-5, rtol=1e-3)
 
 
@@ -91,9 +96,9 @@ def test_a_small_step_down_lowers_the_loss_in_nearly_all_cases(
     lowered = raised_by_ascent = total = 0
     for first_id in range(0, 200, 40):
         state = mid_state(generator, n=40, first_id=first_id)
-        gradient, before, _ = guidance_gradient(state, guide, state.label)
-        down = losses_at(state, guide, normalised_gradient_step(state.text, gradient, 0.02), state.label)
-        up = losses_at(state, guide, normalised_gradient_step(state.text, -gradient, 0.02), state.label)
+        gradient, before, _ = guidance_gradient(state, guide, wanted(state))
+        down = losses_at(state, guide, normalised_gradient_step(state.text, gradient, 0.02), wanted(state))
+        up = losses_at(state, guide, normalised_gradient_step(state.text, -gradient, 0.02), wanted(state))
         lowered += int((down < before).sum())
         raised_by_ascent += int((up > before).sum())
         total += 40
@@ -103,15 +108,15 @@ def test_a_small_step_down_lowers_the_loss_in_nearly_all_cases(
 
 def test_output_is_the_conditional_one(generator: ExpressionGenerator, guide: ExpressionClassifier) -> None:
     state = mid_state(generator)
-    _, _, output = guidance_gradient(state, guide, state.label)
+    _, _, output = guidance_gradient(state, guide, wanted(state))
     with torch.no_grad():
         torch.testing.assert_close(output, state.predict(state.text, state.au), atol=1e-6, rtol=0)
 
 
 def test_soft_labels_guide_too(generator: ExpressionGenerator, guide: ExpressionClassifier) -> None:
     state = mid_state(generator)
-    hard, loss, _ = guidance_gradient(state, guide, state.label)
-    one_hot = torch.nn.functional.one_hot(state.label, 3).float()
+    hard, loss, _ = guidance_gradient(state, guide, wanted(state))
+    one_hot = torch.nn.functional.one_hot(wanted(state), 3).float()
     soft, soft_loss, _ = guidance_gradient(state, guide, one_hot)
     torch.testing.assert_close(soft, hard, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(soft_loss, loss)
@@ -119,7 +124,7 @@ def test_soft_labels_guide_too(generator: ExpressionGenerator, guide: Expression
 
 def test_networks_are_left_without_gradients(generator: ExpressionGenerator, guide: ExpressionClassifier) -> None:
     state = mid_state(generator)
-    guidance_gradient(state, guide, state.label)
+    guidance_gradient(state, guide, wanted(state))
     assert all(p.grad is None for module in (generator, guide) for p in module.parameters())
     assert not state.text.requires_grad
 
@@ -169,9 +174,9 @@ def test_a_guide_that_is_certain_gives_no_gradient(generator: ExpressionGenerato
     state = mid_state(generator)
 
     def certain(image: Tensor) -> Tensor:
-        return torch.nn.functional.one_hot(state.label, 3) * 1e4 + 0 * image.mean((1, 2, 3))[:, None]
+        return torch.nn.functional.one_hot(wanted(state), 3) * 1e4 + 0 * image.mean((1, 2, 3))[:, None]
 
-    gradient, loss, _ = guidance_gradient(state, certain, state.label)
+    gradient, loss, _ = guidance_gradient(state, certain, wanted(state))
     assert not gradient.any() and not loss.any()
     assert torch.equal(normalised_gradient_step(state.text, gradient, 1.0), state.text)
 
@@ -182,11 +187,11 @@ def test_a_guide_that_is_certain_gives_no_gradient(generator: ExpressionGenerato
 def test_gradients_are_there_inside_no_grad(generator: ExpressionGenerator, guide: ExpressionClassifier) -> None:
     state = mid_state(generator)
     with torch.no_grad():
-        gradient, _, _ = guidance_gradient(state, guide, state.label)
+        gradient, _, _ = guidance_gradient(state, guide, wanted(state))
     assert gradient.abs().amax() > 0
 
 
 def test_inference_mode_is_a_clear_error(generator: ExpressionGenerator, guide: ExpressionClassifier) -> None:
     state = mid_state(generator)
     with torch.inference_mode(), pytest.raises(RuntimeError, match=r"set trainer\.inference_mode to false"):
-        guidance_gradient(state, guide, state.label)
+        guidance_gradient(state, guide, wanted(state))

@@ -1,0 +1,88 @@
+"""What is known while faces are denoised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from synfer.networks.prediction_type import PredictionType
+from synfer.synthesis.diffusion.prediction import predict_clean
+from synfer.synthesis.diffusion.samplers import Sampler
+from synfer.synthesis.request import SamplingSettings, SynthesisRequest
+
+
+class Network(Protocol):
+    """ε, v or x0 prediction: latents (B, C, h, w), timestep, text (B, L, D), AU tokens (B, R, D) → (B, C, h, w)."""
+
+    def __call__(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor) -> Tensor: ...
+
+
+@dataclass
+class DenoisingState:
+    """Everything that denoising n faces needs; hooks read and change it.
+
+    Attributes:
+        request: what was asked.
+        settings: how to denoise.
+        network: the diffusion network.
+        encode_text: captions → text tokens (n, L, D).
+        image_size: side of the images in pixels.
+        encode: images in [−1, 1] → latents.
+        decode: latents → images in about [−1, 1], differentiable.
+        prediction: what the network predicts.
+        sampler: the steps.
+        latents: (n, C, h, w).
+        text: text tokens of the captions (n, L, D): semantic guidance moves them.
+        null_text: text tokens of the negative prompt (n, L, D).
+        au: AU tokens (n, R, D), which depend on no step.
+        null_au: unconditional AU tokens (n, R, D).
+        codec_fingerprint: names the codec, so that a classifier of other latents is noticed.
+        autocast: makes the context that network calls run in.
+        checkpointing: makes the context in which the network recomputes its activations in a backward pass, or not.
+        first_step: denoising starts here (partial inversion sets it above 0).
+        step: current step, 0 … num_steps − 1.
+        conditional_output: the network's conditional output at this step where a hook has already computed it.
+        conditional_rows: bool (n,), samples whose conditional output that is; None = all of them.
+    """
+
+    request: SynthesisRequest
+    settings: SamplingSettings
+    network: Network
+    encode_text: Callable[[list[str]], Tensor]
+    image_size: int
+    encode: Callable[[Tensor], Tensor]
+    decode: Callable[[Tensor], Tensor]
+    prediction: PredictionType
+    sampler: Sampler
+    latents: Tensor
+    text: Tensor
+    null_text: Tensor
+    au: Tensor
+    null_au: Tensor
+    codec_fingerprint: Callable[[], str] = str
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    checkpointing: Callable[[bool], AbstractContextManager[Any]] = nullcontext
+    first_step: int = 0
+    step: int = 0
+    conditional_output: Tensor | None = None
+    conditional_rows: Tensor | None = None
+
+    @property
+    def timestep(self) -> int:
+        """The training timestep of the current step."""
+        return int(self.sampler.timesteps[self.step])
+
+    def predict(self, text: Tensor, au: Tensor, latents: Tensor | None = None) -> Tensor:
+        """Runs the network at the current step: float32 (B, C, h, w)."""
+        with self.autocast():
+            return self.network(self.latents if latents is None else latents, self.timestep, text, au).float()
+
+    def clean(self, output: Tensor, latents: Tensor | None = None) -> Tensor:
+        """Returns x̂0 at the current step from an output, for all samples or those whose ``latents`` these are."""
+        noisy = self.latents if latents is None else latents
+        signal, noise = (level.to(noisy.device) for level in self.sampler.noise_levels(self.step)[0])
+        return predict_clean(output, noisy, signal, noise, self.prediction)

@@ -1,0 +1,93 @@
+"""Whoever makes faces: what it must be able to do, and how a trained one is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from synfer.foundation.module_file import kind_of
+from synfer.synthesis.faces import Faces
+from synfer.synthesis.hooks import FaceHook
+from synfer.synthesis.request import SamplingSettings, SynthesisRequest
+
+SYNTHESISERS = {"diffusion": "lightning_modules.generator:ExpressionGenerator.load_trained"}
+"""Kind of a checkpoint or a folder → "module:function" that loads one from its path, imported when it is asked for."""
+
+OLDEST_KIND = "diffusion"
+"""What files are that say nothing of their kind."""
+
+
+@runtime_checkable
+class Synthesiser(Protocol):
+    """Makes faces. An image is a function of (weights, settings, seed, sample id) alone (contract C6)."""
+
+    @property
+    def label_space(self) -> tuple[str, ...]:
+        """Names of the expressions that it can make."""
+        ...
+
+    @property
+    def au_names(self) -> tuple[str, ...]:
+        """Names of the action units that it takes."""
+        ...
+
+    @property
+    def image_size(self) -> int:
+        """Side of its faces in pixels."""
+        ...
+
+    @property
+    def sampling(self) -> SamplingSettings:
+        """Its own settings, for requests without any; what it has no use for is passed over."""
+        ...
+
+    def synthesise(self, request: SynthesisRequest, hooks: Sequence[FaceHook] = ()) -> Faces:
+        """Makes the requested faces and shows them to each hook, in order.
+
+        Raises:
+            ValueError: an expression that it does not know, or a hook that it cannot serve.
+        """
+        ...
+
+    def weights_fingerprint(self) -> str:
+        """Returns 16 hex digits over the weights that its faces are a function of."""
+        ...
+
+    def to(self, device: Any) -> Any:
+        """Moves it to a device."""
+        ...
+
+
+def load_synthesiser(path: str | Path) -> Synthesiser:
+    """Loads a synthesiser of any kind, ready to make faces on the CPU.
+
+    Args:
+        path: a checkpoint, a run folder, or a folder of weights.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: a kind that nobody knows, or a damaged file.
+    """
+    kind = kind_of(path, "generator") or OLDEST_KIND
+    if kind not in SYNTHESISERS:
+        raise ValueError(f"synthesiser '{path}': found the kind '{kind}', expected one of {', '.join(SYNTHESISERS)}")
+    module, name = SYNTHESISERS[kind].split(":")
+    return attrgetter(name)(import_module(module))(path)
+
+
+def check_request(synthesiser: Synthesiser, request: SynthesisRequest) -> None:
+    """Refuses what a synthesiser cannot make.
+
+    Raises:
+        ValueError: an expression outside its label space, or AU columns that do not fit.
+    """
+    unknown = [name for name in request.expressions if name not in synthesiser.label_space]
+    if unknown:
+        raise ValueError(f"cannot synthesise '{unknown[0]}': the generator knows {', '.join(synthesiser.label_space)}")
+    if request.action_units.shape[1] != len(synthesiser.au_names):
+        raise ValueError(
+            f"request has {request.action_units.shape[1]} action units, the generator {len(synthesiser.au_names)}"
+        )
