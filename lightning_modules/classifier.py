@@ -29,7 +29,7 @@ from synfer.metrics.confusion_scores import confusion_scores
 from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.backbone import Stem, averaged_for_grey, build_backbone, normalisation
 from synfer.networks.channels_last import to_channels_last
-from synfer.networks.latent_codec import LatentCodec
+from synfer.networks.latent_codec import LatentCodec, load_codec
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.optimiser import OptimiserName
 from synfer.optimisation.schedule import Schedule
@@ -54,8 +54,9 @@ class ExpressionClassifier(ExpressionModule):
             small up to 64 pixels.
         image_size: side in pixels that the network works on; images of another size are resized in ``forward``.
         in_channels: 3 for RGB; 1 has the network see the mean over the colours (grey data sets).
-        latents_of: a generator (checkpoint or folder) whose latents the network reads in place of pixels: a guide that
-            needs no decoding. ``in_channels`` then means nothing; the codec stays frozen and out of checkpoints.
+        latents_of: a generator (checkpoint or folder), or a diffusers folder, whose latents the network reads in place
+            of pixels: a guide that needs no decoding. ``in_channels`` then means nothing; the codec stays frozen and
+            out of checkpoints.
         drop_rate: dropout before the head, in [0, 1).
         label_smoothing: share of each label spread evenly over all classes, in [0, 1).
         class_weights: K weights of the classes in the loss, or "balanced" (rows / (K · rows of the class)).
@@ -387,19 +388,6 @@ class ExpressionClassifier(ExpressionModule):
         sums = own_state(saved.get("epoch_so_far")) or {}
         for name, metric in self._train_metrics():
             metric.add_sums(*sums.get(name, (0.0, 0)))
-
-
-def load_codec(path: str) -> LatentCodec:
-    """Returns the frozen codec of a trained generator.
-
-    Args:
-        path: checkpoint or folder, as ``ExpressionGenerator.load_trained`` reads it.
-    """
-    from lightning_modules.generator import ExpressionGenerator  # not above: the generator's judge is a classifier
-
-    if not Path(path).exists():
-        raise FileNotFoundError(f"model.latents_of '{path}': no such file or folder, expected a trained generator")
-    return ExpressionGenerator.load_trained(path).model.codec
 
 
 def _evaluation_metrics(num_classes: int) -> nn.ModuleDict:

@@ -11,12 +11,13 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from lightning_modules.classifier import ExpressionClassifier, load_codec
+from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.voter import load_voter
 from synfer.networks.au_estimator import AUEstimator
 from synfer.networks.backbone import build_backbone
 from synfer.networks.feature_extractor import read_weights
+from synfer.networks.latent_codec import load_codec
 from tests.fixtures.outside_models import save_clip, save_timm
 from tests.fixtures.tiny_generator import save_checkpoint, tiny_classifier, tiny_generator
 
