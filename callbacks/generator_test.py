@@ -97,7 +97,7 @@ class GeneratorTest(Callback):
         self.files = ScoringFiles(judge, features, features_weights, au_estimator)
         self.samples, self.expressions, self.batch_size = samples, expressions, batch_size
         self.au_present_above, self.nearest_training = au_present_above, nearest_training
-        self.scores = [load_score(path) for path in scores or []]
+        self.scores = list(map(load_score, scores or []))
         self.networks: ScoringNetworks
         self.report: FaceSetReport
         self.test_faces: ReferenceFaces
@@ -121,8 +121,7 @@ class GeneratorTest(Callback):
         asked = self.expressions or [name for name in module.label_space if name in LABEL_SPACES["basic7"]]
         names = [canonical_expression(name) for name in asked]
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        # Not the module's device: Lightning moves it only after the setup hooks.
-        device = trainer.strategy.root_device
+        device = trainer.strategy.root_device  # not the module's: Lightning moves it only after the setup hooks
         self.networks = networks = ScoringNetworks(self.files, names, callbacks, device)
         if self.samples < 2:
             raise ValueError(f"test.samples: found {self.samples}, expected at least 2")

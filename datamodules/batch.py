@@ -29,10 +29,10 @@ class Batch(_Required, total=False):
         caption: B strings.
         is_synthetic: bool (B,).
         sample_id: B strings.
-        is_fresh: bool (B,), in training batches where ``data.augmentation.fresh`` > 0: no stored version of the face.
+        is_uncached: bool (B,), in training batches where ``data.augmentation.uncached_fraction`` > 0: no cached view.
     """
 
-    is_fresh: Tensor
+    is_uncached: Tensor
 
 
 def validate_batch(batch: Batch, label_space: tuple[str, ...]) -> None:

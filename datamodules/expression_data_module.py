@@ -2,52 +2,48 @@
 
 from __future__ import annotations
 
-import math
 import os
-import shutil
-import tempfile
-import weakref
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from datamodules.au_tables.au_table import AUTable
+from datamodules.au_tables.settings import AUTableSettings
 from datamodules.batch import validate_batch
-from datamodules.loading.augmentation import UNIFORM_COLUMNS, Augmentation, augment, is_flipped
+from datamodules.loading.augmentation import Augmentation
+from datamodules.loading.batch_augmentation import augment_batch
+from datamodules.loading.evaluation_loader import evaluation_loader, loader_settings
 from datamodules.loading.evaluation_sampler import EvaluationSampler
 from datamodules.loading.mixed_dataset import MixedDataset, as_is
 from datamodules.loading.mixture_sampler import MixtureSampler
 from datamodules.loading.planned_requests import PlannedRequests
 from datamodules.loading.repeating_sampler import RepeatingSampler
-from datamodules.loading.resumable_loader import ResumableLoader, sampler_of
-from datamodules.loading.training_position import TrainingPosition
+from datamodules.loading.resumable_loader import ResumableLoader
+from datamodules.readers.read_split import read_split, read_split_if_there
 from datamodules.readers.reader import Reader, Split
-from datamodules.rows.folds import assign_folds, hash_numbers
+from datamodules.resumable_data_module import ResumableDataModule
+from datamodules.rows.folds import hash_numbers
 from datamodules.rows.grey_or_colour import as_rgb
 from datamodules.rows.near_copies import NearCopies
-from datamodules.rows.provenance import DuplicateReport, find_duplicates
-from datamodules.rows.row_choice import choose_share, even_order
-from datamodules.rows.sample_table import ImageSource, SampleTable
+from datamodules.rows.provenance import DuplicateReport
+from datamodules.rows.sample_table import ImageSource, SampleTable, square_side
+from datamodules.setting_range import check_range
+from datamodules.synthetic.finished_set import most_synthetic, read_finished_set
+from datamodules.synthetic.pool_folder import PoolFolder
 from datamodules.synthetic.synthetic_pool import SyntheticPool
+from datamodules.training_rows import TrainingRows
 from synfer.faces.action_units import mirrored_order
-from synfer.faces.expressions import canonical_expression, map_label_space
-from synfer.foundation.counter_based_random import keyed_uniform, keys_of
-from synfer.foundation.default_ranks import default_ranks
-from synfer.foundation.random_streams import Stream
-from synfer.labels.label_table import join_label_table
+from synfer.faces.expressions import canonical_expression
 from synfer.synthesis.plan import EvenPlan
 from synfer.synthesis.request import SynthesisRequest
 
 _DEFAULT_AUGMENTATION = Augmentation()
 
 
-class ExpressionDataModule(LightningDataModule):
+class ExpressionDataModule(ResumableDataModule):
     """Reads a data set, mixes synthetic samples into each training batch, and augments on the device.
 
     Batches follow contract C1 (:class:`datamodules.batch.Batch`). Each rank draws its own share of the real rows;
@@ -91,6 +87,8 @@ class ExpressionDataModule(LightningDataModule):
         label_table: Parquet label table (``synfer/labels/label_table.py``) whose labels replace those of the training
             rows in ``fit``, and which needs one for each row in use; None = the data set's own. It chooses no rows.
             Evaluation labels are never replaced.
+        au_table: action units of the faces, for data sets that come without; in place of the reader's own, in every
+            split that is used. None = the reader's.
 
     Attributes:
         train_table: real training rows, after dropping duplicates and taking the subset; None before setup.
@@ -99,7 +97,6 @@ class ExpressionDataModule(LightningDataModule):
         synthetic_table: rows of ``synthetic_reader`` in use; None without one.
         pool: the rank's pool; None unless online synthesis feeds the training.
         duplicate_report: duplicates of training rows in the evaluation splits that were read; None before setup.
-        resumed_at: where a checkpoint that the fit goes on from has stood; None = from the beginning.
         synthesis_done: indices of that list that exist already and are not made again; None = none.
         max_synthetic: distinct synthetic samples that may be used, over all ranks; None = unbounded. Online synthesis
             keeps to it; a synthetic table is cut to it here.
@@ -134,24 +131,22 @@ class ExpressionDataModule(LightningDataModule):
         folds: int | None = None,
         fold: int | None = None,
         label_table: str | None = None,
+        au_table: AUTableSettings | None = None,
     ) -> None:
         super().__init__()
-        _check_range("synthetic_ratio", synthetic_ratio, 0 <= synthetic_ratio <= 1, "a number in [0, 1]")
-        _check_range("class_balance", class_balance, 0 <= class_balance <= 1, "a number in [0, 1]")
-        _check_range("training_fraction", training_fraction, 0 < training_fraction <= 1, "a number in (0, 1]")
+        check_range("synthetic_ratio", synthetic_ratio, 0 <= synthetic_ratio <= 1, "a number in [0, 1]")
+        check_range("class_balance", class_balance, 0 <= class_balance <= 1, "a number in [0, 1]")
         if synthetic_multiple is not None:
-            _check_range("synthetic_multiple", synthetic_multiple, synthetic_multiple > 0, "a number above 0")
-        _check_range("folds", folds, (folds is None) == (fold is None), "data.fold with it, or neither")
-        _check_range("folds", folds, folds is None or folds >= 2, "at least 2")
+            check_range("synthetic_multiple", synthetic_multiple, synthetic_multiple > 0, "a number above 0")
+        self._training_rows = TrainingRows(
+            folds, fold, drop_duplicates, near_duplicates, training_fraction, label_table
+        )
         if folds is not None and synthetic_reader is not None and synthetic_ratio > 0:
             # Its faces may have the layouts, or be copies, of rows that this fold holds out, and nothing would tell.
             raise ValueError(
                 f"data.folds={folds}: found data.synthetic_reader beside it, whose faces may come from rows that are "
                 "held out, expected data.synthetic_ratio=0, or faces made during the run, with layouts of rows in use"
             )
-        _check_range("fold", fold, fold is None or 0 <= fold < (folds or 0), f"a fold in 0…{(folds or 1) - 1}")
-        if label_table is not None and not os.path.isfile(label_table):
-            raise FileNotFoundError(f"data.label_table '{label_table}': no such file, expected a Parquet label table")
         at_least_one = {
             "batch_size": batch_size,
             "eval_batch_size": eval_batch_size,
@@ -161,11 +156,8 @@ class ExpressionDataModule(LightningDataModule):
             "synthesis_count": synthesis_count,
         }
         for name, value in at_least_one.items():
-            _check_range(name, value, value is None or value >= 1, "at least 1")
-        near = near_duplicates
-        _check_range("near_duplicates", near, near is None or 0 < near < 1, "a correlation in (0, 1), or null")
-        _check_range("near_duplicates", near, near is None or drop_duplicates, "data.drop_duplicates=true with it")
-        _check_range("num_workers", num_workers, num_workers >= 0, "at least 0")
+            check_range(name, value, value is None or value >= 1, "at least 1")
+        check_range("num_workers", num_workers, num_workers >= 0, "at least 0")
         # config.yaml in the run folder keeps the settings; in a checkpoint they could only contradict the command line.
         self.reader, self.synthetic_reader = reader, synthetic_reader
         self.batch_size, self.eval_batch_size, self.image_size = batch_size, eval_batch_size, image_size
@@ -178,7 +170,7 @@ class ExpressionDataModule(LightningDataModule):
         self.predict_split, self.synthesis_count = predict_split, synthesis_count
         wanted = synthesis_expressions if synthesis_expressions is not None else list(self.label_space)
         self.synthesis_expressions = [canonical_expression(name) for name in wanted]
-        self.folds, self.fold, self.label_table = folds, fold, label_table
+        self.folds, self.fold, self.label_table, self.au_table = folds, fold, label_table, au_table
 
         self.train_table: SampleTable | None = None
         self.val_table: SampleTable | None = None
@@ -191,12 +183,10 @@ class ExpressionDataModule(LightningDataModule):
         self._near_copies: NearCopies | None = None
         self.synthesis_done: np.ndarray | None = None
         self._mirrored_order: list[int] = []
-        self._pool_folder: weakref.finalize | None = None
-        self._drawn = {"real": 0, "synthetic": 0}
+        self._pool_folder: PoolFolder | None = None
+        self._action_units: AUTable | None = None
         self._validated: tuple[Any, int] | None = None
         self._trained_before = torch.empty(0, dtype=torch.int64)
-        self._train_loader: ResumableLoader | None = None
-        self.resumed_at: TrainingPosition | None = None
 
     @property
     def label_space(self) -> tuple[str, ...]:
@@ -211,20 +201,6 @@ class ExpressionDataModule(LightningDataModule):
             RuntimeError: before ``setup("fit")``.
         """
         return len(self._need(self.train_table, "train"))
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Training samples drawn on this rank so far: {"real": n, "synthetic": n}.
-
-        In a resumed run rank 0 counts what all ranks had drawn before, so that the sum over ranks is that of the run.
-        """
-        return dict(self._drawn)
-
-    @property
-    def effective_ratio(self) -> float:
-        """Share of synthetic samples among those drawn so far; NaN before the first."""
-        total = sum(self._drawn.values())
-        return self._drawn["synthetic"] / total if total else math.nan
 
     def setup(self, stage: str) -> None:
         """Reads the splits that the stage needs, once. Every rank reads for itself.
@@ -248,17 +224,14 @@ class ExpressionDataModule(LightningDataModule):
             name = f"{self.predict_split}_table"
             if getattr(self, name) is None:
                 table = self._read(self.predict_split)
-                if self.folds is not None and self.predict_split == "train":
-                    table = table.select(assign_folds(table, self.folds) == self.fold)
-                setattr(self, name, table)
+                setattr(self, name, self._training_rows.inside_fold(table) if self.predict_split == "train" else table)
         if stage == "fit" and self.synthetic_ratio > 0 and self.synthetic_reader is None and self.pool is None:
             self._open_pool()
 
     def _setup_training(self) -> None:
         train = self._read("train")
         self._all_training = train.images
-        if self.folds is not None:  # before anything else is taken away: the folds depend on all rows
-            train = train.select(assign_folds(train, self.folds) != self.fold)
+        train = self._training_rows.outside_fold(train)  # before anything is taken away: folds depend on all rows
         if self.val_table is None:
             self.val_table = self._read("val")
         evaluation = [self.val_table]
@@ -266,52 +239,30 @@ class ExpressionDataModule(LightningDataModule):
             evaluation += self.read_if_there("test")
         elif self.test_table is not None:
             evaluation.append(self.test_table)
-        self.duplicate_report = find_duplicates(train, evaluation, self.near_duplicates)
-        rank_zero_info(str(self.duplicate_report))
-        if self.drop_duplicates and len(self.duplicate_report.rows_to_drop):
-            kept = np.setdiff1d(np.arange(len(train)), self.duplicate_report.rows_to_drop)
-            if not len(kept):
-                raise ValueError(
-                    f"data.drop_duplicates=true: found duplicates of all {len(train)} training rows in the evaluation "
-                    "splits, expected some training rows of their own"
-                )
-            rank_zero_info(f"data.drop_duplicates: {len(train) - len(kept)} of {len(train)} training rows dropped")
-            train = train.select(kept)
-        if self.training_fraction < 1:
-            train = train.select(choose_share(train.label, train.sample_id, self.training_fraction, self._subset_seed))
-        if self.label_table is not None:  # last: the rows are the same with it and without
-            train = join_label_table(train, self.label_table)
+        train, self.duplicate_report = self._training_rows.choose(train, evaluation, self._subset_seed)
         if self.synthetic_ratio > 0 and self.synthetic_multiple is not None:
-            self.max_synthetic = math.floor(self.synthetic_multiple * len(train) + 1e-9)
-            if self.max_synthetic == 0:
-                raise ValueError(
-                    f"data.synthetic_multiple={self.synthetic_multiple}: found 0 synthetic samples allowed for "
-                    f"{len(train)} real rows, expected at least 1 (a multiple of {1 / len(train):.2g} or more)"
-                )
+            self.max_synthetic = most_synthetic(self.synthetic_multiple, len(train))
         if self.synthetic_ratio > 0 and self.synthetic_reader is not None:
-            self.synthetic_table = self._read_synthetic(self.synthetic_reader)
+            self.synthetic_table = read_finished_set(
+                self.synthetic_reader,
+                self.label_space,
+                self.synthetic_multiple,
+                self.max_synthetic,
+                self._subset_seed,
+            )
         if self.image_size is None and self.synthetic_ratio > 0:
-            self.image_size = _side(train)
+            self.image_size = square_side(train)
         self.train_table = train
         self._mirrored_order = mirrored_order(train.au_names)
 
     def _read(self, split: Split) -> SampleTable:
-        table = self.reader.read(split)
-        if table.report.excluded or table.report.skipped:
-            excluded = [f"{count} {reason}" for reason, count in table.report.excluded.items()]
-            skipped = [f"{len(table.report.skipped)} bad: {'; '.join(table.report.skipped[:3])}"]
-            left_out = "; ".join(excluded + (skipped if table.report.skipped else []))
-            rank_zero_info(f"{split}: {len(table)} rows used of {table.report.read} read; left out: {left_out}")
-        return table
+        if self.au_table is not None and self._action_units is None:
+            self._action_units = self.au_table.open()
+        return read_split(self.reader, split, self._action_units)
 
     def read_if_there(self, split: Split) -> list[SampleTable]:
         """Reads a split for comparison with the training rows; none, with a warning, where it cannot be read."""
-        try:
-            return [self._read(split)]
-        except (FileNotFoundError, KeyError, ValueError) as error:
-            # Nobody asked for this split, and many data sets keep it back; whoever asks for it gets the error itself.
-            rank_zero_warn(f"training was not compared with the {split} split: {error}")
-            return []
+        return read_split_if_there(self.reader, split)
 
     def near_copies(self) -> NearCopies:
         """Returns what finds near copies of training faces among made ones, with the level of validation faces.
@@ -329,35 +280,13 @@ class ExpressionDataModule(LightningDataModule):
             self._near_copies = NearCopies(self._all_training, self.val_table.images)
         return self._near_copies
 
-    def _read_synthetic(self, reader: Reader) -> SampleTable:
-        table = reader.read("train")
-        missing = [name for name in table.label_space if name not in self.label_space]
-        if missing:
-            raise ValueError(
-                f"data.synthetic_reader: found expression '{missing[0]}', expected one of {', '.join(self.label_space)}"
-            )
-        if table.label_space != self.label_space:
-            table = _relabelled(table, self.label_space)
-        if self.max_synthetic is not None:
-            if len(table) < self.max_synthetic:
-                rank_zero_warn(
-                    f"data.synthetic_multiple={self.synthetic_multiple}: found a synthetic set of {len(table)} "
-                    f"faces, expected {self.max_synthetic} for that multiple; all {len(table)} are used"
-                )
-            order = even_order(table.label, table.sample_id, self._subset_seed)
-            table = table.select(np.sort(order[: self.max_synthetic]))
-        return replace(table, is_synthetic=True)
-
     def _open_pool(self) -> None:
         train = self._need(self.train_table, "train")
-        if self.pool_dir is not None:
-            os.makedirs(self.pool_dir, exist_ok=True)
-        folder = tempfile.mkdtemp(prefix="synfer-pool-", dir=self.pool_dir)
-        self._pool_folder = weakref.finalize(self, _remove_folder, folder, os.getpid())
+        self._pool_folder = PoolFolder(self.pool_dir)
         self.pool = SyntheticPool(
-            folder,
+            self._pool_folder.path,
             slots=self.pool_size,
-            image_size=self.image_size or _side(train),
+            image_size=self.image_size or square_side(train),
             num_classes=len(self.label_space),
             num_action_units=len(train.au_names),
             rank=self._ranks()[1],
@@ -366,25 +295,16 @@ class ExpressionDataModule(LightningDataModule):
     def teardown(self, stage: str) -> None:
         """Deletes the pool's file after "fit"."""
         if stage == "fit" and self._pool_folder is not None:
-            self._pool_folder()
+            self._pool_folder.remove()
             self._pool_folder, self.pool = None, None
 
-    def train_dataloader(self) -> DataLoader:
-        """Returns this rank's training batches, each with the exact ratio."""
-        synthetic = self.pool if self.synthetic_table is None else self.synthetic_table
-        train = self._need(self.train_table, "train")
-        sampler = self._training_sampler(train)
-        if self.resumed_at is not None:
-            sampler.resume_at(self.resumed_at)
-        self._train_loader = ResumableLoader(
-            MixedDataset(train, synthetic, self.image_size),
-            batch_size=self.batch_size,
-            sampler=sampler,
-            **self._loader_settings(),
-        )
-        return self._train_loader
+    def training_sampler(self) -> MixtureSampler:
+        """Returns a new sampler of this rank's training batches, at the beginning.
 
-    def _training_sampler(self, train: SampleTable) -> MixtureSampler:
+        Raises:
+            RuntimeError: before ``setup("fit")``.
+        """
+        train = self._need(self.train_table, "train")
         world_size, rank = self._ranks()
         slots = 0
         if self.synthetic_ratio > 0:
@@ -408,32 +328,12 @@ class ExpressionDataModule(LightningDataModule):
             sampler.limit_to(limit if isinstance(limit, int) else int(limit * sampler.steps))
         return sampler
 
-    def resume_at(self, position: TrainingPosition) -> TrainingPosition:
-        """Makes the training go on from where another process has stopped; before its loader is made.
-
-        Returns:
-            The same place in batches of this run, which may have other ranks and batches.
-        """
-        self.resumed_at = position
-        here = self._training_sampler(self._need(self.train_table, "train")).resume_at(position)
-        is_first = self._ranks()[1] == 0  # the counts of all ranks are summed at the end
-        self._drawn = {"real": here.real, "synthetic": here.synthetic} if is_first else {"real": 0, "synthetic": 0}
-        return here
-
-    def position_of(self, epoch: int, batches: int) -> TrainingPosition:
-        """Returns where a run with the present settings stands after so many batches of an epoch."""
-        return self._training_sampler(self._need(self.train_table, "train")).position_at(epoch, batches)
-
-    @property
-    def position(self) -> TrainingPosition | None:
-        """Where the training stands after its last optimiser step; None before the first batch."""
-        if self.trainer is None or self._train_loader is None:
-            return None
-        sampler = sampler_of(self._train_loader)
-        batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
-        if batches < sampler.used_steps:  # batches whose gradients were accumulated and never used are drawn again
-            batches -= batches % self.trainer.accumulate_grad_batches
-        return sampler.position_at(sampler.epoch, batches)
+    def make_training_loader(self, sampler: MixtureSampler) -> ResumableLoader:
+        """Returns a new loader of the training batches that a sampler draws, from real rows and synthetic samples."""
+        synthetic = self.pool if self.synthetic_table is None else self.synthetic_table
+        dataset = MixedDataset(self._need(self.train_table, "train"), synthetic, self.image_size)
+        settings = loader_settings(self.num_workers)
+        return ResumableLoader(dataset, batch_size=self.batch_size, sampler=sampler, **settings)
 
     def val_dataloader(self) -> DataLoader:
         """Returns this rank's validation batches: every row once over all ranks."""
@@ -469,38 +369,13 @@ class ExpressionDataModule(LightningDataModule):
         )
 
     def _evaluation_loader(self, table: SampleTable, limit: float = 1.0) -> DataLoader:
-        dataset = MixedDataset(table, image_size=self.image_size)
-        world_size, rank = self._ranks()
-        # Where Lightning is to take the first batches only, they hold all classes, and the same rows in every run.
-        order = None if limit == 1.0 and isinstance(limit, float) else even_order(table.label, table.sample_id, seed=0)
-        return DataLoader(
-            dataset,
-            batch_size=self.eval_batch_size,
-            sampler=EvaluationSampler(dataset, world_size, rank, order),
-            **self._loader_settings(),
-        )
-
-    def _loader_settings(self) -> dict[str, Any]:
-        return {
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-            "collate_fn": as_is,
-        }
+        return evaluation_loader(table, self.image_size, self.eval_batch_size, self.num_workers, self._ranks(), limit)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Moves a batch; a request has nothing to move."""
         if isinstance(batch, SynthesisRequest):
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Counts the samples of training batches while the flags are still on the CPU."""
-        if self._is_training() and "is_synthetic" in batch:
-            synthetic = int(batch["is_synthetic"].sum())
-            self._drawn["synthetic"] += synthetic
-            self._drawn["real"] += len(batch["is_synthetic"]) - synthetic
-        return batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Makes images float32 in [0, 1], augments training batches, and checks the first batch of every epoch.
@@ -510,61 +385,25 @@ class ExpressionDataModule(LightningDataModule):
         """
         if isinstance(batch, SynthesisRequest):
             return batch
-        image = _as_float(batch["image"])
+        batch["image"] = _as_float(batch["image"])
         if self.trainer is not None:
             now = (self.trainer.state.stage, self.trainer.current_epoch)
             if self._validated != now:
-                whole: Any = {**batch, "image": as_rgb(image)}
+                whole: Any = {**batch, "image": as_rgb(batch["image"])}
                 validate_batch(whole, self.label_space)
                 self._validated = now
-        if self._is_training() and self.augmentation.enabled:
-            device = image.device
-            numbers, fresh = self._augmentation_numbers(batch["sample_id"])
-            uniform = numbers.to(device, non_blocking=True)
-            if self.augmentation.fresh > 0:
-                batch["is_fresh"] = fresh.to(device, non_blocking=True)
-            image = augment(image, self.augmentation, uniform)
-            # A flipped face has its one-sided action units on the other side.
-            mirrored = batch["au"][:, self._mirrored_order]
-            batch["au"] = torch.where(is_flipped(self.augmentation, uniform)[:, None], mirrored, batch["au"])
-        batch["image"] = as_rgb(image)
+            if self._is_training() and self.augmentation.enabled:
+                stream = (self.run_seed, self.trainer.current_epoch, self.trainer.global_step)
+                augment_batch(batch, self.augmentation, self._mirrored_order, *stream)
+        batch["image"] = as_rgb(batch["image"])
         return batch
-
-    def _augmentation_numbers(self, sample_id: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Returns float32 (B, 12), the same for the same sample at the same step, whatever its rank and batch.
-
-        And which of them belong to none of the ``versions``, bool (B,).
-        """
-        assert self.trainer is not None
-        stream: tuple[int, ...] = (
-            self.run_seed,
-            Stream.AUGMENTATION,
-            self.trainer.current_epoch,
-            self.trainer.global_step,
-        )
-        keys, versions = keys_of(sample_id), self.augmentation.versions
-        if versions is None:
-            uniform, fresh = keyed_uniform(keys, UNIFORM_COLUMNS, *stream), np.ones(len(keys), dtype=bool)
-        else:
-            draw = keyed_uniform(keys, 2 + UNIFORM_COLUMNS, *stream)  # which version, whether a new one, and that one
-            chosen = (draw[:, 0] * versions).astype(int)
-            names = [f"{name}, version {version}" for name, version in zip(sample_id, chosen, strict=True)]
-            stored = keyed_uniform(
-                keys_of(names), UNIFORM_COLUMNS, Stream.AUGMENTATION
-            )  # no seed: the same in every run
-            fresh = draw[:, 1] < self.augmentation.fresh
-            uniform = np.where(fresh[:, None], draw[:, 2:], stored)
-        return torch.from_numpy(uniform.astype(np.float32)), torch.from_numpy(fresh)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the position, and source and content hashes of the rows, so that nobody is judged by his own pupil.
 
         All ranks hold the same, so rank 0's state, the only one stored, serves them all.
         """
-        state: dict[str, Any] = {"folds": self.folds, "fold": self.fold, "source": self.reader.source()}
-        position = self.position
-        if position is not None:
-            state["position"] = position.state_dict()
+        state = {"folds": self.folds, "fold": self.fold, "source": self.reader.source(), **super().state_dict()}
         if self.train_table is not None:
             now = torch.from_numpy(hash_numbers(self.train_table.content_hash))
             state["trained_on"] = torch.cat([self._trained_before, now]).unique()
@@ -588,18 +427,7 @@ class ExpressionDataModule(LightningDataModule):
                     f"data.folds={now[0]}, data.fold={now[1]}: found a checkpoint trained with folds={before[0]}, "
                     f"fold={before[1]}, expected the same to go on from it"
                 )
-        if "position" in state_dict:
-            self.resume_at(TrainingPosition.from_state_dict(state_dict["position"]))
-        elif "counts" in state_dict:  # of an older checkpoint, whose position Lightning's loops tell
-            self._drawn = {"real": 0, "synthetic": 0, **state_dict["counts"]}
-
-    def _is_training(self) -> bool:
-        return self.trainer is not None and self.trainer.training and not self.trainer.sanity_checking
-
-    def _ranks(self) -> tuple[int, int]:
-        if self.trainer is not None:
-            return self.trainer.world_size, self.trainer.global_rank
-        return default_ranks(None, None)
+        super().load_state_dict(state_dict)
 
     @property
     def run_seed(self) -> int:
@@ -616,32 +444,5 @@ class ExpressionDataModule(LightningDataModule):
         return table
 
 
-def _check_range(name: str, value: object, is_right: bool, expected: str) -> None:
-    if not is_right:
-        raise ValueError(f"data.{name}={value}: expected {expected}")
-
-
 def _as_float(image: Tensor) -> Tensor:
     return image.float() / 255 if image.dtype == torch.uint8 else image
-
-
-def _side(table: SampleTable) -> int:
-    height, width = table.images.batch(np.array([0])).shape[-2:]
-    if height != width:
-        raise ValueError(f"training images are {height}x{width}: expected squares, or data.image_size=<side in pixels>")
-    return height
-
-
-def _relabelled(table: SampleTable, label_space: tuple[str, ...]) -> SampleTable:
-    """Returns the table in a label space that holds all of its names."""
-    position = map_label_space(table.label_space, label_space)
-    soft_label = np.zeros((len(table), len(label_space)), dtype=np.float32)
-    soft_label[:, position >= 0] = table.soft_label[:, position[position >= 0]]
-    label = map_label_space(label_space, table.label_space)[table.label]
-    return replace(table, label=label, soft_label=soft_label, label_space=label_space)
-
-
-def _remove_folder(folder: str, owner: int) -> None:
-    """Removes the pool's folder, unless a forked worker runs this at its own end."""
-    if os.getpid() == owner:
-        shutil.rmtree(folder, ignore_errors=True)

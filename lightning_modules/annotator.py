@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.random import fork_rng
-from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from datamodules.batch import Batch
+from lightning_modules import annotator_checks as checks
 from lightning_modules.expression_module import ExpressionModule
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.run_seed import run_seed
 from lightning_modules.training_provenance import TrainingProvenance
 from synfer.faces.captions import ADJECTIVES
 from synfer.faces.expressions import resolve_label_space
-from synfer.faces.face_shape import resize_faces
 from synfer.foundation.checkpoint_file import find_checkpoint
 from synfer.foundation.counter_based_random import keyed_seed
 from synfer.foundation.file_reading import reading
@@ -29,34 +25,20 @@ from synfer.foundation.fingerprint import fingerprint
 from synfer.foundation.module_file import ModuleFormat, StoredModule
 from synfer.foundation.random_streams import Stream
 from synfer.foundation.validate import check_setting
+from synfer.metrics.calibrated_scores import calibrated_scores
 from synfer.metrics.collected import Collected
-from synfer.metrics.confusion_scores import confusion_scores
 from synfer.networks.annotator_head import AnnotatorHead, Branches
-from synfer.networks.au_adapter import embed_action_units
 from synfer.networks.backbone import Stem, build_backbone
 from synfer.networks.backbone_with_maps import MapShape
 from synfer.networks.channels_last import to_channels_last
-from synfer.networks.diffusion_features import capture, word_prompt
-from synfer.networks.feature_cache import FeatureCache, image_keys
+from synfer.networks.feature_cache import FeatureCache
 from synfer.networks.temperature import fit_temperature
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.optimiser import OptimiserName
 from synfer.optimisation.schedule import Schedule
 from synfer.pictures.confusion_matrix import save_confusion_matrix
-from synfer.synthesis.diffusion.prediction import predict_noise, signal_and_noise
+from synfer.synthesis.diffusion.generator_reader import GeneratorReader, ReadLatents
 
-_NOT_IN_WEIGHTS = (
-    "stem",
-    "branches",
-    "backbone",
-    "backbone_kwargs",
-    "num_heads",
-    "feature_modules",
-    "timestep",
-    "latents",
-    "map_size",
-)
-"""Settings that decide what a head's weights mean, whether or not their shapes show it."""
 DEFAULT_MODULES = ("mid_block", "up_blocks.0", "up_blocks.1")
 DEFAULT_WIDTHS = [64, 96]
 DEFAULT_DEPTHS = [3, 2, 0]
@@ -72,9 +54,9 @@ class LabelAnnotator(ExpressionModule):
     generator is frozen, stays out of checkpoints and is recognised by its fingerprint.
 
     With a ``feature_cache`` each face goes through the generator once and for all: as it is and mirrored (``flip``),
-    or, where the data's augmentation has a number of ``versions``, in each of these. Without a cache every step runs
-    the generator, and any augmentation will do. With either, faces that the augmentation's ``fresh`` draws besides its
-    versions are seen by the ``backbone`` alone, without a pass (but for batches with fewer than two others).
+    or, where the data's augmentation has a number of ``cached_views``, in each of these. Without a cache every step
+    runs the generator, and any augmentation will do. With either, faces that the augmentation's ``uncached_fraction``
+    draws besides are seen by the ``backbone`` alone, without a pass (but for batches with fewer than two others).
 
     Has the interface of :class:`lightning_modules.classifier.ExpressionClassifier` for whoever wants a voter.
 
@@ -117,7 +99,8 @@ class LabelAnnotator(ExpressionModule):
             augment.
         flip_tta: average predictions over each face and its mirror image, then calibrate; doubles the passes.
         maps_tta: average them, too, over the head's view with the UNet's maps and that of its ``backbone`` alone, which
-            costs no pass. For heads that learned both (``data.augmentation.fresh``); nothing without backbone or maps.
+            costs no pass. For heads that learned both (``data.augmentation.uncached_fraction``); nothing without
+            backbone or maps.
 
     Raises:
         ValueError: a value out of range, an unknown module or a word that the text encoder cannot take.
@@ -135,7 +118,7 @@ class LabelAnnotator(ExpressionModule):
         backbone_kwargs: dict[str, Any] | None = None,
         stem: Stem = "auto",
         timestep: int = 1,
-        latents: Literal["clean", "inverted", "noised"] = "clean",
+        latents: ReadLatents = "clean",
         map_size: int = 6,
         branches: Branches = "both",
         width: int = 64,
@@ -161,65 +144,26 @@ class LabelAnnotator(ExpressionModule):
         config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         self.save_hyperparameters(logger=False)
-        self._config = config
         self.label_space = resolve_label_space(label_space)
-        for name in ("dropout", "drop_rate", "label_smoothing", "warmup_fraction", "momentum"):
-            check_setting(0 <= config[name] < 1, name, config[name], "a number in [0, 1)")
-        check_setting(0 <= flip <= 1, "flip", flip, "a share in [0, 1]")
-        check_setting(learning_rate > 0, "learning_rate", learning_rate, "a number > 0")
-        check_setting(weight_decay >= 0, "weight_decay", weight_decay, "a number ≥ 0")
-        check_setting(synthetic_loss_weight >= 0, "synthetic_loss_weight", synthetic_loss_weight, "a number ≥ 0")
-        for name, value in (("map_size", map_size), ("width", width), ("num_heads", num_heads)):
-            check_setting(value >= 1, name, value, "at least 1")
+        self.feature_modules = tuple(DEFAULT_MODULES if feature_modules is None else feature_modules)
+        self._config = {**config, "feature_modules": list(self.feature_modules)}
         widths = DEFAULT_WIDTHS if widths is None else widths
         depths = DEFAULT_DEPTHS if depths is None else depths
-        check_setting(len(widths) > 0 and min(widths) >= 1, "widths", widths, "at least one number ≥ 1")
-        check_setting(len(depths) > 0 and min(depths) >= 0, "depths", depths, "at least one number ≥ 0")
-        check_setting(width % num_heads == 0, "width", width, f"a multiple of num_heads ({num_heads})")
-        check_setting(
-            branches in ("both", "features", "attention"), "branches", branches, "both, features or attention"
-        )
-        names = get_args(OptimiserName)
-        check_setting(optimizer in names, "optimizer", optimizer, f"one of {', '.join(names)}")
-        check_setting(stem in get_args(Stem), "stem", stem, f"one of {', '.join(get_args(Stem))}")
-        check_setting(latents in ("clean", "inverted", "noised"), "latents", latents, "clean, inverted or noised")
-        self.feature_modules = tuple(DEFAULT_MODULES if feature_modules is None else feature_modules)
-        self._config["feature_modules"] = list(self.feature_modules)
-        check_setting(
-            len(self.feature_modules) > 0 or backbone is not None or branches == "attention",
-            "feature_modules",
-            feature_modules,
-            "at least one module, or a model.backbone that reads the latents",
-        )
-        # In a list, so that it is no submodule: frozen weights enter neither checkpoints nor the optimiser.
-        self._generator = [ExpressionGenerator.load_trained(generator)]
-        self._generator[0].model.unet._compiled_call_impl = None  # hooks on parts of a compiled network are not heard
-        self.generator_fingerprint = self._generator[0].weights_fingerprint()
-        self.generator_data = TrainingProvenance.of_file(generator, self._generator[0].label_space)
-        steps = len(self._generator[0].model.scheduler.alphas_cumprod)
+        checks.check_annotator_settings({**self._config, "widths": widths, "depths": depths})
+        frozen = ExpressionGenerator.load_trained(generator)
+        steps = len(frozen.model.scheduler.alphas_cumprod)
         check_setting(0 <= timestep < steps, "timestep", timestep, f"a training timestep in 0…{steps - 1}")
         words = [ADJECTIVES[name] for name in self.label_space]
-        self._prompt, self._word_positions = word_prompt(self._generator[0].model.tokenizer, words)
-        self._text: Tensor | None = None
+        runs = bool(self.feature_modules) or branches != "features"
+        self._reader = GeneratorReader(frozen, words, self.feature_modules, timestep, latents, map_size, runs)
+        self.generator_fingerprint = self._reader.fingerprint
+        self.generator_data = TrainingProvenance.of_file(generator, frozen.label_space)
         self._cache: FeatureCache | None = None
         self._flip = flip
-        side = self._generator[0].hparams["image_size"]
-        face = self._encode(torch.zeros(1, 3, side, side))
-        maps = self._run_generator(face)
-        self._shapes = [(m.shape[1], m.shape[-1]) for m in maps]
-        features, attention = self._shapes[: len(self.feature_modules)], self._shapes[len(self.feature_modules) :]
+        shapes, first = self._reader.shapes, len(self.feature_modules)
+        k, network = len(self.label_space), None if branches == "attention" else self._build_backbone()
         self.head = AnnotatorHead(
-            features,
-            attention,
-            len(self.label_space),
-            branches,
-            width,
-            widths,
-            depths,
-            num_heads,
-            dropout,
-            drop_rate,
-            None if branches == "attention" else self._build_backbone(self._generator[0].model.codec.spread(face)),
+            shapes[:first], shapes[first:], k, branches, width, widths, depths, num_heads, dropout, drop_rate, network
         )
         self.ema = None if ema_decay is None else ParameterEMA(self.head, ema_decay)
         self.temperature: Tensor
@@ -227,12 +171,12 @@ class LabelAnnotator(ExpressionModule):
         self._calibrated_at: int | None = None  # the step at which the temperature was fitted
         self._outcomes = {stage: Collected(2 * len(self.label_space) + 1) for stage in ("val", "test")}
 
-    def _build_backbone(self, latents: Tensor) -> tuple[torch.nn.Module, MapShape] | None:
+    def _build_backbone(self) -> tuple[torch.nn.Module, MapShape] | None:
         name, kwargs = self._config["backbone"], self._config["backbone_kwargs"]
         if name is None:
             check_setting(not kwargs, "backbone_kwargs", kwargs, "nothing where model.backbone is null")
             return None
-        channels, side = latents.shape[1], latents.shape[-1]
+        channels, side = self._reader.spatial_latents
         stem = self._config["stem"]
         network = build_backbone(name, 0, image_size=side, in_channels=channels, stem=stem, kwargs=kwargs)
         return to_channels_last(network), (channels, side)  # which the weights bring in
@@ -240,60 +184,21 @@ class LabelAnnotator(ExpressionModule):
     # ---------------------------------------------------------------- reading the generator
 
     @property
+    def reader(self) -> GeneratorReader:
+        """What reads faces with the frozen generator, on this module's device."""
+        return self._reader.to(self.device)
+
+    @property
     def generator(self) -> ExpressionGenerator:
         """The frozen generator, on this module's device."""
-        if self._generator[0].device != self.device:
-            self._generator[0].to(self.device)
-        return self._generator[0]
+        found = self.reader.generator
+        assert isinstance(found, ExpressionGenerator)
+        return found
 
     @property
     def feature_width(self) -> int:
         """Numbers per face that are kept of one pass."""
-        return sum(channels * side * side for channels, side in self._shapes)
-
-    @torch.no_grad()
-    def _encode(self, image: Tensor) -> Tensor:
-        """Returns the clean latents (B, C, h, w) of images in [0, 1], (B, 3, H, W)."""
-        image = resize_faces(image, self.generator.hparams["image_size"])
-        with self._own_precision():
-            return self.generator.model.codec.encode(image * 2 - 1)
-
-    @torch.no_grad()
-    def _run_generator(self, clean: Tensor) -> list[Tensor]:
-        """Returns the maps of clean latents (B, C, h, w): feature maps, then attention maps, float32."""
-        generator, config = self.generator, self._config
-        if not self.feature_modules and config["branches"] == "features":  # the latents alone
-            return []
-        with self._own_precision():
-            if self._text is None or self._text.device != self.device:
-                self._text = generator.model.encode_text([self._prompt]).float()
-            text = self._text.expand(len(clean), -1, -1)
-            unknown = torch.full((len(clean), len(generator.au_names)), torch.nan, device=self.device)
-            au = embed_action_units(unknown, generator.region_masks)
-            latents = self._at_timestep(clean, text, au)
-            # Attention maps also where the head has no use for them: one cache serves every ablation.
-            words = self._word_positions
-            with capture(generator.model.unet, self.feature_modules, words, config["map_size"]) as captured:
-                generator.network(latents, config["timestep"], text, au)
-        maps = [captured.features[name] for name in self.feature_modules]
-        return maps + [captured.attention[name] for name in sorted(captured.attention)]
-
-    def _own_precision(self) -> torch.autocast:
-        """The generator's, whatever the training runs in: cached features and predictions must not depend on that."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.generator.hparams["bf16_sampling"]))
-
-    def _at_timestep(self, clean: Tensor, text: Tensor, au: Tensor) -> Tensor:
-        mode, timestep = self._config["latents"], self._config["timestep"]
-        if mode == "clean":
-            return clean
-        signal, noise = signal_and_noise(self.generator.model.scheduler.alphas_cumprod, timestep, clean)
-        if mode == "noised":
-            draw = torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(0))
-            return signal * clean + noise * draw.to(clean)
-        # One DDIM inversion step from x0 (ᾱ = 1) to t; as in sampling/inversion.py, ε is taken at the clean latents.
-        output = self.generator.network(clean, timestep, text, au).float()
-        eps = predict_noise(output, clean, signal, noise, self.generator.prediction)
-        return signal * clean + noise * eps
+        return self._reader.feature_width
 
     def read(self, image: Tensor, cache: FeatureCache | None = None, mirror_too: bool = False) -> list[Tensor]:
         """Returns what the head gets of images in [0, 1], (B, 3, H, W): latents for its backbone, if any, then maps.
@@ -303,28 +208,11 @@ class LabelAnnotator(ExpressionModule):
             cache: where to look, and where to leave what is new.
             mirror_too: of an image that is new also compute the mirror image.
         """
-        maps = None
-        if cache is not None:
-            image = (image * 255).round() / 255
-            maps = self._cached(image, cache, mirror_too)
-            if not self.head.has_backbone:
-                return maps
-        clean = self._encode(image)
-        maps = self._run_generator(clean) if maps is None else maps
-        return [self.generator.model.codec.spread(clean), *maps] if self.head.has_backbone else maps
+        return self.reader.read(image, cache, mirror_too, latents_too=self.head.has_backbone)
 
-    def _cached(self, image: Tensor, cache: FeatureCache, mirror_too: bool) -> list[Tensor]:
-        keys = _keys(image)
-        new = cache.missing(keys)
-        if new:
-            fresh = image[new]
-            for faces in (fresh, fresh.flip(-1)) if mirror_too else (fresh,):
-                maps = [m.half().flatten(1).cpu().numpy() for m in self._run_generator(self._encode(faces))]
-                cache.add(_keys(faces), np.concatenate(maps, 1))  # not torch.cat: autocast on a CPU knows no float16
-        flat = torch.from_numpy(cache.rows(keys)).to(image.device).float()
-        sizes = [channels * side * side for channels, side in self._shapes]
-        parts = flat.split(sizes, 1)
-        return [p.unflatten(1, (c, s, s)) for p, (c, s) in zip(parts, self._shapes, strict=True)]
+    def cache_identity(self) -> dict[str, Any]:
+        """Returns what cached features depend on besides the image."""
+        return self._reader.cache_identity()
 
     def forward(self, image: Tensor) -> Tensor:
         """Returns logits (B, K) before calibration of images (B, 3, H, W) in [0, 1]; no gradient to the images."""
@@ -352,7 +240,7 @@ class LabelAnnotator(ExpressionModule):
 
         Without the − log n of a mean: one number for all classes is nothing to a softmax.
         """
-        with self._own_precision():
+        with self.reader.own_precision():
             faces = (image, image.flip(-1)) if flip else (image,)
             views = [view.float() for face in faces for view in self._views(self.read(face, cache))]
         return views[0] if len(views) == 1 else torch.stack([v.log_softmax(1) for v in views]).logsumexp(0)
@@ -379,66 +267,25 @@ class LabelAnnotator(ExpressionModule):
         """Checks that data and annotator agree, and opens the cache.
 
         Raises:
-            ValueError: other classes in the data, endlessly many versions of a face for a cache, or a training that
+            ValueError: other classes in the data, endlessly many views of a face for a cache, or a training that
                 lacks one of the views that predictions average.
         """
         super().setup(stage)
         data = self._data
         augmentation: Any = getattr(data, "augmentation", None)
-        augmented = augmentation is not None and augmentation.enabled
-        if stage == "fit" and self._averages_views and not (augmented and augmentation.fresh > 0):
-            raise ValueError(
-                "model.maps_tta=true: found no face in training that is seen without the generator's maps, as half of "
-                "each prediction is; expected data.augmentation.fresh > 0 or model.maps_tta=false"
-            )
+        if stage == "fit" and self._averages_views:
+            checks.check_has_uncached_faces(augmentation)
         root = self._config["feature_cache"]
         if root is None or stage == "predict" or self.feature_width == 0:  # what is predicted is rarely seen twice
             return
-        if stage == "fit" and augmented and augmentation.fresh > 0 and not self.head.has_backbone:
-            raise ValueError(
-                f"data.augmentation.fresh={augmentation.fresh}: found no model.backbone (or model.branches=attention), "
-                "which would read the faces that are no stored version; expected one, or data.augmentation.fresh=0"
-            )
-        versions = augmentation.versions if augmented else 1
-        if stage == "fit" and versions is None:
-            raise ValueError(
-                "model.feature_cache keeps features of each version of a face: found data.augmentation.enabled=true "
-                "with versions=null, expected data.augmentation.versions=6 or so, data.augmentation.enabled=false "
-                "(model.flip mirrors faces then) or model.feature_cache=null"
-            )
+        views = checks.views_to_cache(augmentation, self.head.has_backbone) if stage == "fit" else 1
+        augmented = augmentation is not None and augmentation.enabled
         self._flip = 0.0 if augmented else self._config["flip"]  # only training mirrors
         self._cache = FeatureCache(root, self.cache_identity(), self.feature_width)
         table = getattr(data, "train_table", None)
         if stage == "fit" and table is not None:
             seen = len(data.val_table) * (2 if self._config["flip_tta"] else 1)
-            rows = len(table) * (2 if self._flip > 0 else versions) + seen
-            size, free = 2 * self.feature_width, FeatureCache.free_bytes(root)
-            rank_zero_info(
-                f"feature cache {self._cache.folder}: {len(self._cache)} faces there; all {rows} faces, versions and "
-                f"mirror images take {rows * size / 1e9:.2f} GB ({self.feature_width} numbers each)"
-            )
-            if (rows - len(self._cache)) * size > free:
-                rank_zero_warn(
-                    f"feature cache {self._cache.folder}: {(rows - len(self._cache)) * size / 1e9:.2f} GB are to come, "
-                    f"found {free / 1e9:.2f} GB free: give model.feature_cache another disk, fewer "
-                    "data.augmentation.versions or null"
-                )
-
-    def cache_identity(self) -> dict[str, Any]:
-        """Returns what cached features depend on besides the image."""
-        config = self._config
-        return {
-            "generator": self.generator_fingerprint,
-            "build": self._generator[0].build_fingerprint(),
-            "timestep": config["timestep"],
-            "latents": config["latents"],
-            "modules": list(self.feature_modules),
-            "prompt": self._prompt,
-            "attention": True,
-            "map_size": config["map_size"],
-            "image_size": self._generator[0].hparams["image_size"],
-            "bf16": bool(self._generator[0].hparams["bf16_sampling"]),
-        }
+            checks.announce_cache(self._cache, len(table) * (2 if self._flip > 0 else views) + seen, root)
 
     def on_train_epoch_start(self) -> None:
         """Takes in what other ranks have cached."""
@@ -453,7 +300,7 @@ class LabelAnnotator(ExpressionModule):
 
     def on_train_end(self) -> None:
         """Says so where the temperature is not of the last weights."""
-        _warn_if_uncalibrated(self._calibrated_at, self.trainer.global_step)
+        checks.warn_if_uncalibrated(self._calibrated_at, self.trainer.global_step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the mean cross-entropy of one batch with its soft labels."""
@@ -467,17 +314,18 @@ class LabelAnnotator(ExpressionModule):
 
     def _training_logits(self, batch: Batch, batch_idx: int) -> Tensor:
         image = batch["image"]
-        # A face that is no stored version is seen by the backbone alone: it costs no pass and no place on disk. In the
+        # A face that is no cached view is seen by the backbone alone: it costs no pass and no place on disk. In the
         # rare batch with fewer than two others the layers that take in maps would have nothing to learn from.
-        alone = batch.get("is_fresh") if self.head.has_backbone else None
+        alone: Tensor | None = batch.get("is_uncached") if self.head.has_backbone else None
         if alone is None or not bool(alone.any()):
             return self._classify(self._training_maps(image, batch["is_synthetic"], batch_idx))
         read = ~alone
         if int(read.sum()) < 2:
             return self._classify(self.read(image))
+        reader = self.reader
         some, *maps = self._training_maps(image[read], batch["is_synthetic"][read], batch_idx)
         latents = some.new_empty(len(image), *some.shape[1:])
-        latents[read], latents[alone] = some, self.generator.model.codec.spread(self._encode(image[alone])).to(some)
+        latents[read], latents[alone] = some, reader.spread(reader.encode(image[alone])).to(some)
         return self._classify([latents, *maps], read)
 
     def _training_maps(self, image: Tensor, synthetic: Tensor, batch_idx: int) -> list[Tensor]:
@@ -515,23 +363,13 @@ class LabelAnnotator(ExpressionModule):
             self.temperature.fill_(fit_temperature(rows[:, : len(self.label_space)], rows[:, -1].long()))
             self._calibrated_at = self.trainer.global_step
             self.log("val/temperature", float(self.temperature), rank_zero_only=False, sync_dist=True)
-        self._report(stage, rows)
         if self._cache is not None:
             self._cache.flush()
-
-    def _report(self, stage: str, rows: Tensor) -> None:
         k = len(self.label_space)
         logits, soft_label, label = rows[:, :k], rows[:, k : 2 * k], rows[:, -1].long()
-        log_probabilities = (logits / self.temperature).log_softmax(1)
-        probabilities = log_probabilities.exp()
-        confusion = multiclass_confusion_matrix(probabilities, label, k, validate_args=False)
-        scores = confusion_scores(confusion, self.label_space)
-        scores["ece"] = float(multiclass_calibration_error(probabilities, label, k, validate_args=False))
-        if stage == "val":  # the rows that the temperature was fitted to flatter it
-            scores["ece_uncalibrated"] = float(
-                multiclass_calibration_error(logits.softmax(1), label, k, validate_args=False)
-            )
-        scores["loss"] = float(-(soft_label * log_probabilities).sum(1).mean())
+        scores, confusion = calibrated_scores(logits, soft_label, label, self.temperature, self.label_space)
+        if stage != "val":  # the rows that the temperature was fitted to flatter it
+            scores.pop("ece_uncalibrated")
         self._log_scores(stage, scores, in_progress_bar=("accuracy",))
         if self._writes_pictures:
             folder = Path(self.trainer.default_root_dir) / "samples"
@@ -555,21 +393,11 @@ class LabelAnnotator(ExpressionModule):
             ValueError: not of this class, of another label space or build, or trained on another generator's features.
         """
         saved = self._entry_of(checkpoint)
-        _check_settings_known(saved["config"])
-        self._check_same_task(saved["config"], _NOT_IN_WEIGHTS)
-        differing = sorted(set(checkpoint["state_dict"]) ^ set(self.state_dict()))
-        if differing:
-            raise ValueError(
-                f"annotator checkpoint with a head of another build: '{differing[0]}' is on one side only "
-                f"({len(differing)} such tensors); train it again"
-            )
-        known = (self.generator_fingerprint, self._generator[0].exported_from)
-        if saved["generator_fingerprint"] not in known:
-            raise ValueError(
-                f"annotator checkpoint reads a generator with the fingerprint {saved['generator_fingerprint']}, but "
-                f"'{self._config['generator']}' has {self.generator_fingerprint}: expected the generator that it was "
-                "trained on, or that one's export"
-            )
+        checks.check_settings_known(saved["config"], type(self))
+        self._check_same_task(saved["config"], checks.NOT_IN_WEIGHTS)
+        checks.check_same_head(checkpoint["state_dict"], self.state_dict())
+        trained_on, exported_from = saved["generator_fingerprint"], self.generator.exported_from
+        checks.check_same_generator(trained_on, self.generator_fingerprint, exported_from, self._config["generator"])
         if "generator_data" in saved and self.generator_data.trained_on is None:  # it may lie as bare weights now
             self.generator_data = TrainingProvenance.from_state_dict(saved["generator_data"])
         self._calibrated_at = saved.get("calibrated_at")
@@ -608,41 +436,11 @@ class LabelAnnotator(ExpressionModule):
     ) -> LabelAnnotator:
         """Returns the annotator of a checkpoint with its averaged weights, if there are any."""
         config = {**stored.settings, "feature_cache": None}
-        _check_settings_known(config)
+        checks.check_settings_known(config, cls)
         annotator = cls(**{**config, "generator": generator or config["generator"]})
-        if label_space is not None and resolve_label_space(label_space) != annotator.label_space:
-            raise ValueError(
-                f"annotator checkpoint {path}: found the label space {', '.join(annotator.label_space)}, "
-                f"expected {', '.join(resolve_label_space(label_space))}"
-            )
+        annotator._check_label_space(path, label_space)
         annotator.on_load_checkpoint(stored.content)
         annotator.load_state_dict(stored.weights)
         if "calibrated_at" in stored.entry:  # older ones do not say
-            _warn_if_uncalibrated(annotator._calibrated_at, int(stored.content["global_step"]), f"{path}: ")
+            checks.warn_if_uncalibrated(annotator._calibrated_at, int(stored.content["global_step"]), f"{path}: ")
         return annotator
-
-
-def _keys(image: Tensor) -> list[bytes]:
-    """Returns the cache's keys of images in [0, 1] that are whole 255ths."""
-    return image_keys((image * 255).round().to(torch.uint8).cpu().contiguous().numpy())
-
-
-def _warn_if_uncalibrated(calibrated_at: int | None, step: int, where: str = "") -> None:
-    if calibrated_at == step or step == 0:
-        return
-    when = "was never fitted" if calibrated_at is None else f"was fitted at step {calibrated_at}"
-    rank_zero_warn(
-        f"{where}the annotator's temperature {when}, its weights are of step {step}: its probabilities may say too "
-        "much or too little; expected a validation after the last step (trainer.check_val_every_n_epoch that divides "
-        "max_epochs)"
-    )
-
-
-def _check_settings_known(config: dict[str, Any]) -> None:
-    """Raises ValueError for a checkpoint whose head had settings that there are no more."""
-    unknown = sorted(set(config) - set(inspect.signature(LabelAnnotator).parameters))
-    if unknown:
-        raise ValueError(
-            f"annotator checkpoint with the setting '{unknown[0]}', which there is no more: its head was built "
-            "otherwise; train it again"
-        )

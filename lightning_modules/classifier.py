@@ -249,11 +249,7 @@ class ExpressionClassifier(ExpressionModule):
         """Returns the classifier of a checkpoint with its averaged weights, if there are any."""
         # The weights come from this file: nothing is to be fetched or read a second time.
         classifier = cls(**{**stored.settings, "pretrained": False, "pretrained_path": None})
-        if label_space is not None and resolve_label_space(label_space) != classifier.label_space:
-            raise ValueError(
-                f"classifier checkpoint {path}: found the label space {', '.join(classifier.label_space)}, "
-                f"expected {', '.join(resolve_label_space(label_space))}"
-            )
+        classifier._check_label_space(path, label_space)
         found = None if classifier.codec is None else classifier.codec.fingerprint()
         if found != stored.entry.get("codec", found):
             raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -160,6 +161,18 @@ class ExpressionModule(AveragedModule):
         if saved is None:
             raise ValueError(f"no checkpoint of {wanted.class_name}: it lacks the key '{wanted.entry}'")
         return {**saved, "config": present_settings(wanted.kind, saved["config"])}
+
+    def _check_label_space(self, path: Path, expected: str | Sequence[str] | None) -> None:
+        """Compares the label space of a checkpoint with the one that its reader needs; None = any.
+
+        Raises:
+            ValueError: they differ.
+        """
+        if expected is not None and resolve_label_space(expected) != self.label_space:
+            raise ValueError(
+                f"{self.file_format.kind} checkpoint {path}: found the label space {', '.join(self.label_space)}, "
+                f"expected {', '.join(resolve_label_space(expected))}"
+            )
 
     def _check_same_task(self, saved: dict[str, Any], in_weights: tuple[str, ...]) -> None:
         """Compares a checkpoint's arguments with this module's.

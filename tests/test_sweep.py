@@ -379,7 +379,7 @@ def test_runs_all_and_keeps_what_is_finished(folder: Path, capsys: pytest.Captur
     assert first["given"] == {"mode": "ok", "seed": "7", "trainer.max_steps": "10", "run_dir": "runs/both/mode=ok"}
     assert first["env"]["WANDB_RUN_GROUP"] == "both"
     assert sweep.main([path, "--", "--trainer.max_steps=10"]) == 0
-    assert "2 runs: 2 kept" in capsys.readouterr().out
+    assert "2 runs: 2 skipped" in capsys.readouterr().out
     assert len(starts(folder / "runs/both/mode=ok")) == len(starts(folder / "runs/both/mode=fine")) == 1
 
 
@@ -395,7 +395,7 @@ def test_failed_runs_are_named_and_the_others_go_on(folder: Path, capsys: pytest
     assert sweep.main([path, "--status"]) == 0
     assert "5 runs: 4 failed, 1 finished" in capsys.readouterr().out
     assert sweep.main([path]) == 1  # tried again, the finished one kept
-    assert "4 failed, 1 kept" in capsys.readouterr().out
+    assert "4 failed, 1 skipped" in capsys.readouterr().out
     assert len(starts(folder / "runs/s/mode=fail")) == 2 and len(starts(folder / "runs/s/mode=ok")) == 1
 
 
@@ -410,7 +410,7 @@ def test_a_run_that_was_cut_short_is_gone_on_with_and_one_whose_patience_ended_i
     assert sweep.main([path]) == 0
     said = capsys.readouterr().out
     assert "mode=timed: resumed from last.ckpt" in said and "mode=preempted: resumed from last.ckpt" in said
-    assert "3 runs: 2 finished, 1 kept" in said
+    assert "3 runs: 2 finished, 1 skipped" in said
 
 
 def test_launcher_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -510,7 +510,7 @@ def test_kill_in_the_middle_and_start_again(folder: Path) -> None:
     second = start(folder, path)
     said, _ = ended(second)
     assert second.returncode == 0, said
-    assert "mode=slow: resumed from last.ckpt" in said and "3 runs: 2 finished, 1 kept" in said
+    assert "mode=slow: resumed from last.ckpt" in said and "3 runs: 2 finished, 1 skipped" in said
     assert [len(starts(folder / f"runs/s/mode={name}")) for name in ("ok", "slow", "fine")] == [1, 2, 1]
     assert starts(slow)[1]["ckpt_path"] == "runs/s/mode=slow/checkpoints/last.ckpt"
     attempts = json.loads((slow / "sweep.json").read_text())["attempts"]
@@ -792,7 +792,7 @@ def test_real_runs_survive_a_kill(tmp_path: Path, tiny_run: list[str]) -> None:
     assert json.loads((long / "summary.json").read_text())["status"] in ("running", "interrupted")
     done = run_to_end(words, cwd=PROJECT, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 runs: 1 finished, 1 kept" in done.stdout and "max_epochs=30: resumed from last.ckpt" in done.stdout
+    assert "2 runs: 1 finished, 1 skipped" in done.stdout and "max_epochs=30: resumed from last.ckpt" in done.stdout
     assert (short / "summary.json").read_bytes() == before
     assert len(json.loads((short / "sweep.json").read_text())["attempts"]) == 1
     summary = json.loads((long / "summary.json").read_text())

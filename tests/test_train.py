@@ -16,6 +16,7 @@ import torch
 import yaml
 
 import train
+from experiments.command_line.cli import SWITCHED_GROUPS
 from tests.fixtures.processes import run_to_end
 
 PROJECT = Path(train.__file__).parent
@@ -183,7 +184,7 @@ def test_defaults(tiny_run: list[str]) -> None:
     assert config.trainer.num_sanity_val_steps == 0
     assert config.trainer.log_every_n_steps == 50
     assert config.checkpoint.monitor is None and config.checkpoint.save_last is True
-    assert not any(config[group].enabled for group in train.SWITCHED_GROUPS)
+    assert not any(config[group].enabled for group in SWITCHED_GROUPS)
 
 
 def test_predictions_are_not_kept_in_memory(tiny_run: list[str]) -> None:

@@ -36,6 +36,9 @@ PYTHON_WORDS = re.compile(r"Traceback|NoneType|has no attribute|KeyError|TypeErr
         (["fit", GENERATOR, DATA, "--model.base=torn_base"], "torn_base"),
         (["validate", CLASSIFIER, DATA, "--ckpt_path=torn.ckpt"], "torn.ckpt"),
         (["test", GENERATOR, DATA, "--test.judge=nowhere.ckpt"], "nowhere.ckpt"),
+        (["test", GENERATOR, DATA, "--model.judge=torn.ckpt"], "model.judge has moved: use test.judge"),
+        (["test", CLASSIFIER, DATA, "--test.judge=torn.ckpt"], "test.judge: found torn.ckpt with the model Expression"),
+        (["fit", CLASSIFIER, DATA, "--test.samples=3"], "test.samples: found 3 with the model ExpressionClassifier"),
         (["predict", GENERATOR, DATA, "--ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),
     ],
 )

@@ -33,7 +33,7 @@ class LayoutInitialisation(SynthesisCallback):
     Args:
         enabled: whether to act.
         num_inverted: inverted steps, out of the sampling steps: the more, the less of the face is left.
-        refinements: fixed-point iterations per inverted step; 0 = plain DDIM inversion.
+        fixed_point_iterations: of each inverted step beyond the plain one, ≥ 0; 0 = plain DDIM inversion.
         source: "any" training face, or one of the "same" expression.
         max_similarity: correlation of the grey pixels, in (0, 1], above which a finished face is a copy of its source
             and is discarded; null = keep all. What else is a copy is counted where faces are made
@@ -49,19 +49,19 @@ class LayoutInitialisation(SynthesisCallback):
         self,
         enabled: bool = False,
         num_inverted: int = 35,
-        refinements: int = 0,
+        fixed_point_iterations: int = 0,
         source: Literal["any", "same"] = "any",
         max_similarity: float | None = None,
     ) -> None:
         super().__init__(enabled)
         if num_inverted < 1:
             raise ValueError(f"layout.num_inverted: found {num_inverted}, expected at least 1")
-        if refinements < 0:
-            raise ValueError(f"layout.refinements: found {refinements}, expected at least 0")
+        if fixed_point_iterations < 0:
+            raise ValueError(f"layout.fixed_point_iterations: found {fixed_point_iterations}, expected at least 0")
         if max_similarity is not None and not 0 < max_similarity <= 1:
             raise ValueError(f"layout.max_similarity: found {max_similarity}, expected a correlation in (0, 1] or null")
         self.num_inverted = num_inverted
-        self.refinements = refinements
+        self.fixed_point_iterations = fixed_point_iterations
         self.source = source
         self.max_similarity = max_similarity
         self.copies = 0
@@ -97,7 +97,12 @@ class LayoutInitialisation(SynthesisCallback):
 
     def recipe(self) -> dict[str, Any]:
         """Returns the settings."""
-        found = {"num_inverted": self.num_inverted, "refinements": self.refinements, "source": self.source}
+        # Under its former name, as in the records of sets that go on.
+        found = {
+            "num_inverted": self.num_inverted,
+            "refinements": self.fixed_point_iterations,
+            "source": self.source,
+        }
         # Only where it acts: sets of before it go on.
         return found if self.max_similarity is None else {**found, "max_similarity": self.max_similarity}
 
@@ -121,7 +126,7 @@ class LayoutInitialisation(SynthesisCallback):
         image = as_rgb(table.images.batch(rows)).to(state.latents.device).float() / 127.5 - 1
         with torch.no_grad():
             clean = state.encode(resize_faces(image, state.image_size))
-        state.latents = ddim_invert(own, clean, self.num_inverted, self.refinements)
+        state.latents = ddim_invert(own, clean, self.num_inverted, self.fixed_point_iterations)
         state.first_step = len(state.sampler.timesteps) - self.num_inverted
 
     def on_denoising_step(self, state: DenoisingState) -> None:

@@ -33,10 +33,10 @@ class Augmentation:
         contrast: largest relative change of contrast, either way, in [0, 1].
         brightness: largest shift of brightness, either way, of a full range of 1, in [0, 1].
         erasing: probability that one rectangle is painted over with the face's mean, in [0, 1].
-        versions: how many versions of a face there are, ≥ 1; every use draws one of them. They are the same in every
+        cached_views: how many views of a face there are, ≥ 1; every use draws one of them. They are the same in every
             epoch and in every run, whatever its seed, so that features of them can be kept. null = a new one each time.
-        fresh: with ``versions``: share of the uses, in [0, 0.9], that draw none of them but a new one. The batch says
-            which (``is_fresh``).
+        uncached_fraction: with ``cached_views``: share of the uses, in [0, 0.9], that draw none of them but a new one.
+            The batch says which (``is_uncached``).
 
     Raises:
         ValueError: a value outside its range.
@@ -50,8 +50,8 @@ class Augmentation:
     contrast: float = 0.2
     brightness: float = 0.1
     erasing: float = 0.2
-    versions: int | None = None
-    fresh: float = 0.0
+    cached_views: int | None = None
+    uncached_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         limits = {
@@ -62,18 +62,18 @@ class Augmentation:
             "contrast": (0.0, 1.0),
             "brightness": (0.0, 1.0),
             "erasing": (0.0, 1.0),
-            "fresh": (0.0, 0.9),
+            "uncached_fraction": (0.0, 0.9),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if not low <= value <= high:  # also false for NaN
                 raise ValueError(f"data.augmentation.{name}={value}: expected a number in [{low:g}, {high:g}]")
-        if self.versions is not None and self.versions < 1:
-            raise ValueError(f"data.augmentation.versions={self.versions}: expected at least 1, or null")
-        if self.fresh > 0 and self.versions is None:
+        if self.cached_views is not None and self.cached_views < 1:
+            raise ValueError(f"data.augmentation.cached_views={self.cached_views}: expected at least 1, or null")
+        if self.uncached_fraction > 0 and self.cached_views is None:
             raise ValueError(
-                f"data.augmentation.fresh={self.fresh} with versions=null, where every use is a new one: expected "
-                "data.augmentation.versions=6 or so, or fresh=0"
+                f"data.augmentation.uncached_fraction={self.uncached_fraction} with cached_views=null, where every use "
+                "is a new one: expected data.augmentation.cached_views=6 or so, or uncached_fraction=0"
             )
 
 

@@ -161,3 +161,15 @@ class SampleTable:
 def one_hot(label: np.ndarray, num_classes: int) -> np.ndarray:
     """Returns float32 (N, K) for int64 labels (N,)."""
     return np.eye(num_classes, dtype=np.float32)[label]
+
+
+def square_side(table: SampleTable) -> int:
+    """Returns the side of a table's pictures in pixels, told by the first one.
+
+    Raises:
+        ValueError: they are no squares.
+    """
+    height, width = table.images.batch(np.array([0])).shape[-2:]
+    if height != width:
+        raise ValueError(f"training images are {height}x{width}: expected squares, or data.image_size=<side in pixels>")
+    return height

@@ -61,6 +61,26 @@ def file_with(key: str, args: Sequence[str]) -> Path | None:
     return found
 
 
+def model_class(args: Sequence[str]) -> str:
+    """Returns the class of the model that a command line names, itself or in its config files; "" where it is silent.
+
+    Args:
+        args: command line without the program's name.
+    """
+    found = ""
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        value = value if equals else following
+        if name in ("--model", "--model.class_path") and not value.startswith("{"):
+            found = value
+        for path in _files([name, value]):
+            content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+            model = content.get("model") if isinstance(content, dict) else None
+            if isinstance(model, str) or (isinstance(model, dict) and "class_path" in model):
+                found = model if isinstance(model, str) else str(model["class_path"])
+    return found
+
+
 def with_shipped_configs(args: Sequence[str]) -> list[str]:
     """Returns a command line whose configs are found from any folder, a user's own before those of the project.
 

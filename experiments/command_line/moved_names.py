@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from synfer.foundation.renamed_settings import EVERYWHERE
+import yaml
+
+from synfer.foundation.renamed_settings import EVERYWHERE, MOVED, TEST_SETTINGS, is_generators
 
 CLASSES = {
     "callbacks.face_table.FaceTable": "callbacks.synthesis.face_table.FaceTable",
@@ -31,8 +36,149 @@ CLASSES = {
 
 _OLD_SETTING = re.compile(r"(?<!\w)(" + "|".join(map(re.escape, EVERYWHERE)) + r")(?=\s*[:=])")
 _OLD_CLASS = re.compile(r"(?<![\w.])(" + "|".join(map(re.escape, sorted(CLASSES, key=len, reverse=True))) + r")(?!\w)")
+_SUBCOMMANDS = ("fit", "validate", "test", "predict")
+
+
+class MovedKeyError(ValueError):
+    """A setting on a command line has left its group."""
 
 
 def with_present_names(text: str) -> str:
     """Returns a config, or a word of a command line, with the names of now for classes and settings that have moved."""
     return _OLD_SETTING.sub(lambda match: EVERYWHERE[match[1]], _OLD_CLASS.sub(lambda match: CLASSES[match[1]], text))
+
+
+def with_present_config(text: str, model: Callable[[], str]) -> tuple[str, dict[str, str]]:
+    """Reads a config with the keys of today in place of those that have moved.
+
+    Where a config has both, the present key's value stays.
+
+    Args:
+        text: YAML.
+        model: gives the class path of the model, "" = unknown; asked where the config does not name it.
+
+    Returns:
+        The config as YAML, the same text where nothing has moved, and old → new key of the settings that have left
+        their group with a value other than their default.
+    """
+    if not any(re.search(rf"(?<!\w){key.rpartition('.')[2]}(?!\w)", text) for key in MOVED):
+        return text, {}
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text, {}  # whoever reads it says what is wrong with it
+    if not isinstance(content, dict):
+        return text, {}
+    moved: dict[str, Any] = {}
+    for part in (content, *(content[name] for name in _SUBCOMMANDS if isinstance(content.get(name), dict))):
+        moved |= _carry(part, _class_path(part) or model())
+    told = {old: MOVED[old] for old, value in moved.items() if _leaves_its_group(old) and value != _default_of(old)}
+    return (yaml.safe_dump(content, sort_keys=False, allow_unicode=True) if moved else text), told
+
+
+def with_present_options(words: Sequence[str], is_generator: Callable[[], bool]) -> list[str]:
+    """Returns the words of a command line with the keys of today in place of those that have moved.
+
+    Args:
+        words: command line without the program's name.
+        is_generator: whether the command's model is a generator, or unknown; asked where it matters.
+
+    Raises:
+        MovedKeyError: a setting has left its group; all such are named.
+    """
+    present, left = list(words), {}
+    for place, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        match = re.fullmatch(r"--([\w.]+?)(\+?)", option)
+        if match is None:
+            continue
+        key = _plain(match[1])
+        if key in MOVED:
+            if not _leaves_its_group(key):
+                present[place] = f"--{_renamed(match[1], MOVED[key])}{match[2]}{equals}{value}"
+            elif key.partition(".")[2] not in TEST_SETTINGS or is_generator():
+                left[key] = MOVED[key]
+        elif any(old.startswith(f"{key}.") for old in MOVED):
+            at = place if equals else place + 1
+            moved, inner = _carried_value(key, value if equals else "".join(words[at : at + 1]))
+            left |= {old: MOVED[old] for old in moved if _leaves_its_group(old)}
+            if moved:
+                present[at] = f"{option}={inner}" if equals else inner
+    if left:
+        raise MovedKeyError("; ".join(f"{old} has moved: use {new}" for old, new in left.items()))
+    return present
+
+
+def _class_path(config: dict[str, Any]) -> str:
+    model = config.get("model")
+    return str(model.get("class_path", "")) if isinstance(model, dict) else str(model or "")
+
+
+def _carry(config: dict[str, Any], class_path: str) -> dict[str, Any]:
+    """Moves the values of a nested config to their present keys in place; returns old key → value."""
+    moved = {}
+    for old, new in MOVED.items():
+        holder = _holder(config, old.split("."))
+        if holder is None or not _moves(old, class_path):
+            continue
+        moved[old] = value = holder.pop(old.rpartition(".")[2])
+        if not _leaves_its_group(old):
+            holder.setdefault(new.rpartition(".")[2], value)
+            continue
+        place = config
+        for part in new.split(".")[:-1]:
+            place[part] = place[part] if isinstance(place.get(part), dict) else {}
+            place = place[part]
+        place.setdefault(new.rpartition(".")[2], value)
+    return moved
+
+
+def _carried_value(key: str, text: str) -> tuple[dict[str, Any], str]:
+    """Returns what has moved in the value of an option that holds several settings, and the value without it."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return {}, text
+    config = value
+    for part in reversed(key.split(".")):
+        config = {part: config}
+    moved = _carry(config, _class_path(config)) if isinstance(value, dict) else {}
+    return moved, json.dumps(value)
+
+
+def _holder(config: dict[str, Any], parts: list[str]) -> dict[str, Any] | None:
+    """Returns the mapping in which the last of the parts is a key; None where there is none."""
+    node: Any = config
+    for i, part in enumerate(parts):
+        inside = node.get("init_args") if isinstance(node, dict) else None
+        if isinstance(inside, dict) and part not in node:
+            node = inside
+        if not isinstance(node, dict) or part not in node:
+            return None
+        if i == len(parts) - 1:
+            return node
+        node = node[part]
+    return None
+
+
+def _plain(key: str) -> str:
+    return ".".join(part for part in key.split(".") if part != "init_args")
+
+
+def _renamed(written: str, new: str) -> str:
+    """Returns a key as the user wrote it, with ``init_args`` or without, by its new last part."""
+    return f"{written.rpartition('.')[0]}.{new.rpartition('.')[2]}"
+
+
+def _leaves_its_group(old: str) -> bool:
+    return old.rpartition(".")[0] != MOVED[old].rpartition(".")[0]
+
+
+def _default_of(old: str) -> Any:
+    return TEST_SETTINGS.get(old.partition(".")[2])
+
+
+def _moves(old: str, class_path: str) -> bool:
+    """Whether a key of a config with this model is one that has moved, and not another model's own."""
+    group, _, name = old.partition(".")
+    return group != "model" or name not in TEST_SETTINGS or is_generators(class_path)

@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
@@ -13,10 +14,16 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.command_line.config_files import file_with, with_shipped_configs
-from experiments.command_line.errors import debugging, report
-from experiments.command_line.moved_names import with_present_names
+from experiments.command_line.config_files import file_with, model_class, with_shipped_configs
+from experiments.command_line.errors import debugging, report, this_rank
+from experiments.command_line.moved_names import (
+    MovedKeyError,
+    with_present_config,
+    with_present_names,
+    with_present_options,
+)
 from synfer.foundation.file_reading import did_you_mean
+from synfer.foundation.renamed_settings import is_generators
 
 _CONFIGS = {"data.reader": "configs/data/drawn.yaml", "model": "configs/classifier/tiny.yaml"}
 """A file that gives what a command cannot do without."""
@@ -43,12 +50,22 @@ class SynferParser(LightningArgumentParser):
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, *more: Any, **options: Any
     ) -> Namespace:
-        """Parses a command line; classes that have moved may be called by their old names."""
+        """Parses a command line; what has moved may be called by its old name."""
         words = with_shipped_configs(sys.argv[1:] if args is None else args)
-        return super().parse_args([with_present_names(word) for word in words], *more, **options)
+        words = [with_present_names(word) for word in words]
+        try:
+            words = with_present_options(words, lambda: is_generators(model_class(words)))
+        except MovedKeyError as error:
+            self.error(str(error), error)
+        return super().parse_args(words, *more, **options)
 
-    def _load_config_parser_mode(self, content: str, *args: Any, **options: Any) -> Namespace:
-        return super()._load_config_parser_mode(with_present_names(content), *args, **options)
+    def _load_config_parser_mode(self, content: str, path: Any = "", *args: Any, **options: Any) -> Namespace:
+        content, moved = with_present_config(with_present_names(content), lambda: model_class(sys.argv[1:]))
+        if moved and this_rank() == 0:
+            where = f"config '{Path(str(path)).absolute()}'" if path else "a config"
+            old, new = ", ".join(moved), ", ".join(moved.values())
+            print(f"{where}: {old} moved, read as {new}", file=sys.stderr, flush=True)
+        return super()._load_config_parser_mode(content, path, *args, **options)
 
     def _parse_common(self, cfg: Namespace, *args: Any, **kwargs: Any) -> Namespace:
         # Interpolations are resolved in there, by a dump that knows nothing of the config files it came from.
@@ -138,10 +155,12 @@ def _in_which_file(message: str) -> str:
 
 def _nearest_key(key: str, known: list[str]) -> str:
     """Returns a hint at the key most like this one, or at one of the same name in another group."""
+    leaves = {name.rpartition(".")[2]: name for name in reversed(known)}
+    if key in leaves:  # the first of several groups: data
+        return f", did you mean {leaves[key]}?"
     hint = did_you_mean(key, known)
     if hint:
         return hint
-    leaves = {name.rpartition(".")[2]: name for name in reversed(known)}
     leaf = did_you_mean(key.rpartition(".")[2], list(leaves))
     return f", did you mean {leaves[leaf.removeprefix(', did you mean ').removesuffix('?')]}?" if leaf else ""
 

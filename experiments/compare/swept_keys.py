@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from experiments.compare.run import Run
+from synfer.foundation.renamed_settings import MOVED
 from synfer.runs.flat_settings import LABEL_SPACE_KEY, Value, plain_settings
 
 SEED_KEYS = ("seed_everything", "data.seed")
@@ -17,7 +18,7 @@ BOOKKEEPING = (
     *("trainer.logger", "trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.profiler"),
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.enable_checkpointing"),
     *("trainer.model_registry", "trainer.enable_autolog_hparams", "trainer.accelerator", "trainer.inference_mode"),
-    *("data.eval_batch_size", "model.test_batch_size"),
+    *("data.eval_batch_size", "test.batch_size", "model.test_batch_size"),
 )
 """Keys, or first parts of keys, that change where results lie or how they are computed, and not what they are."""
 
@@ -69,13 +70,16 @@ class SweptKeys:
 def effective_config(run: Run) -> dict[str, Value]:
     """Returns the settings with :data:`OFF` in place of those that had no effect in this run.
 
-    A group with ``enabled: false`` switches its other keys off, and a classifier's fit at synthetic ratio 0 everything
-    that makes synthetic faces, so that one real-only run is the control of every generator.
+    A group with ``enabled: false`` switches its other keys off, a command other than ``test`` the group ``test``, and a
+    classifier's fit at synthetic ratio 0 everything that makes synthetic faces, so that one real-only run is the
+    control of every generator.
     """
     config = dict(run.config)
     for switch in [key for key, value in config.items() if key.endswith(".enabled") and value is False]:
         prefix = switch.removesuffix("enabled")
         config.update({key: OFF for key in config if key.startswith(prefix) and key != switch})
+    if run.task not in ("test", ""):
+        config.update({key: OFF for key in config if _starts_with(key, ("test",))})
     is_fit = run.task in ("fit", "") and str(config.get("model.class_path", "")).endswith("ExpressionClassifier")
     if is_fit and config.get("data.synthetic_ratio") == 0:
         config.update({key: OFF for key in config if _starts_with(key, SYNTHESIS_KEYS)})
@@ -140,6 +144,7 @@ def resolve_key(name: str, keys: Iterable[str]) -> str:
     """
     wanted = ".".join(part for part in name.split(".") if part != "init_args")
     known = list(keys)
+    wanted = wanted if wanted in known else MOVED.get(wanted, wanted)
     if wanted in known:
         return wanted
     ending = sorted(key for key in known if key.endswith(f".{wanted}"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from datamodules.rows.sample_table import SampleTable
 from synfer.faces.expressions import map_label_space
 from synfer.foundation.atomic_file import atomic_write
 from synfer.foundation.file_reading import reading
@@ -142,41 +141,6 @@ def _parsed(path: Path, read: pa.Table) -> LabelTable:
         votes=votes,
         generators=json.loads((read.schema.metadata or {}).get(b"generators", b"{}")),
     )
-
-
-def join_label_table(rows: SampleTable, path: str | Path) -> SampleTable:
-    """Returns the rows with the labels of a label table in place of their own, joined by sample id.
-
-    Rows of the label table that are not wanted here do not matter.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: no label table, another label space, a row without a label, or one whose image is another now.
-    """
-    table = read_label_table(path)
-    columns = map_label_space(table.label_space, rows.label_space)
-    if (columns < 0).any() or len(table.label_space) != len(rows.label_space):
-        raise ValueError(
-            f"data.label_table '{path}': found the label space {', '.join(table.label_space)}, expected "
-            f"{', '.join(rows.label_space)}"
-        )
-    place = {name: index for index, name in enumerate(table.sample_id.tolist())}
-    index = np.array([place.get(name, -1) for name in rows.sample_id.tolist()], dtype=np.int64)
-    lost = np.flatnonzero(index < 0)
-    if len(lost):
-        raise ValueError(
-            f"data.label_table '{path}': found no label of '{rows.sample_id[lost[0]]}' ({len(lost)} of {len(rows)} "
-            "rows without), expected one of every training row"
-        )
-    changed = np.flatnonzero(table.content_hash[index] != rows.content_hash)
-    if len(changed):
-        raise ValueError(
-            f"data.label_table '{path}': '{rows.sample_id[changed[0]]}' is another image than the one that was "
-            f"relabelled ({len(changed)} of {len(rows)} rows), expected a table of this data set"
-        )
-    soft_label = table.soft_label[index][:, columns]
-    label = map_label_space(rows.label_space, table.label_space)[table.label[index]]
-    return replace(rows, label=label, soft_label=soft_label / soft_label.sum(1, keepdims=True))
 
 
 def _by_name(probabilities: np.ndarray, names: tuple[str, ...]) -> pa.StructArray:

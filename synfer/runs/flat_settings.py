@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from synfer.faces.expressions import LABEL_SPACES, resolve_label_space
-from synfer.foundation.renamed_settings import present_key
+from synfer.foundation.renamed_settings import with_present_keys
 
 Value = str | int | float | bool | None
 """A setting that can be compared: lists are held as their JSON text."""
@@ -49,7 +49,8 @@ def plain_settings(config: Mapping[str, Any]) -> dict[str, Value]:
     flat: dict[str, Value] = {}
     for key, value in flat_settings({name: v for name, v in config.items() if not str(name).startswith("_")}).items():
         short = ".".join(part for part in key.replace("/", ".").split(".") if part != "init_args")
-        flat[present_key(short)] = value if isinstance(value, _PLAIN) else json.dumps(value, default=str)
+        flat[short] = value if isinstance(value, _PLAIN) else json.dumps(value, default=str)
+    flat = with_present_keys(flat)
     space = label_space_of(flat)
     if space:
         flat[LABEL_SPACE_KEY] = next((name for name, names in LABEL_SPACES.items() if names == space), ", ".join(space))

@@ -9,7 +9,7 @@ makes that batch, with the sampling settings of its config, which the line names
 ``cache_speedup``: seconds of the first epoch of an annotator's training (every face and its mirror image goes through
 the generator, the features are written) ÷ seconds of the second (they are read); ``cache_speedup_cpu`` is the same in
 CPU seconds of this process, which other processes disturb less (without an accelerator). Faces are unaugmented there,
-so that the second epoch finds everything; with n ``versions`` of a face about n epochs still run the generator.
+so that the second epoch finds everything; with n ``cached_views`` of a face about n epochs still run the generator.
 Otherwise both use the configs users start from, the second its batches, too; faces drawn in FER2013's format and a
 generator of random weights, which costs what a trained one does.
 

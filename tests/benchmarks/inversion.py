@@ -2,8 +2,8 @@
 
     python tests/benchmarks/inversion.py --generator runs/generator-fer2013/checkpoints/last.ckpt
 
-50 steps at CFG 1, in float32. Prints one JSON line: for each pair of inverted steps and refinements the worst PSNR in
-dB over the faces. Shifted timesteps or a wrong order would show at once.
+50 steps at CFG 1, in float32. Prints one JSON line: for each pair of inverted steps and fixed-point iterations the
+worst PSNR in dB over the faces. Shifted timesteps or a wrong order would show at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 
 STEPS = 50
 CASES = ((35, 0), (35, 1), (35, 3), (49, 1), (49, 3))
-"""(inverted steps, refinements per step)."""
+"""(inverted steps, fixed-point iterations per step)."""
 
 
 @torch.no_grad()
@@ -36,11 +36,11 @@ def worst_psnr(
     generator: ExpressionGenerator, pictures: torch.Tensor, names: list[str], case: tuple[int, int]
 ) -> float:
     """Returns the smallest PSNR in dB between faces in [−1, 1], (n, 3, H, W), and what comes back of them."""
-    inverted, refinements = case
+    inverted, iterations = case
     settings = SamplingSettings(num_steps=STEPS, guidance_scale=1.0)
     request = SynthesisRequest.from_expressions(names, range(len(names)), 0, settings)
     state = generator.synthesiser.start(request)
-    state.latents = ddim_invert(state, state.encode(pictures), inverted, refinements)
+    state.latents = ddim_invert(state, state.encode(pictures), inverted, iterations)
     state.first_step = STEPS - inverted
     error = (state.decode(denoise(state)) - pictures).square().mean((1, 2, 3)) / 4
     return float(-10 * error.max().log10())
@@ -59,10 +59,10 @@ def main() -> None:
     pictures = as_rgb(table.images.batch(np.arange(args.faces))).float() / 127.5 - 1
     names = [table.label_space[code] for code in table.label[: args.faces].tolist()]
     cases = {
-        f"{inverted} inverted, {refinements} refinements": round(
-            worst_psnr(generator, pictures, names, (inverted, refinements)), 1
+        f"{inverted} inverted, {iterations} fixed-point iterations": round(
+            worst_psnr(generator, pictures, names, (inverted, iterations)), 1
         )
-        for inverted, refinements in CASES
+        for inverted, iterations in CASES
     }
     print(json.dumps({"benchmark": "inversion", "worst_psnr_db": cases, "steps": STEPS, "faces": args.faces}))
 

@@ -339,10 +339,10 @@ def test_augmentation_changes_with_the_step_and_only_in_training() -> None:
     assert torch.equal(plain, (next(iter(loader))["image"].float() / 255).expand_as(plain))
 
 
-def test_versions_of_a_face_are_as_many_as_said_and_the_same_in_every_run() -> None:
+def test_views_of_a_face_are_as_many_as_said_and_the_same_in_every_run() -> None:
     seen: list[dict[str, set[bytes]]] = []
     for seed in (2, 3):
-        datamodule = ExpressionDataModule(_reader(), seed=seed, augmentation=Augmentation(versions=3))
+        datamodule = ExpressionDataModule(_reader(), seed=seed, augmentation=Augmentation(cached_views=3))
         datamodule.setup("fit")
         loader, found = datamodule.val_dataloader(), {}
         for step in range(30):
@@ -352,13 +352,15 @@ def test_versions_of_a_face_are_as_many_as_said_and_the_same_in_every_run() -> N
                 found.setdefault(name, set()).add((image * 255).round().byte().numpy().tobytes())
         seen.append(found)
     assert seen[0] == seen[1]
-    assert all(len(versions) == 3 for versions in seen[0].values())
+    assert all(len(views) == 3 for views in seen[0].values())
 
 
-def test_a_share_of_the_uses_draws_a_new_version_and_the_batch_says_which() -> None:
+def test_a_share_of_the_uses_draws_a_new_view_and_the_batch_says_which() -> None:
     outcomes = []
-    for fresh in (0.0, 0.5):
-        datamodule = ExpressionDataModule(_reader(), seed=2, augmentation=Augmentation(versions=2, fresh=fresh))
+    for share in (0.0, 0.5):
+        datamodule = ExpressionDataModule(
+            _reader(), seed=2, augmentation=Augmentation(cached_views=2, uncached_fraction=share)
+        )
         datamodule.setup("fit")
         loader, found = datamodule.val_dataloader(), []
         for step in range(30):
@@ -366,12 +368,12 @@ def test_a_share_of_the_uses_draws_a_new_version_and_the_batch_says_which() -> N
             found.append(datamodule.on_after_batch_transfer(next(iter(loader)), 0))
         outcomes.append(found)
     stored, mixed = outcomes
-    assert all("is_fresh" not in batch for batch in stored)
-    is_fresh = torch.cat([batch["is_fresh"] for batch in mixed])
+    assert all("is_uncached" not in batch for batch in stored)
+    is_uncached = torch.cat([batch["is_uncached"] for batch in mixed])
     images, known = (torch.cat([batch["image"] for batch in batches]) for batches in (mixed, stored))
-    assert 0.3 < is_fresh.float().mean() < 0.7
-    assert torch.equal(images[~is_fresh], known[~is_fresh])  # the same versions, drawn in the same way
-    assert len(images[is_fresh].unique(dim=0)) == int(is_fresh.sum())
+    assert 0.3 < is_uncached.float().mean() < 0.7
+    assert torch.equal(images[~is_uncached], known[~is_uncached])  # the same views, drawn in the same way
+    assert len(images[is_uncached].unique(dim=0)) == int(is_uncached.sum())
 
 
 def test_grey_batches_can_be_pinned() -> None:

@@ -21,6 +21,7 @@ import train
 from datamodules.loading.mixed_dataset import MixedDataset
 from lightning_modules.annotator import LabelAnnotator
 from synfer.networks.feature_cache import FeatureCache
+from synfer.synthesis.diffusion.generator_reader import GeneratorReader
 from tests.fixtures.processes import run_to_end
 from tests.fixtures.tiny_generator import NAMES, SIDE, save_checkpoint, scaled_weights, tiny_generator
 
@@ -39,13 +40,13 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> str:
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of faces of each pass of a generator from here on."""
     found: list[int] = []
-    run = LabelAnnotator._run_generator
+    run = GeneratorReader.run
 
-    def counted(self: LabelAnnotator, clean: torch.Tensor) -> list[torch.Tensor]:
+    def counted(self: GeneratorReader, clean: torch.Tensor) -> list[torch.Tensor]:
         found.append(len(clean))
         return run(self, clean)
 
-    monkeypatch.setattr(LabelAnnotator, "_run_generator", counted)
+    monkeypatch.setattr(GeneratorReader, "run", counted)
     return found
 
 
@@ -289,8 +290,12 @@ def test_a_view_that_training_lacks_is_not_averaged(generator: str, tmp_path: Pa
     asked = [*TRUNK_ARGS, "--model.maps_tta=true"]
     with pytest.raises(SystemExit):
         train.main(command(generator, tmp_path / "refused", *asked))
-    assert "expected data.augmentation.fresh > 0 or model.maps_tta=false" in capsys.readouterr().err
-    taught = ["--data.augmentation.enabled=true", "--data.augmentation.versions=2", "--data.augmentation.fresh=0.5"]
+    assert "expected data.augmentation.uncached_fraction > 0 or model.maps_tta=false" in capsys.readouterr().err
+    taught = [
+        "--data.augmentation.enabled=true",
+        "--data.augmentation.cached_views=2",
+        "--data.augmentation.uncached_fraction=0.5",
+    ]
     train.main(command(generator, tmp_path / "taught", *asked, *taught))
     one_view = ["--model.feature_modules=[]", "--model.branches=features"]
     train.main(command(generator, tmp_path / "no maps", *asked, *one_view))
@@ -486,11 +491,15 @@ def test_what_is_predicted_is_as_calibrated_as_validation_says(
     }
     monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: value}))
     module._trainer = SimpleNamespace(  # type: ignore[assignment]
-        sanity_checking=False, fast_dev_run=True, is_global_zero=True, barebones=False
+        sanity_checking=False,
+        fast_dev_run=True,
+        is_global_zero=True,
+        barebones=False,
+        state=SimpleNamespace(fn="validate"),
     )
     with torch.no_grad():
         module.validation_step(batch, 0)
-        module._report("val", module._outcomes["val"].compute())
+        module._report_evaluation("val")
         found = module.predict_step(batch, 0)["probabilities"]
     assert float(F.nll_loss(found.log(), label)) == pytest.approx(logged["val/loss"], abs=1e-5)
     ece = float(multiclass_calibration_error(found, label, 3, validate_args=False))
@@ -533,57 +542,57 @@ def test_another_build_with_the_same_weights_is_another_cache(part: str, generat
     assert one.cache_identity() != other.cache_identity()
 
 
-def test_endlessly_many_versions_of_a_face_are_refused_by_the_cache(
-    generator: str, tmp_path: Path, capsys: Any
-) -> None:
+def test_endlessly_many_views_of_a_face_are_refused_by_the_cache(generator: str, tmp_path: Path, capsys: Any) -> None:
     args = command(generator, tmp_path / "run", f"--model.feature_cache={tmp_path / 'c'}")
     with pytest.raises(SystemExit):
         train.main([*args, "--data.augmentation.enabled=true"])
-    assert "found data.augmentation.enabled=true with versions=null" in capsys.readouterr().err
+    assert "found data.augmentation.enabled=true with cached_views=null" in capsys.readouterr().err
 
 
-def test_each_version_of_a_face_is_read_once_whatever_the_seed(
-    generator: str, passes: list[int], tmp_path: Path
-) -> None:
+def test_each_view_of_a_face_is_read_once_whatever_the_seed(generator: str, passes: list[int], tmp_path: Path) -> None:
     more = [f"--model.feature_cache={tmp_path / 'cache'}", "--data.augmentation.enabled=true"]
-    more += ["--data.augmentation.versions=2", "--trainer.max_epochs=12"]
+    more += ["--data.augmentation.cached_views=2", "--trainer.max_epochs=12"]
     train.main(command(generator, tmp_path / "first", *more))
-    assert sum(passes) == 1 + 2 * 24 + 12  # one to learn the shapes; two versions, no mirror images; validation
+    assert sum(passes) == 1 + 2 * 24 + 12  # one to learn the shapes; two views, no mirror images; validation
     passes.clear()
     train.main(command(generator, tmp_path / "second", *more, "--seed_everything=7"))
     assert sum(passes) == 1
 
 
-def test_new_versions_need_no_pass(generator: str, passes: list[int], tmp_path: Path) -> None:
+def test_new_views_need_no_pass(generator: str, passes: list[int], tmp_path: Path) -> None:
     more = [*TRUNK_ARGS, f"--model.feature_cache={tmp_path / 'cache'}", "--data.augmentation.enabled=true"]
-    more += ["--data.augmentation.versions=1", "--data.augmentation.fresh=0.3", "--trainer.max_epochs=8"]
+    more += [
+        "--data.augmentation.cached_views=1",
+        "--data.augmentation.uncached_fraction=0.3",
+        "--trainer.max_epochs=8",
+    ]
     module = train.main(command(generator, tmp_path / "run", *more)).model
-    assert sum(passes) == 1 + 24 + 12  # one to learn the shapes; one version; validation
+    assert sum(passes) == 1 + 24 + 12  # one to learn the shapes; one view; validation
     assert len(module._cache) == 24 + 12
 
 
 def test_a_face_without_maps_is_seen_by_its_latents_alone(generator: str) -> None:
     module = annotator(generator, **TRUNK).eval()
     module._trainer = type("T", (), {"global_step": 0, "global_rank": 0, "datamodule": None, "barebones": False})()
-    image, fresh = faces(4), torch.tensor([False, True, False, True])
-    batch: Any = {"image": image, "is_synthetic": torch.zeros(4, dtype=torch.bool), "is_fresh": fresh}
+    image, alone = faces(4), torch.tensor([False, True, False, True])
+    batch: Any = {"image": image, "is_synthetic": torch.zeros(4, dtype=torch.bool), "is_uncached": alone}
     logits, whole = module._training_logits(batch, 0), module(image)
-    torch.testing.assert_close(logits[~fresh], whole[~fresh])
-    assert not torch.isclose(logits[fresh], whole[fresh]).all(1).any()
-    other: Any = {**batch, "image": torch.where(fresh[:, None, None, None], image, image.flip(0))}
-    torch.testing.assert_close(module._training_logits(other, 0)[fresh], logits[fresh])
+    torch.testing.assert_close(logits[~alone], whole[~alone])
+    assert not torch.isclose(logits[alone], whole[alone]).all(1).any()
+    other: Any = {**batch, "image": torch.where(alone[:, None, None, None], image, image.flip(0))}
+    torch.testing.assert_close(module._training_logits(other, 0)[alone], logits[alone])
     batch["is_synthetic"] = torch.tensor([True, True, False, False])
     torch.testing.assert_close(module._training_logits(batch, 0), logits)
-    batch["is_fresh"] = torch.tensor([True, True, True, False])  # too few for the maps' layers: read them all
+    batch["is_uncached"] = torch.tensor([True, True, True, False])  # too few for the maps' layers: read them all
     torch.testing.assert_close(module._training_logits(batch, 0), whole)
 
 
-def test_new_versions_without_a_backbone_are_refused(generator: str, tmp_path: Path, capsys: Any) -> None:
+def test_new_views_without_a_backbone_are_refused(generator: str, tmp_path: Path, capsys: Any) -> None:
     more = [f"--model.feature_cache={tmp_path / 'cache'}", "--data.augmentation.enabled=true"]
-    more += ["--data.augmentation.versions=2", "--data.augmentation.fresh=0.5"]
+    more += ["--data.augmentation.cached_views=2", "--data.augmentation.uncached_fraction=0.5"]
     with pytest.raises(SystemExit):
         train.main(command(generator, tmp_path / "run", *more))
-    assert "data.augmentation.fresh=0.5: found no model.backbone" in capsys.readouterr().err
+    assert "data.augmentation.uncached_fraction=0.5: found no model.backbone" in capsys.readouterr().err
 
 
 def test_another_label_space_in_the_data_is_refused(generator: str, tmp_path: Path, capsys: Any) -> None:
@@ -622,8 +631,8 @@ def test_features_tell_expressions_apart(generator: str, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_two_ranks_share_one_cache_and_one_temperature(generator: str, tmp_path: Path) -> None:
     args = command(generator, tmp_path / "run", f"--model.feature_cache={tmp_path / 'cache'}", "--trainer.devices=2")
-    args += [*TRUNK_ARGS, "--data.augmentation.enabled=true", "--data.augmentation.versions=2"]
-    args += ["--data.augmentation.fresh=0.3", "--trainer.precision=bf16-mixed"]
+    args += [*TRUNK_ARGS, "--data.augmentation.enabled=true", "--data.augmentation.cached_views=2"]
+    args += ["--data.augmentation.uncached_fraction=0.3", "--trainer.precision=bf16-mixed"]
     args += ["--data.reader.init_args.count={train: 32, val: 16, test: 16}"]  # whole batches: no row is drawn twice
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = run_to_end(

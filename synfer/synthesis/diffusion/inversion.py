@@ -15,7 +15,7 @@ from synfer.synthesis.diffusion.prediction import predict_noise
 
 
 @torch.no_grad()
-def ddim_invert(state: DenoisingState, clean: Tensor, num_inverted: int, refinements: int = 0) -> Tensor:
+def ddim_invert(state: DenoisingState, clean: Tensor, num_inverted: int, fixed_point_iterations: int = 0) -> Tensor:
     """Inverts clean latents through the last ``num_inverted`` steps of the sampling schedule.
 
     Runs at guidance scale 1 (inversion at a high CFG scale diverges) with the conditional text and AUs, deterministic.
@@ -24,7 +24,7 @@ def ddim_invert(state: DenoisingState, clean: Tensor, num_inverted: int, refinem
         state: its sampler fixes the timesteps; nothing in it is changed.
         clean: latents x0, (n, C, h, w).
         num_inverted: how many steps the sampler will then have to run, 1 … num_steps.
-        refinements: fixed-point iterations per step beyond the plain one; each costs a network pass.
+        fixed_point_iterations: of each step, beyond the plain one; each costs a network pass.
 
     Returns:
         Latents (n, C, h, w) at the noise level of ``sampler.timesteps[num_steps − num_inverted]``.
@@ -46,7 +46,7 @@ def ddim_invert(state: DenoisingState, clean: Tensor, num_inverted: int, refinem
         begin, end = state.sampler.noise_levels(index)
         signal, noise, signal_before, noise_before = (part.to(latents.device) for part in (*begin, *end))
         noisier = latents
-        for _ in range(1 + refinements):
+        for _ in range(1 + fixed_point_iterations):
             with state.autocast():
                 output = state.network(noisier, timesteps[index], state.text, state.au).float()
             eps = predict_noise(output, noisier, signal, noise, state.prediction)

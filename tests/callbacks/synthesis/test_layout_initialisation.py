@@ -57,7 +57,7 @@ def sources(callback: LayoutInitialisation, state: DenoisingState) -> list[str]:
     ("settings", "message"),
     [
         ({"num_inverted": 0}, r"layout.num_inverted: found 0"),
-        ({"refinements": -1}, r"layout.refinements: found -1"),
+        ({"fixed_point_iterations": -1}, r"layout.fixed_point_iterations: found -1"),
         ({"max_similarity": 0.0}, r"layout.max_similarity: found 0.0"),
         ({"max_similarity": 1.5}, r"layout.max_similarity: found 1.5"),
     ],
@@ -168,7 +168,7 @@ def test_asked_for_what_it_shows_the_face_comes_back(generator: ExpressionGenera
     table = training_table()
     request = request_for(SIX, num_steps=10, guidance_scale=1.0)
     unknown = replace(request, action_units=np.full_like(request.action_units, np.nan))  # as the face is inverted
-    result = generator.synthesise(unknown, [layout(source="same", refinements=6)])
+    result = generator.synthesise(unknown, [layout(source="same", fixed_point_iterations=6)])
     rows = [list(table.sample_id).index(source) for source in result.layout_source]
     difference = (result.images.int() - table.images.batch(np.array(rows)).int()).abs()
     assert difference.float().mean() < 1 and difference.amax() <= 8

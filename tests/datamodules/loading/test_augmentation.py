@@ -28,12 +28,12 @@ def test_out_of_range_is_named(field: str, value: float) -> None:
 
 
 def test_no_version_at_all_is_named() -> None:
-    with pytest.raises(ValueError, match=r"data\.augmentation\.versions=0: expected at least 1, or null"):
-        Augmentation(versions=0)
-    with pytest.raises(ValueError, match=r"data\.augmentation\.fresh=0\.5 with versions=null"):
-        Augmentation(fresh=0.5)
-    with pytest.raises(ValueError, match=r"data\.augmentation\.fresh=0\.95: expected a number in"):
-        Augmentation(fresh=0.95, versions=2)
+    with pytest.raises(ValueError, match=r"data\.augmentation\.cached_views=0: expected at least 1, or null"):
+        Augmentation(cached_views=0)
+    with pytest.raises(ValueError, match=r"data\.augmentation\.uncached_fraction=0\.5 with cached_views=null"):
+        Augmentation(uncached_fraction=0.5)
+    with pytest.raises(ValueError, match=r"data\.augmentation\.uncached_fraction=0\.95: expected a number in"):
+        Augmentation(uncached_fraction=0.95, cached_views=2)
 
 
 def test_nothing_changes_nothing() -> None:

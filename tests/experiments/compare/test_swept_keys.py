@@ -50,6 +50,23 @@ def test_a_generator_test_keeps_its_guidance_at_ratio_0(tmp_path: Path) -> None:
     assert effective_config(run)["guidance.step_size"] == 0.1
 
 
+def test_settings_of_a_test_are_compared_under_old_and_new_names(tmp_path: Path) -> None:
+    generator = {"model__class_path": "lightning_modules.generator.ExpressionGenerator", "task": "test"}
+    old = {"model__judge": "a.ckpt", "model__test_samples": 14, "model__test_batch_size": 7}
+    new = {"test__judge": "a.ckpt", "test__samples": 14, "test__batch_size": 9}
+    given = [{**generator, **old}, {**generator, **new}, {**generator, **new, "test__samples": 28}]
+    found = [
+        effective_config(read_run_folder(write_run(tmp_path / str(n), summary={"task": task}, **settings)))
+        for n, (task, settings) in enumerate([(each.pop("task"), each) for each in given])
+    ]
+    assert found[0]["test.judge"] == "a.ckpt" and "model.judge" not in found[0]
+    assert find_swept_keys(found[:2]).keys == ()
+    assert find_swept_keys(found).keys == ("test.samples",)
+    assert resolve_key("model.test_samples", found[0]) == "test.samples"
+    fit = effective_config(read_run_folder(write_run(tmp_path / "fit", **given[1])))
+    assert fit["test.samples"] == OFF
+
+
 def test_a_group_that_is_not_enabled_is_off(tmp_path: Path) -> None:
     off, weak, strong = configs(
         tmp_path,

@@ -29,14 +29,14 @@ def clean_latents(state: DenoisingState) -> torch.Tensor:
 
 
 def error_after_return(
-    generator: ExpressionGenerator, steps: int, inverted: int, refinements: int, shift: int = 0
+    generator: ExpressionGenerator, steps: int, inverted: int, fixed_point_iterations: int, shift: int = 0
 ) -> float:
     """Inverts, samples at CFG 1 and returns the relative error; ``shift`` moves the timesteps of the inversion."""
     state = state_for(generator, request_for(["happy"], num_steps=steps, guidance_scale=1.0))
     clean = clean_latents(state)
     timesteps = state.sampler.timesteps
     state.sampler.timesteps = timesteps + shift
-    state.latents = ddim_invert(state, clean, inverted, refinements)
+    state.latents = ddim_invert(state, clean, inverted, fixed_point_iterations)
     state.sampler.timesteps = timesteps
     state.first_step = steps - inverted
     return float((denoise(state) - clean).pow(2).mean().sqrt() / clean.pow(2).mean().sqrt())
@@ -44,8 +44,8 @@ def error_after_return(
 
 @pytest.mark.parametrize(("steps", "inverted"), [(20, 10), (10, 7), (10, 1)])
 def test_inverting_and_sampling_returns_the_latents(steps: int, inverted: int, generator: ExpressionGenerator) -> None:
-    assert error_after_return(generator, steps, inverted, refinements=6) < 1e-3
-    assert error_after_return(generator, steps, inverted, refinements=0) < 0.2
+    assert error_after_return(generator, steps, inverted, fixed_point_iterations=6) < 1e-3
+    assert error_after_return(generator, steps, inverted, fixed_point_iterations=0) < 0.2
 
 
 def test_faces_come_back_from_a_trained_model() -> None:
@@ -58,8 +58,8 @@ def test_faces_come_back_from_a_trained_model() -> None:
     state = state_for(generator, request_for(names, num_steps=50, guidance_scale=1.0))
     clean = generator.model.codec.encode(pictures[:8])
     decibels = []
-    for refinements in (0, 1):
-        state.latents = ddim_invert(state, clean, 35, refinements)
+    for fixed_point_iterations in (0, 1):
+        state.latents = ddim_invert(state, clean, 35, fixed_point_iterations)
         assert (state.latents - clean).pow(2).mean() > 0.05  # noise has come in: there is something to undo
         state.first_step = 15
         error = (generator.model.codec.decode(denoise(state)) - pictures[:8]).pow(2).mean((1, 2, 3)) / 4
@@ -90,17 +90,17 @@ def trained_on(pictures: torch.Tensor, label: np.ndarray) -> ExpressionGenerator
 
 @pytest.mark.parametrize("steps", [7, 12])
 def test_steps_that_do_not_divide_the_schedule_return_it_too(steps: int, generator: ExpressionGenerator) -> None:
-    assert error_after_return(generator, steps, steps // 2, refinements=6) < 1e-3
+    assert error_after_return(generator, steps, steps // 2, fixed_point_iterations=6) < 1e-3
 
 
 def test_shifted_timesteps_do_not_return_it(generator: ExpressionGenerator) -> None:
-    right = error_after_return(generator, 10, 3, refinements=4)
+    right = error_after_return(generator, 10, 3, fixed_point_iterations=4)
     for shift in (-20, -1, 1, 20):
-        assert error_after_return(generator, 10, 3, refinements=4, shift=shift) > 3 * max(right, 1e-4)
+        assert error_after_return(generator, 10, 3, fixed_point_iterations=4, shift=shift) > 3 * max(right, 1e-4)
 
 
 def test_each_refinement_comes_closer(generator: ExpressionGenerator) -> None:
-    errors = [error_after_return(generator, 10, 6, refinements=n) for n in (0, 1, 2, 4)]
+    errors = [error_after_return(generator, 10, 6, fixed_point_iterations=n) for n in (0, 1, 2, 4)]
     assert errors == sorted(errors, reverse=True) and errors[-1] < 0.2 * errors[0]
 
 
