@@ -184,6 +184,10 @@ class ExpressionClassifier(ExpressionModule):
             return self.forward_latents(self._codec[0].to(self.device).encode(image * 2 - 1))
         return self._logits(image.mean(1, keepdim=True) if self.in_channels == 1 else image)
 
+    def logits(self, image: Tensor) -> Tensor:
+        """Returns logits (B, K) of RGB images (B, 3, H, W), as calling it does."""
+        return self(image)
+
     def forward_latents(self, latents: Tensor) -> Tensor:
         """Returns logits (B, K) of clean latents (B, C, h, w) of the codec that this classifier was trained on.
 

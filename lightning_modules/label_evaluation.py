@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from datamodules.batch import Batch
-from lightning_modules.command_name import command_name
+from lightning_modules.trainer_access import command_name
 from synfer.faces.expressions import map_label_space
 from synfer.labels.label_table import LabelTable, read_label_table
 from synfer.metrics.collected import Collected

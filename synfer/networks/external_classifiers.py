@@ -54,6 +54,14 @@ class ExternalClassifier(nn.Module, ABC):
             image = resize_faces(image, self.image_size, "bicubic").clamp(0, 1)
         return self._logits((image - self.mean) / self.std)
 
+    def logits(self, image: Tensor) -> Tensor:
+        """Returns logits (B, K) of images (B, 3, H, W) in [0, 1], as calling it does."""
+        return self(image)
+
+    @property
+    def codec(self) -> None:
+        """It reads pixels."""
+
     @torch.no_grad()
     def predict_probabilities(self, image: Tensor) -> Tensor:
         """Returns probabilities float32 (B, K) of images (B, 3, H, W) in [0, 1]."""
