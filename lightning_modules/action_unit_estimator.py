@@ -1,4 +1,4 @@
-"""ActionUnitEstimator: trains an AUEstimator on faces whose action units the data knows."""
+"""ActionUnitEstimator: trains an ActionUnitNetwork on faces whose action units the data knows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from synfer.faces.expressions import ACTION_UNITS, action_unit_indices
 from synfer.foundation.module_file import ModuleFormat
 from synfer.metrics.action_unit_scores import action_unit_scores
 from synfer.metrics.gathered_rows import GatheredRows
-from synfer.networks.au_estimator import AUEstimator
+from synfer.networks.au_estimator import ActionUnitNetwork
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.schedule import Schedule
 
@@ -56,7 +56,7 @@ class ActionUnitEstimator(AveragedModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        self.estimator = AUEstimator(list(au_names or ACTION_UNITS), backbone, image_size, backbone_kwargs)
+        self.estimator = ActionUnitNetwork(list(au_names or ACTION_UNITS), backbone, image_size, backbone_kwargs)
         self.ema = None if ema_decay is None else ParameterEMA(self.estimator, ema_decay)
         self._columns = action_unit_indices(self.estimator.au_names)
 

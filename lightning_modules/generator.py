@@ -113,7 +113,7 @@ class ExpressionGenerator(AveragedModule):
             checkpoint (its penultimate features, never the guide's), or a timm name ("inception_v3", …); None = the
             judge.
         features_weights: file of weights where ``features`` is a timm name.
-        au_estimator: folder of an ``AUEstimator``; a test then gives F1 per action unit.
+        au_estimator: folder of an ``ActionUnitNetwork``; a test then gives F1 per action unit.
         au_present_above: intensity in [0, 1) above which an action unit counts as present.
         nearest_training: training faces, drawn by the seed, among which a test looks for the nearest one of each
             generated face; None = all of them, 0 = no such search.

@@ -24,10 +24,10 @@ from synfer.foundation.counter_based_random import keyed_uniform, keys_of
 from synfer.metrics.action_unit_scores import action_unit_scores
 from synfer.metrics.frechet_distance import frechet_distance, weighted_moments
 from synfer.metrics.gathered_rows import GatheredRows
-from synfer.metrics.kid import kernel_distance
+from synfer.metrics.kid import kid_over_subsets
 from synfer.metrics.nearest_reference import NearestReference
 from synfer.metrics.precision_recall import improved_precision_recall
-from synfer.networks.au_estimator import AUEstimator, read_config
+from synfer.networks.au_estimator import ActionUnitNetwork, read_config
 from synfer.networks.feature_extractor import (
     ClassifierFeatures,
     TimmFeatures,
@@ -106,7 +106,7 @@ class GeneratorEvaluation:
         self.judge = self._load_judge()
         self.extractor = self._load_extractor()
         estimator = self.settings["au_estimator"]
-        self.estimator = None if estimator is None else AUEstimator.load(estimator).to(self.device)
+        self.estimator = None if estimator is None else ActionUnitNetwork.load(estimator).to(self.device)
         self.datamodule: Any = getattr(generator.trainer, "datamodule", None)
         self.test_table = self._real_faces()
         self.train_table = None if self.settings["nearest_training"] == 0 else self._training_faces()
@@ -323,7 +323,7 @@ class GeneratorEvaluation:
     def _distances(self, fake: dict[str, Tensor], real: dict[str, Tensor], weights: Tensor) -> dict[str, float]:
         name = self.extractor.name
         generated, references = fake["features"], real["features"]
-        kid, kid_std = kernel_distance(generated, references, fake["label"], real["label"], self.generator._seed)
+        kid, kid_std = kid_over_subsets(generated, references, fake["label"], real["label"], self.generator._seed)
         precision, recall = improved_precision_recall(generated, references, NEIGHBOURS, weights)
         frechet = frechet_distance(weighted_moments(references, weights), weighted_moments(generated))
         effective = float(weights.sum().square() / weights.square().sum())
