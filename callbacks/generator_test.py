@@ -62,7 +62,7 @@ class GeneratorTest(Callback):
             checkpoint (its penultimate features, never the guide's), or a timm name ("inception_v3", …); None = the
             judge.
         features_weights: file of weights where ``features`` is a timm name.
-        au_estimator: folder of an ``AUEstimator``; the test then gives F1 per action unit.
+        au_estimator: folder of an ``ActionUnitNetwork``; the test then gives F1 per action unit.
         au_present_above: intensity in [0, 1) above which an action unit counts as present.
         nearest_training: training faces, drawn by the seed, among which the test looks for the nearest one of each
             generated face; None = all of them, 0 = no such search. A copy of another one goes unseen, so search all

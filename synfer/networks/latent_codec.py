@@ -90,11 +90,13 @@ class SpaceToDepthCodec(LatentCodec):
         return f"space_to_depth {self.downscale} {self.channels} {self.scaling_factor}"
 
     def encode(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Returns latents (B, C, h, w) of images in [−1, 1], (B, 3, H, W)."""
         if self.channels == 1:
             image = image.mean(1, keepdim=True)
         return F.pixel_unshuffle(image, self.downscale) * self.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
+        """Returns images of about [−1, 1], (B, 3, H, W), of latents (B, C, h, w)."""
         return F.pixel_shuffle(latents / self.scaling_factor, self.downscale).expand(-1, 3, -1, -1)
 
     def spread(self, latents: Tensor) -> Tensor:
@@ -122,11 +124,13 @@ class AutoencoderKLCodec(LatentCodec):
         return f"autoencoder_kl {self.autoencoder.config.scaling_factor}"
 
     def encode(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Returns latents (B, C, h, w) of images in [−1, 1], (B, 3, H, W)."""
         posterior = self.autoencoder.encode(image).latent_dist
         latents = posterior.sample(generator) if generator is not None else posterior.mode()
         return latents * self.autoencoder.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
+        """Returns images of about [−1, 1], (B, 3, H, W), of latents (B, C, h, w)."""
         return self.autoencoder.decode(latents / self.autoencoder.config.scaling_factor).sample
 
     def loss(self, image: Tensor, generator: torch.Generator, kl_weight: float = 1e-6) -> tuple[Tensor, Tensor]:
