@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from synfer.foundation.renamed_settings import EVERYWHERE, MOVED, TEST_SETTINGS, is_generators
+from synfer.foundation.renamed_settings import MOVED, TEST_SETTINGS, is_generators
 
 CLASSES = {
     "callbacks.face_table.FaceTable": "callbacks.synthesis.face_table.FaceTable",
@@ -34,7 +34,6 @@ CLASSES = {
 }
 """Import path of a class that a config may name → its import path now."""
 
-_OLD_SETTING = re.compile(r"(?<!\w)(" + "|".join(map(re.escape, EVERYWHERE)) + r")(?=\s*[:=])")
 _OLD_CLASS = re.compile(r"(?<![\w.])(" + "|".join(map(re.escape, sorted(CLASSES, key=len, reverse=True))) + r")(?!\w)")
 _SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
@@ -44,8 +43,8 @@ class MovedKeyError(ValueError):
 
 
 def with_present_names(text: str) -> str:
-    """Returns a config, or a word of a command line, with the names of now for classes and settings that have moved."""
-    return _OLD_SETTING.sub(lambda match: EVERYWHERE[match[1]], _OLD_CLASS.sub(lambda match: CLASSES[match[1]], text))
+    """Returns a config, or a word of a command line, with the classes of today in place of those that have moved."""
+    return _OLD_CLASS.sub(lambda match: CLASSES[match[1]], text)
 
 
 def with_present_config(text: str, model: Callable[[], str]) -> tuple[str, dict[str, str]]:

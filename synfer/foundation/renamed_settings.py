@@ -27,6 +27,7 @@ LEFT: dict[str, frozenset[str]] = {"diffusion": frozenset(TEST_SETTINGS)}
 """Kind of module → settings of old files that say nothing of the trained module, and are passed over."""
 
 MOVED: dict[str, str] = {
+    **{f"model.{old}": f"model.{new}" for names in RENAMED.values() for old, new in names.items()},
     **{f"model.{name}": f"test.{name.removeprefix('test_')}" for name in TEST_SETTINGS},
     "data.augmentation.fresh": "data.augmentation.uncached_fraction",
     "data.augmentation.versions": "data.augmentation.cached_views",
@@ -37,9 +38,6 @@ MOVED: dict[str, str] = {
 In files, and in the records of older runs, the present key is read in its place. On a command line too, unless the
 setting has left its group for another: then the user is told.
 """
-
-EVERYWHERE: dict[str, str] = {old: new for names in RENAMED.values() for old, new in names.items()}
-"""Old name → name now, whichever module it belongs to: no old name has come to mean something else."""
 
 
 def present_settings(kind: str, stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,9 +56,8 @@ def with_present_keys(flat: Mapping[str, T]) -> dict[str, T]:
     of_generator = is_generators(str(flat.get("model.class_path", "")))
     present: dict[str, T] = {}
     for key, value in flat.items():
-        group, dot, name = key.rpartition(".")
-        own = group == "model" and name in TEST_SETTINGS and not of_generator
-        new = key if own else MOVED.get(key, f"{group}{dot}{EVERYWHERE.get(name, name)}")
+        own = key.removeprefix("model.") in TEST_SETTINGS and not of_generator
+        new = key if own else MOVED.get(key, key)
         if new == key or new not in flat:
             present[new] = value
     return present

@@ -117,6 +117,27 @@ def test_a_mere_rename_is_read_everywhere(renames: None) -> None:
     assert with_present_keys({"model.share": 1, "data.seed": 2}) == {"model.fraction": 1, "data.seed": 2}
 
 
+@pytest.mark.parametrize(
+    ("old", "now", "value"),
+    [
+        ("data.augmentation.versions", "data.augmentation.cached_views", 4),
+        ("data.augmentation.fresh", "data.augmentation.uncached_fraction", 0.5),
+        ("layout.refinements", "layout.fixed_point_iterations", 2),
+        ("model.warmup_share", "model.warmup_fraction", 0.125),
+    ],
+)
+def test_renamed_settings(old: str, now: str, value: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    *groups, name = old.split(".")
+    content: Any = {name: value}
+    for group in reversed(groups):
+        content = {group: content}
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(content))
+    for given in ([f"--{old}={value}"], [f"--{old}", str(value)], [f"--config={tmp_path / 'old.yaml'}"]):
+        parsed = train.parse(["fit", CLASSIFIER, DATA, *given])
+        assert parsed[now.replace("model.", "model.init_args.")] == value
+    assert "moved" not in capsys.readouterr().err
+
+
 def test_only_a_generator_has_lost_settings() -> None:
     words = ["fit", "--model.features=3"]
     assert with_present_options(words, lambda: False) == words
