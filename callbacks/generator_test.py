@@ -62,7 +62,7 @@ class GeneratorTest(Callback):
             checkpoint (its penultimate features, never the guide's), or a timm name ("inception_v3", …); None = the
             judge.
         features_weights: file of weights where ``features`` is a timm name.
-        au_estimator: folder of an ``AUEstimator``; the test then gives F1 per action unit.
+        au_estimator: folder of an ``ActionUnitNetwork``; the test then gives F1 per action unit.
         au_present_above: intensity in [0, 1) above which an action unit counts as present.
         nearest_training: training faces, drawn by the seed, among which the test looks for the nearest one of each
             generated face; None = all of them, 0 = no such search. A copy of another one goes unseen, so search all
@@ -132,10 +132,8 @@ class GeneratorTest(Callback):
         self.train_faces = None
         if self.nearest_training != 0:
             self.train_faces = some_training_faces(self._data, self.nearest_training, seed, side)
-        spaces = module.label_space, networks.judge.label_space
-        self.report = FaceSetReport(
-            names, *spaces, networks.extractor.name, seed, networks.au_names, self.au_present_above
-        )
+        spaces, above = (module.label_space, networks.judge.label_space), self.au_present_above
+        self.report = FaceSetReport(names, *spaces, networks.extractor.name, seed, networks.au_names, above)
         self._real = networks.no_rows(side)
 
     def on_test_batch_end(
@@ -167,9 +165,8 @@ class GeneratorTest(Callback):
         report = self.report
         metrics |= report.recalls("test/fer", fake) | report.recalls("test/judge_on_real", real)
         metrics |= report.action_units("test/au_f1", fake) | report.action_units("test/au_f1_on_real", real)
-        metrics |= {
-            metric_of(score): float(fake[f"score{i}"].cpu().double().mean()) for i, score in enumerate(self.scores)
-        }
+        for i, score in enumerate(self.scores):
+            metrics[metric_of(score)] = float(fake[f"score{i}"].cpu().double().mean())
         faces = report.compared(fake, real)
         metrics |= report.distances(faces)
         rank_zero_info(

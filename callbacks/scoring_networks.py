@@ -15,7 +15,7 @@ from synfer.faces.captions import caption_for
 from synfer.foundation.checkpoint_file import find_checkpoint
 from synfer.metrics.face_scores import JudgeAgreement
 from synfer.metrics.gathered_rows import GatheredRows
-from synfer.networks.au_estimator import AUEstimator, read_config
+from synfer.networks.au_estimator import ActionUnitNetwork, read_config
 from synfer.networks.feature_extractor import (
     ClassifierFeatures,
     TimmFeatures,
@@ -36,7 +36,7 @@ class ScoringFiles:
         judge: checkpoint of a classifier.
         features: checkpoint of a classifier, or a timm name; None = the judge.
         features_weights: file of weights where ``features`` is a timm name.
-        au_estimator: folder of an ``AUEstimator``; None = action units are not scored.
+        au_estimator: folder of an ``ActionUnitNetwork``; None = action units are not scored.
 
     Raises:
         FileNotFoundError: one of them is missing.
@@ -104,7 +104,7 @@ class ScoringNetworks:
         self._guides = [c for c in callbacks if hasattr(c, "guide_fingerprint")]
         self.judge = self._load_judge(files, names)
         self.extractor = self._load_extractor(files)
-        self.estimator = None if files.au_estimator is None else AUEstimator.load(files.au_estimator).to(device)
+        self.estimator = None if files.au_estimator is None else ActionUnitNetwork.load(files.au_estimator).to(device)
 
     def _load_judge(self, files: ScoringFiles, names: Sequence[str]) -> ExpressionClassifier:
         if files.judge is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,7 +48,7 @@ class TrainingRows:
         check_range("folds", folds, (folds is None) == (fold is None), "data.fold with it, or neither")
         check_range("folds", folds, folds is None or folds >= 2, "at least 2")
         check_range("fold", fold, fold is None or 0 <= fold < (folds or 0), f"a fold in 0…{(folds or 1) - 1}")
-        if self.label_table is not None and not os.path.isfile(self.label_table):
+        if self.label_table is not None and not Path(self.label_table).is_file():
             raise FileNotFoundError(
                 f"data.label_table '{self.label_table}': no such file, expected a Parquet label table"
             )

@@ -1,4 +1,4 @@
-"""ActionUnitEstimator: trains an AUEstimator on faces whose action units the data knows."""
+"""ActionUnitEstimator: trains an ActionUnitNetwork on faces whose action units the data knows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from synfer.faces.action_units import ACTION_UNITS, action_unit_indices
 from synfer.foundation.module_file import ModuleFormat
 from synfer.metrics.action_unit_scores import action_unit_scores
 from synfer.metrics.gathered_rows import GatheredRows
-from synfer.networks.au_estimator import AUEstimator
+from synfer.networks.au_estimator import ActionUnitNetwork
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.schedule import Schedule
 
@@ -56,20 +56,23 @@ class ActionUnitEstimator(AveragedModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        self.estimator = AUEstimator(list(au_names or ACTION_UNITS), backbone, image_size, backbone_kwargs)
+        self.estimator = ActionUnitNetwork(list(au_names or ACTION_UNITS), backbone, image_size, backbone_kwargs)
         self.ema = None if ema_decay is None else ParameterEMA(self.estimator, ema_decay)
         self._columns = action_unit_indices(self.estimator.au_names)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the loss of one batch over the action units that are known."""
         loss = self.estimator.loss(batch["image"], batch["au"][:, self._columns])
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
+        """Forgets the last validation."""
         example = torch.empty(0, len(self._columns))
         self._rows = GatheredRows({"seen": example, "truth": example}).to(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Takes one batch into the validation."""
         if not len(batch["label"]):  # a rank may have no row
             return
         # Keys only have to differ: the order of the rows does not matter here.
@@ -77,6 +80,7 @@ class ActionUnitEstimator(AveragedModule):
         self._rows.update(keys, seen=self.estimator(batch["image"]), truth=batch["au"][:, self._columns].float())
 
     def on_validation_epoch_end(self) -> None:
+        """Logs scores per action unit, of the rows of all ranks."""
         rows, above = self._rows.compute(), self.hparams["present_above"]
         scores = action_unit_scores(rows["seen"], rows["truth"], self.estimator.au_names, above)
         self.log_dict({f"val/au_f1_{n}" if n == "mean" else f"val/au_f1/{n}": score for n, score in scores.items()})

@@ -26,7 +26,7 @@ from synfer.foundation.module_file import ModuleFormat, StoredModule
 from synfer.foundation.random_streams import Stream
 from synfer.foundation.validate import check_setting
 from synfer.metrics.calibrated_scores import calibrated_scores
-from synfer.metrics.collected import Collected
+from synfer.metrics.gathered_rows import GatheredRows
 from synfer.networks.annotator_head import AnnotatorHead, Branches
 from synfer.networks.backbone import Stem, build_backbone
 from synfer.networks.backbone_with_maps import MapShape
@@ -169,7 +169,8 @@ class LabelAnnotator(ExpressionModule):
         self.temperature: Tensor
         self.register_buffer("temperature", torch.ones(()))
         self._calibrated_at: int | None = None  # the step at which the temperature was fitted
-        self._outcomes = {stage: Collected(2 * len(self.label_space) + 1) for stage in ("val", "test")}
+        columns = {"logits": torch.empty(0, k), "soft_label": torch.empty(0, k), "label": torch.empty(0).long()}
+        self._outcomes = {stage: GatheredRows(columns, keyed=False) for stage in ("val", "test")}
 
     def _build_backbone(self) -> tuple[torch.nn.Module, MapShape] | None:
         name, kwargs = self._config["backbone"], self._config["backbone_kwargs"]
@@ -354,20 +355,18 @@ class LabelAnnotator(ExpressionModule):
 
     def _evaluate(self, stage: str, batch: Batch) -> None:
         logits = self._logits(batch["image"], self._config["flip_tta"], self._cache)
-        rows = torch.cat([logits, batch["soft_label"].float(), batch["label"][:, None].float()], 1)
-        self._outcomes[stage].to(self.device).update(rows)
+        outcomes = self._outcomes[stage].to(self.device)
+        outcomes.update(logits=logits, soft_label=batch["soft_label"], label=batch["label"])
 
     def _report_evaluation(self, stage: str) -> None:
         rows = self._outcomes[stage].compute()
         if stage == "val" and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            self.temperature.fill_(fit_temperature(rows[:, : len(self.label_space)], rows[:, -1].long()))
+            self.temperature.fill_(fit_temperature(rows["logits"], rows["label"]))
             self._calibrated_at = self.trainer.global_step
             self.log("val/temperature", float(self.temperature), rank_zero_only=False, sync_dist=True)
         if self._cache is not None:
             self._cache.flush()
-        k = len(self.label_space)
-        logits, soft_label, label = rows[:, :k], rows[:, k : 2 * k], rows[:, -1].long()
-        scores, confusion = calibrated_scores(logits, soft_label, label, self.temperature, self.label_space)
+        scores, confusion = calibrated_scores(**rows, temperature=self.temperature, label_space=self.label_space)
         if stage != "val":  # the rows that the temperature was fitted to flatter it
             scores.pop("ece_uncalibrated")
         self._log_scores(stage, scores, in_progress_bar=("accuracy",))

@@ -24,12 +24,12 @@ from synfer.foundation.module_file import ModuleFormat, StoredModule
 from synfer.foundation.rank_states import own_state, states_of_ranks
 from synfer.foundation.validate import check_setting
 from synfer.labels.soft_label_loss import soft_label_losses
-from synfer.metrics.collected import Collected
 from synfer.metrics.confusion_scores import confusion_scores
+from synfer.metrics.gathered_rows import GatheredRows
 from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.backbone import Stem, averaged_for_grey, build_backbone, normalisation
 from synfer.networks.channels_last import to_channels_last
-from synfer.networks.latent_codec import LatentCodec
+from synfer.networks.latent_codec import LatentCodec, load_codec
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.optimiser import OptimiserName
 from synfer.optimisation.schedule import Schedule
@@ -54,8 +54,9 @@ class ExpressionClassifier(ExpressionModule):
             small up to 64 pixels.
         image_size: side in pixels that the network works on; images of another size are resized in ``forward``.
         in_channels: 3 for RGB; 1 has the network see the mean over the colours (grey data sets).
-        latents_of: a generator (checkpoint or folder) whose latents the network reads in place of pixels: a guide that
-            needs no decoding. ``in_channels`` then means nothing; the codec stays frozen and out of checkpoints.
+        latents_of: a generator (checkpoint or folder), or a diffusers folder, whose latents the network reads in place
+            of pixels: a guide that needs no decoding. ``in_channels`` then means nothing; the codec stays frozen and
+            out of checkpoints.
         drop_rate: dropout before the head, in [0, 1).
         label_smoothing: share of each label spread evenly over all classes, in [0, 1).
         class_weights: K weights of the classes in the loss, or "balanced" (rows / (K · rows of the class)).
@@ -183,6 +184,10 @@ class ExpressionClassifier(ExpressionModule):
         if self._codec:
             return self.forward_latents(self._codec[0].to(self.device).encode(image * 2 - 1))
         return self._logits(image.mean(1, keepdim=True) if self.in_channels == 1 else image)
+
+    def logits(self, image: Tensor) -> Tensor:
+        """Returns logits (B, K) of RGB images (B, 3, H, W), as calling it does."""
+        return self(image)
 
     def forward_latents(self, latents: Tensor) -> Tensor:
         """Returns logits (B, K) of clean latents (B, C, h, w) of the codec that this classifier was trained on.
@@ -336,26 +341,26 @@ class ExpressionClassifier(ExpressionModule):
         metrics["confusion"].update(probabilities, batch["label"])
         metrics["ece"].update(probabilities, batch["label"])
         confidence, chosen = probabilities.max(1)
-        metrics["confidence"].update(torch.stack([confidence, (chosen == batch["label"]).float()], 1))
+        metrics["confidence"].update(confidence=confidence, right=chosen == batch["label"])
         losses = -(batch["soft_label"] * probabilities.clamp_min(1e-12).log()).sum(1)
         metrics["loss"].update(losses)
 
     def _report_evaluation(self, stage: str) -> None:
         # All ranks compute (a collective) and so all log the same numbers; only the pictures are rank 0's alone.
-        values: dict[str, Tensor] = {name: metric.compute() for name, metric in self._metrics(stage).items()}
+        values: dict[str, Any] = {name: metric.compute() for name, metric in self._metrics(stage).items()}
         confusion, confidence = values.pop("confusion"), values.pop("confidence")
         scores = {**confusion_scores(confusion, self.label_space), **{name: float(v) for name, v in values.items()}}
         self._log_scores(stage, scores, in_progress_bar=("accuracy", "mean_class_accuracy"))
         if self._writes_pictures:
             self._save_pictures(stage, confusion, confidence)
 
-    def _save_pictures(self, stage: str, confusion: Tensor, confidence: Tensor) -> None:
+    def _save_pictures(self, stage: str, confusion: Tensor, rows: dict[str, Tensor]) -> None:
         folder = Path(self.trainer.default_root_dir) / "samples"
         title = f"{stage}, epoch {self.current_epoch}" if stage == "val" else stage
         pictures = {
             "confusion": save_confusion_matrix(confusion, self.label_space, folder / f"confusion_{stage}.png", title),
             "reliability": save_reliability_diagram(
-                confidence[:, 0], confidence[:, 1] > 0, folder / f"reliability_{stage}.png", title
+                rows["confidence"], rows["right"] > 0, folder / f"reliability_{stage}.png", title
             ),
         }
         for logger in self.trainer.loggers:
@@ -389,25 +394,13 @@ class ExpressionClassifier(ExpressionModule):
             metric.add_sums(*sums.get(name, (0.0, 0)))
 
 
-def load_codec(path: str) -> LatentCodec:
-    """Returns the frozen codec of a trained generator.
-
-    Args:
-        path: checkpoint or folder, as ``ExpressionGenerator.load_trained`` reads it.
-    """
-    from lightning_modules.generator import ExpressionGenerator  # not above: the generator's judge is a classifier
-
-    if not Path(path).exists():
-        raise FileNotFoundError(f"model.latents_of '{path}': no such file or folder, expected a trained generator")
-    return ExpressionGenerator.load_trained(path).model.codec
-
-
 def _evaluation_metrics(num_classes: int) -> nn.ModuleDict:
     return nn.ModuleDict(
         {
             "confusion": MulticlassConfusionMatrix(num_classes, validate_args=False),
             "ece": MulticlassCalibrationError(num_classes, n_bins=15, norm="l1", validate_args=False),
-            "confidence": Collected(2),  # probability of the chosen class, and whether it was the true one
+            # The probability of the chosen class, and whether it was the true one.
+            "confidence": GatheredRows({"confidence": torch.empty(0), "right": torch.empty(0)}, keyed=False),
             "loss": MaskedMean(),
         }
     )

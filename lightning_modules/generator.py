@@ -193,6 +193,11 @@ class ExpressionGenerator(GeneratorFile):
     # ---------------------------------------------------------------- training
 
     def setup(self, stage: str) -> None:
+        """Checks that the data has the generator's label space, and that the strategy fits a codec that learns.
+
+        Raises:
+            ValueError: it does not.
+        """
         datamodule = getattr(self.trainer, "datamodule", None)
         found = getattr(datamodule, "label_space", self.label_space)
         if tuple(found) != self.label_space:
@@ -206,6 +211,7 @@ class ExpressionGenerator(GeneratorFile):
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the loss of one batch: of a learned codec in the first steps, of the diffusion model after them."""
         generator = torch.Generator(self.device).manual_seed(
             # With the batch, because accumulated batches share a step.
             keyed_seed(self._seed, self.global_rank, self.global_step, batch_idx, Stream.TRAINING_NOISE)
@@ -282,6 +288,7 @@ class ExpressionGenerator(GeneratorFile):
     # ---------------------------------------------------------------- evaluation
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Takes the loss of one batch into the validation, under the same noise in every epoch."""
         if not len(batch["label"]):  # a rank may have no row
             return
         # The same noise in every epoch, so that the curve shows the model and not the draw.
@@ -294,9 +301,11 @@ class ExpressionGenerator(GeneratorFile):
         self._validation_loss.update(loss.detach().expand(len(latents)))
 
     def on_validation_epoch_start(self) -> None:
+        """Forgets the last validation."""
         self._validation_loss.reset()
 
     def on_validation_epoch_end(self) -> None:
+        """Logs the mean loss of all ranks, and a grid of faces where asked."""
         self.log("val/loss", self._validation_loss.compute(), prog_bar=True, sync_dist=True)
         if self.hparams["grid_samples"] > 0 and not self.trainer.sanity_checking:
             log_face_grid(self, self.hparams["grid_samples"], self._seed, self.trainer)

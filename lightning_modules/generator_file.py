@@ -13,7 +13,8 @@ from torch.random import fork_rng
 from lightning_modules.averaged_module import AveragedModule
 from synfer.foundation.checkpoint_file import find_checkpoint
 from synfer.foundation.file_reading import reading
-from synfer.foundation.module_file import ModuleFormat, StoredModule, in_float16, write_folder
+from synfer.foundation.module_file import StoredModule, in_float16, write_folder
+from synfer.networks.latent_codec import GENERATOR_FILE
 from synfer.synthesis.request import SamplingSettings
 
 _EXPORTED_FROM = "_exported_from"  # beside the settings of a folder: the fingerprint before rounding to float16
@@ -30,7 +31,7 @@ class GeneratorFile(AveragedModule):
             not loaded from such a folder.
     """
 
-    file_format = ModuleFormat("diffusion", "model", "ExpressionGenerator", name="generator")
+    file_format = GENERATOR_FILE
     exported_from: str | None = None
 
     @abstractmethod

@@ -12,11 +12,11 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from datamodules.batch import Batch
-from lightning_modules.command_name import command_name
+from lightning_modules.trainer_access import command_name
 from synfer.faces.expressions import map_label_space
 from synfer.labels.label_table import LabelTable, read_label_table
-from synfer.metrics.collected import Collected
 from synfer.metrics.confusion_scores import confusion_scores
+from synfer.metrics.gathered_rows import GatheredRows
 from synfer.pictures.confusion_matrix import save_confusion_matrix
 from synfer.pictures.reliability_diagram import save_reliability_diagram
 
@@ -46,8 +46,8 @@ class LabelEvaluation(LightningModule):
         self.path = label_table
         self.table: LabelTable = read_label_table(label_table)
         self._place = {name: index for index, name in enumerate(self.table.sample_id.tolist())}
-        self._rows = Collected(2)
-        self._missing = Collected(1)
+        example = torch.zeros(0, dtype=torch.int64)
+        self._rows = GatheredRows({"place": example, "truth": example}, keyed=False)
         self._hash_of: dict[str, str] = {}
         self._space = torch.zeros(0, dtype=torch.int64)
 
@@ -81,7 +81,6 @@ class LabelEvaluation(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Forgets an earlier validation."""
         self._rows.reset()
-        self._missing.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Takes one batch into the score."""
@@ -89,25 +88,24 @@ class LabelEvaluation(LightningModule):
             return
         truth = self._space.to(batch["label"].device)[batch["label"]]
         place = torch.tensor([self._place.get(name, -1) for name in batch["sample_id"]], device=truth.device)
-        usable = (truth >= 0) & (place >= 0)
-        self._rows.to(self.device).update(torch.stack([place, truth], 1)[usable])
-        self._missing.to(self.device).update((~usable)[:, None])
+        self._rows.to(self.device).update(place=place, truth=truth)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the scores of all ranks and saves the pictures."""
-        rows, missing = self._rows.compute().long().cpu(), self._missing.compute()
-        if not len(rows):
+        place, truth = (column.cpu() for column in self._rows.compute().values())
+        usable = (truth >= 0) & (place >= 0)
+        place, truth, left_out = place[usable], truth[usable], int((~usable).sum())
+        if not len(place):
             raise ValueError(
                 f"model.label_table '{self.path}': found no row to score, expected some with a known truth"
             )
-        place, truth = rows[:, 0], rows[:, 1]
         scores = self.scores(place, truth)
-        scores["rows"], scores["rows_left_out"] = float(len(rows)), float(missing.sum())
+        scores["rows"], scores["rows_left_out"] = float(len(place)), float(left_out)
         for name, value in scores.items():
             self.log(f"val/{name}", value, rank_zero_only=False, sync_dist=True)
         rank_zero_info(
             f"labels right: {scores['agreement_old']:.2%} before, {scores['agreement_new']:.2%} after "
-            f"({len(rows)} rows)"
+            f"({len(place)} rows)"
         )
         if self.trainer.is_global_zero:
             self._save_pictures(place, truth)

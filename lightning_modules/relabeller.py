@@ -14,8 +14,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from datamodules.batch import Batch
 from datamodules.rows.folds import hash_numbers
-from lightning_modules.command_name import command_name
-from lightning_modules.voter import Voter, load_voter
+from lightning_modules.trainer_access import command_name
+from lightning_modules.voter import LoadedVoter, load_voter
 from synfer.faces.expressions import canonical_expression
 from synfer.labels.label_table import LabelTable, read_label_table
 from synfer.labels.rectification import (
@@ -106,7 +106,7 @@ class Relabeller(LightningModule):
         self.prior: Tensor | None = None
         self.weights: Tensor | None = None
         # In a plain dictionary: nothing here is trained or saved.
-        self._voters: dict[str, list[Voter]] = {}
+        self._voters: dict[str, list[LoadedVoter]] = {}
         self._confusions: dict[str, MulticlassConfusionMatrix] = {}
         self._hash_of: dict[str, str] = {}
         self._row_of: dict[str, int] = {}
@@ -202,7 +202,7 @@ class Relabeller(LightningModule):
         return {name: self._votes(name, members, image, sample_id, numbers) for name, members in self._voters.items()}
 
     def _votes(
-        self, name: str, members: list[Voter], image: Tensor, sample_id: list[str], numbers: np.ndarray
+        self, name: str, members: list[LoadedVoter], image: Tensor, sample_id: list[str], numbers: np.ndarray
     ) -> Tensor:
         total = torch.zeros(len(image), len(self.label_space), device=image.device)
         judges = torch.zeros(len(image), 1, device=image.device)
@@ -294,7 +294,7 @@ def _prior_of(shares: dict[str, float], names: tuple[str, ...]) -> Tensor:
     return prior / prior.sum()
 
 
-def _seen_by_generators(name: str, members: list[Voter], numbers: np.ndarray) -> dict[str, Any] | None:
+def _seen_by_generators(name: str, members: list[LoadedVoter], numbers: np.ndarray) -> dict[str, Any] | None:
     """Returns, and warns of, what the generators behind a voter were trained on; None where there is no generator."""
     known = [member.generator for member in members if member.generator is not None]
     if not known:

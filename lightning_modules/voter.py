@@ -2,41 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.random import fork_rng
 
-from lightning_modules.annotator import LabelAnnotator
-from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.training_provenance import TrainingProvenance
 from synfer.foundation.checkpoint_file import find_checkpoint, read_checkpoint
 from synfer.foundation.file_reading import FileError, reading
 from synfer.foundation.json_file import read_json
-from synfer.networks.external_classifiers import ClipVoter, TimmVoter
+from synfer.foundation.module_file import CONFIG_FILE, kind_of_checkpoint
+from synfer.labels.voters import Voter, VoterKind
 
-_KINDS = "a checkpoint of ExpressionClassifier or LabelAnnotator, a timm or CLIP folder, or a .json file that names one"
+_EXPECTED = (
+    "a checkpoint of ExpressionClassifier or LabelAnnotator, a timm or CLIP folder, or a .json file that names one"
+)
 
 
-class VoterNetwork(Protocol):
-    """What a voter must have; :class:`ExpressionClassifier` has it."""
+def _annotator(path: Path, device: Any, generator: Any) -> Voter:
+    from lightning_modules.annotator import LabelAnnotator
 
-    label_space: tuple[str, ...]
+    return LabelAnnotator.load_trained(path, device, generator=generator)
 
-    def predict_probabilities(self, image: Tensor) -> Tensor: ...
 
-    def weights_fingerprint(self) -> str: ...
+def _classifier(path: Path, device: Any, option: Any) -> Voter:
+    from lightning_modules.classifier import ExpressionClassifier
 
-    def to(self, device: Any) -> Any: ...
+    return ExpressionClassifier.load_trained(path, device)
+
+
+def _timm(path: Path, device: Any, option: Any) -> Voter:
+    from synfer.networks.external_classifiers import TimmVoter
+
+    return TimmVoter(path).eval().requires_grad_(False).to(device)
+
+
+def _clip(path: Path, device: Any, prompts: Any) -> Voter:
+    from synfer.networks.external_classifiers import ClipVoter
+
+    return ClipVoter(path, prompts).eval().requires_grad_(False).to(device)
+
+
+VOTERS: list[VoterKind] = [
+    VoterKind("an annotator", lambda _, found: kind_of_checkpoint(found) == "annotator", _annotator, "generator"),
+    VoterKind("a classifier", lambda _, found: kind_of_checkpoint(found) == "classifier", _classifier),
+    VoterKind(
+        "a CLIP model", lambda path, found: path.is_dir() and found.get("model_type") == "clip", _clip, "prompts"
+    ),
+    VoterKind("a timm network", lambda path, found: path.is_dir() and "architecture" in found, _timm),
+]
+"""Every kind of voter; the first that calls a file its own loads it. A new kind is one more entry."""
 
 
 @dataclass(frozen=True)
-class Voter:
-    """A loaded voter.
+class LoadedVoter:
+    """A loaded voter, and what is known of its training.
 
     Attributes:
         name: the path that it was loaded from.
@@ -48,13 +72,13 @@ class Voter:
     """
 
     name: str
-    network: VoterNetwork
+    network: Voter
     trained_on: np.ndarray | None = None
     recorded: bool = True
     generator: TrainingProvenance | None = None
 
 
-def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Voter:
+def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> LoadedVoter:
     """Loads a voter.
 
     Args:
@@ -69,60 +93,54 @@ def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Vo
         FileNotFoundError: nothing there.
         ValueError: nothing that can vote, or more said in the file than this kind of voter listens to.
     """
-    name = str(path)
-    place = Path(path)
+    name, place = str(path), Path(path)
     options: dict[str, Any] = {}
     if place.suffix == ".json" and place.is_file():
-        options = read_json(place, "voter", _KINDS)
-        unknown = sorted(set(options) - {"path", "generator", "prompts"})
-        if unknown or "path" not in options:
-            raise ValueError(f"voter '{name}': found keys {sorted(options)}, expected path, generator, prompts")
-        base = place.parent
-        place = base / str(options["path"])
-        if options.get("generator"):
-            options["generator"] = str(base / options["generator"])
+        place, options = _named_in(place)
     place = find_checkpoint(place, f"voter '{name}'")
-    if place.is_dir():
-        voter = _load_folder(place, options)
-        _refuse_unsupported(name, options, "prompts" if isinstance(voter, ClipVoter) else None)
-        return Voter(name, voter.eval().requires_grad_(False).to(map_location))
-    if not place.is_file():
-        raise FileNotFoundError(f"voter '{name}': no such file or folder '{place}', expected {_KINDS}")
+    if not place.exists():
+        raise FileNotFoundError(f"voter '{name}': no such file or folder '{place}', expected {_EXPECTED}")
+    found = _config(place) if place.is_dir() else _checkpoint(place, name)
+    kind = next((kind for kind in VOTERS if kind.is_mine(place, found)), None)
+    if kind is None and place.is_dir():
+        raise ValueError(f"voter '{place}': found a folder without a config of timm or CLIP, expected {_EXPECTED}")
+    if kind is None:
+        raise ValueError(f"voter '{name}': found another model's checkpoint, expected {_EXPECTED}")
+    _refuse_unsupported(name, options, kind)
+    with reading("voter", place, _EXPECTED), fork_rng(devices=[]):  # a training beside it must not be disturbed
+        network = kind.load(place, map_location, options.get(kind.option or ""))
+        if place.is_dir():
+            return LoadedVoter(name, network)
+        own = TrainingProvenance.of_checkpoint(dict(found), network.label_space).trained_on
+    return LoadedVoter(name, network, own, own is not None, getattr(network, "generator_data", None))
+
+
+def _named_in(file: Path) -> tuple[Path, dict[str, Any]]:
+    """Returns the path that a ``.json`` file names, and what else it says."""
+    options = read_json(file, "voter", _EXPECTED)
+    known = ["path", *sorted(kind.option for kind in VOTERS if kind.option is not None)]
+    if "path" not in options or not set(options) <= set(known):
+        raise ValueError(f"voter '{file}': found keys {sorted(options)}, expected {', '.join(known)}")
+    if options.get("generator"):
+        options["generator"] = str(file.parent / options["generator"])
+    return file.parent / str(options.pop("path")), options
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    file = folder / CONFIG_FILE
+    return read_json(file, "voter", _EXPECTED) if file.is_file() else {}
+
+
+def _checkpoint(file: Path, name: str) -> Mapping[str, Any]:
     try:
-        checkpoint = read_checkpoint(place, "voter", mmap=True)
+        content = read_checkpoint(file, "voter", mmap=True)
     except ValueError as error:
-        raise FileError(f"voter '{name}' cannot be read ({error}), expected {_KINDS}") from error
-    keys = set(checkpoint) if isinstance(checkpoint, dict) else set()
-    network: VoterNetwork
-    if "label_annotator" in keys:
-        network = LabelAnnotator.load_trained(place, map_location, generator=options.get("generator"))
-    elif "expression_classifier" in keys:
-        network = ExpressionClassifier.load_trained(place, map_location)
-    else:
-        raise ValueError(f"voter '{name}': found another model's checkpoint, expected {_KINDS}")
-    _refuse_unsupported(name, options, "generator" if isinstance(network, LabelAnnotator) else None)
-    with reading("voter", place, _KINDS):
-        own = TrainingProvenance.of_checkpoint(checkpoint, network.label_space).trained_on
-    generator = network.generator_data if isinstance(network, LabelAnnotator) else None
-    return Voter(name, network, own, recorded=own is not None, generator=generator)
+        raise FileError(f"voter '{name}' cannot be read ({error}), expected {_EXPECTED}") from error
+    return content if isinstance(content, dict) else {}
 
 
-def _refuse_unsupported(name: str, options: dict[str, Any], heard: str | None) -> None:
-    unheard = sorted(key for key, value in options.items() if key not in ("path", heard) and value)
+def _refuse_unsupported(name: str, options: Mapping[str, Any], kind: VoterKind) -> None:
+    unheard = sorted(key for key, value in options.items() if key != kind.option and value)
     if unheard:
-        kinds = {"generator": "an annotator", "prompts": "a CLIP model"}
-        raise ValueError(
-            f"voter '{name}': found '{unheard[0]}', which only {kinds[unheard[0]]} listens to, leave it out"
-        )
-
-
-@fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
-def _load_folder(folder: Path, options: dict[str, Any]) -> TimmVoter | ClipVoter:
-    file = folder / "config.json"
-    config = read_json(file, "voter", _KINDS) if file.is_file() else {}
-    with reading("voter", folder, _KINDS):
-        if config.get("model_type") == "clip":
-            return ClipVoter(folder, options.get("prompts"))
-        if "architecture" in config:
-            return TimmVoter(folder)
-    raise ValueError(f"voter '{folder}': found a folder without a config of timm or CLIP, expected {_KINDS}")
+        listener = next(other.name for other in VOTERS if other.option == unheard[0])
+        raise ValueError(f"voter '{name}': found '{unheard[0]}', which only {listener} listens to, leave it out")

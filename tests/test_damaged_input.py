@@ -36,7 +36,7 @@ from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.voter import load_voter
 from synfer.labels.label_table import LabelTable, read_label_table, write_label_table
-from synfer.networks.au_estimator import AUEstimator
+from synfer.networks.au_estimator import ActionUnitNetwork
 from synfer.networks.feature_cache import FeatureCache, image_keys
 from synfer.runs.metrics_table import read_history
 from tests.fixtures.damaged_files import DAMAGES
@@ -246,7 +246,7 @@ def with_generator(folder: Path) -> None:
 def with_estimator(folder: Path) -> None:
     torch.manual_seed(0)
     small = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
-    AUEstimator(["AU6", "AU12"], "vit_tiny_patch16_224", 16, small).save(folder)
+    ActionUnitNetwork(["AU6", "AU12"], "vit_tiny_patch16_224", 16, small).save(folder)
 
 
 def read_generator(folder: Path) -> Any:
@@ -270,8 +270,8 @@ KINDS: dict[str, tuple[Callable[[Path], Any], str, Read]] = {
     "checkpoint of a judge": (write_checkpoint, "checkpoints/last.ckpt", read_judge),
     "generator's config.json": (with_generator, "config.json", read_generator),
     "generator's model.safetensors": (with_generator, "model.safetensors", read_generator),
-    "AU estimator's config.json": (with_estimator, "config.json", lambda f: weights_of(AUEstimator.load(f))),
-    "AU estimator's weights": (with_estimator, "model.safetensors", lambda f: weights_of(AUEstimator.load(f))),
+    "AU estimator's config.json": (with_estimator, "config.json", lambda f: weights_of(ActionUnitNetwork.load(f))),
+    "AU estimator's weights": (with_estimator, "model.safetensors", lambda f: weights_of(ActionUnitNetwork.load(f))),
     "timm voter's config.json": (lambda f: save_timm(f, ["happy", "sad"]), "config.json", read_voter),
     "CLIP voter's weights": (save_clip, "model.safetensors", read_voter),
     "label table": (write_table, "labels.parquet", read_table),

@@ -186,7 +186,7 @@ def test_table(tmp_path: Path) -> None:
     table = result_table(finished(0.5, tmp_path), finished(0.625, tmp_path))
     lines = {line[:22].strip(): line[22:].split() for line in table.splitlines()}
     assert lines["accuracy"] == ["50.0", "%", "62.5", "%", "+12.5"]
-    assert set(f"recall {name}" for name in NAMES) < set(lines)
+    assert {f"recall {name}" for name in NAMES} < set(lines)
     # Whole rows: the imbalance of 4 holds to the rounding of one face.
     assert abs(int(lines["recall neutral"][-1]) - 4 * int(lines["recall anger"][-1])) <= 4
     assert "± 2.5 points" in table  # √(0.25 / 400)

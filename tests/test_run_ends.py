@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -199,4 +198,4 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Pat
     with pytest.raises(OSError, match="No space left"):
         io.save_checkpoint({"step": torch.tensor(2), "more": Torn()}, path)
     assert int(torch.load(path, weights_only=True)["step"]) == 1
-    assert os.listdir(path.parent) == ["last.ckpt"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["last.ckpt"]

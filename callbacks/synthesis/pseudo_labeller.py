@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.synthesis.synthesis_callback import SynthesisCallback
-from lightning_modules.voter import Voter, load_voter
+from lightning_modules.voter import LoadedVoter, load_voter
 from synfer.foundation.json_file import read_json
 from synfer.foundation.rank_states import counters, own_state, states_of_ranks
 from synfer.labels.class_thresholds import ClassThresholds
@@ -80,7 +80,7 @@ class PseudoLabeller(SynthesisCallback):
         self.discard_below = discard_below
         self.adaptive_quantile, self.adaptive_window = adaptive_quantile, adaptive_window
         self.reliability = reliability
-        self._voters: list[Voter] = []
+        self._voters: list[LoadedVoter] = []
         self._weights: tuple[tuple[str, ...], Tensor] | None = None
         self._stored_thresholds: dict[str, Any] | None = None
         self.thresholds: ClassThresholds | None = None
@@ -95,7 +95,7 @@ class PseudoLabeller(SynthesisCallback):
         if self.enabled:
             self._load()
 
-    def _load(self) -> list[Voter]:
+    def _load(self) -> list[LoadedVoter]:
         if not self._voters:
             self._voters = [load_voter(path) for path in self.voter_paths]
         return self._voters

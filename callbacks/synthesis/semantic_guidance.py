@@ -11,11 +11,10 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.synthesis.synthesis_callback import SynthesisCallback
-from lightning_modules.classifier import ExpressionClassifier
-from lightning_modules.command_name import command_name
+from lightning_modules.trainer_access import command_name
 from lightning_modules.voter import load_voter
 from synfer.faces.expressions import canonical_expression
-from synfer.networks.external_classifiers import ExternalClassifier
+from synfer.labels.voters import Guide
 from synfer.networks.latent_codec import LatentCodec
 from synfer.synthesis.diffusion.denoising_state import DenoisingState
 from synfer.synthesis.diffusion.guidance import guidance_step, normalised_gradient_step
@@ -94,7 +93,7 @@ class SemanticGuidance(SynthesisCallback):
         self.stop_above = stop_above
         self.chunk = chunk
         self.gradient_checkpointing = gradient_checkpointing
-        self._guide: ExpressionClassifier | ExternalClassifier | None = None
+        self._guide: Guide | None = None
         self._codec_checked = False
         self._target: Tensor | None = None
         self._active: Tensor | None = None
@@ -102,7 +101,7 @@ class SemanticGuidance(SynthesisCallback):
         self.guided_passes = 0
 
     @property
-    def guide(self) -> ExpressionClassifier | ExternalClassifier:
+    def guide(self) -> Guide:
         """The guide, loaded when first asked for.
 
         Raises:
@@ -110,12 +109,12 @@ class SemanticGuidance(SynthesisCallback):
         """
         if self._guide is None:
             network = load_voter(str(self.guide_path)).network
-            if not isinstance(network, ExpressionClassifier | ExternalClassifier):
+            if not isinstance(network, Guide):
                 raise ValueError(
                     f"guidance.guide '{self.guide_path}': found a {type(network).__name__}, expected a classifier with "
                     "gradients from its logits to the face (an ExpressionClassifier, a timm or a CLIP folder)"
                 )
-            self._guide = network.eval().requires_grad_(False)
+            self._guide = network
         return self._guide
 
     def guide_fingerprint(self) -> str | None:
@@ -172,7 +171,7 @@ class SemanticGuidance(SynthesisCallback):
         self.losses = []
         self.guided_passes = 0
 
-    def _check_codec(self, guide: ExpressionClassifier | ExternalClassifier, state: DenoisingState) -> None:
+    def _check_codec(self, guide: Guide, state: DenoisingState) -> None:
         codec = _codec_of(guide)
         if codec is None or self._codec_checked:
             return
@@ -234,8 +233,8 @@ class SemanticGuidance(SynthesisCallback):
         state.text = state.text.index_copy(0, rows[unsure], moved)
 
 
-def _codec_of(guide: ExpressionClassifier | ExternalClassifier) -> LatentCodec | None:
-    return guide.codec if isinstance(guide, ExpressionClassifier) else None
+def _codec_of(guide: Guide) -> LatentCodec | None:
+    return guide.codec
 
 
 def _soft_target(name: str, soft: dict[str, float]) -> dict[str, float]:

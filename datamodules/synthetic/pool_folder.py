@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from pathlib import Path
 
 
 class PoolFolder:
@@ -20,7 +21,7 @@ class PoolFolder:
 
     def __init__(self, parent: str | None) -> None:
         if parent is not None:
-            os.makedirs(parent, exist_ok=True)
+            Path(parent).mkdir(parents=True, exist_ok=True)
         self.path = tempfile.mkdtemp(prefix="synfer-pool-", dir=parent)
         self._remove = weakref.finalize(self, _remove_folder, self.path, os.getpid())
 

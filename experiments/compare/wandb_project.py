@@ -104,7 +104,7 @@ def _history(found: Any, metric: str) -> History:
     import wandb
 
     try:
-        rows = [row for row in found.scan_history(keys=["_step", metric])]
+        rows = list(found.scan_history(keys=["_step", metric]))
     except (wandb.errors.Error, ValueError, TypeError, OSError) as error:
         raise ValueError(f"W&B run '{found.id}': history cannot be read ({one_line(error)})") from None
     return [(int(row["_step"]), float(row[metric])) for row in rows if numbers(row).keys() >= {"_step", metric}]

@@ -26,7 +26,12 @@ TEST_SETTINGS: dict[str, Any] = {
 LEFT: dict[str, frozenset[str]] = {"diffusion": frozenset(TEST_SETTINGS)}
 """Kind of module → settings of old files that say nothing of the trained module, and are passed over."""
 
-MOVED: dict[str, str] = {f"model.{name}": f"test.{name.removeprefix('test_')}" for name in TEST_SETTINGS}
+MOVED: dict[str, str] = {
+    **{f"model.{name}": f"test.{name.removeprefix('test_')}" for name in TEST_SETTINGS},
+    "data.augmentation.fresh": "data.augmentation.uncached_fraction",
+    "data.augmentation.versions": "data.augmentation.cached_views",
+    "layout.refinements": "layout.fixed_point_iterations",
+}
 """Key of a setting, without ``init_args`` → its key now.
 
 In files, and in the records of older runs, the present key is read in its place. On a command line too, unless the

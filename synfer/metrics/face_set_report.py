@@ -11,7 +11,7 @@ from torch import Tensor
 from synfer.faces.expressions import map_label_space
 from synfer.metrics.action_unit_scores import action_unit_scores
 from synfer.metrics.frechet_distance import frechet_distance, weighted_moments
-from synfer.metrics.kid import kernel_distance
+from synfer.metrics.kid import kid_over_subsets
 from synfer.metrics.precision_recall import improved_precision_recall
 
 NEIGHBOURS = 3
@@ -125,7 +125,7 @@ class FaceSetReport:
     def distances(self, faces: ComparedFaces) -> dict[str, float]:
         """Returns Fréchet distance, KID, precision and recall."""
         generated, references, weights = faces.generated["features"], faces.real["features"], faces.weights
-        kid, kid_std = kernel_distance(generated, references, faces.generated["label"], faces.real["label"], self.seed)
+        kid, kid_std = kid_over_subsets(generated, references, faces.generated["label"], faces.real["label"], self.seed)
         precision, recall = improved_precision_recall(generated, references, NEIGHBOURS, weights)
         frechet = frechet_distance(weighted_moments(references, weights), weighted_moments(generated))
         return {

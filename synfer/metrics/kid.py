@@ -49,7 +49,7 @@ def _pair_weights(label: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
     return pairs.fill_diagonal_(0), single
 
 
-def kernel_distance(
+def kid_over_subsets(
     generated: Tensor,
     real: Tensor,
     generated_label: Tensor,

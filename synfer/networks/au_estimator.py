@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from synfer.faces.action_units import action_unit_indices
-from synfer.faces.face_shape import resize_faces
 from synfer.foundation.file_reading import reading
 from synfer.foundation.json_file import read_json
 from synfer.foundation.module_file import (
@@ -22,12 +21,13 @@ from synfer.foundation.module_file import (
 )
 from synfer.foundation.safetensors_file import read_safetensors
 from synfer.networks.backbone import build_backbone, normalisation
+from synfer.networks.on_faces import OnFaces
 
 _FILE_KIND = "au_estimator"
 _KEYS = ("au_names", "backbone", "image_size")
 
 
-class AUEstimator(nn.Module):
+class ActionUnitNetwork(OnFaces):
     """A timm backbone with one output per action unit.
 
     Stored as a folder of ``model.safetensors`` and ``config.json`` (``au_names``, ``backbone``, ``image_size``, and
@@ -51,10 +51,11 @@ class AUEstimator(nn.Module):
         image_size: int = 48,
         backbone_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()
         if not au_names or len(set(au_names)) < len(au_names):
             raise ValueError(f"AU estimator: found au_names {au_names}, expected at least one, each once")
         action_unit_indices(au_names)
+        network = build_backbone(backbone, len(au_names), image_size=image_size, kwargs=backbone_kwargs)
+        super().__init__(*normalisation(network))
         self.config: dict[str, Any] = {
             "au_names": list(au_names),
             "backbone": backbone,
@@ -63,17 +64,11 @@ class AUEstimator(nn.Module):
         }
         self.au_names = tuple(au_names)
         self.image_size = image_size
-        self.backbone = build_backbone(backbone, len(au_names), image_size=image_size, kwargs=backbone_kwargs)
-        mean, std = normalisation(self.backbone)
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
-        self.mean: Tensor
-        self.std: Tensor
+        self.backbone = network
 
     def logits(self, image: Tensor) -> Tensor:
         """Returns (B, A) for images (B, 3, H, W) in [0, 1]; their sigmoid is the intensity."""
-        image = resize_faces(image, self.image_size)
-        return self.backbone((image - self.mean) / self.std)
+        return self.backbone(self.prepare(image))
 
     def forward(self, image: Tensor) -> Tensor:
         """Returns intensities in [0, 1], float32 (B, A), for images (B, 3, H, W) in [0, 1]."""
@@ -92,7 +87,7 @@ class AUEstimator(nn.Module):
         write_folder(Path(folder), _FILE_KIND, self.config, self.state_dict())
 
     @classmethod
-    def load(cls, folder: str | Path) -> AUEstimator:
+    def load(cls, folder: str | Path) -> ActionUnitNetwork:
         """Reads an estimator for use: evaluation mode, gradients off.
 
         Raises:

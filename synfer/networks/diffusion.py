@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,11 +12,11 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
 
 from synfer.faces.captions import VOCABULARY
-from synfer.foundation.checkpoint_file import check_finite
 from synfer.foundation.config_keys import check_config_keys
 from synfer.foundation.file_reading import FileError, plain_reason, reading
 from synfer.foundation.fingerprint import fingerprint
 from synfer.networks.au_adapter import au_adapter_parameters
+from synfer.networks.diffusers_part import load_part
 from synfer.networks.latent_codec import AutoencoderKLCodec, LatentCodec, build_codec
 from synfer.networks.prediction_type import PredictionType
 from synfer.networks.quiet_loading import quiet_loading
@@ -223,7 +222,7 @@ def load_diffusion_model(base: str, scheduler: dict[str, Any]) -> DiffusionModel
                 AutoencoderKL.load_config(base, subfolder="vae"),
                 CLIPTextConfig.from_pretrained(base, subfolder="text_encoder").to_dict(),
             )
-            unet, vae, text_encoder = (_load_part(base, part, kind) for part, kind in parts.items())
+            unet, vae, text_encoder = (load_part(base, part, kind) for part, kind in parts.items())
             tokenizer = AutoTokenizer.from_pretrained(base, subfolder="tokenizer")
             stored = DDIMScheduler.load_config(base, subfolder="scheduler")
             schedule = {**stored, "clip_sample": False, **scheduler}
@@ -259,40 +258,3 @@ def _check_shapes(base: str, unet: dict[str, Any], vae: dict[str, Any], text: di
             f"model.base '{base}': found a text encoder of width {width} beside a UNet that reads {wanted} "
             "(cross_attention_dim), expected the same"
         )
-
-
-def _load_part(base: str, part: str, kind: Any) -> Any:
-    """Returns one network in float32, whatever number format it is stored in, and under whatever variant's name."""
-    variant = _variant(Path(base) / part)
-    options = {"subfolder": part, "use_safetensors": True, "output_loading_info": True}
-    try:
-        network, info = kind.from_pretrained(base, variant=variant, **options)
-    except OSError:
-        if variant is not None or Path(base).exists():
-            raise
-        network, info = kind.from_pretrained(base, variant="fp16", **options)  # of a Hub model, the usual name
-    missing = sorted(info.get("missing_keys") or ())
-    if missing:
-        raise FileError(
-            f"model.base '{base}': found no '{missing[0]}' in the weights of {part} ({len(missing)} tensors missing), "
-            "expected all that its config asks for"
-        )
-    check_finite(network.state_dict(), "model.base", f"{base}/{part}")
-    return network.float()  # transformers keeps the stored format
-
-
-def _variant(folder: Path) -> str | None:
-    """Returns the variant of a local folder's weights, "fp16" of ``model.fp16.safetensors``; None = the plain ones.
-
-    Raises:
-        ValueError: pickled weights alone.
-    """
-    names = sorted(file.name for file in folder.glob("*model*")) if folder.is_dir() else []
-    stored = [name for name in names if ".safetensors" in name]
-    if names and not stored and any(name.endswith(".bin") for name in names):
-        raise FileError(f"model.base '{folder}': found pickled weights alone, expected safetensors")
-    kinds = r"\w*model\.(\w+)(?:-\d+-of-\d+)?\.safetensors"
-    variants = [re.fullmatch(kinds, name) for name in stored]
-    plain = any(re.fullmatch(r"\w*model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", name) for name in stored)
-    found = sorted({match[1] for match in variants if match is not None})
-    return found[0] if found and not plain else None

@@ -8,24 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from synfer.faces.captions import ADJECTIVES, TEMPLATES
 from synfer.faces.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
-from synfer.faces.face_shape import resize_faces
 from synfer.foundation.checkpoint_file import check_finite
 from synfer.foundation.file_reading import FileError, plain_reason
 from synfer.foundation.fingerprint import fingerprint
 from synfer.foundation.json_file import read_json
 from synfer.foundation.safetensors_file import read_safetensors
 from synfer.networks.backbone import averaged_for_grey
+from synfer.networks.on_faces import OnFaces
 from synfer.networks.quiet_loading import quiet_loading
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-class ExternalClassifier(nn.Module, ABC):
+class ExternalClassifier(OnFaces, ABC):
     """A network that was trained elsewhere.
 
     Attributes:
@@ -34,25 +34,24 @@ class ExternalClassifier(nn.Module, ABC):
     """
 
     label_space: tuple[str, ...]
-    image_size: int
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(list(mean)).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(list(std)).view(1, -1, 1, 1))
+        super().__init__(mean, std, "bicubic")
 
     @abstractmethod
     def _logits(self, image: Tensor) -> Tensor: ...
 
     def forward(self, image: Tensor) -> Tensor:
         """Returns logits (B, K) of images (B, 3, H, W) in [0, 1]; differentiable, so that it may guide."""
-        if self.mean.shape[1] == 1:  # a network for grey images
-            image = image.mean(1, keepdim=True)
-        if image.shape[-2:] != (self.image_size, self.image_size):
-            image = resize_faces(image, self.image_size, "bicubic").clamp(0, 1)
-        return self._logits((image - self.mean) / self.std)
+        return self._logits(self.prepare(image))
+
+    def logits(self, image: Tensor) -> Tensor:
+        """Returns logits (B, K) of images (B, 3, H, W) in [0, 1], as calling it does."""
+        return self(image)
+
+    @property
+    def codec(self) -> None:
+        """It reads pixels."""
 
     @torch.no_grad()
     def predict_probabilities(self, image: Tensor) -> Tensor:

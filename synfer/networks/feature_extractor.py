@@ -6,15 +6,14 @@ import re
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
-from synfer.faces.face_shape import resize_faces
 from synfer.foundation.checkpoint_file import check_finite, read_checkpoint
 from synfer.foundation.file_reading import FileError, did_you_mean
 from synfer.foundation.fingerprint import fingerprint
 from synfer.foundation.safetensors_file import read_safetensors
 from synfer.networks.backbone import normalisation
+from synfer.networks.on_faces import OnFaces
 
 
 class HasBackbone(Protocol):
@@ -22,7 +21,8 @@ class HasBackbone(Protocol):
 
     backbone: Any
 
-    def __call__(self, image: Tensor) -> Tensor: ...
+    def __call__(self, image: Tensor) -> Tensor:
+        """Returns features float32 (n, D) of images in [0, 1], (n, 3, H, W)."""
 
 
 class ClassifierFeatures(nn.Module):
@@ -59,7 +59,7 @@ class ClassifierFeatures(nn.Module):
         self._caught = inputs[0].detach()
 
 
-class TimmFeatures(nn.Module):
+class TimmFeatures(OnFaces):
     """Pooled features of a timm network with weights from a local file.
 
     "inception_v3" takes torchvision's file (``inception_v3_google-*.pth``): timm's layout is the same. Those are the
@@ -76,13 +76,14 @@ class TimmFeatures(nn.Module):
     """
 
     def __init__(self, name: str, weights: str | Path) -> None:
-        super().__init__()
         import timm  # seconds to import: only when a network is really built
 
         check_timm_name(name, "test.features")
+        network = timm.create_model(name, pretrained=False, num_classes=0)
+        super().__init__(*normalisation(network), "bicubic")
         self.name = name.replace("/", "-")
-        self.network = timm.create_model(name, pretrained=False, num_classes=0)
-        config: dict[str, Any] = self.network.pretrained_cfg  # type: ignore[assignment]
+        self.network = network
+        config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
         heads = config.get("classifier") or ()
         heads = [heads] if isinstance(heads, str) else heads
         left_out = ("AuxLogits.", *(f"{head}." for head in heads))
@@ -92,19 +93,12 @@ class TimmFeatures(nn.Module):
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"test.features_weights '{weights}' do not fit '{name}': {reason}") from error
-        self.side: int = config["input_size"][-1]
-        mean, std = normalisation(self.network)
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
-        self.mean: Tensor
-        self.std: Tensor
+        self.image_size = int(config["input_size"][-1])
         self.eval().requires_grad_(False)
 
     def forward(self, image: Tensor) -> Tensor:
         """Returns float32 (B, D) for images (B, 3, H, W) in [0, 1], resized to the network's own input size."""
-        if image.shape[-2:] != (self.side, self.side):
-            image = resize_faces(image, self.side, "bicubic").clamp(0, 1)
-        return self.network((image - self.mean) / self.std).flatten(1).float()
+        return self.network(self.prepare(image)).flatten(1).float()
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.random import fork_rng
 
+from synfer.foundation.checkpoint_file import find_checkpoint
 from synfer.foundation.config_keys import check_config_keys
+from synfer.foundation.file_reading import reading
 from synfer.foundation.fingerprint import fingerprint
+from synfer.foundation.json_file import read_json
+from synfer.foundation.module_file import CONFIG_FILE, ModuleFormat
+from synfer.networks.diffusers_part import load_part
+from synfer.networks.quiet_loading import quiet_loading
+
+GENERATOR_FILE = ModuleFormat("diffusion", "model", "ExpressionGenerator", name="generator")
+"""How the files of a generator, of which a codec is a part, are laid out."""
+_WEIGHTS = "model.codec."  # how the names of a codec's weights begin in them
 
 
 class LatentCodec(nn.Module, ABC):
@@ -78,11 +90,13 @@ class SpaceToDepthCodec(LatentCodec):
         return f"space_to_depth {self.downscale} {self.channels} {self.scaling_factor}"
 
     def encode(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Returns latents (B, C, h, w) of images in [−1, 1], (B, 3, H, W)."""
         if self.channels == 1:
             image = image.mean(1, keepdim=True)
         return F.pixel_unshuffle(image, self.downscale) * self.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
+        """Returns images of about [−1, 1], (B, 3, H, W), of latents (B, C, h, w)."""
         return F.pixel_shuffle(latents / self.scaling_factor, self.downscale).expand(-1, 3, -1, -1)
 
     def spread(self, latents: Tensor) -> Tensor:
@@ -110,11 +124,13 @@ class AutoencoderKLCodec(LatentCodec):
         return f"autoencoder_kl {self.autoencoder.config.scaling_factor}"
 
     def encode(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Returns latents (B, C, h, w) of images in [−1, 1], (B, 3, H, W)."""
         posterior = self.autoencoder.encode(image).latent_dist
         latents = posterior.sample(generator) if generator is not None else posterior.mode()
         return latents * self.autoencoder.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
+        """Returns images of about [−1, 1], (B, 3, H, W), of latents (B, C, h, w)."""
         return self.autoencoder.decode(latents / self.autoencoder.config.scaling_factor).sample
 
     def loss(self, image: Tensor, generator: torch.Generator, kl_weight: float = 1e-6) -> tuple[Tensor, Tensor]:
@@ -154,3 +170,54 @@ def build_codec(name: str, config: dict[str, Any]) -> LatentCodec:
         check_config_keys("model.codec_config", config, inspect.signature(AutoencoderKL.__init__).parameters)
         return AutoencoderKLCodec(AutoencoderKL.from_config(config))
     raise ValueError(f"model.codec: found '{name}', expected 'space_to_depth' or 'autoencoder_kl'")
+
+
+@fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
+def load_codec(path: str | Path) -> LatentCodec:
+    """Loads the codec of a trained generator, or of Stable Diffusion, and nothing else of it.
+
+    Args:
+        path: a generator's checkpoint, run folder or folder of ``save_trained``; a folder in diffusers' layout, or the
+            folder ``vae`` of one.
+
+    Returns:
+        The codec in eval mode, frozen, with averaged weights where there are any.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: something else, damaged, or weights that are not finite.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"model.latents_of '{path}': no such file or folder, expected a trained generator")
+    place = find_checkpoint(path, "generator")
+    with reading("generator", place, "a trained generator, or a diffusers folder with a vae"):
+        codec = _codec_of_diffusers(place)
+        if codec is None:
+            stored = (GENERATOR_FILE.read_folder if place.is_dir() else GENERATOR_FILE.read_checkpoint)(place)
+            base = stored.settings.get("base")
+            codec = _codec_of_generator(stored.settings, stored.weights) if base is None else _autoencoder(base, "vae")
+    return codec.eval().requires_grad_(False)
+
+
+def _codec_of_diffusers(place: Path) -> LatentCodec | None:
+    """Returns the codec of a folder in diffusers' layout, or of its ``vae``; None where it is none."""
+    if (place / "vae").is_dir():
+        return _autoencoder(str(place), "vae")
+    config = place / CONFIG_FILE
+    if config.is_file() and read_json(config, "config of a codec").get("_class_name") == "AutoencoderKL":
+        return _autoencoder(str(place.parent), place.name)
+    return None
+
+
+def _autoencoder(base: str, part: str) -> LatentCodec:
+    from diffusers import AutoencoderKL
+
+    with quiet_loading():
+        return AutoencoderKLCodec(load_part(base, part, AutoencoderKL))
+
+
+def _codec_of_generator(settings: dict[str, Any], weights: dict[str, Tensor]) -> LatentCodec:
+    codec = build_codec(settings["codec"], settings["codec_config"] or {})
+    own = {name.removeprefix(_WEIGHTS): tensor for name, tensor in weights.items() if name.startswith(_WEIGHTS)}
+    codec.load_state_dict(own)
+    return codec

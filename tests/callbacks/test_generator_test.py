@@ -22,7 +22,7 @@ from datamodules.loading.augmentation import Augmentation
 from datamodules.rows.grey_or_colour import as_rgb
 from lightning_modules.generator import ExpressionGenerator
 from synfer.metrics.frechet_distance import frechet_distance, weighted_moments
-from synfer.networks.au_estimator import AUEstimator
+from synfer.networks.au_estimator import ActionUnitNetwork
 from synfer.networks.feature_extractor import ClassifierFeatures
 from tests.fixtures.tiny_data import TinyReader, tiny_table
 from tests.fixtures.tiny_generator import (
@@ -120,7 +120,7 @@ def test_expressions_without_real_faces_are_left_out(tmp_path: Path) -> None:
 def test_action_units_are_scored_by_name(tmp_path: Path) -> None:
     torch.manual_seed(0)
     tiny = {"img_size": SIDE, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
-    estimator = AUEstimator(["AU4", "AU12", "AU27"], "vit_tiny_patch16_224", SIDE, tiny)
+    estimator = ActionUnitNetwork(["AU4", "AU12", "AU27"], "vit_tiny_patch16_224", SIDE, tiny)
     with torch.no_grad():  # sees AU12 in every face, nothing else
         estimator.backbone.get_classifier().weight.zero_()
         estimator.backbone.get_classifier().bias.copy_(torch.tensor([-5.0, 5.0, -5.0]))
@@ -360,7 +360,7 @@ def test_training_faces_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings, error, message",
+    ("settings", "error", "message"),
     [
         ({"samples": 0}, ValueError, r"test.samples: found 0"),
         ({"judge": "nowhere.ckpt"}, FileNotFoundError, r"test.judge 'nowhere.ckpt'"),

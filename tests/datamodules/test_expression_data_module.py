@@ -83,7 +83,7 @@ class _FillPool(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         self._add(trainer.datamodule.pool, 1)
 
-    def _add(self, pool, n: int) -> None:
+    def _add(self, pool: Any, n: int) -> None:
         images = torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8)
         label = torch.zeros(n, dtype=torch.int64)
         pool.append(images, label, torch.eye(7)[label], torch.zeros(n, 41), label, [""] * n)
@@ -532,11 +532,11 @@ def test_a_flipped_face_has_its_one_sided_action_units_on_the_other_side(tmp_pat
     batches: list[dict] = []
 
     class Keep(BoringModel):
-        def training_step(self, batch, batch_idx):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
             batches.append(batch)
             return self.layer.weight.sum()
 
-        def validation_step(self, batch, batch_idx):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
             return None
 
     trainer = Trainer(

@@ -12,7 +12,7 @@ from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.augmentation import Augmentation
 from datamodules.readers import DrawnReader
 from lightning_modules.action_unit_estimator import ActionUnitEstimator
-from synfer.networks.au_estimator import AUEstimator
+from synfer.networks.au_estimator import ActionUnitNetwork
 from tests.fixtures.tiny_data import TinyReader, tiny_table
 
 UNITS = ["AU26", "AU5"]
@@ -30,7 +30,7 @@ BACKBONE: dict[str, Any] = {
 
 
 def trainer(folder: Path, **changes: Any) -> Trainer:
-    quiet = {name: False for name in ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")}
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     return Trainer(accelerator="cpu", devices=1, num_sanity_val_steps=0, default_root_dir=folder, **quiet, **changes)
 
 
@@ -46,7 +46,7 @@ def test_learns_what_drawn_faces_do_and_leaves_a_folder(tmp_path: Path) -> None:
     run.fit(module, datamodule=data)
     assert float(run.callback_metrics["val/au_f1_mean"]) > 0.75
     assert {f"val/au_f1/{name}" for name in UNITS} <= set(run.callback_metrics)
-    estimator, table = AUEstimator.load(tmp_path / "au_estimator"), reader.read("val")
+    estimator, table = ActionUnitNetwork.load(tmp_path / "au_estimator"), reader.read("val")
     assert table.au is not None
     seen = estimator(table.images.batch(np.arange(96)).float() / 255)
     jaw_drop = torch.from_numpy(table.au[:, list(table.au_names).index("AU26")])

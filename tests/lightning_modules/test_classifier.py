@@ -214,7 +214,7 @@ def test_classes_weigh_what_they_are_told_to() -> None:
     torch.testing.assert_close(loss_of(classifier, batch), expected)
 
 
-def test_balanced_weights_come_from_the_training_rows(tmp_path) -> None:
+def test_balanced_weights_come_from_the_training_rows(tmp_path: Path) -> None:
     classifier = tiny(class_weights="balanced")
     trainer(tmp_path, limit_train_batches=1, limit_val_batches=0).fit(classifier, datamodule=TinyData())
     torch.testing.assert_close(classifier.class_weights, torch.tensor([8 / 18, 8 / 6, 0.0]))
@@ -223,7 +223,7 @@ def test_balanced_weights_come_from_the_training_rows(tmp_path) -> None:
 # ---------------------------------------------------------------- training
 
 
-def test_training_learns_and_logs_the_names_of_the_contract(tmp_path) -> None:
+def test_training_learns_and_logs_the_names_of_the_contract(tmp_path: Path) -> None:
     classifier, data = tiny(), TinyData()
     run = trainer(tmp_path, max_epochs=6)
     run.fit(classifier, datamodule=data)
@@ -239,7 +239,7 @@ def test_training_learns_and_logs_the_names_of_the_contract(tmp_path) -> None:
     assert float(run.callback_metrics["test/accuracy"]) > 0.8
 
 
-def test_no_synthetic_loss_without_synthetic_samples(tmp_path) -> None:
+def test_no_synthetic_loss_without_synthetic_samples(tmp_path: Path) -> None:
     data = TinyData()
     data.train = [make_batch(12, seed, synthetic=False) for seed in range(2)]
     run = trainer(tmp_path)
@@ -248,7 +248,7 @@ def test_no_synthetic_loss_without_synthetic_samples(tmp_path) -> None:
     assert "train/loss_synthetic" not in run.callback_metrics
 
 
-def test_metrics_are_those_of_all_samples_and_of_the_averaged_weights(tmp_path) -> None:
+def test_metrics_are_those_of_all_samples_and_of_the_averaged_weights(tmp_path: Path) -> None:
     classifier, data = tiny(), TinyData()
     run = trainer(tmp_path, max_epochs=2)
     run.fit(classifier, datamodule=data)
@@ -266,14 +266,14 @@ def test_metrics_are_those_of_all_samples_and_of_the_averaged_weights(tmp_path) 
     assert float(run.callback_metrics["val/loss"]) == pytest.approx(float(F.nll_loss(p.log(), label)), abs=1e-5)
 
 
-def test_average_is_updated_once_per_optimiser_step(tmp_path) -> None:
+def test_average_is_updated_once_per_optimiser_step(tmp_path: Path) -> None:
     classifier = tiny()
     trainer(tmp_path, accumulate_grad_batches=2).fit(classifier, datamodule=TinyData(train=5))
     assert classifier.ema is not None
     assert classifier.ema.num_updates == 3  # two full groups and the rest
 
 
-def test_schedule_spans_the_whole_training(tmp_path) -> None:
+def test_schedule_spans_the_whole_training(tmp_path: Path) -> None:
     classifier, data = tiny(warmup_fraction=0.25, weight_decay=0.01), TinyData()
     run = trainer(tmp_path, max_epochs=3, limit_val_batches=0)
     rates: list[float] = []
@@ -293,25 +293,25 @@ def test_schedule_spans_the_whole_training(tmp_path) -> None:
     assert all(p.ndim <= 1 for p in others["params"])
 
 
-def test_a_schedule_without_an_end_is_refused(tmp_path) -> None:
+def test_a_schedule_without_an_end_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a schedule needs an end: set trainer.max_epochs"):
         trainer(tmp_path, max_epochs=-1).fit(tiny(), datamodule=TinyData())
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_bfloat16_trains(tmp_path, optimizer: str) -> None:
+def test_bfloat16_trains(tmp_path: Path, optimizer: str) -> None:
     run = trainer(tmp_path, precision="bf16-mixed", max_epochs=2)
     run.fit(tiny(optimizer=optimizer, learning_rate=0.005), datamodule=TinyData())
     assert math.isfinite(float(run.callback_metrics["val/loss"]))
 
 
-def test_other_classes_in_the_data_are_refused(tmp_path) -> None:
+def test_other_classes_in_the_data_are_refused(tmp_path: Path) -> None:
     data = TinyData(label_space=("happy", "neutral", "sad"))
     with pytest.raises(ValueError, match="label_space is neutral, happy, sad, but the data has happy, neutral, sad"):
         trainer(tmp_path).fit(tiny(), datamodule=data)
 
 
-def test_predictions_carry_the_sample_id(tmp_path) -> None:
+def test_predictions_carry_the_sample_id(tmp_path: Path) -> None:
     predicted = trainer(tmp_path).predict(tiny(), datamodule=TinyData())
     assert predicted is not None
     assert predicted[0]["sample_id"][:2] == ["real-112-0", "real-112-1"]  # type: ignore[index]
@@ -347,7 +347,7 @@ def test_trained_classifier_loads_with_averaged_weights(trained: tuple[Expressio
 
 
 def test_checkpoint_holds_plain_types_and_works_with_lightning(
-    trained: tuple[ExpressionClassifier, Path], tmp_path
+    trained: tuple[ExpressionClassifier, Path], tmp_path: Path
 ) -> None:
     classifier, path = trained
     torch.load(path, weights_only=True)
@@ -361,7 +361,7 @@ def test_checkpoint_holds_plain_types_and_works_with_lightning(
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
-def test_a_resumed_run_is_the_same_run(tmp_path, optimizer: str) -> None:
+def test_a_resumed_run_is_the_same_run(tmp_path: Path, optimizer: str) -> None:
     keep_all = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
     whole, resumed = tiny(optimizer=optimizer), tiny(optimizer=optimizer)
     trainer(tmp_path, max_epochs=2, enable_checkpointing=True, callbacks=[keep_all]).fit(whole, datamodule=TinyData())
@@ -376,7 +376,7 @@ def test_a_resumed_run_is_the_same_run(tmp_path, optimizer: str) -> None:
         torch.testing.assert_close(resumed.ema.average[name], tensor, rtol=0, atol=0)
 
 
-def test_an_interrupted_evaluation_does_not_lose_the_training_weights(tmp_path) -> None:
+def test_an_interrupted_evaluation_does_not_lose_the_training_weights(tmp_path: Path) -> None:
     classifier, data, run = tiny(), TinyData(), trainer(tmp_path)
     run.fit(classifier, datamodule=data)
     raw = classifier.weights_fingerprint()
@@ -392,7 +392,7 @@ def test_an_interrupted_evaluation_does_not_lose_the_training_weights(tmp_path) 
     assert classifier.weights_fingerprint() == raw
 
 
-def test_what_cannot_be_loaded_says_why(trained: tuple[ExpressionClassifier, Path], tmp_path) -> None:
+def test_what_cannot_be_loaded_says_why(trained: tuple[ExpressionClassifier, Path], tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no file at .*absent\.ckpt"):
         ExpressionClassifier.load_trained(tmp_path / "absent.ckpt")
     (tmp_path / "broken.ckpt").write_bytes(b"nothing of the kind")
@@ -444,7 +444,7 @@ def test_judge_and_guide_are_of_different_families() -> None:
 
 @pytest.mark.ddp
 @pytest.mark.slow
-def test_two_ranks_report_what_one_rank_does(trained: tuple[ExpressionClassifier, Path], tmp_path) -> None:
+def test_two_ranks_report_what_one_rank_does(trained: tuple[ExpressionClassifier, Path], tmp_path: Path) -> None:
     data = TinyData(val=4)
     alone = trainer(tmp_path / "one")
     alone.test(tiny(), datamodule=data, ckpt_path=trained[1], verbose=False, weights_only=True)

@@ -11,12 +11,13 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from lightning_modules.classifier import ExpressionClassifier, load_codec
+from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.voter import load_voter
-from synfer.networks.au_estimator import AUEstimator
+from synfer.networks.au_estimator import ActionUnitNetwork
 from synfer.networks.backbone import build_backbone
 from synfer.networks.feature_extractor import read_weights
+from synfer.networks.latent_codec import load_codec
 from tests.fixtures.outside_models import save_clip, save_timm
 from tests.fixtures.tiny_generator import save_checkpoint, tiny_classifier, tiny_generator
 
@@ -48,7 +49,7 @@ def generator_folder(folder: Path) -> Path:
 
 
 def estimator(folder: Path) -> Path:
-    AUEstimator(["AU6", "AU12"], "vit_tiny_patch16_224", 16, dict(NETWORK)).save(folder)
+    ActionUnitNetwork(["AU6", "AU12"], "vit_tiny_patch16_224", 16, dict(NETWORK)).save(folder)
     return spoil(folder / "model.safetensors")
 
 
@@ -85,7 +86,7 @@ CASES: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any]]] = {
     "generator": (generator, ExpressionGenerator.load_trained),
     "generator's folder": (generator_folder, lambda path: ExpressionGenerator.load_trained(path.parent)),
     "codec": (generator_folder, lambda path: load_codec(str(path.parent))),
-    "AU estimator": (estimator, lambda path: AUEstimator.load(path.parent)),
+    "AU estimator": (estimator, lambda path: ActionUnitNetwork.load(path.parent)),
     "timm voter": (
         lambda f: spoil(save_timm(f, ["happy", "sad"]) / "model.safetensors"),
         lambda p: load_voter(p.parent),

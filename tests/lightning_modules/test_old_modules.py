@@ -12,7 +12,7 @@ from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
 from synfer.foundation.module_file import kind_of
-from synfer.networks.au_estimator import AUEstimator
+from synfer.networks.au_estimator import ActionUnitNetwork
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 OLD = FIXTURES / "before_kind"
@@ -50,7 +50,7 @@ def test_an_annotator() -> None:
 
 
 def test_an_estimator_of_action_units() -> None:
-    estimator = AUEstimator.load(OLD / "au_estimator")
+    estimator = ActionUnitNetwork.load(OLD / "au_estimator")
     module = ActionUnitEstimator(**torch.load(OLD / "au_estimator.ckpt", weights_only=True)["hyper_parameters"])
     module.load_state_dict(torch.load(OLD / "au_estimator.ckpt", weights_only=True)["state_dict"])
     assert torch.equal(module.eval().estimator(FACES), estimator(FACES))

@@ -15,7 +15,7 @@ from datamodules.readers import DrawnReader
 from datamodules.rows.folds import hash_numbers
 from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.relabeller import Relabeller, _seen_by_generators
-from lightning_modules.voter import Voter
+from lightning_modules.voter import LoadedVoter
 from synfer.labels.label_table import read_label_table
 from synfer.labels.rectification import (
     add_label_evidence,
@@ -151,7 +151,7 @@ def test_rows_that_a_generator_has_seen_are_said(tmp_path: Path) -> None:
 def test_a_generator_that_says_nothing_of_its_training_is_warned_of(tmp_path: Path) -> None:
     generator = save_checkpoint(tiny_generator(), tmp_path / "generator.ckpt")
     module = LabelAnnotator(str(generator), list(NAMES), width=16, num_heads=2)
-    voter = Voter("a", module, np.zeros(0, np.int64), generator=module.generator_data)
+    voter = LoadedVoter("a", module, np.zeros(0, np.int64), generator=module.generator_data)
     with pytest.warns(UserWarning, match=r"what its generator was trained on is not recorded \(reader not recorded"):
         found = _seen_by_generators("a", [voter], np.arange(3))
     assert found is not None and found["rows"] is None and found["of"] == 3
@@ -305,7 +305,8 @@ def test_two_networks_that_did_not_see_a_row_are_averaged() -> None:
     module = Relabeller({"a": ["x"]})
     module.label_space, module._hash_of = ("happy", "sad"), {"one": "0" * 16, "two": "0" * 15 + "1"}
     networks = [Fixed(0.8, 0.2), Fixed(0.4, 0.6)]
-    module._voters = {"a": [Voter("x", networks[0], np.array([1])), Voter("y", networks[1], np.array([5]))]}  # type: ignore[arg-type]
+    members = zip("xy", networks, (1, 5), strict=True)
+    module._voters = {"a": [LoadedVoter(name, network, np.array([row])) for name, network, row in members]}  # type: ignore[arg-type]
     found = module(torch.zeros(2, 3, 4, 4), ["one", "two"])["a"]
     torch.testing.assert_close(found, torch.tensor([[0.6, 0.4], [0.4, 0.6]]))
 

@@ -13,8 +13,9 @@ from transformers import AutoTokenizer, CLIPModel
 from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
-from lightning_modules.voter import load_voter
+from lightning_modules.voter import VOTERS, load_voter
 from synfer.faces.expressions import EXPRESSIONS
+from synfer.labels.voters import Guide, Voter, VoterKind
 from tests.fixtures.outside_models import save_clip, save_timm
 from tests.fixtures.tiny_generator import (
     NAMES,
@@ -150,6 +151,45 @@ def test_what_a_voter_would_not_hear_is_refused(more: dict, message: str, tmp_pa
     (tmp_path / "v.json").write_text(json.dumps(more))
     with pytest.raises(ValueError, match=message):
         load_voter(tmp_path / "v.json")
+
+
+class Coin:
+    """A voter of another kind: says "happy" with the probability that its file holds."""
+
+    label_space = ("happy", "sad")
+
+    def __init__(self, path: Path) -> None:
+        self.share = float(path.read_text())
+
+    def predict_probabilities(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([[self.share, 1 - self.share]]).expand(len(image), -1)
+
+    def weights_fingerprint(self) -> str:
+        return str(self.share)
+
+    def to(self, device: object) -> Coin:
+        return self
+
+
+def test_a_new_kind_of_voter_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = VoterKind("a coin", lambda path, found: "share" in found, lambda path, device, _: Coin(path / "share"))
+    monkeypatch.setattr("lightning_modules.voter.VOTERS", [*VOTERS, kind])
+    (tmp_path / "share").write_text("0.75")
+    (tmp_path / "config.json").write_text(json.dumps({"share": "share"}))
+    voter = load_voter(tmp_path)
+    assert isinstance(voter.network, Voter) and not isinstance(voter.network, Guide)
+    assert voter.network.predict_probabilities(FACES).tolist() == [[0.75, 0.25]] * 3
+    (tmp_path / "coin.json").write_text(json.dumps({"path": ".", "prompts": {"happy": "x"}}))
+    with pytest.raises(ValueError, match="found 'prompts', which only a CLIP model listens to"):
+        load_voter(tmp_path / "coin.json")
+
+
+def test_what_can_guide(tmp_path: Path) -> None:
+    tiny_generator().save_trained(tmp_path / "generator")
+    annotator = LabelAnnotator(str(tmp_path / "generator"), list(NAMES), width=16, num_heads=2)
+    assert isinstance(tiny_classifier(), Guide)
+    assert isinstance(load_voter(save_timm(tmp_path / "timm", ["anger", "happy"])).network, Guide)
+    assert isinstance(annotator, Voter) and not isinstance(annotator, Guide)
 
 
 def test_loading_draws_no_random_number(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 class Network(Protocol):
     """ε, v or x0 prediction: latents (B, C, h, w), timestep, text (B, L, D), AU tokens (B, R, D) → (B, C, h, w)."""
 
-    def __call__(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor) -> Tensor: ...
+    def __call__(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor) -> Tensor:
+        """Returns the network's output (B, C, h, w)."""
 
 
 @dataclass

@@ -27,18 +27,24 @@ class ReadableGenerator(Protocol):
     prediction: PredictionType
 
     @property
-    def hparams(self) -> Any: ...
+    def hparams(self) -> Any:
+        """The settings."""
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where the weights lie."""
 
-    def to(self, device: Any) -> Any: ...
+    def to(self, device: Any) -> Any:
+        """Moves the weights to a device and returns itself."""
 
-    def network(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor) -> Tensor: ...
+    def network(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor) -> Tensor:
+        """Runs the UNet: (B, C, h, w), timestep, text (B, L, D), action units (B, A) → (B, C, h, w)."""
 
-    def weights_fingerprint(self) -> str: ...
+    def weights_fingerprint(self) -> str:
+        """Returns 16 hex digits over the trained weights."""
 
-    def build_fingerprint(self) -> str: ...
+    def build_fingerprint(self) -> str:
+        """Returns 16 hex digits over what decides the outputs beside the weights."""
 
 
 class GeneratorReader:

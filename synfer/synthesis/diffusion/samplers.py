@@ -6,7 +6,7 @@ A sampler lives for one synthesis: some remember the steps before. To add one, w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -108,7 +108,7 @@ class DPMSolver(_FromDiffusers):
         super().__init__(scheduler, num_steps)
 
 
-SAMPLERS = {"ddim": DDIM, "dpm_solver++": DPMSolver}
+SAMPLERS: dict[str, Callable[[Mapping[str, Any], int], Sampler]] = {"ddim": DDIM, "dpm_solver++": DPMSolver}
 """``sampling.scheduler`` → sampler, made from (config of the noise schedule, number of steps)."""
 
 

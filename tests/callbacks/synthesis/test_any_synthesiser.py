@@ -14,6 +14,7 @@ import yaml
 from lightning.pytorch import Callback, Trainer
 
 import sweep
+from callbacks.generator_test import GeneratorTest
 from callbacks.synthesis.face_table import FaceTable
 from callbacks.synthesis.layout_initialisation import LayoutInitialisation
 from callbacks.synthesis.online_synthesis import OnlineSynthesis
@@ -132,6 +133,19 @@ def test_a_set_is_written_interrupted_and_finished(folder: Path, tmp_path: Path)
     asked = EvenPlan(10, BASIC7, seed=5).request(range(10))
     images = DrawnSynthesiser(BASIC7, SIDE).synthesise(asked).images
     assert np.array_equal(read.images.batch(order).numpy(), images.numpy())
+
+
+def test_a_generator_s_test_scores_them(folder: Path, tmp_path: Path) -> None:
+    test = GeneratorTest(samples=14, batch_size=4, judge=str(folder / "voter1.ckpt"), nearest_training=0)
+    own = trainer(tmp_path, test)
+    own.test(DrawnModule(BASIC7, SIDE), datamodule=data(), verbose=False)
+    faces = DrawnSynthesiser(BASIC7, SIDE).synthesise(EvenPlan(14, BASIC7, seed=5).request(range(14)))
+    judge = tiny_classifier(BASIC7, 1, image_size=SIDE, backbone_kwargs=VIT)
+    with torch.no_grad():
+        seen = judge.predict_probabilities(faces.images.float() / 255).argmax(1)
+    metrics = own.callback_metrics
+    assert float(metrics["test/fer_accuracy"]) == pytest.approx(float((seen == faces.label).float().mean()))
+    assert metrics["test/near_copies"] == 0 and float(metrics["test/images_per_s"]) > 0
 
 
 @pytest.mark.slow

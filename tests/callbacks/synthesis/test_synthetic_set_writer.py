@@ -46,9 +46,11 @@ VIT = {"img_size": SIDE, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_head
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
-    made: dict[str, Any] = dict(
-        label_space="basic7", image_size=SIDE, sampling=SamplingSettings(num_steps=2, guidance_scale=2.0)
-    )
+    made: dict[str, Any] = {
+        "label_space": "basic7",
+        "image_size": SIDE,
+        "sampling": SamplingSettings(num_steps=2, guidance_scale=2.0),
+    }
     save_checkpoint(scaled_weights(tiny_generator(**made)), folder / "generator.ckpt")
     save_checkpoint(tiny_classifier(BASIC7, 1, image_size=SIDE, backbone_kwargs=VIT), folder / "one.ckpt")
     save_checkpoint(tiny_classifier(BASIC7, 2, image_size=SIDE, backbone_kwargs=VIT), folder / "two.ckpt")

@@ -15,7 +15,9 @@ from datamodules.loading.mixture_sampler import MixtureSampler
 N = 101
 
 
-def _batches(ratio: float, batch_size: int, ranks: int = 1, rank: int = 0, epoch: int = 0, **more) -> list[np.ndarray]:
+def _batches(
+    ratio: float, batch_size: int, ranks: int = 1, rank: int = 0, epoch: int = 0, **more: Any
+) -> list[np.ndarray]:
     sampler = MixtureSampler(N, 40, batch_size, ratio, seed=3, num_replicas=ranks, rank=rank, **more)
     sampler.set_epoch(epoch)
     drawn = np.array(list(sampler))

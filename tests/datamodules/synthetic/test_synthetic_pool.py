@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_a_pickled_pool_maps_the_same_file(tmp_path: Path) -> None:
     assert copy.read([0])["image"][0, 0, 0, 0] == 9
 
 
-def _read_in_child(pool: SyntheticPool, begin, answers) -> None:
+def _read_in_child(pool: SyntheticPool, begin: Any, answers: Any) -> None:
     begin.wait(10)
     answers.put(pool.read([0, 1])["sample_id"])
 

@@ -19,7 +19,7 @@ from datamodules.readers.image_folder import ImageFolderReader
 from datamodules.rows.near_duplicates import thumbnails
 from datamodules.rows.sample_table import ArrayImages
 from synfer.faces.face_shape import central_part, cut_faces, resize_faces
-from synfer.networks.au_estimator import AUEstimator
+from synfer.networks.au_estimator import ActionUnitNetwork
 from synfer.networks.external_classifiers import ClipVoter, TimmVoter
 from synfer.networks.feature_extractor import ClassifierFeatures
 from synfer.pictures.captioned_grid import FaceColumns, save_captioned_grid
@@ -96,7 +96,7 @@ def test_networks_see_the_central_square(tmp_path: Path, kind: str) -> None:
     elif kind == "CLIP voter":
         network = ClipVoter(save_clip(tmp_path / "clip"))
     elif kind == "AU estimator":
-        network = AUEstimator(["AU1", "AU12"], **TINY)
+        network = ActionUnitNetwork(["AU1", "AU12"], **TINY)
     else:
         network = ClassifierFeatures(tiny_classifier(), "x")
     wide = torch.rand(2, 3, 24, 40)

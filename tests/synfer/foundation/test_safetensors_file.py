@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from synfer.foundation.safetensors_file import write_safetensors
-from synfer.networks.au_estimator import AUEstimator
+from synfer.networks.au_estimator import ActionUnitNetwork
 from tests.fixtures.tiny_generator import tiny_generator
 
 
@@ -21,7 +21,7 @@ def test_permissions_follow_the_umask(tmp_path: Path, umask: int, mode: int) -> 
         write_safetensors(tmp_path / "a.safetensors", {"a": torch.arange(6.0).reshape(2, 3).T})
         tiny_generator().save_trained(tmp_path / "generator")
         backbone = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
-        AUEstimator(["AU12"], "vit_tiny_patch16_224", 32, backbone).save(tmp_path / "estimator")
+        ActionUnitNetwork(["AU12"], "vit_tiny_patch16_224", 32, backbone).save(tmp_path / "estimator")
     finally:
         os.umask(before)
     assert load_file(tmp_path / "a.safetensors")["a"].tolist() == [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]

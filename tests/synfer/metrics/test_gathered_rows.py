@@ -70,3 +70,28 @@ def test_three_ranks_one_of_them_without_a_row(tmp_path: Path) -> None:
         found = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
         assert all(torch.equal(found["rows"][name], column) for name, column in alone.items())
         assert all(torch.equal(a, b) for a, b in zip(found["nearest"], search.compute(), strict=True))
+
+
+def one_of_two(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    try:
+        rows = GatheredRows({"pair": torch.empty(0, 2)}, keyed=False)
+        if rank == 0:
+            rows.update(pair=torch.tensor([[1, 2], [3, 4], [5, 6]]))
+        torch.save(rows.compute(), f"{folder}/rank{rank}.pt")
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.ddp
+def test_without_keys_a_rank_without_a_row_gets_those_of_the_others(tmp_path: Path) -> None:
+    # Forked: a process that imports torch anew costs seconds.
+    torch.multiprocessing.start_processes(one_of_two, (str(tmp_path),), nprocs=2, start_method="fork")
+    for rank in range(2):
+        found = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
+        assert set(found) == {"pair"} and found["pair"].tolist() == [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_no_row_and_no_key() -> None:
+    assert tuple(GatheredRows({"row": torch.empty(0, 3)}, keyed=False).compute()["row"].shape) == (0, 3)

@@ -7,7 +7,7 @@ from synfer.metrics import pairwise_distance
 from synfer.metrics.nearest_reference import NearestReference
 
 
-@pytest.mark.parametrize("batch, pairs", [(1, 3), (7, 2**23), (50, 40)])
+@pytest.mark.parametrize(("batch", "pairs"), [(1, 3), (7, 2**23), (50, 40)])
 def test_finds_the_nearest_whatever_the_batches(batch: int, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairwise_distance, "BLOCK_PAIRS", pairs)
     generator = torch.Generator().manual_seed(0)

@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 import torch
 
-from synfer.networks.au_estimator import CONFIG_FILE, WEIGHTS_FILE, AUEstimator
+from synfer.networks.au_estimator import CONFIG_FILE, WEIGHTS_FILE, ActionUnitNetwork
 
 TINY: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
 
 
-def tiny(au_names: list[str] | None = None) -> AUEstimator:
+def tiny(au_names: list[str] | None = None) -> ActionUnitNetwork:
     torch.manual_seed(0)
-    return AUEstimator(au_names or ["AU12", "AU4"], "vit_tiny_patch16_224", 32, TINY)
+    return ActionUnitNetwork(au_names or ["AU12", "AU4"], "vit_tiny_patch16_224", 32, TINY)
 
 
 def test_comes_back_from_its_folder(tmp_path: Path) -> None:
     estimator = tiny().eval()
     estimator.save(tmp_path / "au")
-    loaded, image = AUEstimator.load(tmp_path / "au"), torch.rand(3, 3, 40, 40)
+    loaded, image = ActionUnitNetwork.load(tmp_path / "au"), torch.rand(3, 3, 40, 40)
     found = loaded(image)
     assert torch.equal(found, estimator(image)) and found.shape == (3, 2) and not found.requires_grad
     assert ((found > 0) & (found < 1)).all()
@@ -38,7 +38,7 @@ def test_unknown_intensities_teach_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [
         ({"au_names": ["AU12", "AU99"]}, "unknown action unit 'AU99'"),
         (
@@ -53,22 +53,22 @@ def test_folders_that_do_not_fit(change: dict[str, Any], message: str, tmp_path:
     config = json.loads((tmp_path / CONFIG_FILE).read_text())
     (tmp_path / CONFIG_FILE).write_text(json.dumps({**config, **change}))
     with pytest.raises(ValueError, match=message):
-        AUEstimator.load(tmp_path)
+        ActionUnitNetwork.load(tmp_path)
 
 
 def test_files_that_are_missing_or_broken(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"found no config.json"):
-        AUEstimator.load(tmp_path)
+        ActionUnitNetwork.load(tmp_path)
     tiny().save(tmp_path)
     (tmp_path / CONFIG_FILE).write_text("{")
     with pytest.raises(ValueError, match="found no JSON"):
-        AUEstimator.load(tmp_path)
+        ActionUnitNetwork.load(tmp_path)
     (tmp_path / WEIGHTS_FILE).unlink()
     with pytest.raises(FileNotFoundError, match=r"found no model.safetensors"):
-        AUEstimator.load(tmp_path)
+        ActionUnitNetwork.load(tmp_path)
 
 
 @pytest.mark.parametrize("names", [[], ["AU12", "AU12"]])
 def test_names_once_each(names: list[str]) -> None:
     with pytest.raises(ValueError, match="expected at least one, each once"):
-        AUEstimator(names)
+        ActionUnitNetwork(names)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -101,7 +103,7 @@ def test_a_network_that_cuts_patches_keeps_its_stem() -> None:
         build_backbone("poolformer_s12", 7, stem="half")
 
 
-def test_weights_from_a_file_with_another_head(tmp_path) -> None:
+def test_weights_from_a_file_with_another_head(tmp_path: Path) -> None:
     source = build_backbone("resnet18", 5, stem="native", kwargs=TINY)
     save_file(source.state_dict(), tmp_path / "weights.safetensors")
     path = str(tmp_path / "weights.safetensors")
@@ -112,7 +114,7 @@ def test_weights_from_a_file_with_another_head(tmp_path) -> None:
         build_backbone("resnet18", 7, stem="native", kwargs={"channels": [8, 8, 8, 8]}, pretrained_path=path)
 
 
-def test_errors_name_what_is_wrong(tmp_path) -> None:
+def test_errors_name_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no network 'resnet81', did you mean"):
         build_backbone("resnet81", 7)
     with pytest.raises(ValueError, match=r"model\.backbone_kwargs do not fit 'resnet18': .*widths"):

@@ -16,7 +16,7 @@ from synfer.networks.latent_codec import AutoencoderKLCodec, SpaceToDepthCodec
 from tests.fixtures.tiny_generator import SIDE, TINY_TEXT, TINY_UNET, save_base
 
 
-def small(**changes: Any):
+def small(**changes: Any) -> Any:
     torch.manual_seed(0)
     settings: dict[str, Any] = {
         "unet": TINY_UNET,

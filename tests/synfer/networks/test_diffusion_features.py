@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ class Pieces:
         return type("Encoded", (), {"input_ids": ids})()
 
 
-def inputs(generator, n: int = 2):
+def inputs(generator: Any, n: int = 2) -> Any:
     torch.manual_seed(3)
     prompt, positions = word_prompt(generator.model.tokenizer, WORDS)
     with torch.no_grad():

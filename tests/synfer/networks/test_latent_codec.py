@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
 from datamodules.readers.drawn import DrawnReader
-from synfer.networks.latent_codec import AutoencoderKLCodec, SpaceToDepthCodec, build_codec
-from tests.fixtures.tiny_generator import SIDE, TINY_AUTOENCODER
+from lightning_modules.generator import ExpressionGenerator
+from synfer.networks.latent_codec import AutoencoderKLCodec, SpaceToDepthCodec, build_codec, load_codec
+from tests.fixtures.tiny_generator import SIDE, TINY_AUTOENCODER, save_base, save_checkpoint, tiny_generator
 
 
 def uint8_images(n: int = 6, channels: int = 3) -> torch.Tensor:
@@ -142,3 +146,63 @@ def test_spread_latents_have_as_many_places_as_they_know() -> None:
     learned = tiny_autoencoder()
     latents = torch.rand(2, learned.latent_channels, 4, 4)
     assert learned.spread(latents) is latents
+
+
+# ---------------------------------------------------------------- the codec of a generator
+
+LEARNED: dict[str, Any] = {
+    "codec": "autoencoder_kl",
+    "codec_config": TINY_AUTOENCODER,
+    "autoencoder_steps": 1,
+    "ema_decay": 0.5,
+}
+
+
+def averaged(**settings: Any) -> ExpressionGenerator:
+    """Returns a generator whose average differs from its weights."""
+    generator = tiny_generator(**settings)
+    assert generator.ema is not None
+    generator.ema.update()
+    with torch.no_grad():
+        for parameter in generator.model.codec.parameters():
+            parameter.add_(0.125)
+    return generator
+
+
+@pytest.mark.parametrize("settings", [{}, LEARNED], ids=["space_to_depth", "autoencoder_kl"])
+def test_a_codec_is_loaded_without_its_generator(settings: dict[str, Any], tmp_path: Path) -> None:
+    generator = averaged(**settings) if settings else tiny_generator()
+    paths = [save_checkpoint(generator, tmp_path / "run" / "checkpoints" / "last.ckpt"), tmp_path / "folder"]
+    generator.save_trained(paths[1])
+    before = torch.get_rng_state()
+    for path in [*paths, tmp_path / "run"]:
+        codec = load_codec(path)
+        whole = ExpressionGenerator.load_trained(path).model.codec
+        assert codec.fingerprint() == whole.fingerprint() and not codec.training
+        assert not any(parameter.requires_grad for parameter in codec.parameters())
+        image = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        assert torch.equal(codec.encode(image), whole.encode(image))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_codec_of_a_base_is_its_vae(tmp_path: Path) -> None:
+    save_base(tmp_path / "base")
+    generator = tiny_generator(base=str(tmp_path / "base"), trained="adapter")
+    checkpoint = save_checkpoint(generator, tmp_path / "adapter.ckpt")
+    expected = generator.model.codec.fingerprint()
+    for path in (checkpoint, tmp_path / "base", tmp_path / "base" / "vae"):
+        assert load_codec(path).fingerprint() == expected
+
+
+def test_what_holds_no_codec_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"model.latents_of '.*nowhere': no such file or folder, expected"):
+        load_codec(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"found no config.json, expected one written by save_trained"):
+        load_codec(tmp_path)
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"other.ckpt': expected one of an ExpressionGenerator, found another model's"):
+        load_codec(tmp_path / "other.ckpt")
+    save_base(tmp_path / "base")
+    (tmp_path / "base" / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"torn")
+    with pytest.raises(ValueError, match=r"base"):
+        load_codec(tmp_path / "base")

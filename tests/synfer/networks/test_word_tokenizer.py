@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer
 
@@ -10,7 +11,7 @@ from synfer.networks.word_tokenizer import build_word_tokenizer
 PAD, UNKNOWN, BEGIN, END = range(4)
 
 
-def ids(tokenizer, captions: list[str]) -> list[list[int]]:
+def ids(tokenizer: Any, captions: list[str]) -> list[list[int]]:
     return tokenizer(captions, padding="max_length", max_length=tokenizer.model_max_length, truncation=True).input_ids
 
 

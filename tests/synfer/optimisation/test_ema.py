@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -98,7 +100,7 @@ def test_no_average_before_the_first_update() -> None:
     assert float(ema.average["0.weight"].mean()) == 3.0
 
 
-def test_state_goes_through_a_weights_only_file(tmp_path) -> None:
+def test_state_goes_through_a_weights_only_file(tmp_path: Path) -> None:
     module = network()
     ema = ParameterEMA(module, decay=0.9)
     ema.update()

@@ -12,9 +12,7 @@ import torch
 
 from synfer.faces.action_units import ACTION_UNITS
 from synfer.synthesis import synthesiser as seam
-from synfer.synthesis.diffusion.samplers import SAMPLERS
 from synfer.synthesis.faces import Faces
-from synfer.synthesis.hooks import DenoisingHook, FaceHook, active_hooks
 from synfer.synthesis.over_ranks import share_of, synthesise_over_ranks
 from synfer.synthesis.plan import EvenPlan
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest
@@ -180,28 +178,3 @@ def test_what_says_nothing_of_its_kind_is_a_diffusion_model(tmp_path: Path) -> N
     torch.save({"kind": "gan"}, tmp_path / "gan.ckpt")
     with pytest.raises(ValueError, match=r"found the kind 'gan'"):
         load_synthesiser(tmp_path / "gan.ckpt")
-
-
-# ---------------------------------------------------------------- hooks and samplers
-
-
-def test_hooks_are_found_among_callbacks_by_what_they_can_do() -> None:
-    hook, steering, off = Note([], "a"), Steering([], "b"), Note([], "c")
-    off.enabled = False  # type: ignore[attr-defined]
-    assert active_hooks([object(), hook, off, steering]) == [hook, steering]
-    assert isinstance(hook, FaceHook) and not isinstance(hook, DenoisingHook) and isinstance(steering, DenoisingHook)
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_a_sampler_brings_the_true_noise_to_the_clean_face(name: str) -> None:
-    """With the exact ε of one known face, every step must end on that face's own noise level."""
-    schedule = tiny_generator(scheduler={"prediction_type": "epsilon", "rescale_betas_zero_snr": False})
-    sampler = SAMPLERS[name](schedule.model.scheduler.config, 10)
-    clean, eps = torch.randn(2, 1, 3, 4, 4, generator=torch.Generator().manual_seed(0)).unbind()
-    signal, noise = sampler.noise_levels(0)[0]
-    x = signal * clean + noise * eps
-    for i in range(10):
-        x = sampler.step(eps, i, x)
-        signal, noise = sampler.noise_levels(i)[1]
-        torch.testing.assert_close(x, signal * clean + noise * eps, atol=2e-3, rtol=0)
-    assert float(signal) > 0.999

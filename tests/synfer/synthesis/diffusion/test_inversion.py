@@ -130,7 +130,7 @@ def test_number_of_steps_out_of_range(inverted: int, generator: ExpressionGenera
 
 @pytest.fixture
 def pure_noise_state() -> Iterator[DenoisingState]:
-    yield state_for(tiny_generator(), request_for(num_steps=10))
+    return state_for(tiny_generator(), request_for(num_steps=10))
 
 
 def test_a_step_of_pure_noise_cannot_be_inverted(pure_noise_state: DenoisingState) -> None:
