@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from datamodules.batch import Batch
 from lightning_modules.averaged_module import AveragedModule
+from lightning_modules.trainer_access import data_of
 from synfer.faces.expressions import ACTION_UNITS, action_unit_indices
 from synfer.foundation.module_file import ModuleFormat
 from synfer.metrics.action_unit_scores import action_unit_scores
@@ -61,15 +62,18 @@ class ActionUnitEstimator(AveragedModule):
         self._columns = action_unit_indices(self.estimator.au_names)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the mean loss of one batch."""
         loss = self.estimator.loss(batch["image"], batch["au"][:, self._columns])
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
+        """Forgets the last validation."""
         example = torch.empty(0, len(self._columns))
         self._rows = GatheredRows({"seen": example, "truth": example}).to(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Takes one batch into the validation."""
         if not len(batch["label"]):  # a rank may have no row
             return
         # Keys only have to differ: the order of the rows does not matter here.
@@ -77,6 +81,7 @@ class ActionUnitEstimator(AveragedModule):
         self._rows.update(keys, seen=self.estimator(batch["image"]), truth=batch["au"][:, self._columns].float())
 
     def on_validation_epoch_end(self) -> None:
+        """Logs F1 of each action unit, over the faces of all ranks."""
         rows, above = self._rows.compute(), self.hparams["present_above"]
         scores = action_unit_scores(rows["seen"], rows["truth"], self.estimator.au_names, above)
         self.log_dict({f"val/au_f1_{n}" if n == "mean" else f"val/au_f1/{n}": score for n, score in scores.items()})
@@ -88,7 +93,7 @@ class ActionUnitEstimator(AveragedModule):
             ValueError: the training faces have no known action unit.
         """
         super().on_fit_start()
-        table = getattr(getattr(self.trainer, "datamodule", None), "train_table", None)
+        table = getattr(data_of(self.trainer), "train_table", None)
         if table is not None and (table.au is None or not (table.au[:, self._columns] >= 0).any()):
             raise ValueError(f"AU estimator: found no {', '.join(self.estimator.au_names[:4])}… in the training faces")
 

@@ -21,6 +21,7 @@ from datamodules.batch import Batch
 from lightning_modules.averaged_module import AveragedModule
 from lightning_modules.generator_evaluation import GeneratorEvaluation, check_test_settings
 from lightning_modules.run_seed import run_seed
+from lightning_modules.trainer_access import data_of
 from synfer.faces.expressions import (
     ACTION_UNITS,
     resolve_label_space,
@@ -31,6 +32,7 @@ from synfer.foundation.counter_based_random import key_of, keyed_seed, keyed_uni
 from synfer.foundation.file_reading import reading
 from synfer.foundation.fingerprint import fingerprint
 from synfer.foundation.module_file import ModuleFormat, StoredModule, write_folder
+from synfer.foundation.validate import check_setting
 from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.au_adapter import (
     AUTokens,
@@ -169,12 +171,12 @@ class ExpressionGenerator(AveragedModule):
         self.hparams["sampling"] = asdict(sampling)
         self.label_space = resolve_label_space(label_space)
         for name, share in (("drop_text", drop_text), ("drop_au", drop_au), ("drop_both", drop_both)):
-            if not 0 <= share <= 1:
-                raise ValueError(f"model.{name}: found {share}, expected a share in [0, 1]")
+            check_setting(0 <= share <= 1, name, share, "a share in [0, 1]")
         if drop_text + drop_au + drop_both > 1:
             raise ValueError(f"model.drop_*: shares add up to {drop_text + drop_au + drop_both:g}, expected at most 1")
-        if min_snr_gamma is not None and min_snr_gamma <= 0:
-            raise ValueError(f"model.min_snr_gamma: found {min_snr_gamma}, expected a number above 0 or null")
+        check_setting(
+            min_snr_gamma is None or min_snr_gamma > 0, "min_snr_gamma", min_snr_gamma, "a number above 0 or null"
+        )
         # Asked only where it matters: the list costs seconds.
         if compile_backend is not None and compile_backend not in (known := torch.compiler.list_backends(())):
             raise ValueError(f"model.compile_backend: found '{compile_backend}', expected null or one of {known}")
@@ -196,10 +198,8 @@ class ExpressionGenerator(AveragedModule):
             )
         else:
             self.model = load_diffusion_model(base, scheduler or {})
-            if image_size % self.model.codec.downscale:
-                raise ValueError(
-                    f"model.image_size: found {image_size}, expected a multiple of {self.model.codec.downscale}"
-                )
+            unit = self.model.codec.downscale
+            check_setting(image_size % unit == 0, "image_size", image_size, f"a multiple of {unit}")
         self.prediction = self.model.scheduler.config.prediction_type
         self.register_buffer("region_masks", region_masks(self.au_names), persistent=False)
         attach_au_adapter(self.model.unet, len(self.au_names))
@@ -295,8 +295,12 @@ class ExpressionGenerator(AveragedModule):
     # ---------------------------------------------------------------- training
 
     def setup(self, stage: str) -> None:
-        datamodule = getattr(self.trainer, "datamodule", None)
-        found = getattr(datamodule, "label_space", self.label_space)
+        """Checks that data, strategy and generator fit each other, and loads what a test needs.
+
+        Raises:
+            ValueError: they do not.
+        """
+        found = getattr(data_of(self.trainer), "label_space", self.label_space)
         if tuple(found) != self.label_space:
             raise ValueError(f"data has the label space {list(found)}, the generator {list(self.label_space)}")
         options = getattr(self.trainer.strategy, "_ddp_kwargs", None)
@@ -311,6 +315,7 @@ class ExpressionGenerator(AveragedModule):
             self._evaluation = GeneratorEvaluation(self)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the loss of one batch: of a learned codec in the first steps, then of the diffusion model."""
         generator = torch.Generator(self.device).manual_seed(
             # With the batch, because accumulated batches share a step.
             keyed_seed(self._seed, self.global_rank, self.global_step, batch_idx, _NOISE_STREAM)
@@ -400,6 +405,7 @@ class ExpressionGenerator(AveragedModule):
     # ---------------------------------------------------------------- evaluation
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Takes one batch into the validation's loss."""
         if not len(batch["label"]):  # a rank may have no row
             return
         # The same noise in every epoch, so that the curve shows the model and not the draw.
@@ -412,9 +418,11 @@ class ExpressionGenerator(AveragedModule):
         self._validation_loss.update(loss.detach().expand(len(latents)))
 
     def on_validation_epoch_start(self) -> None:
+        """Forgets the last validation."""
         self._validation_loss.reset()
 
     def on_validation_epoch_end(self) -> None:
+        """Logs the loss of all ranks, and makes the grid of faces."""
         self.log("val/loss", self._validation_loss.compute(), prog_bar=True, sync_dist=True)
         if self.hparams["grid_samples"] > 0 and not self.trainer.sanity_checking:
             self._log_grid()
@@ -437,10 +445,12 @@ class ExpressionGenerator(AveragedModule):
     # ---------------------------------------------------------------- test by a judge
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Scores one batch of real faces."""
         if len(batch["label"]):
             self._evaluation.step(batch)
 
     def on_test_epoch_end(self) -> None:
+        """Makes the faces of the test and logs what they are worth."""
         from callbacks.synthesis.synthesis_callback import active_hooks
 
         self.log_dict(self._evaluation.finish(active_hooks(self.trainer)), rank_zero_only=True)

@@ -13,8 +13,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
 
 from synfer.faces.captions import VOCABULARY
 from synfer.foundation.checkpoint_file import check_finite
-from synfer.foundation.config_keys import check_config_keys
 from synfer.foundation.file_reading import FileError, plain_reason, reading
+from synfer.foundation.validate import check_config_keys
 from synfer.networks.latent_codec import AutoencoderKLCodec, LatentCodec, build_codec
 from synfer.networks.quiet_loading import quiet_loading
 from synfer.networks.word_tokenizer import build_word_tokenizer

@@ -21,7 +21,8 @@ class HasBackbone(Protocol):
 
     backbone: Any
 
-    def __call__(self, image: Tensor) -> Tensor: ...
+    def __call__(self, image: Tensor) -> Tensor:
+        """Returns logits (B, K) of images (B, 3, H, W)."""
 
 
 class ClassifierFeatures(nn.Module):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from synfer.foundation.config_keys import check_config_keys
 from synfer.foundation.fingerprint import fingerprint
+from synfer.foundation.validate import check_config_keys
 
 
 class LatentCodec(nn.Module, ABC):

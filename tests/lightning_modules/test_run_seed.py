@@ -90,7 +90,7 @@ def test_nobody_else_asks_the_environment() -> None:
     project = Path(run_seed_module.__file__).parents[1]
     folders = ("callbacks", "datamodules", "lightning_modules")
     asking = [path for folder in folders for path in (project / folder).rglob("*.py") if NAME in path.read_text()]
-    assert sorted(path.name for path in asking) == ["expression.py", "run_seed.py"]
+    assert sorted(path.name for path in asking) == ["expression_data_module.py", "run_seed.py"]
 
 
 def test_data_seed_rules_training_and_grid_of_a_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

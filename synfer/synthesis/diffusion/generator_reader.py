@@ -27,18 +27,24 @@ class ReadableGenerator(Protocol):
     prediction: PredictionType
 
     @property
-    def hparams(self) -> Any: ...
+    def hparams(self) -> Any:
+        """Its settings: ``image_size``, ``bf16_sampling``."""
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where its weights are."""
 
-    def to(self, device: Any) -> Any: ...
+    def to(self, device: Any) -> Any:
+        """Moves it."""
 
-    def network(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor) -> Tensor: ...
+    def network(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor) -> Tensor:
+        """Runs the UNet."""
 
-    def weights_fingerprint(self) -> str: ...
+    def weights_fingerprint(self) -> str:
+        """Returns 16 hex digits over its weights."""
 
-    def build_fingerprint(self) -> str: ...
+    def build_fingerprint(self) -> str:
+        """Returns 16 hex digits over what else decides its outputs."""
 
 
 class GeneratorReader:
