@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from datamodules.batch import Batch
 from lightning_modules.averaged_module import AveragedModule
+from lightning_modules.trainer_access import data_of
 from synfer.faces.action_units import ACTION_UNITS, action_unit_indices
 from synfer.foundation.module_file import ModuleFormat
 from synfer.metrics.action_unit_scores import action_unit_scores
@@ -92,7 +93,7 @@ class ActionUnitEstimator(AveragedModule):
             ValueError: the training faces have no known action unit.
         """
         super().on_fit_start()
-        table = getattr(getattr(self.trainer, "datamodule", None), "train_table", None)
+        table = getattr(data_of(self.trainer), "train_table", None)
         if table is not None and (table.au is None or not (table.au[:, self._columns] >= 0).any()):
             raise ValueError(f"AU estimator: found no {', '.join(self.estimator.au_names[:4])}… in the training faces")
 

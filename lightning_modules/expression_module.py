@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from datamodules.batch import Batch
 from lightning_modules.averaged_module import AveragedModule
+from lightning_modules.trainer_access import data_of
 from synfer.faces.expressions import resolve_label_space
 from synfer.foundation.module_file import KIND
 from synfer.foundation.renamed_settings import present_settings
@@ -92,7 +93,7 @@ class ExpressionModule(AveragedModule):
 
     @property
     def _data(self) -> Any:
-        return getattr(self.trainer, "datamodule", None)
+        return data_of(self.trainer)
 
     # ------------------------------------------------------------------ evaluation
 

@@ -15,10 +15,12 @@ from lightning_modules.face_grid import log_face_grid
 from lightning_modules.generator_file import GeneratorFile
 from lightning_modules.predict_faces import predict_faces
 from lightning_modules.run_seed import run_seed
+from lightning_modules.trainer_access import data_of
 from synfer.faces.action_units import ACTION_UNITS
 from synfer.faces.expressions import resolve_label_space
 from synfer.foundation.counter_based_random import keyed_seed
 from synfer.foundation.random_streams import Stream
+from synfer.foundation.validate import check_setting
 from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.au_adapter import (
     AUTokens,
@@ -118,8 +120,9 @@ class ExpressionGenerator(GeneratorFile):
         self.hparams["sampling"] = asdict(sampling)
         self.label_space = resolve_label_space(label_space)
         self._dropout = ConditionDropout(drop_text, drop_au, drop_both)
-        if min_snr_gamma is not None and min_snr_gamma <= 0:
-            raise ValueError(f"model.min_snr_gamma: found {min_snr_gamma}, expected a number above 0 or null")
+        check_setting(
+            min_snr_gamma is None or min_snr_gamma > 0, "min_snr_gamma", min_snr_gamma, "a number above 0 or null"
+        )
         # Asked only where it matters: the list costs seconds.
         if compile_backend is not None and compile_backend not in (known := torch.compiler.list_backends(())):
             raise ValueError(f"model.compile_backend: found '{compile_backend}', expected null or one of {known}")
@@ -132,10 +135,8 @@ class ExpressionGenerator(GeneratorFile):
             )
         else:
             self.model = load_diffusion_model(base, scheduler or {})
-            if image_size % self.model.codec.downscale:
-                raise ValueError(
-                    f"model.image_size: found {image_size}, expected a multiple of {self.model.codec.downscale}"
-                )
+            unit = self.model.codec.downscale
+            check_setting(image_size % unit == 0, "image_size", image_size, f"a multiple of {unit}")
         self.register_buffer("region_masks", region_masks(self.au_names), persistent=False)
         attach_au_adapter(self.model.unet, len(self.au_names))
         if base is not None:
@@ -198,8 +199,7 @@ class ExpressionGenerator(GeneratorFile):
         Raises:
             ValueError: it does not.
         """
-        datamodule = getattr(self.trainer, "datamodule", None)
-        found = getattr(datamodule, "label_space", self.label_space)
+        found = getattr(data_of(self.trainer), "label_space", self.label_space)
         if tuple(found) != self.label_space:
             raise ValueError(f"data has the label space {list(found)}, the generator {list(self.label_space)}")
         options = getattr(self.trainer.strategy, "_ddp_kwargs", None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -12,7 +11,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from datamodules.batch import Batch
-from lightning_modules.trainer_access import command_name
+from lightning_modules.trainer_access import command_name, data_of
 from synfer.faces.expressions import map_label_space
 from synfer.labels.label_table import LabelTable, read_label_table
 from synfer.metrics.confusion_scores import confusion_scores
@@ -58,7 +57,7 @@ class LabelEvaluation(LightningModule):
             ValueError: another command than validate, no common row, or another image under a sample id.
         """
         stage = command_name(stage)
-        data: Any = getattr(self.trainer, "datamodule", None)
+        data = data_of(self.trainer)
         if stage != "validate":
             raise ValueError(f"scoring a label table: found the command {stage}, expected validate")
         self._space = torch.from_numpy(map_label_space(self.table.label_space, data.label_space))

@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from datamodules.batch import Batch
 from datamodules.rows.folds import hash_numbers
-from lightning_modules.trainer_access import command_name
+from lightning_modules.trainer_access import command_name, data_of
 from lightning_modules.voter import LoadedVoter, load_voter
 from synfer.faces.expressions import canonical_expression
 from synfer.labels.label_table import LabelTable, read_label_table
@@ -119,7 +119,7 @@ class Relabeller(LightningModule):
             ValueError: the command is neither predict on real faces nor validate, or a prior of other classes.
         """
         stage = command_name(stage)
-        data: Any = getattr(self.trainer, "datamodule", None)
+        data = data_of(self.trainer)
         split = {"predict": getattr(data, "predict_split", None), "validate": "val"}.get(stage)
         if split in (None, "synthesis"):
             raise ValueError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from lightning_modules.trainer_access import data_of
+
 
 def run_seed(trainer: Any) -> int:
     """Returns ``data.seed`` where it is given, else ``seed_everything``, else 0: the seed of all numbers drawn by key.
@@ -16,5 +18,5 @@ def run_seed(trainer: Any) -> int:
     Args:
         trainer: the module's trainer, whose data module knows its seed; None, or one without, asks the environment.
     """
-    found = getattr(getattr(trainer, "datamodule", None), "run_seed", None)
+    found = getattr(data_of(trainer), "run_seed", None)
     return int(os.environ.get("PL_GLOBAL_SEED", 0)) if found is None else int(found)

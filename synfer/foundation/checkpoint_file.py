@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,10 @@ from torch import Tensor
 from synfer.foundation.file_reading import FileError, plain_reason
 
 LAST = "last.ckpt"
+
+_SETTLED_S = 2.0  # a file as young as this may change once more without a new time of writing
+_found_whole: dict[Path, tuple[int, int, int]] = {}
+"""What this process has compared with its checksums: file → (inode, size, time of writing)."""
 
 
 def find_checkpoint(path: str | Path, kind: str) -> Path:
@@ -83,7 +88,7 @@ def read_checkpoint(
     path = find_checkpoint(path, kind)
     if not path.is_file():
         raise FileNotFoundError(f"{kind} checkpoint: no file at {path}, expected one written by training")
-    reason = damage(path)
+    reason = _damage_or_known_whole(path)
     if reason is None or not _is_ours(path):  # files of before torch 1.6 are no archives
         try:
             return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
@@ -113,6 +118,21 @@ def check_finite(tensors: Mapping[str, Any], kind: str, path: str | Path) -> Non
                 f"{kind} '{path}': found {bad} of {tensor.numel()} numbers in '{name}' that are NaN or infinite, "
                 "expected finite weights (its training diverged, or the file is damaged)"
             )
+
+
+def _damage_or_known_whole(path: Path) -> str | None:
+    """Returns :func:`damage`, without reading once more a file that was whole and has not been written since.
+
+    A run that goes on from a checkpoint looks into it three times, and a large one takes seconds each time.
+    """
+    now = path.stat()
+    state = (now.st_ino, now.st_size, now.st_mtime_ns)
+    if _found_whole.get(path) == state:
+        return None
+    reason = damage(path)
+    if reason is None and time.time() - now.st_mtime > _SETTLED_S:
+        _found_whole[path] = state
+    return reason
 
 
 def _is_ours(path: Path) -> bool:

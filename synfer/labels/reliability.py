@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from synfer.foundation.atomic_file import atomic_write
 from synfer.foundation.file_reading import reading
-from synfer.foundation.json_file import read_json
+from synfer.foundation.json_file import read_json, write_json
 
 _PSEUDO_COUNT = 2.0
 
@@ -48,9 +46,7 @@ def write_reliability(
         }
         for voter, confusion in confusions.items()
     }
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(table, indent=2) + "\n")
-    return path
+    return write_json(path, table)
 
 
 def read_reliability(path: str | Path, fingerprints: Mapping[str, Sequence[str]], names: Sequence[str]) -> Tensor:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
 
 from synfer.faces.captions import VOCABULARY
-from synfer.foundation.config_keys import check_config_keys
 from synfer.foundation.file_reading import FileError, plain_reason, reading
 from synfer.foundation.fingerprint import fingerprint
+from synfer.foundation.validate import check_config_keys
 from synfer.networks.au_adapter import au_adapter_parameters
 from synfer.networks.diffusers_part import load_part
 from synfer.networks.latent_codec import AutoencoderKLCodec, LatentCodec, build_codec

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from torch.random import fork_rng
 
 from synfer.foundation.checkpoint_file import find_checkpoint
-from synfer.foundation.config_keys import check_config_keys
 from synfer.foundation.file_reading import reading
 from synfer.foundation.fingerprint import fingerprint
 from synfer.foundation.json_file import read_json
 from synfer.foundation.module_file import CONFIG_FILE, ModuleFormat
+from synfer.foundation.validate import check_config_keys
 from synfer.networks.diffusers_part import load_part
 from synfer.networks.quiet_loading import quiet_loading
 

@@ -79,6 +79,33 @@ def test_a_damaged_last_checkpoint_names_the_newest_whole_one(way: str, tmp_path
         read_checkpoint(last, "classifier")
 
 
+def test_a_file_is_compared_with_its_checksums_once_until_it_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Path] = []
+
+    def look(path: Path) -> str | None:
+        looks.append(path)
+        return damage(path)
+
+    monkeypatch.setattr("synfer.foundation.checkpoint_file.damage", look)
+    path = written(tmp_path / "last.ckpt", 5)
+    for _ in range(3):
+        read_checkpoint(path, "classifier")
+    assert len(looks) == 1
+    flipped = bytearray(path.read_bytes())
+    flipped[len(flipped) // 2] ^= 4
+    path.write_bytes(flipped)
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        read_checkpoint(path, "classifier")
+    young = tmp_path / "young.ckpt"
+    torch.save({"weight": torch.ones(1)}, young)
+    looks.clear()
+    for _ in range(2):  # it may still be being written
+        read_checkpoint(young, "classifier")
+    assert len(looks) == 2
+
+
 def test_no_whole_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").write_bytes(b"")
     assert last_whole_checkpoint(tmp_path) is None
