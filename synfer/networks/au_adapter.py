@@ -52,7 +52,7 @@ class AUTokens(list[Tensor]):
     """One tensor of AU tokens, (B, R, D), that :class:`AUProjection` has made already: it passes them on."""
 
 
-class AUProjection(MultiIPAdapterImageProjection):
+class AUProjection(MultiIPAdapterImageProjection):  # type: ignore[misc]
     """diffusers' projection of IP-Adapter inputs to tokens, which lets finished tokens through.
 
     Tokens do not depend on the timestep: sampling makes them once, not once per step.

@@ -28,13 +28,13 @@ def to_channels_last(network: nn.Module) -> nn.Module:
             network.set_submodule(path, _AppendedLayers(*module))
         elif isinstance(module, EffectiveSEModule) and not module.add_maxpool:
             network.set_submodule(path, _SqueezeExcite(module.fc, module.gate))
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(memory_format=torch.channels_last)
 
 
 class _AppendedLayers(nn.Sequential):
     """Layers one after the other, whose input and outputs are joined (one-shot aggregation, arXiv 1904.09730)."""
 
-    def forward(self, x: Tensor, outputs: list[Tensor]) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, outputs: list[Tensor]) -> Tensor:
         for layer in self:
             x = layer(x)
             outputs.append(x)
@@ -50,7 +50,7 @@ class _Concatenation(torch.autograd.Function):
         return torch.cat(maps, 1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         return tuple(part.contiguous(memory_format=torch.channels_last) for part in gradient.split(ctx.channels, 1))
 
 

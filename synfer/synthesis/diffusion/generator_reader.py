@@ -13,7 +13,8 @@ from synfer.faces.face_shape import resize_faces
 from synfer.networks.au_adapter import embed_action_units
 from synfer.networks.diffusion_features import capture, word_prompt
 from synfer.networks.feature_cache import FeatureCache, image_keys
-from synfer.synthesis.diffusion.prediction import PredictionType, predict_noise, signal_and_noise
+from synfer.networks.prediction_type import PredictionType
+from synfer.synthesis.diffusion.prediction import predict_noise, signal_and_noise
 
 ReadLatents = Literal["clean", "inverted", "noised"]
 
