@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -55,6 +58,17 @@ class GatheredRows(Metric):
             return rows
         order = rows["key"].argsort()
         return {name: values[order] for name, values in rows.items()}
+
+    def _wrap_compute(self, compute: Callable[[], dict[str, Tensor]]) -> Callable[[], dict[str, Tensor]]:
+        wrapped = super()._wrap_compute(compute)
+
+        @wraps(compute)
+        def whole() -> dict[str, Tensor]:
+            # torchmetrics makes a scalar of a single number: one row of a column is to stay a row.
+            shapes = {name: (-1, *empty.shape[1:]) for name, empty in self._empty.items()}
+            return {n: rows if rows.ndim else rows.reshape(shapes[n]) for n, rows in wrapped().items()}
+
+        return whole
 
     def _joined(self, name: str) -> Tensor:
         rows = getattr(self, f"_{name}")

@@ -95,3 +95,10 @@ def test_without_keys_a_rank_without_a_row_gets_those_of_the_others(tmp_path: Pa
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_no_row_and_no_key() -> None:
     assert tuple(GatheredRows({"row": torch.empty(0, 3)}, keyed=False).compute()["row"].shape) == (0, 3)
+
+
+def test_a_single_row_stays_a_row() -> None:
+    rows = GatheredRows({"label": torch.zeros(0, dtype=torch.int64), "one": torch.empty(0, 1)})
+    rows.update(torch.tensor([7]), label=torch.tensor([2]), one=torch.tensor([[0.5]]))
+    shapes = {name: tuple(column.shape) for name, column in rows.compute().items()}
+    assert shapes == {"key": (1,), "label": (1,), "one": (1, 1)}
