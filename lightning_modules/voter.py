@@ -15,47 +15,12 @@ from lightning_modules.training_provenance import TrainingProvenance
 from synfer.foundation.checkpoint_file import find_checkpoint, read_checkpoint
 from synfer.foundation.file_reading import FileError, reading
 from synfer.foundation.json_file import read_json
-from synfer.foundation.module_file import CONFIG_FILE, kind_of_checkpoint
-from synfer.labels.voters import Voter, VoterKind
+from synfer.foundation.module_file import CONFIG_FILE
+from synfer.labels.voters import VOTERS, Voter, VoterKind
 
 _EXPECTED = (
     "a checkpoint of ExpressionClassifier or LabelAnnotator, a timm or CLIP folder, or a .json file that names one"
 )
-
-
-def _annotator(path: Path, device: Any, generator: Any) -> Voter:
-    from lightning_modules.annotator import LabelAnnotator
-
-    return LabelAnnotator.load_trained(path, device, generator=generator)
-
-
-def _classifier(path: Path, device: Any, option: Any) -> Voter:
-    from lightning_modules.classifier import ExpressionClassifier
-
-    return ExpressionClassifier.load_trained(path, device)
-
-
-def _timm(path: Path, device: Any, option: Any) -> Voter:
-    from synfer.networks.external_classifiers import TimmVoter
-
-    return TimmVoter(path).eval().requires_grad_(False).to(device)
-
-
-def _clip(path: Path, device: Any, prompts: Any) -> Voter:
-    from synfer.networks.external_classifiers import ClipVoter
-
-    return ClipVoter(path, prompts).eval().requires_grad_(False).to(device)
-
-
-VOTERS: list[VoterKind] = [
-    VoterKind("an annotator", lambda _, found: kind_of_checkpoint(found) == "annotator", _annotator, "generator"),
-    VoterKind("a classifier", lambda _, found: kind_of_checkpoint(found) == "classifier", _classifier),
-    VoterKind(
-        "a CLIP model", lambda path, found: path.is_dir() and found.get("model_type") == "clip", _clip, "prompts"
-    ),
-    VoterKind("a timm network", lambda path, found: path.is_dir() and "architecture" in found, _timm),
-]
-"""Every kind of voter; the first that calls a file its own loads it. A new kind is one more entry."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +56,7 @@ def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Lo
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: nothing that can vote, or more said in the file than this kind of voter listens to.
+        ValueError: nothing that can vote, or more said in the file than this kind of voter supports.
     """
     name, place = str(path), Path(path)
     options: dict[str, Any] = {}
@@ -143,4 +108,4 @@ def _refuse_unsupported(name: str, options: Mapping[str, Any], kind: VoterKind) 
     unheard = sorted(key for key, value in options.items() if key != kind.option and value)
     if unheard:
         listener = next(other.name for other in VOTERS if other.option == unheard[0])
-        raise ValueError(f"voter '{name}': found '{unheard[0]}', which only {listener} listens to, leave it out")
+        raise ValueError(f"voter '{name}': found '{unheard[0]}', which only {listener} supports, leave it out")

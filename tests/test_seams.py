@@ -21,8 +21,7 @@ import train
 from datamodules.au_tables.settings import AU_TABLES
 from datamodules.readers.reader import Reader, Split
 from datamodules.rows.sample_table import ArrayImages, SampleTable, one_hot
-from lightning_modules.voter import VOTERS
-from synfer.labels.voters import VoterKind
+from synfer.labels.voters import VOTERS, VoterKind
 from synfer.synthesis.diffusion.samplers import DDIM, SAMPLERS
 from synfer.synthesis.synthesiser import SYNTHESISERS
 from tests.fixtures.drawn_synthesiser import LOADER, save_drawn

@@ -9,6 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from synfer.foundation.late_import import imported_late
+from synfer.foundation.module_file import kind_of_checkpoint
+
 
 @runtime_checkable
 class Voter(Protocol):
@@ -50,12 +53,52 @@ class VoterKind:
         name: with its article, for errors: "an annotator".
         is_mine: whether a file or folder is of this kind, by its path and by what a checkpoint holds or the folder's
             ``config.json`` says.
-        load: returns the voter, in evaluation mode and without gradients, of (path, device, option). It imports what it
-            needs when it is called.
-        option: key of a ``.json`` file that this kind alone listens to, beside "path"; None = none.
+        loader: "module:function", imported when it is asked for, or the function: from (path, device) to the voter, in
+            evaluation mode and without gradients.
+        option: key of a ``.json`` file that this kind alone supports, beside "path", and the loader's keyword for it;
+            None = there is none.
     """
 
     name: str
     is_mine: Callable[[Path, Mapping[str, Any]], bool]
-    load: Callable[[Path, Any, Any], Voter]
+    loader: str | Callable[..., Voter]
     option: str | None = None
+
+    def load(self, path: Path, device: Any, option: Any = None) -> Voter:
+        """Loads a voter of this kind.
+
+        Args:
+            path: file or folder.
+            device: where to.
+            option: value of the kind's option, None = not given.
+        """
+        load = imported_late(self.loader) if isinstance(self.loader, str) else self.loader
+        voter: Voter = load(path, device) if self.option is None else load(path, device, **{self.option: option})
+        return voter
+
+
+VOTERS: list[VoterKind] = [
+    VoterKind(
+        "an annotator",
+        lambda _, found: kind_of_checkpoint(found) == "annotator",
+        "lightning_modules.annotator:LabelAnnotator.load_trained",
+        option="generator",
+    ),
+    VoterKind(
+        "a classifier",
+        lambda _, found: kind_of_checkpoint(found) == "classifier",
+        "lightning_modules.classifier:ExpressionClassifier.load_trained",
+    ),
+    VoterKind(
+        "a CLIP model",
+        lambda path, found: path.is_dir() and found.get("model_type") == "clip",
+        "synfer.networks.external_classifiers:load_clip",
+        option="prompts",
+    ),
+    VoterKind(
+        "a timm network",
+        lambda path, found: path.is_dir() and "architecture" in found,
+        "synfer.networks.external_classifiers:load_timm",
+    ),
+]
+"""Every kind of voter; the first that calls a file its own loads it. A new kind is one more entry."""

@@ -184,6 +184,22 @@ class ClipVoter(ExternalClassifier):
         return F.normalize(seen, dim=1) @ self.text.T
 
 
+def load_timm(path: Path, device: Any) -> ExternalClassifier:
+    """Loads a timm network as a voter, in evaluation mode and without gradients."""
+    return TimmVoter(path).eval().requires_grad_(False).to(device)
+
+
+def load_clip(path: Path, device: Any, prompts: Any = None) -> ExternalClassifier:
+    """Loads a CLIP model as a voter, in evaluation mode and without gradients.
+
+    Args:
+        path: its folder.
+        device: where to.
+        prompts: expression → captions; None = the project's own.
+    """
+    return ClipVoter(path, prompts).eval().requires_grad_(False).to(device)
+
+
 def _captions(folder: Path, prompts: Any) -> dict[str, list[str]]:
     expected = "expected an object of expression → caption or list of captions"
     if not isinstance(prompts, Mapping):

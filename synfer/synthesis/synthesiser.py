@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from synfer.foundation.late_import import imported_late
 from synfer.foundation.module_file import kind_of
 from synfer.synthesis.faces import Faces
 from synfer.synthesis.hooks import FaceHook
@@ -74,8 +73,8 @@ def load_synthesiser(path: str | Path) -> Synthesiser:
     kind = kind_of(path, "generator") or OLDEST_KIND
     if kind not in SYNTHESISERS:
         raise ValueError(f"synthesiser '{path}': found the kind '{kind}', expected one of {', '.join(SYNTHESISERS)}")
-    module, name = SYNTHESISERS[kind].split(":")
-    return attrgetter(name)(import_module(module))(path)
+    synthesiser: Synthesiser = imported_late(SYNTHESISERS[kind])(path)
+    return synthesiser
 
 
 def check_request(synthesiser: Synthesiser, request: SynthesisRequest) -> None:

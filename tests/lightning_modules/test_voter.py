@@ -13,9 +13,9 @@ from transformers import AutoTokenizer, CLIPModel
 from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
-from lightning_modules.voter import VOTERS, load_voter
+from lightning_modules.voter import load_voter
 from synfer.faces.expressions import EXPRESSIONS
-from synfer.labels.voters import Guide, Voter, VoterKind
+from synfer.labels.voters import VOTERS, Guide, Voter, VoterKind
 from tests.fixtures.outside_models import save_clip, save_timm
 from tests.fixtures.tiny_generator import (
     NAMES,
@@ -136,9 +136,9 @@ def test_what_a_voter_is_asked_is_part_of_its_fingerprint(tmp_path: Path) -> Non
         ({"path": "clip", "prompts": {"happy": [], "sad": ["sad"]}}, r"found \[\] as prompts of 'happy'"),
         ({"path": "clip", "prompts": {"happy": 3, "sad": ["sad"]}}, "found 3 as prompts of 'happy'"),
         ({"path": "clip", "prompts": ["happy", "sad"]}, "found list as prompts, expected an object"),
-        ({"path": "clip", "generator": "g.ckpt"}, "found 'generator', which only an annotator listens to"),
-        ({"path": "timm", "prompts": {"happy": ["x"]}}, "found 'prompts', which only a CLIP model listens to"),
-        ({"path": "c.ckpt", "prompts": {"happy": ["x"]}}, "found 'prompts', which only a CLIP model listens to"),
+        ({"path": "clip", "generator": "g.ckpt"}, "found 'generator', which only an annotator supports"),
+        ({"path": "timm", "prompts": {"happy": ["x"]}}, "found 'prompts', which only a CLIP model supports"),
+        ({"path": "c.ckpt", "prompts": {"happy": ["x"]}}, "found 'prompts', which only a CLIP model supports"),
     ],
 )
 def test_what_a_voter_would_not_hear_is_refused(more: dict, message: str, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ class Coin:
 
 
 def test_a_new_kind_of_voter_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = VoterKind("a coin", lambda path, found: "share" in found, lambda path, device, _: Coin(path / "share"))
+    kind = VoterKind("a coin", lambda path, found: "share" in found, lambda path, device: Coin(path / "share"))
     monkeypatch.setattr("lightning_modules.voter.VOTERS", [*VOTERS, kind])
     (tmp_path / "share").write_text("0.75")
     (tmp_path / "config.json").write_text(json.dumps({"share": "share"}))
@@ -180,7 +180,7 @@ def test_a_new_kind_of_voter_is_one_entry(tmp_path: Path, monkeypatch: pytest.Mo
     assert isinstance(voter.network, Voter) and not isinstance(voter.network, Guide)
     assert voter.network.predict_probabilities(FACES).tolist() == [[0.75, 0.25]] * 3
     (tmp_path / "coin.json").write_text(json.dumps({"path": ".", "prompts": {"happy": "x"}}))
-    with pytest.raises(ValueError, match="found 'prompts', which only a CLIP model listens to"):
+    with pytest.raises(ValueError, match="found 'prompts', which only a CLIP model supports"):
         load_voter(tmp_path / "coin.json")
 
 
