@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -209,6 +210,10 @@ class ExpressionGenerator(GeneratorFile):
                 "model.codec 'autoencoder_kl' learns in turn with the UNet: found strategy ddp, expected "
                 "--trainer.strategy=ddp_find_unused_parameters_true"
             )
+
+        tests = any(type(callback).__name__ == "GeneratorTest" for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        if stage == "test" and not tests:
+            rank_zero_warn("test: found no GeneratorTest among the trainer's callbacks, so no face is made and scored")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss of one batch: of a learned codec in the first steps, of the diffusion model after them."""

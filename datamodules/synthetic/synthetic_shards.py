@@ -300,7 +300,7 @@ def write_card(folder: Path, facts: Mapping[str, str] | None = None) -> dict[str
     text = (
         "---\ntask_categories: [image-classification]\ntags: [synthetic, facial-expression-recognition]\n---\n\n"
         "# Synthetic facial expressions\n\n"
-        f"{total.total()} faces made by a diffusion model; {kept.total()} of them were kept, {changed} of these show "
+        f"{total.total()} synthetic faces; {kept.total()} of them were kept, {changed} of these show "
         "another expression than the intended one by the vote of the classifiers.\n\n"
         f"| intended expression | made | kept |\n| --- | --- | --- |\n{rows}\n\n{measured}"
         "Columns: `image`, `label` (intended), `soft_label` (what training uses), `caption`, `au` (intensities in "

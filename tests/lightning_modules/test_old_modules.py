@@ -15,18 +15,21 @@ from synfer.foundation.module_file import kind_of
 from synfer.networks.au_estimator import ActionUnitNetwork
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-OLD = FIXTURES / "before_kind"
+OLD = FIXTURES / "d408323"
+GENERATOR = OLD / "generator" / "checkpoints" / "last.ckpt"
+ANNOTATOR = OLD / "annotator" / "checkpoints" / "last.ckpt"
+ESTIMATOR = OLD / "au_estimator" / "checkpoints" / "last.ckpt"
 FACES = torch.linspace(0, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
 
 
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("before_kind/generator.ckpt", "diffusion"),
-        ("before_kind/generator", "diffusion"),
-        ("before_kind/annotator.ckpt", "annotator"),
-        ("before_kind/au_estimator.ckpt", "au_estimator"),
-        ("before_kind/au_estimator", "au_estimator"),
+        ("d408323/generator/checkpoints/last.ckpt", "diffusion"),
+        ("d408323/generator_folder", "diffusion"),
+        ("d408323/annotator", "annotator"),
+        ("d408323/au_estimator/checkpoints/last.ckpt", "au_estimator"),
+        ("d408323/au_estimator/au_estimator", "au_estimator"),
         ("cacc19f/classifier-step3.ckpt", "classifier"),
     ],
 )
@@ -35,27 +38,32 @@ def test_their_kind_is_seen(path: str, kind: str) -> None:
 
 
 def test_a_generator() -> None:
-    checkpoint, folder = (ExpressionGenerator.load_trained(OLD / name) for name in ("generator.ckpt", "generator"))
-    assert folder.exported_from == checkpoint.weights_fingerprint() == "ebdf3f750dd34590"
-    stored = torch.load(OLD / "generator.ckpt", weights_only=True)
+    checkpoint, folder = (ExpressionGenerator.load_trained(path) for path in (GENERATOR, OLD / "generator_folder"))
+    assert folder.exported_from == checkpoint.weights_fingerprint() == "eb5cbc59556c8e89"
+    assert folder.weights_fingerprint() == "da02a31c1ed08eff"  # rounded to float16
+    stored = torch.load(GENERATOR, weights_only=True)
     assert stored["hyper_parameters"]["warmup_share"] == checkpoint.hparams["warmup_fraction"] == 0.03
     average = stored["ema"]["average"]
     assert all(torch.equal(average[name], p) for name, p in checkpoint.model.named_parameters() if name in average)
 
 
 def test_an_annotator() -> None:
-    annotator = LabelAnnotator.load_trained(OLD / "annotator.ckpt", generator=str(OLD / "generator.ckpt"))
-    assert annotator.weights_fingerprint() == "9775988bf1eb3301"
-    LabelAnnotator.load_trained(OLD / "annotator.ckpt", generator=str(OLD / "generator"))  # the export of it
+    with pytest.warns(UserWarning, match="temperature was fitted at step 5"):
+        annotator = LabelAnnotator.load_trained(ANNOTATOR, generator=str(GENERATOR))
+    assert annotator.weights_fingerprint() == "fef0d1f7ca4f874d"
+    with pytest.warns(UserWarning, match="temperature was fitted at step 5"):
+        LabelAnnotator.load_trained(ANNOTATOR, generator=str(OLD / "generator_folder"))  # the export of it
 
 
 def test_an_estimator_of_action_units() -> None:
-    estimator = ActionUnitNetwork.load(OLD / "au_estimator")
-    module = ActionUnitEstimator(**torch.load(OLD / "au_estimator.ckpt", weights_only=True)["hyper_parameters"])
-    module.load_state_dict(torch.load(OLD / "au_estimator.ckpt", weights_only=True)["state_dict"])
+    estimator = ActionUnitNetwork.load(OLD / "au_estimator" / "au_estimator")
+    module = ActionUnitEstimator(**torch.load(ESTIMATOR, weights_only=True)["hyper_parameters"])
+    module.load_state_dict(torch.load(ESTIMATOR, weights_only=True)["state_dict"])
     assert torch.equal(module.eval().estimator(FACES), estimator(FACES))
 
 
 def test_a_classifier() -> None:
     classifier = ExpressionClassifier.load_trained(FIXTURES / "cacc19f" / "classifier-step5.ckpt")
     assert classifier.weights_fingerprint() == "3d4bf8a2e8b76a55"
+    assert ExpressionClassifier.load_trained(OLD / "classifier").weights_fingerprint() == "282a663cde0ac748"
+    assert ExpressionClassifier.load_trained(OLD / "mixed").weights_fingerprint() == "e80bac5a87ef636e"

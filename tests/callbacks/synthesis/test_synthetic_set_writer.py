@@ -108,7 +108,7 @@ def test_a_set_is_written_read_and_trained_on(weights: Path, tmp_path: Path, tin
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["counts"]["generated"] == 10 and summary["counts"]["discarded"] == 0
     card = (folder / "README.md").read_text()
-    assert "10 faces made by a diffusion model; 10 of them were kept" in card and "| happy | 2 | 2 |" in card
+    assert "10 synthetic faces; 10 of them were kept" in card and "| happy | 2 | 2 |" in card
     assert cli.model.weights_fingerprint() in card
     assert (tmp_path / "run" / "samples" / "synthetic_set.png").is_file()
     reader = ["--data.synthetic_reader=datamodules.readers.SyntheticSetReader"]
