@@ -115,7 +115,7 @@ class RunCheckpoint(ModelCheckpoint):
                     "stopping_reason": EarlyStoppingReason.NOT_STOPPED.value,
                     "stopping_reason_message": None,
                 }
-        data: Any = getattr(trainer, "datamodule", None)
+        data: Any = data_of(trainer)
         if not hasattr(data, "resume_at"):
             return
         fit_loop = checkpoint["loops"]["fit_loop"]
