@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.agreed_stop import AgreedStop
 from callbacks.recording.loop_state import set_loops, stored_place
+from lightning_modules.trainer_access import data_of
 
 
 class RunCheckpoint(ModelCheckpoint):
