@@ -1,1 +1,1 @@
-"""When things happen: synthesis, guidance, voting, logging."""
+"""When something happens in a run: faces made and tested, labels written, a stop agreed on; no maths, no networks."""

@@ -18,6 +18,7 @@ from callbacks.scoring_networks import BATCH, ScoringFiles, ScoringNetworks, as_
 from datamodules.batch import Batch
 from datamodules.rows.reference_faces import ReferenceFaces, real_test_faces, some_training_faces
 from lightning_modules.run_seed import run_seed
+from lightning_modules.trainer_access import data_of
 from synfer.faces.action_units import action_unit_indices
 from synfer.faces.expressions import LABEL_SPACES, canonical_expression
 from synfer.foundation.counter_based_random import keys_of
@@ -125,7 +126,7 @@ class GeneratorTest(Callback):
         self.networks = networks = ScoringNetworks(self.files, names, callbacks, device)
         if self.samples < 2:
             raise ValueError(f"test.samples: found {self.samples}, expected at least 2")
-        self._data, seed = getattr(trainer, "datamodule", None), run_seed(trainer)
+        self._data, seed = data_of(trainer), run_seed(trainer)
         self._au_columns = action_unit_indices(networks.au_names, module.au_names)
         side = module.image_size
         self.test_faces = real_test_faces(self._data, names, side)

@@ -1,1 +1,1 @@
-"""Where samples come from: label spaces, readers, the synthetic pool and the data module that mixes them."""
+"""Where batches come from: the data module, which rows it trains on, the batch contract; no model, no loss."""

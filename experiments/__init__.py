@@ -1,1 +1,1 @@
-"""What a user types and what spans runs: command line, sweeps, comparisons."""
+"""What is done with whole runs: command line, sweeps, comparisons; nothing of what happens inside one."""

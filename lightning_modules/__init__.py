@@ -1,4 +1,4 @@
-"""What is trained: classifier, generator, annotator, estimator of action units; and what evaluates or writes labels.
+"""What is trained, and what judges labels: wiring, loss and logging; the networks and the maths are synfer's.
 
 The classes are imported on first use, so that naming one does not load the others.
 """

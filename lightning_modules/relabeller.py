@@ -47,7 +47,7 @@ class Relabeller(LightningModule):
         rule: "blend" = old_weight · old label + (1 − old_weight) · mean of the votes; "vote" = SynFER's rule (more than
             half of the voters confirm the old label: it stays; otherwise the mean); "evidence" = the old label is one
             more witness, as reliable per class as the votes make it (Bayes); "transition" = the label noise is
-            estimated from the votes and undone (``sampling/label_rectification.py``).
+            estimated from the votes and undone (``synfer/labels/rectification.py``).
         old_weight: weight of the old label in "blend", in [0, 1].
         hard: one-hot labels of the most probable class instead of soft ones.
         class_prior: expression → how frequent it is among such faces, > 0, in any unit, known from elsewhere (a survey,

@@ -1,1 +1,1 @@
-"""What a run keeps of itself: summary, metrics, checkpoints, W&B, its lock."""
+"""When a run's record is written: summary, metrics, checkpoints, W&B, lock; the form of the files is synfer.runs."""

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.agreed_stop import AgreedStop
 from callbacks.recording.loop_state import set_loops, stored_place
+from lightning_modules.trainer_access import data_of
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -115,7 +116,7 @@ class RunCheckpoint(ModelCheckpoint):
                     "stopping_reason": EarlyStoppingReason.NOT_STOPPED.value,
                     "stopping_reason_message": None,
                 }
-        data: Any = getattr(trainer, "datamodule", None)
+        data: Any = data_of(trainer)
         if not hasattr(data, "resume_at"):
             return
         fit_loop = checkpoint["loops"]["fit_loop"]

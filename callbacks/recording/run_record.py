@@ -27,6 +27,7 @@ from callbacks.agreed_stop import stop_signal
 from callbacks.recording.run_checkpoint import RunCheckpoint
 from callbacks.recording.wandb_run import WandbRun
 from datamodules.rows.provenance import split_manifest
+from lightning_modules.trainer_access import data_of
 from synfer.runs.run_end import RunEnd, interrupted_by
 from synfer.runs.run_format import SAMPLES, mark_summary, read_fit_summary, take_best, write_config, write_summary
 
@@ -266,7 +267,7 @@ class RunRecord(Callback):
 
     def _splits(self, trainer: Trainer) -> dict[str, Any]:
         """Returns split → manifest of the tables that the data module has read; each is hashed once."""
-        data = getattr(trainer, "datamodule", None)
+        data = data_of(trainer)
         for split in ("train", "val", "test"):
             table = getattr(data, f"{split}_table", None)
             if table is not None and split not in self._manifests:
@@ -376,7 +377,7 @@ def versions() -> dict[str, str]:
 
 def _counts(trainer: Trainer) -> dict[str, int]:
     counts = dict.fromkeys(COUNTS, 0)
-    for source in (getattr(trainer, "datamodule", None), *trainer.callbacks):  # type: ignore[attr-defined]
+    for source in (data_of(trainer), *trainer.callbacks):  # type: ignore[attr-defined]
         for name, count in (getattr(source, "counts", None) or {}).items():
             counts[name] = counts.get(name, 0) + int(count)
     return counts

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from callbacks.synthesis.online_synthesis import OnlineSynthesis
+from lightning_modules.trainer_access import data_of
 
 
 class Throughput(Callback):
@@ -78,7 +79,7 @@ class Throughput(Callback):
 
     def _counted(self, trainer: Trainer) -> tuple[int, int, float]:
         """Returns this rank's real samples, synthetic samples and seconds of generation so far."""
-        counts = getattr(getattr(trainer, "datamodule", None), "counts", None) or {}
+        counts = getattr(data_of(trainer), "counts", None) or {}
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         seconds = sum(c.seconds for c in callbacks if isinstance(c, OnlineSynthesis))
         return counts.get("real", 0), counts.get("synthetic", 0), seconds

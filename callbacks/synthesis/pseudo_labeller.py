@@ -35,7 +35,7 @@ class PseudoLabeller(SynthesisCallback):
         soft: a rectified label is the mean of the voters' probabilities; false = its most probable class.
         discard_below: faces whose final label has a smaller mean probability are discarded, in [0, 1); 0 keeps all.
         adaptive_quantile: also discard about this share of each intended expression, the least confident ones, in
-            [0, 1): a threshold per class (``sampling/class_thresholds.py``); null = off.
+            [0, 1): a threshold per class (``synfer/labels/class_thresholds.py``); null = off.
         adaptive_window: last faces of each expression that such a threshold is taken from, at least 1.
         reliability: a ``reliability.json`` of ``train.py validate`` with a :class:`Relabeller`: votes are weighted by
             each voter's precision in each class; null = all alike.

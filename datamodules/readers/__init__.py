@@ -1,4 +1,4 @@
-"""Readers: one file per data-set layout, all returning the same rows."""
+"""Real faces and finished sets as they lie on disk: a reader per layout, all giving the same rows; no mixing."""
 
 from datamodules.readers.drawn import DrawnReader
 from datamodules.readers.fer2013 import FER2013Reader

@@ -1,1 +1,1 @@
-"""Synthetic faces at rest: the pool of a rank and the Parquet sets; no generator."""
+"""Synthetic faces at rest: the pool of a rank and the Parquet sets; nothing that makes faces."""

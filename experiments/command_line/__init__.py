@@ -1,1 +1,1 @@
-"""What the programs share that a user meets: how an error is told."""
+"""The command line of one run, its configs, its folder, and how an error is told; no sweeps, no comparison."""

@@ -1,1 +1,1 @@
-"""Comparing finished runs: what ``compare.py`` is made of. Imports neither torch nor Lightning, so it starts fast."""
+"""Finished runs compared: groups, intervals, warnings, report; neither torch nor Lightning, so it starts fast."""

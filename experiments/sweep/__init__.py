@@ -1,1 +1,1 @@
-"""Many runs of train.py from one W&B sweep file: read it, expand it, run it here or on SLURM."""
+"""Many runs of train.py from one W&B sweep file, here or on SLURM; nothing of what a run is made of."""

@@ -1,1 +1,1 @@
-"""Metrics that torchmetrics lacks."""
+"""Scores of labels and of faces, and which way each is better; no pictures."""

@@ -1,1 +1,1 @@
-"""Plain ``torch.nn`` building blocks: no Lightning here."""
+"""Networks, and how weights from elsewhere become one; no optimiser, no denoising, no Lightning."""

@@ -1,1 +1,1 @@
-"""Denoising, inversion and guidance in plain torch: no Lightning here."""
+"""Faces by denoising: samplers, guidance, inversion, reading with a generator; no training, no other synthesiser."""
