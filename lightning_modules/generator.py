@@ -31,10 +31,12 @@ from synfer.networks.au_adapter import (
 )
 from synfer.networks.diffusion import load_diffusion_model, small_diffusion_model
 from synfer.networks.latent_codec import AutoencoderKLCodec
+from synfer.networks.network_settings import NetworkSettings
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.schedule import Schedule
 from synfer.synthesis.conditions import fill_action_units
 from synfer.synthesis.diffusion.condition_dropout import ConditionDropout
+from synfer.synthesis.diffusion.execution import ExecutionSettings
 from synfer.synthesis.diffusion.prediction import min_snr_weight, signal_and_noise, training_target
 from synfer.synthesis.diffusion.synthesiser import DiffusionSynthesiser
 from synfer.synthesis.faces import Faces
@@ -55,18 +57,12 @@ class ExpressionGenerator(GeneratorFile):
     Args:
         label_space: name of a label space or a list of expressions.
         image_size: side of the images in pixels.
-        base: diffusers folder or Hub id; None builds the small model from the configs below.
-        unet: keys that differ from the small UNet.
-        text_encoder: keys that differ from the small text encoder.
-        scheduler: keys that differ from the noise schedule.
-        codec: "space_to_depth" (exact, no training) or "autoencoder_kl" (learned in the same fit).
-        codec_config: arguments of the codec.
+        base: diffusers folder or Hub id; None builds the small model that ``network`` describes.
+        network: what differs from the small model; on a ``base``, the noise schedule alone counts.
         autoencoder_steps: the first steps of a fit train a learned codec, the rest the diffusion model.
         trained: what learns on a ``base``: everything ("all"), the AU adapter ("adapter"), LoRA and adapter ("lora").
         lora_rank: rank and alpha of LoRA on the attention projections.
-        drop_text: share of samples that train without caption.
-        drop_au: share that train without AUs.
-        drop_both: share that train without either.
+        drop: shares of samples that train without caption, without AUs, or without either.
         null_caption: caption of samples without one, in training and where the negative prompt is empty. One that names
             all expressions makes the network used to the prompt that :class:`LabelAnnotator` reads with.
         min_snr_gamma: γ of min-SNR weighting; None = unweighted.
@@ -74,10 +70,7 @@ class ExpressionGenerator(GeneratorFile):
         weight_decay: decoupled weight decay.
         warmup_fraction: share of the steps with rising rate; then a half cosine.
         ema_decay: decay of the average over trained parameters; None = off.
-        channels_last: memory format of the UNet, faster on CPU and GPU.
-        bf16_sampling: run the network in bfloat16 autocast while sampling.
-        compile_backend: backend of ``torch.compile`` for the UNet ("inductor"; on CPUs it needs a C++ compiler); None =
-            not compiled. The first batch of each size then waits for the compiler.
+        execution: how the UNet is laid out, rounded and compiled.
         sampling: default settings of synthesis.
         grid_samples: faces per expression in the grid logged after each validation; 0 = none.
 
@@ -91,51 +84,46 @@ class ExpressionGenerator(GeneratorFile):
         label_space: str | list[str] = "ferplus8",
         image_size: int = 48,
         base: str | None = None,
-        unet: dict[str, Any] | None = None,
-        text_encoder: dict[str, Any] | None = None,
-        scheduler: dict[str, Any] | None = None,
-        codec: Literal["space_to_depth", "autoencoder_kl"] = "space_to_depth",
-        codec_config: dict[str, Any] | None = None,
+        network: NetworkSettings = NetworkSettings(),  # noqa: B008 (frozen)
         autoencoder_steps: int = 0,
         trained: Literal["all", "adapter", "lora"] = "all",
         lora_rank: int = 4,
-        drop_text: float = 0.05,
-        drop_au: float = 0.05,
-        drop_both: float = 0.05,
+        drop: ConditionDropout = ConditionDropout(),  # noqa: B008 (frozen)
         null_caption: str = "",
         min_snr_gamma: float | None = 5.0,
         learning_rate: float = 4e-4,
         weight_decay: float = 1e-2,
         warmup_fraction: float = 0.03,
         ema_decay: float | None = 0.999,
-        channels_last: bool = True,
-        bf16_sampling: bool = True,
-        compile_backend: str | None = None,
+        execution: ExecutionSettings = ExecutionSettings(),  # noqa: B008 (frozen)
         sampling: SamplingSettings = SamplingSettings(),  # noqa: B008 (frozen)
         grid_samples: int = 8,
     ) -> None:
         super().__init__()
         self.region_masks: Tensor
-        self.save_hyperparameters(ignore=["sampling"], logger=False)
-        # Plain types only: a checkpoint must load with weights_only=True.
-        self.hparams["sampling"] = asdict(sampling)
+        groups: dict[str, Any] = {"network": network, "drop": drop, "execution": execution, "sampling": sampling}
+        self.save_hyperparameters(ignore=list(groups), logger=False)
+        for name, group in groups.items():  # plain types only: a checkpoint must load with weights_only=True
+            self.hparams[name] = asdict(group)
         self.label_space = resolve_label_space(label_space)
-        self._dropout = ConditionDropout(drop_text, drop_au, drop_both)
+        self._dropout = drop
         check_setting(
             min_snr_gamma is None or min_snr_gamma > 0, "min_snr_gamma", min_snr_gamma, "a number above 0 or null"
         )
-        # Asked only where it matters: the list costs seconds.
-        if compile_backend is not None and compile_backend not in (known := torch.compiler.list_backends(())):
-            raise ValueError(f"model.compile_backend: found '{compile_backend}', expected null or one of {known}")
-        if codec == "autoencoder_kl" and base is None and autoencoder_steps < 1:
+        if network.codec == "autoencoder_kl" and base is None and autoencoder_steps < 1:
             raise ValueError("model.autoencoder_steps: found 0, expected at least 1 to train codec 'autoencoder_kl'")
         self.au_names = ACTION_UNITS
         if base is None:
             self.model = small_diffusion_model(
-                unet or {}, text_encoder or {}, scheduler or {}, codec, codec_config or {}, image_size
+                network.unet or {},
+                network.text_encoder or {},
+                network.scheduler or {},
+                network.codec,
+                network.codec_config or {},
+                image_size,
             )
         else:
-            self.model = load_diffusion_model(base, scheduler or {})
+            self.model = load_diffusion_model(base, network.scheduler or {})
             unit = self.model.codec.downscale
             check_setting(image_size % unit == 0, "image_size", image_size, f"a multiple of {unit}")
         self.register_buffer("region_masks", region_masks(self.au_names), persistent=False)
@@ -144,10 +132,10 @@ class ExpressionGenerator(GeneratorFile):
             self.model.choose_trained(trained, lora_rank)
         elif trained != "all":
             raise ValueError(f"model.trained: found '{trained}' without model.base, expected 'all'")
-        if channels_last:
+        if execution.channels_last:
             self.model.unet.to(memory_format=torch.channels_last)
-        if compile_backend is not None:
-            self.model.unet.compile(backend=compile_backend)  # in place: the names in checkpoints stay
+        if execution.compile_backend is not None:
+            self.model.unet.compile(backend=execution.compile_backend)  # in place: the names in checkpoints stay
         # No module: names in checkpoints are those of ``model``, which both hold.
         self.synthesiser = DiffusionSynthesiser(
             self.model,
@@ -155,8 +143,8 @@ class ExpressionGenerator(GeneratorFile):
             image_size,
             sampling,
             null_caption,
-            bf16_sampling,
-            compiled=compile_backend is not None,
+            execution.bf16_sampling,
+            compiled=execution.compile_backend is not None,
             training_step=self._fitting_step,
         )
         self.prediction = self.synthesiser.prediction
@@ -207,12 +195,12 @@ class ExpressionGenerator(GeneratorFile):
         learned = self.model.codec.learned and self.hparams["base"] is None
         if stage == "fit" and learned and options is not None and not options.get("find_unused_parameters"):
             raise ValueError(
-                "model.codec 'autoencoder_kl' learns in turn with the UNet: found strategy ddp, expected "
+                "model.network.codec 'autoencoder_kl' learns in turn with the UNet: found strategy ddp, expected "
                 "--trainer.strategy=ddp_find_unused_parameters_true"
             )
-
-        tests = any(type(callback).__name__ == "GeneratorTest" for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
-        if stage == "test" and not tests:
+        if stage != "test":
+            return
+        if not any(type(callback).__name__ == "GeneratorTest" for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             rank_zero_warn("test: found no GeneratorTest among the trainer's callbacks, so no face is made and scored")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,10 +16,20 @@ from synfer.foundation.checkpoint_file import find_checkpoint
 from synfer.foundation.file_reading import reading
 from synfer.foundation.module_file import StoredModule, in_float16, write_folder
 from synfer.networks.latent_codec import GENERATOR_FILE
+from synfer.networks.network_settings import NetworkSettings
+from synfer.synthesis.diffusion.condition_dropout import ConditionDropout
+from synfer.synthesis.diffusion.execution import ExecutionSettings
 from synfer.synthesis.request import SamplingSettings
 
 _EXPORTED_FROM = "_exported_from"  # beside the settings of a folder: the fingerprint before rounding to float16
 _EXPECTED = "a checkpoint of ExpressionGenerator or a folder of its save_trained"
+
+_GROUPS = {
+    "network": NetworkSettings,
+    "drop": ConditionDropout,
+    "execution": ExecutionSettings,
+    "sampling": SamplingSettings,
+}
 
 Generator = TypeVar("Generator", bound="GeneratorFile")
 
@@ -86,11 +97,10 @@ class GeneratorFile(AveragedModule):
     def _restored(cls: type[Generator], stored: StoredModule) -> Generator:
         """Returns a generator with these settings and weights."""
         parameters = dict(stored.settings)
-        sampling = SamplingSettings(**parameters.pop("sampling", {}))
         exported_from = parameters.get(_EXPORTED_FROM)
         parameters = {key: value for key, value in parameters.items() if not key.startswith("_")}
         make: Any = cls  # arguments by their names in the file
-        generator = make(sampling=sampling, **parameters)
+        generator = make(**generator_arguments(parameters))
         generator.load_state_dict(generator._with_frozen(stored.weights))
         generator.ema = None  # the weights are its average
         generator.exported_from = exported_from
@@ -113,3 +123,19 @@ class GeneratorFile(AveragedModule):
             kept = {name: tensor for name, tensor in self.state_dict().items() if name not in frozen}
             tensors = in_float16(kept, "generator", folder)
         write_folder(Path(folder), self.file_format.kind, config, tensors)
+
+
+def generator_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of a generator's class from settings of plain types, as files and configs hold them.
+
+    Args:
+        settings: by their names of now; groups of settings as mappings, or made already.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+    made: dict[str, Any] = dict(settings)
+    for name, group in _GROUPS.items():
+        if isinstance(made.get(name), Mapping):
+            made[name] = group(**made[name])
+    return made

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from synfer.foundation.renamed_settings import MOVED, TEST_SETTINGS, is_generators
+from synfer.foundation.renamed_settings import GROUPED, MOVED, TEST_SETTINGS, has_moved
 
 CLASSES = {
     "callbacks.face_table.FaceTable": "callbacks.synthesis.face_table.FaceTable",
@@ -75,12 +75,12 @@ def with_present_config(text: str, model: Callable[[], str]) -> tuple[str, dict[
     return (yaml.safe_dump(content, sort_keys=False, allow_unicode=True) if moved else text), told
 
 
-def with_present_options(words: Sequence[str], is_generator: Callable[[], bool]) -> list[str]:
+def with_present_options(words: Sequence[str], model: Callable[[], str]) -> list[str]:
     """Returns the words of a command line with the keys of today in place of those that have moved.
 
     Args:
         words: command line without the program's name.
-        is_generator: whether the command's model is a generator, or unknown; asked where it matters.
+        model: gives the class path of the command's model, "" = unknown; asked where it matters.
 
     Raises:
         MovedKeyError: a setting has left its group; all such are named.
@@ -92,14 +92,17 @@ def with_present_options(words: Sequence[str], is_generator: Callable[[], bool])
         if match is None:
             continue
         key = _plain(match[1])
-        if key in MOVED:
-            if not _leaves_its_group(key):
-                present[place] = f"--{_renamed(match[1], MOVED[key])}{match[2]}{equals}{value}"
-            elif key.partition(".")[2] not in TEST_SETTINGS or is_generator():
-                left[key] = MOVED[key]
+        whole = _whole(key)
+        if whole in MOVED:
+            if not has_moved(whole, model()):
+                continue
+            if _leaves_its_group(whole):
+                left[whole] = MOVED[whole]
+            else:
+                present[place] = f"--{_renamed(match[1], whole)}{match[2]}{equals}{value}"
         elif any(old.startswith(f"{key}.") for old in MOVED):
             at = place if equals else place + 1
-            moved, inner = _carried_value(key, value if equals else "".join(words[at : at + 1]))
+            moved, inner = _carried_value(key, value if equals else "".join(words[at : at + 1]), model)
             left |= {old: MOVED[old] for old in moved if _leaves_its_group(old)}
             if moved:
                 present[at] = f"{option}={inner}" if equals else inner
@@ -118,21 +121,18 @@ def _carry(config: dict[str, Any], class_path: str) -> dict[str, Any]:
     moved = {}
     for old, new in MOVED.items():
         holder = _holder(config, old.split("."))
-        if holder is None or not _moves(old, class_path):
+        if holder is None or not has_moved(old, class_path):
             continue
         moved[old] = value = holder.pop(old.rpartition(".")[2])
-        if not _leaves_its_group(old):
-            holder.setdefault(new.rpartition(".")[2], value)
-            continue
-        place = config
-        for part in new.split(".")[:-1]:
+        place, path = (config, new) if _leaves_its_group(old) else (holder, _within_its_group(old))
+        for part in path.split(".")[:-1]:
             place[part] = place[part] if isinstance(place.get(part), dict) else {}
             place = place[part]
         place.setdefault(new.rpartition(".")[2], value)
     return moved
 
 
-def _carried_value(key: str, text: str) -> tuple[dict[str, Any], str]:
+def _carried_value(key: str, text: str, model: Callable[[], str]) -> tuple[dict[str, Any], str]:
     """Returns what has moved in the value of an option that holds several settings, and the value without it."""
     try:
         value = yaml.safe_load(text)
@@ -141,7 +141,7 @@ def _carried_value(key: str, text: str) -> tuple[dict[str, Any], str]:
     config = value
     for part in reversed(key.split(".")):
         config = {part: config}
-    moved = _carry(config, _class_path(config)) if isinstance(value, dict) else {}
+    moved = _carry(config, _class_path(config) or model()) if isinstance(value, dict) else {}
     return moved, json.dumps(value)
 
 
@@ -164,20 +164,27 @@ def _plain(key: str) -> str:
     return ".".join(part for part in key.split(".") if part != "init_args")
 
 
-def _renamed(written: str, new: str) -> str:
-    """Returns a key as the user wrote it, with ``init_args`` or without, by its new last part."""
-    return f"{written.rpartition('.')[0]}.{new.rpartition('.')[2]}"
+def _whole(key: str) -> str:
+    """Returns the setting that a key is of: itself, or the one that holds it as a part (``model.unet.norm_eps``)."""
+    group, _, rest = key.partition(".")
+    name = rest.partition(".")[0]
+    return f"{group}.{name}" if group == "model" and name in GROUPED else key
+
+
+def _renamed(written: str, old: str) -> str:
+    """Returns a key as the user wrote it, with ``init_args`` or without, by the setting's new name in its group."""
+    parts = written.split(".")
+    at = [i for i, part in enumerate(parts) if part != "init_args"][old.count(".")]
+    return ".".join([*parts[:at], _within_its_group(old), *parts[at + 1 :]])
 
 
 def _leaves_its_group(old: str) -> bool:
-    return old.rpartition(".")[0] != MOVED[old].rpartition(".")[0]
+    return not MOVED[old].startswith(f"{old.rpartition('.')[0]}.")
+
+
+def _within_its_group(old: str) -> str:
+    return MOVED[old].removeprefix(f"{old.rpartition('.')[0]}.")
 
 
 def _default_of(old: str) -> Any:
     return TEST_SETTINGS.get(old.partition(".")[2])
-
-
-def _moves(old: str, class_path: str) -> bool:
-    """Whether a key of a config with this model is one that has moved, and not another model's own."""
-    group, _, name = old.partition(".")
-    return group != "model" or name not in TEST_SETTINGS or is_generators(class_path)

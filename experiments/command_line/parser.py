@@ -23,7 +23,6 @@ from experiments.command_line.moved_names import (
     with_present_options,
 )
 from synfer.foundation.file_reading import did_you_mean
-from synfer.foundation.renamed_settings import is_generators
 
 _CONFIGS = {"data.reader": "configs/data/drawn.yaml", "model": "configs/classifier/tiny.yaml"}
 """A file that gives what a command cannot do without."""
@@ -54,7 +53,7 @@ class SynferParser(LightningArgumentParser):
         words = with_shipped_configs(sys.argv[1:] if args is None else args)
         words = [with_present_names(word) for word in words]
         try:
-            words = with_present_options(words, lambda: is_generators(model_class(words)))
+            words = with_present_options(words, lambda: model_class(words))
         except MovedKeyError as error:
             self.error(str(error), error)
         return super().parse_args(words, *more, **options)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import yaml
 
 from experiments.compare.run import Run
-from synfer.foundation.renamed_settings import MOVED
-from synfer.runs.flat_settings import LABEL_SPACE_KEY, Value, plain_settings
+from synfer.foundation.renamed_settings import MOVED, present_key
+from synfer.runs.flat_settings import LABEL_SPACE_KEY, Value
 
 SEED_KEYS = ("seed_everything", "data.seed")
 
@@ -125,7 +125,7 @@ def find_swept_keys(
         return SweptKeys(keys, tied, tuple(key for key in rest if key not in tied), named=True)
     kept: list[str] = []
     tied = {}
-    wanted = {*plain_settings(dict.fromkeys(declared)), *ALWAYS_GROUPS} if declared else set(differing)
+    wanted = {*(_known_key(key, values) for key in declared), *ALWAYS_GROUPS} if declared else set(differing)
     for key in [key for key in differing if key in wanted]:
         by = _determined_by(key, kept, configs)
         if by and key != LABEL_SPACE_KEY:  # tied to the ratio, it still forbids differences between ratios
@@ -142,12 +142,12 @@ def resolve_key(name: str, keys: Iterable[str]) -> str:
     Raises:
         ValueError: no key, or several, end in these parts.
     """
-    wanted = ".".join(part for part in name.split(".") if part != "init_args")
     known = list(keys)
-    wanted = wanted if wanted in known else MOVED.get(wanted, wanted)
+    wanted = _known_key(name, known)
     if wanted in known:
         return wanted
     ending = sorted(key for key in known if key.endswith(f".{wanted}"))
+    ending = ending or sorted({new for old, new in MOVED.items() if old.endswith(f".{wanted}") and new in known})
     if len(ending) == 1:
         return ending[0]
     if ending:
@@ -204,6 +204,12 @@ def _show(value: Value) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _known_key(name: str, known: Collection[str]) -> str:
+    """Returns a key as runs hold it: without ``init_args``, and by its name of now where none has it by an old one."""
+    key = ".".join(part for part in name.replace("/", ".").split(".") if part != "init_args")
+    return key if key in known else MOVED.get(key, present_key(key))
 
 
 def _rank(key: str) -> int:

@@ -17,6 +17,13 @@ RENAMED: dict[str, dict[str, str]] = {
 }
 """Kind of module → old name of a setting → its name now."""
 
+GROUPED: dict[str, tuple[str, str]] = {
+    **{name: ("network", name) for name in ("unet", "text_encoder", "scheduler", "codec", "codec_config")},
+    **{f"drop_{name}": ("drop", name) for name in ("text", "au", "both")},
+    **{name: ("execution", name) for name in ("channels_last", "bf16_sampling", "compile_backend")},
+}
+"""Setting of a generator that once stood alone → the group that it belongs to now, and its name there."""
+
 TEST_SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("judge", "features", "features_weights", "au_estimator", "test_expressions")),
     **{"test_samples": 1000, "test_batch_size": 100, "au_present_above": 0.5, "nearest_training": 4000},
@@ -28,6 +35,7 @@ LEFT: dict[str, frozenset[str]] = {"diffusion": frozenset(TEST_SETTINGS)}
 
 MOVED: dict[str, str] = {
     **{f"model.{old}": f"model.{new}" for names in RENAMED.values() for old, new in names.items()},
+    **{f"model.{old}": f"model.{group}.{name}" for old, (group, name) in GROUPED.items()},
     **{f"model.{name}": f"test.{name.removeprefix('test_')}" for name in TEST_SETTINGS},
     "data.augmentation.fresh": "data.augmentation.uncached_fraction",
     "data.augmentation.versions": "data.augmentation.cached_views",
@@ -48,19 +56,52 @@ def present_settings(kind: str, stored: Mapping[str, Any]) -> dict[str, Any]:
         stored: settings by the names that they had then.
     """
     renamed, left = RENAMED.get(kind, {}), LEFT.get(kind, frozenset())
-    return {renamed.get(name, name): value for name, value in stored.items() if name not in left}
+    present = {renamed.get(name, name): value for name, value in stored.items() if name not in left}
+    if kind != "diffusion":
+        return present
+    for old in [name for name in present if name in GROUPED]:
+        group, name = GROUPED[old]
+        present[group] = {name: present.pop(old), **present.get(group, {})}
+    return present
 
 
 def with_present_keys(flat: Mapping[str, T]) -> dict[str, T]:
     """Returns settings by dotted key, without ``init_args``, by their keys of now: ``model.warmup_fraction``."""
-    of_generator = is_generators(str(flat.get("model.class_path", "")))
+    class_path = str(flat.get("model.class_path", ""))
     present: dict[str, T] = {}
     for key, value in flat.items():
-        own = key.removeprefix("model.") in TEST_SETTINGS and not of_generator
-        new = key if own else MOVED.get(key, key)
+        new = present_key(key, class_path)
         if new == key or new not in flat:
             present[new] = value
     return present
+
+
+def present_key(key: str, class_path: str = "") -> str:
+    """Returns the key of now of a setting, or of a part of one that holds several: ``model.network.unet.norm_eps``.
+
+    Args:
+        key: dotted, without ``init_args``.
+        class_path: of the model; "" = unknown.
+    """
+    if key in MOVED:
+        return MOVED[key] if has_moved(key, class_path) else key
+    group, _, rest = key.partition(".")
+    name, dot, part = rest.partition(".")
+    whole = f"{group}.{name}"
+    return f"{MOVED[whole]}.{part}" if dot and name in GROUPED and has_moved(whole, class_path) else key
+
+
+def has_moved(key: str, class_path: str) -> bool:
+    """Whether a key of :data:`MOVED` is one that has moved, and not another model's own setting of that name.
+
+    Args:
+        key: without ``init_args``.
+        class_path: of the model; "" = unknown, and taken for a generator's unless a classifier has that setting too.
+    """
+    group, _, name = key.partition(".")
+    if group != "model" or (name not in TEST_SETTINGS and name not in GROUPED):
+        return key in MOVED
+    return is_generators(class_path) and bool(class_path or name != "channels_last")
 
 
 def is_generators(class_path: str) -> bool:

@@ -85,11 +85,12 @@ class DiffusionModel(nn.Module):
         prediction = self.scheduler.config.prediction_type
         if prediction not in get_args(PredictionType):
             raise ValueError(
-                f"model.scheduler.prediction_type: found '{prediction}', expected one of {get_args(PredictionType)}"
+                f"model.network.scheduler.prediction_type: found '{prediction}', "
+                f"expected one of {get_args(PredictionType)}"
             )
         if prediction == "epsilon" and float(self.scheduler.alphas_cumprod[-1]) == 0:
             raise ValueError(
-                "model.scheduler: found prediction_type 'epsilon' with rescale_betas_zero_snr, expected "
+                "model.network.scheduler: found prediction_type 'epsilon' with rescale_betas_zero_snr, expected "
                 "'v_prediction' (pure noise tells nothing about the face)"
             )
 
@@ -156,8 +157,8 @@ def small_diffusion_model(
     Raises:
         ValueError: an unknown key, an image size that does not fit the codec, or text and UNet widths that differ.
     """
-    check_config_keys("model.text_encoder", text_encoder, CLIPTextConfig().to_dict())
-    check_config_keys("model.scheduler", scheduler, inspect.signature(DDIMScheduler.__init__).parameters)
+    check_config_keys("model.network.text_encoder", text_encoder, CLIPTextConfig().to_dict())
+    check_config_keys("model.network.scheduler", scheduler, inspect.signature(DDIMScheduler.__init__).parameters)
     latent_codec = build_codec(codec, codec_config)
     if image_size % latent_codec.downscale:
         raise ValueError(f"model.image_size: found {image_size}, expected a multiple of {latent_codec.downscale}")
@@ -165,8 +166,8 @@ def small_diffusion_model(
     net = {**SMALL_UNET, **unet}
     if net["cross_attention_dim"] != text["hidden_size"]:
         raise ValueError(
-            f"model.unet.cross_attention_dim {net['cross_attention_dim']} differs from "
-            f"model.text_encoder.hidden_size {text['hidden_size']}"
+            f"model.network.unet.cross_attention_dim {net['cross_attention_dim']} differs from "
+            f"model.network.text_encoder.hidden_size {text['hidden_size']}"
         )
     tokenizer = build_word_tokenizer(VOCABULARY, text["max_position_embeddings"])
     encoder = CLIPTextModel(
@@ -202,7 +203,7 @@ def load_diffusion_model(base: str, scheduler: dict[str, Any]) -> DiffusionModel
         ValueError: an unknown key of the schedule, a model of another shape (SDXL, inpainting), a text encoder of
             another width, damaged files, or weights that are not finite.
     """
-    check_config_keys("model.scheduler", scheduler, inspect.signature(DDIMScheduler.__init__).parameters)
+    check_config_keys("model.network.scheduler", scheduler, inspect.signature(DDIMScheduler.__init__).parameters)
     from diffusers import AutoencoderKL
     from transformers import AutoTokenizer
 

@@ -76,11 +76,13 @@ class SpaceToDepthCodec(LatentCodec):
     def __init__(self, patch: int = 4, channels: int = 1, scaling_factor: float = 2.0) -> None:
         super().__init__()
         if channels not in (1, 3):
-            raise ValueError(f"model.codec_config.channels: found {channels}, expected 1 (grey) or 3 (RGB)")
+            raise ValueError(f"model.network.codec_config.channels: found {channels}, expected 1 (grey) or 3 (RGB)")
         if patch < 1:
-            raise ValueError(f"model.codec_config.patch: found {patch}, expected at least 1 pixel")
+            raise ValueError(f"model.network.codec_config.patch: found {patch}, expected at least 1 pixel")
         if scaling_factor <= 0:
-            raise ValueError(f"model.codec_config.scaling_factor: found {scaling_factor}, expected a number above 0")
+            raise ValueError(
+                f"model.network.codec_config.scaling_factor: found {scaling_factor}, expected a number above 0"
+            )
         self.channels = channels
         self.downscale = patch
         self.latent_channels = channels * patch * patch
@@ -163,13 +165,13 @@ def build_codec(name: str, config: dict[str, Any]) -> LatentCodec:
         try:
             return SpaceToDepthCodec(**config)
         except TypeError as error:
-            raise ValueError(f"model.codec_config: {error}") from error
+            raise ValueError(f"model.network.codec_config: {error}") from error
     if name == "autoencoder_kl":
         from diffusers import AutoencoderKL
 
-        check_config_keys("model.codec_config", config, inspect.signature(AutoencoderKL.__init__).parameters)
+        check_config_keys("model.network.codec_config", config, inspect.signature(AutoencoderKL.__init__).parameters)
         return AutoencoderKLCodec(AutoencoderKL.from_config(config))
-    raise ValueError(f"model.codec: found '{name}', expected 'space_to_depth' or 'autoencoder_kl'")
+    raise ValueError(f"model.network.codec: found '{name}', expected 'space_to_depth' or 'autoencoder_kl'")
 
 
 @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
@@ -217,7 +219,8 @@ def _autoencoder(base: str, part: str) -> LatentCodec:
 
 
 def _codec_of_generator(settings: dict[str, Any], weights: dict[str, Tensor]) -> LatentCodec:
-    codec = build_codec(settings["codec"], settings["codec_config"] or {})
+    network = settings["network"]
+    codec = build_codec(network["codec"], network["codec_config"] or {})
     own = {name.removeprefix(_WEIGHTS): tensor for name, tensor in weights.items() if name.startswith(_WEIGHTS)}
     codec.load_state_dict(own)
     return codec

@@ -43,7 +43,8 @@ from datamodules.loading.augmentation import Augmentation
 from datamodules.readers import DrawnReader
 from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.generator import ExpressionGenerator
-from synfer.synthesis.request import SamplingSettings, SynthesisRequest
+from lightning_modules.generator_file import generator_arguments
+from synfer.synthesis.request import SynthesisRequest
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 NAMES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
@@ -79,9 +80,8 @@ def now(device: torch.device) -> float:
 def save_generator(path: Path, config: Path) -> dict[str, Any]:
     """Writes a checkpoint of random weights and returns its arguments."""
     settings = yaml.safe_load(config.read_text())["model"]["init_args"]
-    settings["sampling"] = SamplingSettings(**settings["sampling"])
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    trainer.strategy.connect(ExpressionGenerator(**settings))
+    trainer.strategy.connect(ExpressionGenerator(**generator_arguments(settings)))
     trainer.save_checkpoint(path)
     return settings
 

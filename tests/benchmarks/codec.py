@@ -66,8 +66,8 @@ def read_faces(data: str, training: int) -> tuple[str, Tensor, Tensor]:
 def load_settings(config: Path, grey: bool) -> dict[str, Any]:
     """Returns the generator settings of a config; space_to_depth codes as many channels as the faces have."""
     settings = yaml.safe_load(config.read_text())["model"]["init_args"]
-    if settings["codec"] == "space_to_depth":
-        settings["codec_config"] = {**settings["codec_config"], "channels": 1 if grey else 3}
+    if settings["network"]["codec"] == "space_to_depth":
+        settings["network"]["codec_config"]["channels"] = 1 if grey else 3
     return settings
 
 
@@ -179,14 +179,15 @@ def main() -> None:
     result: dict[str, Any] = {"benchmark": "codec", "data": data, "grey": grey, "batch_size": args.batch_size}
     for config in ("fer2013", "autoencoder_kl"):
         settings = load_settings(CONFIGS / "generator" / f"{config}.yaml", grey)
-        codec = build_codec(settings["codec"], settings["codec_config"]).to(device)
+        network = settings["network"]
+        codec = build_codec(network["codec"], network["codec_config"]).to(device)
         training: dict[str, Any] = {"train": None, "train_steps": 0, "train_s": 0.0}
         if isinstance(codec, AutoencoderKLCodec):
             seconds = train(codec, faces, settings, args.steps, args.batch_size, device)
             speed = args.steps * args.batch_size / seconds
             training = {"train": round(speed, 1), "train_steps": args.steps, "train_s": round(seconds, 1)}
         codec.eval().requires_grad_(False)
-        result[settings["codec"]] = {**measure(codec, held_out, args.batch_size, args.seconds, device), **training}
+        result[network["codec"]] = {**measure(codec, held_out, args.batch_size, args.seconds, device), **training}
     result["device"] = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
     result["threads"], result["torch"] = torch.get_num_threads(), torch.__version__
     print(json.dumps(result))

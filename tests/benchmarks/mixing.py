@@ -39,6 +39,7 @@ from datamodules.loading.augmentation import Augmentation
 from datamodules.readers import DrawnReader
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
+from lightning_modules.generator_file import generator_arguments
 from synfer.synthesis.request import SamplingSettings
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -80,11 +81,11 @@ def save_generator(path: Path, label_space: str | list[str], channels: int) -> N
     settings = yaml.safe_load((CONFIGS / "generator" / "tiny.yaml").read_text())["model"]["init_args"]
     settings |= {
         "label_space": label_space,
-        "codec_config": {**settings["codec_config"], "channels": channels},
         "sampling": SamplingSettings(num_steps=2, guidance_scale=1.0),
     }
+    settings["network"]["codec_config"]["channels"] = channels
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    trainer.strategy.connect(ExpressionGenerator(**settings))
+    trainer.strategy.connect(ExpressionGenerator(**generator_arguments(settings)))
     trainer.save_checkpoint(path)
 
 

@@ -41,7 +41,7 @@ def faces_in(run_dir: Path) -> list[Path]:
 def test_no_set_of_black_faces(folder: Path, tmp_path: Path, overflow: None, capsys: Any) -> None:
     error = error_of(set_command(folder, tmp_path), capsys)
     assert "generated face 1 (seed 1) and 0 more of 10: found NaN or infinite pixels, expected finite ones" in error
-    assert "--model.bf16_sampling=false" in error and not faces_in(tmp_path)
+    assert "--model.execution.bf16_sampling=false" in error and not faces_in(tmp_path)
 
 
 def test_no_training_on_black_faces(folder: Path, tmp_path: Path, overflow: None, capsys: Any) -> None:

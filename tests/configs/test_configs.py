@@ -22,6 +22,7 @@ from datamodules.readers import SyntheticSetReader
 from datamodules.rows.near_copies import NEAR_COPY
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
+from lightning_modules.generator_file import generator_arguments
 from synfer.synthesis.request import SamplingSettings
 from tests.fixtures.tiny_generator import save_checkpoint
 
@@ -102,7 +103,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("weights")
     made = content("generator/tiny.yaml")["model"]["init_args"]
     made |= {"label_space": "ferplus8", "sampling": SamplingSettings(num_steps=2)}
-    ExpressionGenerator(**made).save_trained(folder / "generator")
+    ExpressionGenerator(**generator_arguments(made)).save_trained(folder / "generator")
     classifier = content("classifier/tiny.yaml")["model"]["init_args"]
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False)
     trainer.strategy.connect(ExpressionClassifier(**{**classifier, "label_space": "ferplus8"}))

@@ -535,7 +535,8 @@ def test_another_build_with_the_same_weights_is_another_cache(part: str, generat
     shutil.copytree(generator, tmp_path / "g")
     config = json.loads((tmp_path / "g" / "config.json").read_text())
     change = {"codec_config": {"scaling_factor": 3.0}, "unet": {"norm_eps": 0.1}, "scheduler": {"beta_end": 0.5}}[part]
-    config[part] = {**(config[part] or {}), **change}
+    network = config["network"]
+    network[part] = {**(network[part] or {}), **change}
     (tmp_path / "g" / "config.json").write_text(json.dumps(config))
     one, other = annotator(generator), annotator(str(tmp_path / "g"))
     assert one.generator_fingerprint == other.generator_fingerprint

@@ -506,8 +506,8 @@ def test_plain_ddp_is_refused_for_parts_that_learn_in_turn(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"drop_text": 1.5}, r"model.drop_text: found 1.5, expected a share in \[0, 1\]"),
-        ({"drop_text": 0.5, "drop_au": 0.4, "drop_both": 0.2}, r"shares add up to 1.1"),
+        ({"drop_text": 1.5}, r"model.drop.text: found 1.5, expected a share in \[0, 1\]"),
+        ({"drop_text": 0.5, "drop_au": 0.4, "drop_both": 0.2}, r"model.drop: shares add up to 1.1"),
         ({"trained": "lora"}, r"model.trained: found 'lora' without model.base"),
         ({"codec": "autoencoder_kl"}, r"model.autoencoder_steps: found 0"),
         ({"min_snr_gamma": 0.0}, r"model.min_snr_gamma: found 0"),
@@ -529,6 +529,27 @@ def test_settings_of_a_test_in_an_older_checkpoint_are_passed_over(tmp_path: Pat
     loaded = ExpressionGenerator.load_trained(path)
     assert "judge" not in loaded.hparams
     assert loaded.weights_fingerprint() == tiny_generator().weights_fingerprint()
+
+
+def test_an_older_checkpoint_holds_its_settings_one_by_one(tmp_path: Path) -> None:
+    """Before they stood in groups: the same network, shares and number format."""
+    given = tiny_generator(scheduler={"beta_end": 0.5}, drop_au=0.25, compile_backend="eager")
+    path = save_checkpoint(given, tmp_path / "old.ckpt")
+    checkpoint = torch.load(path, weights_only=True)
+    stored = checkpoint["hyper_parameters"]
+    flat = {**stored.pop("network"), **stored.pop("execution")}
+    flat |= {f"drop_{name}": share for name, share in stored.pop("drop").items()}
+    del flat["text_encoder"], flat["channels_last"], flat["drop_both"]  # older than these: their defaults
+    checkpoint["hyper_parameters"] |= flat
+    with pytest.raises(ValueError, match="hidden_size"):  # so what is stored is read
+        torch.save(checkpoint, path)
+        ExpressionGenerator.load_trained(path)
+    checkpoint["hyper_parameters"]["text_encoder"] = given.hparams["network"]["text_encoder"]
+    torch.save(checkpoint, path)
+    loaded = ExpressionGenerator.load_trained(path)
+    assert dict(loaded.hparams) == dict(given.hparams)
+    assert loaded.weights_fingerprint() == given.weights_fingerprint()
+    assert loaded.build_fingerprint() == given.build_fingerprint() != tiny_generator().build_fingerprint()
 
 
 def test_a_missing_base_is_named(tmp_path: Path) -> None:
@@ -725,5 +746,5 @@ def test_a_compiled_network_makes_the_same_faces_and_checkpoints() -> None:
     request = request_for(["happy", "sad"], num_steps=3)
     difference = compiled.synthesise(request).images.int() - plain.synthesise(request).images.int()
     assert difference.abs().max() <= 1
-    with pytest.raises(ValueError, match=r"model.compile_backend: found 'fast', expected null or one of"):
+    with pytest.raises(ValueError, match=r"model.execution.compile_backend: found 'fast', expected null or one of"):
         tiny_generator(compile_backend="fast")

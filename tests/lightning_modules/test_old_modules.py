@@ -43,6 +43,9 @@ def test_a_generator() -> None:
     assert folder.weights_fingerprint() == "da02a31c1ed08eff"  # rounded to float16
     stored = torch.load(GENERATOR, weights_only=True)
     assert stored["hyper_parameters"]["warmup_share"] == checkpoint.hparams["warmup_fraction"] == 0.03
+    flat, network = stored["hyper_parameters"], checkpoint.hparams["network"]
+    assert all(network[name] == flat[name] for name in ("unet", "text_encoder", "scheduler", "codec", "codec_config"))
+    assert checkpoint.hparams["execution"]["bf16_sampling"] is flat["bf16_sampling"] is False
     average = stored["ema"]["average"]
     assert all(torch.equal(average[name], p) for name, p in checkpoint.model.named_parameters() if name in average)
 

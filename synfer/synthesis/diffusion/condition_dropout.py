@@ -15,24 +15,24 @@ class ConditionDropout:
     Classifier-free guidance (Ho and Salimans 2022), for two conditions.
 
     Attributes:
-        text: without caption.
-        au: without action units.
-        both: without either.
+        text: share of samples that train without caption.
+        au: share that train without AUs.
+        both: share that train without either.
 
     Raises:
         ValueError: a share outside [0, 1], or more than 1 in all.
     """
 
-    text: float
-    au: float
-    both: float
+    text: float = 0.05
+    au: float = 0.05
+    both: float = 0.05
 
     def __post_init__(self) -> None:
-        for name, share in (("drop_text", self.text), ("drop_au", self.au), ("drop_both", self.both)):
+        for name, share in (("text", self.text), ("au", self.au), ("both", self.both)):
             if not 0 <= share <= 1:
-                raise ValueError(f"model.{name}: found {share}, expected a share in [0, 1]")
+                raise ValueError(f"model.drop.{name}: found {share}, expected a share in [0, 1]")
         if (total := self.text + self.au + self.both) > 1:
-            raise ValueError(f"model.drop_*: shares add up to {total:g}, expected at most 1")
+            raise ValueError(f"model.drop: shares add up to {total:g}, expected at most 1")
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Returns which of n samples lose their caption and which their action units: bool (n,) each."""

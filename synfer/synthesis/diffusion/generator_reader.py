@@ -112,7 +112,7 @@ class GeneratorReader:
 
     def own_precision(self) -> torch.autocast:
         """The generator's, whatever the training runs in: cached features and predictions must not depend on that."""
-        enabled = bool(self.generator.hparams["bf16_sampling"])
+        enabled = bool(self.generator.hparams["execution"]["bf16_sampling"])
         return torch.autocast(self.generator.device.type, torch.bfloat16, enabled=enabled)
 
     @torch.no_grad()
@@ -203,7 +203,7 @@ class GeneratorReader:
             "attention": True,
             "map_size": self.map_size,
             "image_size": self.image_size,
-            "bf16": bool(self.generator.hparams["bf16_sampling"]),
+            "bf16": bool(self.generator.hparams["execution"]["bf16_sampling"]),
         }
 
 

@@ -213,7 +213,10 @@ class DiffusionSynthesiser:
         broken = (~image.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist()
         if not broken:
             return
-        cause = "overflow while sampling: --model.bf16_sampling=false, a smaller guidance.step_size or guidance_scale"
+        cause = (
+            "overflow while sampling: --model.execution.bf16_sampling=false, a smaller guidance.step_size or "
+            "guidance_scale"
+        )
         weights = [name for name, weight in self.model.named_parameters() if not weight.isfinite().all()]
         if weights:
             cause = f"{len(weights)} weights of the generator are not: '{weights[0]}', …; take an earlier checkpoint"

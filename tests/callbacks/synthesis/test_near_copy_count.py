@@ -34,11 +34,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings: dict[str, Any] = {
         "label_space": "basic7",
         "image_size": SIDE,
-        "unet": TINY_UNET,
-        "text_encoder": TINY_TEXT,
-        "codec_config": {"patch": 4, "channels": 3},
+        "network": {"unet": TINY_UNET, "text_encoder": TINY_TEXT, "codec_config": {"patch": 4, "channels": 3}},
         "ema_decay": None,
-        "bf16_sampling": False,
+        "execution": {"bf16_sampling": False},
         "sampling": {"num_steps": 2, "guidance_scale": 2.0},
     }
     made = {**settings, "sampling": SamplingSettings(**settings["sampling"])}

@@ -11,7 +11,7 @@ import yaml
 import train
 from experiments.command_line import moved_names
 from experiments.command_line.moved_names import MovedKeyError, with_present_config, with_present_options
-from synfer.foundation.renamed_settings import MOVED, TEST_SETTINGS, with_present_keys
+from synfer.foundation.renamed_settings import GROUPED, MOVED, TEST_SETTINGS, with_present_keys
 
 PROJECT = Path(train.__file__).parent
 GENERATOR = f"--config={PROJECT / 'configs/generator/tiny.yaml'}"
@@ -109,7 +109,7 @@ def test_a_mere_rename_is_read_everywhere(renames: None) -> None:
     assert told == {}
     words = ["fit", "--model.share=1", "--model.init_args.share", "2", "--data.augmentation={copies: 3, flip: 0.5}"]
     words += ["--data.augmentation", "{copies: 3}", "--data.augmentation.copies+=3", "--model.sharer=1"]
-    assert with_present_options(words, lambda: True) == [
+    assert with_present_options(words, str) == [
         *("fit", "--model.fraction=1", "--model.init_args.fraction", "2"),
         '--data.augmentation={"flip": 0.5, "views": 3}',
         *("--data.augmentation", '{"views": 3}', "--data.augmentation.views+=3", "--model.sharer=1"),
@@ -140,6 +140,99 @@ def test_renamed_settings(old: str, now: str, value: float, tmp_path: Path, caps
 
 def test_only_a_generator_has_lost_settings() -> None:
     words = ["fit", "--model.features=3"]
-    assert with_present_options(words, lambda: False) == words
+    assert with_present_options(words, lambda: "ExpressionClassifier") == words
     with pytest.raises(MovedKeyError):
-        with_present_options(words, lambda: True)
+        with_present_options(words, lambda: "ExpressionGenerator")
+
+
+# ---------------------------------------------------------------- settings of a generator that stand in groups
+
+IN_GROUPS: dict[str, Any] = {
+    "unet": {"norm_eps": 0.5},
+    "text_encoder": {"hidden_size": 32},
+    "scheduler": {"beta_end": 0.5},
+    "codec": "autoencoder_kl",
+    "codec_config": {"patch": 4},
+    "drop_text": 0.25,
+    "drop_au": 0.5,
+    "drop_both": 0.125,
+    "channels_last": False,
+    "bf16_sampling": False,
+    "compile_backend": "eager",
+}
+
+
+def test_all_that_stands_in_groups_is_tried() -> None:
+    assert IN_GROUPS.keys() == GROUPED.keys()
+
+
+@pytest.mark.parametrize("name", IN_GROUPS)
+def test_a_generator_s_setting_is_read_into_its_group(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value, (group, inside) = IN_GROUPS[name], GROUPED[name]
+    before = train.parse(["fit", GENERATOR, DATA]).model.init_args
+    spelt = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump({"model": {name: value}}))
+    (tmp_path / "nested.yaml").write_text(yaml.safe_dump({"model": {"init_args": {name: value}}}))
+    for given in (
+        [f"--model.{name}={spelt}"],
+        [f"--model.init_args.{name}", spelt],
+        [f"--model={{{name}: {spelt}}}"],
+        [f"--config={tmp_path / 'plain.yaml'}"],
+        [f"--config={tmp_path / 'nested.yaml'}"],
+        [f"--model.{group}.{inside}={spelt}"],
+    ):
+        words = ["fit", GENERATOR, DATA, *given]
+        monkeypatch.setattr("sys.argv", ["train.py", *words])
+        parsed = train.parse(words).model.init_args
+        assert parsed[group][inside] == value and name not in parsed
+        parsed[group][inside] = before[group][inside]
+        assert parsed == before
+    assert "moved" not in capsys.readouterr().err
+
+
+def test_a_part_of_a_setting_that_stands_in_a_group() -> None:
+    for key in ("model.unet.norm_eps", "model.init_args.unet.norm_eps", "model.network.unet.norm_eps"):
+        network = train.parse(["fit", GENERATOR, DATA, f"--{key}=0.5"]).model.init_args.network
+        assert network.unet["norm_eps"] == 0.5 and network.unet["cross_attention_dim"] == 32
+    assert with_present_options(["--model.unetx=1", "--model.drop_texts.a=1"], str) == [
+        "--model.unetx=1",
+        "--model.drop_texts.a=1",
+    ]
+
+
+def test_a_file_may_hold_some_by_either_name() -> None:
+    arguments = {"network": {"codec": "new", "unet": {"a": 1}}, "codec": "old", "scheduler": {"b": 2}, "drop_au": 0.5}
+    found, told = carried({"model": {"class_path": "ExpressionGenerator", "init_args": arguments}})
+    assert found["model"]["init_args"] == {
+        "network": {"codec": "new", "unet": {"a": 1}, "scheduler": {"b": 2}},
+        "drop": {"au": 0.5},
+    }
+    assert told == {}
+
+
+def test_a_classifier_s_memory_format_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.yaml").write_text("model: {channels_last: false}\n")
+    for given in (
+        "--model.channels_last=false",
+        "--model={channels_last: false}",
+        f"--config={tmp_path / 'mine.yaml'}",
+    ):
+        assert train.parse(["fit", CLASSIFIER, DATA, given]).model.init_args.channels_last is False
+        words = ["fit", GENERATOR, CLASSIFIER, DATA, given]
+        monkeypatch.setattr("sys.argv", ["train.py", *words])
+        assert train.parse(words).model.init_args.channels_last is False
+        monkeypatch.undo()
+    own = {"model": {"class_path": "mine.Net", "init_args": {"unet": 3}}}
+    assert carried(own) == (own, {})
+
+
+def test_runs_before_and_after_the_groups_have_the_same_keys() -> None:
+    old = {f"model.{name}": 1 for name in IN_GROUPS} | {"model.unet.norm_eps": 2}
+    new = {f"model.{group}.{name}": 1 for group, name in GROUPED.values()} | {"model.network.unet.norm_eps": 2}
+    generator = {"model.class_path": "lightning_modules.ExpressionGenerator"}
+    assert with_present_keys({**generator, **old}) == with_present_keys({**generator, **new}) == {**generator, **new}
+    classifier = {"model.class_path": "lightning_modules.ExpressionClassifier", "model.channels_last": True}
+    assert with_present_keys(classifier) == classifier
+    assert with_present_keys({"model.channels_last": True}) == {"model.channels_last": True}

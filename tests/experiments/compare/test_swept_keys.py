@@ -67,6 +67,22 @@ def test_settings_of_a_test_are_compared_under_old_and_new_names(tmp_path: Path)
     assert fit["test.samples"] == OFF
 
 
+def test_settings_of_a_generator_are_compared_with_and_without_their_groups(tmp_path: Path) -> None:
+    old = {"model__unet": {"norm_eps": 1}, "model__drop_text": 0.1, "model__channels_last": True}
+    new = {"model__network": {"unet": {"norm_eps": 1}}, "model__drop": {"text": 0.1}}
+    new |= {"model__execution": {"channels_last": True}}
+    generator = {"model__class_path": "lightning_modules.generator.ExpressionGenerator"}
+    given = [{**generator, **old}, {**generator, **new}, {**generator, **old, "model__channels_last": False}]
+    found = configs(tmp_path, *given)
+    assert find_swept_keys(found[:2]).keys == ()
+    for names in (None, ["model.channels_last"], ["model.execution.channels_last"]):
+        assert find_swept_keys(found, declared=names).keys == ("model.execution.channels_last",)
+    assert resolve_key("drop_text", found[0]) == resolve_key("model.drop_text", found[0]) == "model.drop.text"
+    assert resolve_key("model.unet.norm_eps", found[0]) == resolve_key("norm_eps", found[1])
+    own = [{"model.class_path": "mine.Net", "model.unet": size} for size in (1, 2)]
+    assert find_swept_keys(own, declared=["model.unet"]).keys == ("model.unet",)
+
+
 def test_a_group_that_is_not_enabled_is_off(tmp_path: Path) -> None:
     off, weak, strong = configs(
         tmp_path,

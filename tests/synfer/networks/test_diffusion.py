@@ -63,11 +63,11 @@ def test_text_of_a_caption_does_not_depend_on_its_neighbours() -> None:
     [
         ({"image_size": 18}, "model.image_size: found 18, expected a multiple of 4"),
         ({"text_encoder": {**TINY_TEXT, "hidden_size": 32}}, "cross_attention_dim 16 differs from .* 32"),
-        ({"codec": "jpeg"}, "model.codec: found 'jpeg'"),
-        ({"scheduler": {"prediction_typ": "epsilon"}}, "model.scheduler: .*'prediction_typ'"),
+        ({"codec": "jpeg"}, "model.network.codec: found 'jpeg'"),
+        ({"scheduler": {"prediction_typ": "epsilon"}}, "model.network.scheduler: .*'prediction_typ'"),
         ({"scheduler": {"prediction_type": "flow"}}, "prediction_type: found 'flow'"),
         ({"scheduler": {"prediction_type": "epsilon"}}, "'epsilon' with rescale_betas_zero_snr"),
-        ({"text_encoder": {**TINY_TEXT, "num_layers": 3}}, "model.text_encoder: .*'num_layers'"),
+        ({"text_encoder": {**TINY_TEXT, "num_layers": 3}}, "model.network.text_encoder: .*'num_layers'"),
     ],
 )
 def test_parts_that_do_not_fit(changes: dict[str, Any], message: str) -> None:
@@ -98,7 +98,7 @@ def test_scheduler_keys_replace_those_of_the_folder(base: Path) -> None:
 
 
 def test_an_unknown_scheduler_key_is_refused_on_a_folder_too(base: Path) -> None:
-    with pytest.raises(ValueError, match=r"model.scheduler: .*'spacing'"):
+    with pytest.raises(ValueError, match=r"model.network.scheduler: .*'spacing'"):
         load_diffusion_model(str(base), {"spacing": "trailing"})
 
 

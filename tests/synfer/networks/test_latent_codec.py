@@ -126,12 +126,12 @@ def test_autoencoder_loss_falls_and_psnr_is_that_of_the_reconstruction() -> None
 @pytest.mark.parametrize(
     ("name", "config", "message"),
     [
-        ("space_to_depth", {"channels": 2}, "model.codec_config.channels: found 2"),
+        ("space_to_depth", {"channels": 2}, "model.network.codec_config.channels: found 2"),
         ("space_to_depth", {"pach": 4}, "pach"),
-        ("space_to_depth", {"patch": 0}, "model.codec_config.patch: found 0"),
-        ("space_to_depth", {"scaling_factor": 0.0}, "model.codec_config.scaling_factor: found 0"),
-        ("autoencoder_kl", {**TINY_AUTOENCODER, "latent_chanels": 3}, "model.codec_config: .*'latent_chanels'"),
-        ("jpeg", {}, "model.codec: found 'jpeg'"),
+        ("space_to_depth", {"patch": 0}, "model.network.codec_config.patch: found 0"),
+        ("space_to_depth", {"scaling_factor": 0.0}, "model.network.codec_config.scaling_factor: found 0"),
+        ("autoencoder_kl", {**TINY_AUTOENCODER, "latent_chanels": 3}, "model.network.codec_config: .*'latent_chanels'"),
+        ("jpeg", {}, "model.network.codec: found 'jpeg'"),
     ],
 )
 def test_wrong_config(name: str, config: dict, message: str) -> None:
