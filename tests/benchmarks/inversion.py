@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=8)
     args = parser.parse_args()
     generator = ExpressionGenerator.load_trained(args.generator)
-    generator.hparams["execution"]["bf16_sampling"] = False
+    generator.synthesiser.bf16 = False
     table = FER2013Reader(args.data, "ferplus_majority", {"train": "Training"}, limit=20 * args.faces).read("train")
     pictures = as_rgb(table.images.batch(np.arange(args.faces))).float() / 127.5 - 1
     names = [table.label_space[code] for code in table.label[: args.faces].tolist()]
