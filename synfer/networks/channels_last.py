@@ -34,7 +34,7 @@ def to_channels_last(network: nn.Module) -> nn.Module:
 class _AppendedLayers(nn.Sequential):
     """Layers one after the other, whose input and outputs are joined (one-shot aggregation, arXiv 1904.09730)."""
 
-    def forward(self, x: Tensor, outputs: list[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, outputs: list[Tensor]) -> Tensor:  # type: ignore[override]
         for layer in self:
             x = layer(x)
             outputs.append(x)
