@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
@@ -14,7 +15,7 @@ from datamodules.loading.training_position import TrainingPosition
 from synfer.foundation.default_ranks import default_ranks
 
 
-class ResumableDataModule(LightningDataModule):
+class ResumableDataModule(LightningDataModule, ABC):
     """Counts what the training has drawn, and goes on in the middle of an epoch, with other ranks and batches too.
 
     A subclass makes the sampler (:meth:`training_sampler`) and the loader over it (:meth:`make_training_loader`).
@@ -29,17 +30,17 @@ class ResumableDataModule(LightningDataModule):
         self._drawn = {"real": 0, "synthetic": 0}
         self._train_loader: ResumableLoader | None = None
 
+    @abstractmethod
     def training_sampler(self) -> MixtureSampler:
         """Returns a new sampler of this rank's training batches, at the beginning.
 
         Raises:
             RuntimeError: before ``setup("fit")``.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def make_training_loader(self, sampler: MixtureSampler) -> ResumableLoader:
         """Returns a new loader of the training batches that a sampler draws."""
-        raise NotImplementedError
 
     def train_dataloader(self) -> DataLoader:
         """Returns this rank's training batches, each with the exact ratio."""

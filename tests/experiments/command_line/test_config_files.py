@@ -47,3 +47,4 @@ def test_the_file_that_sets_a_key(tmp_path: Path) -> None:
 
 def test_a_command_line_without_words_has_no_files() -> None:
     check_config_files([])
+    assert file_with("data.seed", []) is None

@@ -373,7 +373,7 @@ def test_nothing_left(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
 
 # The real release, where it is at hand -------------------------------------------------------------------------------
 
-REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "fer2013"
+REAL = Path(__file__).resolve().parents[5] / "shared" / "data" / "fer2013"
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="FER2013 is not at hand")
