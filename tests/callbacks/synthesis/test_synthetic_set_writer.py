@@ -287,7 +287,7 @@ def test_an_orphaned_rank_ends_and_keeps_a_restart_out_until_then(weights: Path,
     found = set(finished_indices(folder).tolist())
     assert 0 < len(found) < 200
     unfinished = rf"found {len(found)} of the 200 faces planned \(it is unfinished\)"
-    torn = r"found no 'data/\d+-4\.parquet', shards of 4 faces that its MANIFEST lists"  # killed before the shard was there
+    torn = "found no 'data/.* MANIFEST lists"  # killed before the shard was there
     with pytest.raises(ValueError, match=f"{unfinished}|{torn}"):
         SyntheticSetReader(str(folder))
     train.main(restart)
