@@ -22,6 +22,7 @@ from PIL import Image
 import train
 from callbacks.synthesis.synthetic_set_writer import SyntheticSetWriter
 from datamodules.readers import SyntheticSetReader
+from datamodules.synthetic.synthetic_manifest import missing_shards, read_manifest
 from datamodules.synthetic.synthetic_shards import finished_indices, read_shard
 from lightning_modules.generator import ExpressionGenerator
 from synfer.faces.expressions import LABEL_SPACES
@@ -262,14 +263,11 @@ def rank_of(launcher: int) -> int:
     raise AssertionError("rank 1 is not running")
 
 
-@pytest.mark.ddp
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
-def test_an_orphaned_rank_ends_and_keeps_a_restart_out_until_then(weights: Path, tmp_path: Path, capsys: Any) -> None:
+def orphan_a_rank(weights: Path, root: Path, capsys: Any) -> Path:
+    """Kills rank 0 of two, watches the other keep a restart out and end; returns the folder of the set they leave."""
     ranks = ["--trainer.devices=2", "--trainer.strategy=ddp"]
-    command = [sys.executable, str(PROJECT / "train.py"), *arguments(weights, tmp_path / "two", *ranks, count=200)]
-    restart = arguments(weights, tmp_path / "two", count=200, batch=7)
-    folder = tmp_path / "two" / "synthetic_set"
+    command = [sys.executable, str(PROJECT / "train.py"), *arguments(weights, root, *ranks, count=200)]
+    folder = root / "synthetic_set"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     running = subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=subprocess.PIPE, text=True)
     while len(list(folder.glob("data/*.parquet"))) < 8:
@@ -279,18 +277,30 @@ def test_an_orphaned_rank_ends_and_keeps_a_restart_out_until_then(weights: Path,
     os.kill(orphan, signal.SIGSTOP)  # alive, and for as long as we need it
     running.kill()
     with pytest.raises(SystemExit):
-        train.main(restart)
+        train.main(arguments(weights, root, count=200, batch=7))
     os.kill(orphan, signal.SIGCONT)
     assert "a rank that outlived its run" in capsys.readouterr().err
     # The orphan holds the other end of the pipe: this returns when it has ended.
     assert f"the process {running.pid} that started it has died" in ended(running)[1]
+    return folder
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
+def test_an_orphaned_rank_ends_and_keeps_a_restart_out_until_then(weights: Path, tmp_path: Path, capsys: Any) -> None:
+    # A rank may end between listing a shard and writing it, and such a set is refused in other words: another try then.
+    for attempt in range(6):
+        folder = orphan_a_rank(weights, tmp_path / f"two{attempt}", capsys)
+        manifest = read_manifest(folder)
+        assert manifest is not None
+        if not missing_shards(folder, manifest):
+            break
     found = set(finished_indices(folder).tolist())
     assert 0 < len(found) < 200
-    unfinished = rf"found {len(found)} of the 200 faces planned \(it is unfinished\)"
-    torn = "found no 'data/.* MANIFEST lists"  # killed before the shard was there
-    with pytest.raises(ValueError, match=f"{unfinished}|{torn}"):
+    with pytest.raises(ValueError, match=rf"found {len(found)} of the 200 faces planned \(it is unfinished\)"):
         SyntheticSetReader(str(folder))
-    train.main(restart)
+    train.main(arguments(weights, folder.parent, count=200, batch=7))
     assert len(SyntheticSetReader(str(folder)).read("train").label) == 200  # which refuses doubled ones
 
 
