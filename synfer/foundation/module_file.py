@@ -27,12 +27,16 @@ KIND = "kind"
 _ENTRIES = {"label_annotator": "annotator", "expression_classifier": "classifier"}
 """Entry that the checkpoints of a kind have always had → that kind."""
 
-_MARKS = {"min_snr_gamma": "diffusion", "au_names": "au_estimator"}
+_MARKS = {
+    "min_snr_gamma": "diffusion",
+    "au_names": "au_estimator",
+    "discriminator_learning_rate": "vae_gan",
+}
 """Setting that all files of a kind have always had, and no other kind's → that kind."""
 
 
 def kind_of(path: str | Path, name: str = "module") -> str | None:
-    """Returns which kind of module a path leads to: "diffusion", "classifier", "annotator" or "au_estimator".
+    """Returns the kind of module that a path leads to: "diffusion", "vae_gan", "classifier", "annotator", "au_estimator".
 
     Args:
         path: a checkpoint, a run folder (its last checkpoint), or a folder of weights.
@@ -124,7 +128,8 @@ class ModuleFormat:
         if self.entry is not None and (found != self.kind or self.entry not in content):
             raise ValueError(f"{path} is no checkpoint of {self.class_name}: it lacks the key '{self.entry}'")
         if found != self.kind or (self.entry is None and "state_dict" not in content):
-            raise ValueError(f"checkpoint '{path}': expected one of an {self.class_name}, found another model's")
+            article = "an" if self.class_name[0] in "AEIOU" else "a"
+            raise ValueError(f"checkpoint '{path}': expected one of {article} {self.class_name}, found another model's")
         with reading(f"{name} checkpoint", path, "one written by training"):
             entry = {} if self.entry is None else dict(content[self.entry])
             stored = entry["config"] if entry else content["hyper_parameters"]

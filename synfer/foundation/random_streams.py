@@ -26,6 +26,7 @@ class Stream(IntEnum):
     ANNOTATOR_FLIP = 0xF11
     STEP_SEED = 0x57E9
     CAPTION = 0xCA97
+    POSTERIOR_NOISE = 0x905E
 
 
 class Mixing(IntEnum):

@@ -21,6 +21,7 @@ LOWER_SCORE = frozenset({"score", "lower"})
 NEITHER = frozenset(
     {
         *("temperature", "rows", "faces", "std", "nearest", "norm", "ratio", "share", "imbalance", "per"),
+        *("kl", "logit", "weight"),
         *("made", "discarded", "kept", "seconds", "similarity"),
     }
 )

@@ -12,7 +12,10 @@ from synfer.synthesis.faces import Faces
 from synfer.synthesis.hooks import FaceHook
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 
-SYNTHESISERS = {"diffusion": "lightning_modules.generator:ExpressionGenerator.load_trained"}
+SYNTHESISERS = {
+    "diffusion": "lightning_modules.generator:ExpressionGenerator.load_trained",
+    "vae_gan": "lightning_modules.augmenter:SemanticAugmenter.load_trained",
+}
 """Kind of a checkpoint or a folder → "module:function" that loads one from its path, imported when it is asked for."""
 
 OLDEST_KIND = "diffusion"

@@ -1,0 +1,268 @@
+"""SemanticAugmenter: a VAE-GAN that makes faces of rare expressions from codes of real ones."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW, Optimizer
+
+from datamodules.batch import Batch
+from lightning_modules.run_seed import run_seed
+from lightning_modules.synthesiser_file import SynthesiserFile
+from lightning_modules.trainer_access import data_of
+from synfer.faces.expressions import resolve_label_space
+from synfer.foundation.counter_based_random import keyed_seed
+from synfer.foundation.fingerprint import fingerprint
+from synfer.foundation.module_file import ModuleFormat
+from synfer.foundation.random_streams import Stream
+from synfer.foundation.validate import check_setting
+from synfer.metrics.masked_mean import MaskedMean
+from synfer.networks.vae_gan import VAEGAN, VAEGANSettings
+from synfer.optimisation.ema import ParameterEMA
+from synfer.optimisation.optimiser import decay_groups
+from synfer.optimisation.schedule import Schedule, scheduled
+from synfer.synthesis.vae_gan.losses import distance, kl_divergence, peak_signal_to_noise
+from synfer.synthesis.vae_gan.training_losses import LossSettings, training_losses
+
+_BETAS = (0.5, 0.99)  # a shorter memory than usual: the other network changes what is to be learned
+_DISCRIMINATOR = "networks.discriminator."
+
+
+class SemanticAugmenter(SynthesiserFile):
+    """VAE-GAN for the long tail (arXiv 2411.17254): learns from the faces of all classes, to make those of rare ones.
+
+    Lightning's manual optimisation, for there are two optimisers; one backward pass gives all three networks their
+    gradients (``synfer/synthesis/vae_gan/training_losses.py``). ``trainer.global_step`` counts batches, as with one
+    optimiser: of the two steps, the one of encoder and decoder goes through Lightning.
+
+    Each rank draws the noise of its codes from a generator keyed by (seed, rank, step, batch).
+
+    Args:
+        label_space: name of a label space or a list of expressions.
+        image_size: side of the images in pixels, a multiple of 2 to the power of the number of widths.
+        network: sizes of the three networks.
+        loss: weights of the losses.
+        learning_rate: peak rate of AdamW for encoder and decoder.
+        discriminator_learning_rate: peak rate for the discriminator; None = the same.
+        weight_decay: decoupled weight decay of matrices and kernels.
+        warmup_fraction: share of the steps with rising rate; then a half cosine.
+        clip_norm: largest norm of the gradients of encoder and decoder together, and of the discriminator's; None = not
+            clipped. In place of ``trainer.gradient_clip_val``, which Lightning refuses for two optimisers.
+        ema_decay: decay of the average over encoder and decoder; None = off.
+
+    Raises:
+        ValueError: a value out of range, or parts that do not fit each other.
+    """
+
+    file_format = ModuleFormat("vae_gan", "networks", "SemanticAugmenter", name="augmenter")
+    setting_groups = {"network": VAEGANSettings, "loss": LossSettings}
+
+    def __init__(
+        self,
+        label_space: str | list[str] = "ferplus8",
+        image_size: int = 48,
+        network: VAEGANSettings = VAEGANSettings(),  # noqa: B008 (frozen)
+        loss: LossSettings = LossSettings(),  # noqa: B008 (frozen)
+        learning_rate: float = 4e-4,
+        discriminator_learning_rate: float | None = None,
+        weight_decay: float = 1e-4,
+        warmup_fraction: float = 0.03,
+        clip_norm: float | None = 1.0,
+        ema_decay: float | None = 0.999,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        groups: dict[str, Any] = {"network": network, "loss": loss}
+        self.save_hyperparameters(ignore=list(groups), logger=False)
+        for name, group in groups.items():  # plain types only: a checkpoint must load with weights_only=True
+            self.hparams[name] = asdict(group)
+        check_setting(learning_rate > 0, "learning_rate", learning_rate, "a number above 0")
+        fine = discriminator_learning_rate is None or discriminator_learning_rate > 0
+        check_setting(fine, "discriminator_learning_rate", discriminator_learning_rate, "a number above 0 or null")
+        check_setting(weight_decay >= 0, "weight_decay", weight_decay, "a number of at least 0")
+        check_setting(0 <= warmup_fraction < 1, "warmup_fraction", warmup_fraction, "a share in [0, 1)")
+        check_setting(clip_norm is None or clip_norm > 0, "clip_norm", clip_norm, "a number above 0 or null")
+        self.label_space = resolve_label_space(label_space)
+        self.networks = VAEGAN(network, image_size, len(self.label_space))
+        # Holds, but is no part of this module: the names in checkpoints stay those of ``networks``.
+        averaged = nn.ModuleDict({"encoder": self.networks.encoder, "decoder": self.networks.decoder})
+        self.ema = None if ema_decay is None else ParameterEMA(averaged, ema_decay)
+        self._loss = loss
+        self._total_steps = 1.0
+        self._validation = nn.ModuleDict({name: MaskedMean() for name in ("loss", "psnr", "kl")})
+
+    @property
+    def image_size(self) -> int:
+        """Side of its faces in pixels."""
+        return self.networks.image_size
+
+    # ---------------------------------------------------------------- files
+
+    def weights_fingerprint(self) -> str:
+        """Returns 16 hex digits of SHA-256 over encoder and decoder: what a face is a function of."""
+        state = self.state_dict().items()
+        return fingerprint((name, tensor) for name, tensor in state if not name.startswith(_DISCRIMINATOR))
+
+    def _not_in_folders(self) -> set[str]:
+        """The discriminator, which makes no face."""
+        return {name for name in self.state_dict() if name.startswith(_DISCRIMINATOR)}
+
+    def _completed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        own = self.state_dict()
+        return {**{name: own[name] for name in self._not_in_folders()}, **weights}
+
+    # ---------------------------------------------------------------- before training
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Adds none: here, before Lightning's own words on them, settings of other modules are refused.
+
+        Raises:
+            ValueError: clipping or accumulation by the trainer.
+        """
+        trainer = self.trainer
+        if trainer.state.fn == "fit":
+            clip, batches = trainer.gradient_clip_val, trainer.accumulate_grad_batches
+            check_setting(not clip, "gradient_clip_val", clip, "none with two optimisers (model.clip_norm)", "trainer")
+            expected = "1 with two optimisers (a larger data.batch_size)"
+            check_setting(batches == 1, "accumulate_grad_batches", batches, expected, "trainer")
+        return []
+
+    def setup(self, stage: str) -> None:
+        """Checks that the data has these expressions and this size, and that the precision suits two optimisers.
+
+        Raises:
+            ValueError: it does not.
+        """
+        data = data_of(self.trainer)
+        found = getattr(data, "label_space", self.label_space)
+        if tuple(found) != self.label_space:
+            raise ValueError(f"data has the label space {list(found)}, the augmenter {list(self.label_space)}")
+        side = getattr(data, "image_size", None)
+        check_setting(
+            side in (None, self.image_size), "image_size", side, f"{self.image_size} (model.image_size)", "data"
+        )
+        scaled = self.trainer.precision == "16-mixed"
+        expected = "bf16-mixed or 32-true: losses of two optimisers are not scaled"
+        check_setting(stage != "fit" or not scaled, "precision", "16-mixed", expected, "trainer")
+
+    def build_optimiser(self) -> Optimizer:
+        """Returns AdamW over encoder and decoder."""
+        networks = self.networks
+        return self._adamw(self.hparams["learning_rate"], networks.encoder, networks.decoder)
+
+    def build_discriminator_optimiser(self) -> Optimizer:
+        """Returns AdamW over the discriminator."""
+        rate = self.hparams["discriminator_learning_rate"]
+        return self._adamw(self.hparams["learning_rate"] if rate is None else rate, self.networks.discriminator)
+
+    def _adamw(self, learning_rate: float, *networks: nn.Module) -> Optimizer:
+        parameters = [p for network in networks for p in network.parameters()]
+        return AdamW(decay_groups(parameters, self.hparams["weight_decay"]), lr=learning_rate, betas=_BETAS)
+
+    def learning_rate_schedule(self) -> tuple[Schedule, float]:
+        """Returns a half cosine after a linear rise."""
+        return "cosine", self.hparams["warmup_fraction"]
+
+    def configure_optimizers(self) -> Any:
+        """Returns the optimiser of encoder and decoder and that of the discriminator, on the same schedule.
+
+        Raises:
+            ValueError: the length of the training is unknown.
+        """
+        self._total_steps = self.trainer.estimated_stepping_batches
+        schedule, warmup_fraction = self.learning_rate_schedule()
+        optimisers = self.build_optimiser(), self.build_discriminator_optimiser()
+        return [scheduled(optimiser, schedule, self._total_steps, warmup_fraction) for optimiser in optimisers]
+
+    # ---------------------------------------------------------------- training
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Takes one step of all three networks; returns the sum of their losses."""
+        face = self._faces(batch)
+        generator = torch.Generator(self.device).manual_seed(
+            keyed_seed(self._seed, self.global_rank, self.global_step, batch_idx, Stream.POSTERIOR_NOISE)
+        )
+        noise = torch.randn(len(face), self.networks.latent_size, generator=generator, device=self.device)
+        step, progress = self.global_step, self.global_step / self._total_steps
+        losses = training_losses(self.networks, face, batch["label"], noise, self._loss, step, progress)
+        self._step(losses.total)
+        total = losses.total.detach()
+        self.log("train/loss", total, prog_bar=True)
+        self.log_dict({f"train/{name}": term for name, term in losses.terms.items()})
+        return total
+
+    def _step(self, loss: Tensor) -> None:
+        """Takes a step of both optimisers and their schedules, and the weights after it into the average."""
+        counted, _ = self._pair(self.optimizers())
+        own, discriminators = self._pair(self.optimizers(use_pl_optimizer=False))
+        own.zero_grad()
+        discriminators.zero_grad()
+        self.manual_backward(loss)
+        self._clip(discriminators)
+        discriminators.step()  # past Lightning, which would count a second step
+        counted.step()
+        for schedule in self._pair(self.lr_schedulers()):
+            schedule.step()
+        if self.ema is not None:
+            self.ema.update()
+
+    @staticmethod
+    def _pair(found: Any) -> tuple[Any, Any]:
+        augmenter, discriminator = found
+        return augmenter, discriminator
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clips the gradients of encoder and decoder, after the callbacks have seen them."""
+        self._clip(optimizer)
+
+    def _clip(self, optimizer: Optimizer) -> None:
+        norm = self.hparams["clip_norm"]
+        if norm is not None:
+            clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], norm)
+
+    def _faces(self, batch: Batch) -> Tensor:
+        """Returns the faces as the networks take them; another size than theirs is an error."""
+        found, expected = tuple(batch["image"].shape[-2:]), self.image_size
+        if found != (expected, expected):
+            raise ValueError(
+                f"model.image_size is {expected}, but the data has images of {found[0]}x{found[1]}: set data.image_size"
+            )
+        return self.networks.faces(batch["image"])
+
+    @property
+    def _seed(self) -> int:
+        return run_seed(self._trainer)
+
+    # ---------------------------------------------------------------- evaluation
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Takes the reconstructions of one batch, from the means of their codes, into the validation."""
+        if not len(batch["label"]):  # a rank may have no row
+            return
+        face, settings = self._faces(batch), self._loss
+        mean, log_variance = self.networks.encoder(face)
+        made = self.networks.decoder(mean, batch["label"]).float()
+        kl = kl_divergence(mean, log_variance)
+        rebuilt = torch.stack([distance(a, b, settings.distance) for a, b in zip(made, face, strict=True)])
+        loss = settings.pixel_weight * rebuilt + settings.kl_weight * kl / face[0].numel()
+        values = {"loss": loss, "psnr": peak_signal_to_noise(made, face), "kl": kl}
+        for name, value in values.items():
+            self._validation[name].update(value)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the last validation."""
+        for mean in self._validation.values():
+            mean.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the means over the faces of all ranks: loss, PSNR in dB, KL divergence in nats per face."""
+        for name, mean in self._validation.items():
+            self.log(f"val/{name}", mean.compute(), prog_bar=name == "psnr", sync_dist=True)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Does nothing: ``callbacks/generator_test.py`` makes the faces of a test and scores them."""
