@@ -89,6 +89,20 @@ def au_estimator(folder: Path) -> dict[str, Any]:
     }
 
 
+def augmenter(folder: Path) -> dict[str, Any]:
+    return {
+        "class_path": "lightning_modules.augmenter.SemanticAugmenter",
+        "init_args": {
+            "label_space": "basic7",
+            "image_size": 16,
+            "network": {"widths": [8, 8], "latent_size": 4, "channels": 3},
+            "loss": {"r1_every": 3},
+            "learning_rate": 0.01,
+            "ema_decay": 0.9,
+        },
+    }
+
+
 def mixed(folder: Path) -> dict[str, Any]:
     save_checkpoint(tiny_generator(label_space="basic7"), folder / "generator.ckpt")
     save_checkpoint(tiny_classifier(BASIC7), folder / "voter.ckpt")
@@ -98,6 +112,7 @@ def mixed(folder: Path) -> dict[str, Any]:
 MODULES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "classifier": classifier,
     "generator": generator,
+    "augmenter": augmenter,
     "annotator": annotator,
     "au_estimator": au_estimator,
     "mixed": mixed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.agreed_stop import AgreedStop
 from callbacks.recording.loop_state import set_loops, stored_place
+from lightning_modules.averaged_module import AveragedModule
 from lightning_modules.trainer_access import data_of
 
 
@@ -39,7 +40,10 @@ class RunCheckpoint(ModelCheckpoint):
             every = self._every_n_train_steps
             self._is_due |= every > 0 and trainer.global_step % every == 0
             return
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        # Lightning asks the module for nothing else, and with manual optimisation it would pass over
+        # train_time_interval and warn of a state that no module of ours is meant to keep.
+        module = _OneStepPerBatch() if _takes_one_step_per_batch(pl_module) else pl_module
+        super().on_train_batch_end(trainer, cast("LightningModule", module), outputs, batch, batch_idx)
         if _ends_now(trainer):
             self._save_last(trainer)
 
@@ -129,8 +133,19 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keeps the step that loggers are told in line; Lightning counts one too many after some restarts."""
-        if pl_module.automatic_optimization:
+        if _takes_one_step_per_batch(pl_module):
             trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
+
+class _OneStepPerBatch:
+    """What Lightning's checkpoints ask of a module: whether each batch is one step of ``trainer.global_step``."""
+
+    automatic_optimization = True
+
+
+def _takes_one_step_per_batch(module: LightningModule) -> bool:
+    """Whether ``trainer.global_step`` counts batches: with one optimiser, and in all modules of this project."""
+    return module.automatic_optimization or isinstance(module, AveragedModule)
 
 
 def _is_last_batch(trainer: Trainer) -> bool:

@@ -36,7 +36,7 @@ _MARKS = {
 
 
 def kind_of(path: str | Path, name: str = "module") -> str | None:
-    """Returns the kind of module that a path leads to: "diffusion", "vae_gan", "classifier", "annotator", "au_estimator".
+    """Returns which kind of module a path leads to, such as "diffusion", "vae_gan" or "classifier".
 
     Args:
         path: a checkpoint, a run folder (its last checkpoint), or a folder of weights.
