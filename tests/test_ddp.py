@@ -71,6 +71,18 @@ GENERATOR: dict[str, Any] = {
         "sampling": {"num_steps": 2, "guidance_scale": 2.0},
     },
 }
+AUGMENTER: dict[str, Any] = {
+    "class_path": "lightning_modules.augmenter.SemanticAugmenter",
+    "init_args": {
+        "label_space": "basic7",
+        "image_size": 32,
+        "network": {"widths": [8, 8, 16], "latent_size": 8, "channels": 3},
+        "loss": {"r1_every": 3},
+        "learning_rate": 0.002,
+        "clip_norm": 0.1,  # below the norms of almost all steps
+        "ema_decay": 0.9,
+    },
+}
 TRAINER: dict[str, Any] = {
     "accelerator": "cpu",
     "devices": 1,
@@ -164,6 +176,27 @@ def test_generator_on_two_ranks(tmp_path: Path) -> None:
     save_sample_grid(generator.synthesise(request).images, names, 1, tmp_path / "alone.png")
     pictures = [np.asarray(Image.open(picture)).astype(int) for picture in (path, tmp_path / "alone.png")]
     assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
+def test_augmenter_on_two_ranks(tmp_path: Path) -> None:
+    lengths = {"max_steps": 30, "max_epochs": -1, "precision": "bf16-mixed", "limit_val_batches": 1}
+    data = {"batch_size": 6, "steps_per_epoch": 12, "reader": ONE_VALIDATION_ROW}
+    every = ["--checkpoint.every_n_train_steps=17", "--checkpoint.save_top_k=-1"]
+    whole = tmp_path / "whole"
+    two_ranks(command_line(whole, AUGMENTER, data, lengths), *every)
+    ranks = records(whole, 2)
+    assert [len(rank["steps"]) for rank in ranks] == [30, 30]
+    assert ranks[0]["weights"] == ranks[1]["weights"]
+    assert all(a["loss"] != b["loss"] for a, b in zip(ranks[0]["steps"], ranks[1]["steps"], strict=True))
+    stored = sorted(path.name for path in (whole / "run" / "checkpoints").glob("*.ckpt"))
+    assert stored == ["epoch=1-step=17.ckpt", "last.ckpt"]
+    assert json.loads((whole / "run" / "summary.json").read_text())["steps"] == 30
+
+    resumed = tmp_path / "resumed"
+    checkpoint = f"--ckpt_path={whole / 'run' / 'checkpoints' / stored[0]}"
+    two_ranks(command_line(resumed, AUGMENTER, data, lengths), *every, checkpoint)
+    for before, after in zip(ranks, records(resumed, 2), strict=True):
+        assert after["steps"] == before["steps"][17:] and after["weights"] == before["weights"]
 
 
 def test_one_rank_of_batch_2b_and_two_of_batch_b_learn_alike(tmp_path: Path) -> None:
