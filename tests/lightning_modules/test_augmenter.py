@@ -92,7 +92,7 @@ def norm_of(parameters: list[Any]) -> float:
 
 def test_a_fit_rebuilds_faces_better(tmp_path: Path) -> None:
     augmenter = tiny_augmenter(label_space="basic7", image_size=32)
-    reader = DrawnReader(count={"train": 64, "val": 16, "test": 7}, image_size=32)
+    reader = DrawnReader(count={"train": 64, "val": 16, "test": 7}, image_size=32, label_space="basic7")
     data = ExpressionDataModule(reader, batch_size=16, seed=0, augmentation=Augmentation(enabled=False))
     trainer = make_trainer(tmp_path, max_epochs=15, limit_val_batches=1.0)
     before = trainer.validate(augmenter, datamodule=data, verbose=False)[0]
@@ -288,7 +288,9 @@ def test_another_kind_of_file_is_refused(trained: tuple[SemanticAugmenter, Path]
     save_checkpoint(tiny_classifier(), tmp_path / "classifier.ckpt")
     with pytest.raises(ValueError, match="expected one of a SemanticAugmenter"):
         SemanticAugmenter.load_trained(tmp_path / "classifier.ckpt")
-    with pytest.raises(FileNotFoundError, match="augmenter '.*none': no such file or folder, expected a checkpoint of"):
+    with pytest.raises(
+        FileNotFoundError, match=r"augmenter '.*none': no such file or folder, expected a checkpoint of"
+    ):
         SemanticAugmenter.load_trained(tmp_path / "none")
 
 
@@ -342,7 +344,7 @@ def test_the_trainer_s_clipping_is_no_matter_for_an_evaluation(tmp_path: Path) -
 def test_scaled_losses_are_refused() -> None:
     augmenter = tiny_augmenter()
     augmenter._trainer = SimpleNamespace(precision="16-mixed")  # type: ignore[assignment]
-    with pytest.raises(ValueError, match="trainer.precision: found 16-mixed, expected bf16-mixed or 32-true"):
+    with pytest.raises(ValueError, match=r"trainer.precision: found 16-mixed, expected bf16-mixed or 32-true"):
         augmenter.setup("fit")
     augmenter.setup("validate")
 
@@ -354,7 +356,7 @@ def test_other_data_is_refused(tmp_path: Path) -> None:
     ):
         trainer.fit(tiny_augmenter(), datamodule=tiny_data(label_space=("neutral", "sad")))
     with pytest.raises(
-        ValueError, match="model.image_size is 16, but the data has images of 24x24: set data.image_size"
+        ValueError, match=r"model.image_size is 16, but the data has images of 24x24: set data.image_size"
     ):
         make_trainer(tmp_path).fit(tiny_augmenter(), datamodule=tiny_data(side=24))
     data = tiny_data(side=24)
