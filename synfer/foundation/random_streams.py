@@ -26,6 +26,8 @@ class Stream(IntEnum):
     ANNOTATOR_FLIP = 0xF11
     STEP_SEED = 0x57E9
     CAPTION = 0xCA97
+    SOURCE_FACE = 0x50FA
+    MEAN_CODES = 0x3EA2
 
 
 class Mixing(IntEnum):
