@@ -95,7 +95,7 @@ def against_sources(
 
 
 def _sources_of(datamodule: Any, made: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Returns which faces name a source that is a row of this run, int64 (m,), and these sources, uint8 (m, 3, H, W)."""
+    """Returns which faces name a row of this run as their source, int64 (m,), and these, uint8 (m, 3, H, W)."""
     keys = made.get("layout_source", torch.zeros(0))
     side, table = made["images"].shape[-1], datamodule.train_table
     if not keys.any() or table is None:
