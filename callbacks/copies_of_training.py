@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from callbacks.scoring_networks import BATCH, ScoringNetworks, as_float
-from datamodules.rows.near_copies import pixel_correlation
+from datamodules.rows.near_copies import NEAR_COPY, pixel_correlation
 from datamodules.rows.reference_faces import ReferenceFaces
 from synfer.foundation.counter_based_random import keys_of
 from synfer.metrics.face_set_report import ComparedFaces, FaceSetReport, Rows
@@ -61,13 +61,17 @@ def near_copies(datamodule: Any, made: dict[str, Tensor], device: torch.device) 
             "test/kept": float(kept.double().mean()),
             "test/near_copies_kept": float(copies[kept].double().mean()),
         }
+    rows, sources = _sources_of(datamodule, made)
+    if len(rows):
+        others = search.find(made["images"][rows].to(device), sources).cpu()
+        metrics["test/near_copies_of_others"] = float(others.double().mean())
     return metrics
 
 
 def against_sources(
     datamodule: Any, made: dict[str, Tensor], fake: Rows, networks: ScoringNetworks, report: FaceSetReport
 ) -> dict[str, float]:
-    """Compares faces from a layout with the training faces that it was taken from; nothing where there are none.
+    """Compares faces with the training faces that they, or their layouts, come from; nothing where there are none.
 
     Args:
         datamodule: has the training faces.
@@ -76,20 +80,28 @@ def against_sources(
         networks: score the sources.
         report: compares the two.
     """
-    keys = made.get("layout_source", torch.zeros(0))
-    if not keys.any():
+    rows, sources = _sources_of(datamodule, made)
+    if not len(rows):
         return {}
-    table = datamodule.train_table
+    similarities, probabilities = [], []
+    for chunk, shown in zip(rows.split(BATCH), sources.split(BATCH), strict=True):
+        similarities.append(pixel_correlation(made["images"][chunk], shown))
+        probabilities.append(networks.score(as_float(shown, networks.device))["probabilities"])
+    similarity = torch.cat(similarities)
+    mine = {name: fake[name][rows.to(fake[name].device)] for name in ("label", "probabilities")}
+    in_sources = {"label": mine["label"], "probabilities": torch.cat(probabilities)}
+    copies = {"test/source_copies": float((similarity > NEAR_COPY).double().mean())}
+    return report.against_sources(similarity, mine, in_sources) | copies
+
+
+def _sources_of(datamodule: Any, made: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Returns which faces name a row of this run as their source, int64 (m,), and these, uint8 (m, 3, H, W)."""
+    keys = made.get("layout_source", torch.zeros(0))
+    side, table = made["images"].shape[-1], datamodule.train_table
+    if not keys.any() or table is None:
+        return torch.empty(0, dtype=torch.int64), torch.empty(0, 3, side, side, dtype=torch.uint8)
     place = {key: row for row, key in enumerate(keys_of(table.sample_id.tolist()).astype(np.int64).tolist())}
     rows = torch.tensor([i for i, key in enumerate(keys.tolist()) if key in place], dtype=torch.int64)
-    if not len(rows):  # sources that are no rows of this run
-        return {}
-    training = ReferenceFaces(table, made["images"].shape[-1])
-    similarities, probabilities = [], []
-    for chunk in rows.split(BATCH):
-        sources = training.images(torch.tensor([place[key] for key in keys[chunk].tolist()]))
-        similarities.append(pixel_correlation(made["images"][chunk], sources))
-        probabilities.append(networks.score(as_float(sources, networks.device))["probabilities"])
-    mine = {name: fake[name][rows.to(fake[name].device)] for name in ("label", "probabilities")}
-    shown = {"label": mine["label"], "probabilities": torch.cat(probabilities)}
-    return report.against_sources(torch.cat(similarities), mine, shown)
+    found = torch.tensor([place[key] for key in keys[rows].tolist()], dtype=torch.int64)
+    images = [ReferenceFaces(table, side).images(chunk) for chunk in found.split(BATCH)] if len(found) else []
+    return rows, torch.cat([torch.empty(0, 3, side, side, dtype=torch.uint8), *images])

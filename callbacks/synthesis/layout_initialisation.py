@@ -12,8 +12,8 @@ from lightning.pytorch import LightningModule, Trainer
 from callbacks.synthesis.synthesis_callback import SynthesisCallback
 from datamodules.rows.grey_or_colour import as_rgb
 from datamodules.rows.near_copies import pixel_correlation
-from datamodules.rows.provenance import check_sources
 from datamodules.rows.sample_table import SampleTable
+from datamodules.rows.source_faces import TrainingSources, training_sources
 from synfer.faces.captions import caption_for
 from synfer.faces.face_shape import resize_faces
 from synfer.foundation.counter_based_random import keyed_uniform
@@ -22,6 +22,9 @@ from synfer.foundation.rank_states import counters, states_of_ranks
 from synfer.synthesis.diffusion.denoising_state import DenoisingState
 from synfer.synthesis.diffusion.inversion import ddim_invert
 from synfer.synthesis.faces import Faces
+from synfer.synthesis.sources import choose_sources
+
+_PURPOSE = "layout source"
 
 
 class LayoutInitialisation(SynthesisCallback):
@@ -65,7 +68,7 @@ class LayoutInitialisation(SynthesisCallback):
         self.source = source
         self.max_similarity = max_similarity
         self.copies = 0
-        self._table: SampleTable | None = None
+        self._sources: TrainingSources | None = None
         self._rows = np.empty(0, dtype=np.int64)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -74,15 +77,8 @@ class LayoutInitialisation(SynthesisCallback):
         Raises:
             ValueError: a training row has the pixels of a validation or test row.
         """
-        if not self.enabled or self._table is not None:
-            return
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if datamodule.train_table is None:
-            datamodule.setup("fit")
-        evaluation = [table for table in (datamodule.val_table, datamodule.test_table) if table is not None]
-        if datamodule.test_table is None:  # a fit alone does not read it
-            evaluation += datamodule.read_if_there("test")
-        self.use_table(datamodule.train_table, evaluation)
+        if self.enabled and self._sources is None:
+            self._sources = training_sources(trainer.datamodule, _PURPOSE)  # type: ignore[attr-defined]
 
     def use_table(self, training: SampleTable, evaluation: list[SampleTable]) -> None:
         """Sets the faces whose layout may be taken.
@@ -90,10 +86,7 @@ class LayoutInitialisation(SynthesisCallback):
         Raises:
             ValueError: one of them is an evaluation image; ``data.drop_duplicates=true`` removes such duplicates.
         """
-        if training.split != "train":
-            raise ValueError(f"layout source: found the {training.split} split, expected training images only")
-        check_sources(training.content_hash, evaluation, "layout source (data.drop_duplicates=true removes duplicates)")
-        self._table = training
+        self._sources = TrainingSources(training, evaluation, _PURPOSE)
 
     def recipe(self) -> dict[str, Any]:
         """Returns the settings."""
@@ -117,13 +110,13 @@ class LayoutInitialisation(SynthesisCallback):
         Raises:
             ValueError: no training face of a wanted expression (source="same").
         """
-        assert self._table is not None, "LayoutInitialisation.setup() has not run"
-        table = self._table
-        rows = self._rows = self._choose(state, table)
+        assert self._sources is not None, "LayoutInitialisation.setup() has not run"
+        sources = self._sources
+        rows = self._rows = self._choose(state, sources)
         # Inverted under what it shows, not under what is wanted: the difference between both is the edit.
-        names = [table.label_space[index] for index in table.label[rows]]
+        names = [sources.label_space[index] for index in sources.labels(rows)]
         own = replace(state, text=state.encode_text([caption_for(name) for name in names]), au=state.null_au)
-        image = as_rgb(table.images.batch(rows)).to(state.latents.device).float() / 127.5 - 1
+        image = as_rgb(sources.images(rows)).to(state.latents.device).float() / 127.5 - 1
         with torch.no_grad():
             clean = state.encode(resize_faces(image, state.image_size))
         state.latents = ddim_invert(own, clean, self.num_inverted, self.fixed_point_iterations)
@@ -134,11 +127,11 @@ class LayoutInitialisation(SynthesisCallback):
 
     def on_faces(self, faces: Faces) -> None:
         """Names the sources, and discards the faces that are copies of theirs, each for itself, whatever the batch."""
-        assert self._table is not None, "LayoutInitialisation.setup() has not run"
-        faces.layout_source = [str(self._table.sample_id[row]) for row in self._rows]
+        assert self._sources is not None, "LayoutInitialisation.setup() has not run"
+        faces.layout_source = self._sources.sample_ids(self._rows)
         if self.max_similarity is None:
             return
-        sources = self._table.images.batch(self._rows).to(faces.images.device)
+        sources = self._sources.images(self._rows).to(faces.images.device)
         copies = pixel_correlation(faces.images, sources) > self.max_similarity
         self.copies += int(copies.sum())
         faces.kept = faces.kept & ~copies
@@ -151,15 +144,11 @@ class LayoutInitialisation(SynthesisCallback):
         """Goes on counting."""
         self.copies = int(counters(state_dict.get("ranks", []), ("copies",))["copies"])
 
-    def _choose(self, state: DenoisingState, table: SampleTable) -> np.ndarray:
-        uniform = keyed_uniform(state.request.sample_ids, 1, state.request.seed, Stream.LAYOUT_SOURCE)[:, 0]
-        if self.source == "any":
-            return (uniform * len(table)).astype(np.int64)
-        rows = np.empty(len(uniform), dtype=np.int64)
-        for i, name in enumerate(state.request.expressions):
-            code = table.label_space.index(name) if name in table.label_space else -1
-            members = np.flatnonzero(table.label == code)
-            if not len(members):
-                raise ValueError(f"layout.source=same: found no training face of '{name}', expected at least one")
-            rows[i] = members[int(uniform[i] * len(members))]
-        return rows
+    def _choose(self, state: DenoisingState, sources: TrainingSources) -> np.ndarray:
+        request = state.request
+        uniform = keyed_uniform(request.sample_ids, 1, request.seed, Stream.LAYOUT_SOURCE)[:, 0]
+        wanted = request.expressions if self.source == "same" else ["any"] * len(request)
+        try:
+            return choose_sources(sources, wanted, uniform)
+        except ValueError as error:
+            raise ValueError(f"layout.source={self.source}: {error}") from None

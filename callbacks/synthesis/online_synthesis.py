@@ -16,14 +16,16 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from callbacks.synthesis.near_copy_count import NearCopyCount
 from callbacks.synthesis.synthesis_callback import SynthesisCallback
+from datamodules.rows.source_faces import training_sources
 from datamodules.synthetic.synthetic_pool import SyntheticPool
 from synfer.faces.expressions import canonical_expression, map_label_space
 from synfer.foundation.rank_states import counters, own_state, states_of_ranks
 from synfer.synthesis.faces import Faces
 from synfer.synthesis.hooks import active_hooks
 from synfer.synthesis.plan import RANK_STRIDE, EndlessPlan, Plan
-from synfer.synthesis.request import SamplingSettings
-from synfer.synthesis.synthesiser import Synthesiser, load_synthesiser
+from synfer.synthesis.request import SamplingSettings, SynthesisSettings
+from synfer.synthesis.synthesiser import Synthesiser, TakesSources, check_settings, load_synthesiser
+from synfer.synthesis.vae_gan.perturbation import PerturbationSettings
 
 _FRUITLESS_BATCHES = 20
 _COUNTERS = ("made", "discarded", "seconds", "next_number", "kept", "drawn")
@@ -49,7 +51,8 @@ class OnlineSynthesis(SynthesisCallback):
         max_reuse: mean number of times that a pool sample is trained on, ≥ 1.
         initial_samples: faces kept in the pool before training starts; null = one generation batch.
         expressions: names to make, evenly; null = all that data and generator share.
-        sampling: how to denoise; null = the generator's own settings.
+        sampling: how a diffusion model denoises; null = the generator's own settings.
+        perturbation: how a VAE-GAN changes the codes of real faces; null = its own settings.
 
     Raises:
         ValueError: a value out of range, or enabled without a generator.
@@ -65,6 +68,7 @@ class OnlineSynthesis(SynthesisCallback):
         initial_samples: int | None = None,
         expressions: list[str] | None = None,
         sampling: SamplingSettings | None = None,
+        perturbation: PerturbationSettings | None = None,
     ) -> None:
         super().__init__(enabled)
         if batch_size < 1:
@@ -84,7 +88,9 @@ class OnlineSynthesis(SynthesisCallback):
         self.max_reuse = max_reuse
         self.initial_samples = initial_samples
         self.expressions = None if expressions is None else [canonical_expression(name) for name in expressions]
-        self.sampling = sampling
+        if sampling is not None and perturbation is not None:
+            raise ValueError("synthesis.sampling beside synthesis.perturbation: expected one, of the generator's kind")
+        self.settings: SynthesisSettings | None = sampling or perturbation
         self.made = 0
         self.discarded = 0
         self.next_number = 0
@@ -139,6 +145,9 @@ class OnlineSynthesis(SynthesisCallback):
             raise ValueError(
                 f"data {list(datamodule.label_space)} and generator {list(self._generator.label_space)} share no name"
             )
+        check_settings(self._generator, self.settings)
+        if isinstance(self._generator, TakesSources):
+            self._generator.use_sources(training_sources(datamodule, "source face"), self._names)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fills the pool before the first batch is drawn."""
@@ -189,8 +198,9 @@ class OnlineSynthesis(SynthesisCallback):
     def plan(self, rank: int, seed: int) -> Plan:
         """Returns what a rank makes: expressions evenly in a random order, all else from the sample id."""
         # The generator's own settings count as if they were given: its action-unit edits belong into the request.
-        settings = self.sampling or (self._generator.sampling if self._generator is not None else None)
-        return EndlessPlan(self._names, seed, rank, settings)
+        if self._generator is None:
+            return EndlessPlan(self._names, seed, rank, self.settings)
+        return EndlessPlan(self._names, seed, rank, self.settings or self._generator.sampling, self._generator.au_names)
 
     def _generate(self, trainer: Trainer) -> None:
         assert self._generator is not None
@@ -240,7 +250,7 @@ class OnlineSynthesis(SynthesisCallback):
             images,
             soft_label.argmax(1),
             soft_label,
-            torch.from_numpy(result.request.action_units[rows]),
+            torch.from_numpy(result.request.action_units_of(datamodule.train_table.au_names)[rows]),
             [result.request.seed] * len(rows),
             [result.layout_source[row] for row in rows],
         )

@@ -26,6 +26,7 @@ from datamodules.synthetic.synthetic_shards import (
     write_card,
     write_shard,
 )
+from synfer.faces.action_units import ACTION_UNITS
 from synfer.foundation.folder_lock import NoLocksError, RanksLock
 from synfer.foundation.on_rank_zero import on_rank_zero_for_all
 from synfer.synthesis.conditions import sample_name
@@ -135,6 +136,7 @@ class SyntheticSetWriter(Callback):
                 "sampling": asdict(pl_module.sampling),
                 "seed": datamodule.run_seed,
                 "expressions": list(datamodule.synthesis_expressions),
+                **getattr(pl_module, "recipe", dict)(),  # what else its faces are a function of
                 **{type(hook).__name__: getattr(hook, "recipe", dict)() for hook in active_hooks(callbacks)},
             }
             folder = self._folder(trainer)
@@ -173,8 +175,8 @@ class SyntheticSetWriter(Callback):
                 soft_label=outputs.soft_label.float().cpu().numpy(),
                 label_space=outputs.label_space,
                 caption=request.captions,
-                au=request.action_units,
-                au_names=pl_module.au_names,
+                au=request.action_units_of(ACTION_UNITS),
+                au_names=ACTION_UNITS,
                 seed=request.seed,
                 layout_source=outputs.layout_source,
                 kept=outputs.kept.cpu().numpy(),

@@ -58,9 +58,16 @@ class NearCopies:
             bounds.append(self._bound(F.normalize(centred, dim=1)))
         self._pixels, self._bounds, self._lengths = torch.cat(pixels), torch.cat(bounds), torch.cat(lengths)
 
-    def find(self, images: Tensor) -> Tensor:
-        """Returns which faces are near copies, bool (n,), of uint8 images (n, 1 or 3, H, W), on their device."""
+    def find(self, images: Tensor, sources: Tensor | None = None) -> Tensor:
+        """Returns which faces are near copies, bool (n,), of uint8 images (n, 1 or 3, H, W), on their device.
+
+        Args:
+            images: the faces.
+            sources: uint8 (n, 1 or 3, H', W'), the training face that each was made from, which then does not count:
+                no training face with its very pixels does, as it may be there more than once. None = all count.
+        """
         device = images.device
+        own = None if sources is None else grey_pixels(sources.to(device), self.side).round().to(torch.uint8)
         self._pixels, self._bounds, self._lengths, self._basis = (
             tensor.to(device) for tensor in (self._pixels, self._bounds, self._lengths, self._basis)
         )
@@ -76,6 +83,8 @@ class NearCopies:
                         # One side is centred, so the other need not be.
                         product = some[rows] @ self._pixels[columns].float().T
                         close = (product > self.above * self._lengths[columns]) & (self._lengths[columns] > 0)
+                        if own is not None:
+                            close &= (own[part[rows], None] != self._pixels[columns]).any(2)
                         found[part[rows]] |= close.any(1)
         return found
 

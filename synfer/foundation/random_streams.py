@@ -27,6 +27,8 @@ class Stream(IntEnum):
     STEP_SEED = 0x57E9
     CAPTION = 0xCA97
     POSTERIOR_NOISE = 0x905E
+    SOURCE_FACE = 0x50FA
+    MEAN_CODES = 0x3EA2
 
 
 class Mixing(IntEnum):

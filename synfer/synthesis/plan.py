@@ -14,7 +14,7 @@ import numpy as np
 from synfer.faces.action_units import ACTION_UNITS
 from synfer.foundation.counter_based_random import keyed_uniform
 from synfer.foundation.random_streams import Stream
-from synfer.synthesis.request import SamplingSettings, SynthesisRequest
+from synfer.synthesis.request import SynthesisRequest, SynthesisSettings
 
 RANK_STRIDE = 1 << 40
 """Sample ids of a pool: number + rank × this, so that those of different ranks never meet."""
@@ -47,7 +47,7 @@ class EvenPlan:
         count: int,
         expressions: Sequence[str],
         seed: int,
-        settings: SamplingSettings | None = None,
+        settings: SynthesisSettings | None = None,
         au_names: Sequence[str] = ACTION_UNITS,
         done: np.ndarray | None = None,
     ) -> None:
@@ -81,7 +81,7 @@ class EndlessPlan:
         expressions: Sequence[str],
         seed: int,
         rank: int = 0,
-        settings: SamplingSettings | None = None,
+        settings: SynthesisSettings | None = None,
         au_names: Sequence[str] = ACTION_UNITS,
     ) -> None:
         self.expressions, self.seed, self.rank = list(expressions), seed, rank

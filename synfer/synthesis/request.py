@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,15 @@ from synfer.faces.expressions import canonical_expression
 from synfer.foundation.counter_based_random import keyed_seed
 from synfer.synthesis.conditions import draw_conditions
 from synfer.synthesis.diffusion.samplers import SAMPLERS
+
+
+class SynthesisSettings(Protocol):
+    """How a synthesiser makes faces: a frozen dataclass of its own kind, of which this much is common."""
+
+    @property
+    def au_edits(self) -> Mapping[str, float]:
+        """Intensities in [0, 1] of action units by name, in place of the drawn ones."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,8 @@ class SynthesisRequest:
         seed: seed of the run.
         captions: n captions.
         action_units: float32 (n, A) in [0, 1], NaN = unknown.
-        settings: how to denoise; None takes the synthesiser's own.
+        settings: how to make them, of the synthesiser's own kind; None takes its own.
+        au_names: names of the A action units.
     """
 
     expressions: tuple[str, ...]
@@ -84,7 +95,8 @@ class SynthesisRequest:
     seed: int
     captions: tuple[str, ...]
     action_units: np.ndarray
-    settings: SamplingSettings | None = None
+    settings: SynthesisSettings | None = None
+    au_names: tuple[str, ...] = ACTION_UNITS
 
     def __post_init__(self) -> None:
         n = len(self.expressions)
@@ -105,7 +117,7 @@ class SynthesisRequest:
         expressions: Sequence[str],
         sample_ids: Sequence[int],
         seed: int,
-        settings: SamplingSettings | None = None,
+        settings: SynthesisSettings | None = None,
         au_names: Sequence[str] = ACTION_UNITS,
         au_edits: dict[str, float] | None = None,
     ) -> SynthesisRequest:
@@ -115,7 +127,7 @@ class SynthesisRequest:
             expressions: n names.
             sample_ids: n integers.
             seed: seed of the run.
-            settings: how to denoise.
+            settings: how to make them.
             au_names: the generator's action units.
             au_edits: intensities in [0, 1] that replace the drawn ones, by name, after those of the settings.
 
@@ -125,13 +137,24 @@ class SynthesisRequest:
         names = tuple(canonical_expression(name) for name in expressions)
         captions, units = draw_conditions(names, sample_ids, seed, au_names)
         _edit_action_units(units, {**(settings.au_edits if settings else {}), **(au_edits or {})}, au_names)
-        return cls(names, tuple(sample_ids), seed, tuple(captions), units, settings)
+        return cls(names, tuple(sample_ids), seed, tuple(captions), units, settings, tuple(au_names))
 
-    def under(self, settings: SamplingSettings, au_names: Sequence[str] = ACTION_UNITS) -> SynthesisRequest:
-        """Returns the same samples made under these settings, whose edits of action units replace what was drawn."""
-        units = self.action_units.copy()
+    def under(self, settings: SynthesisSettings, au_names: Sequence[str] = ACTION_UNITS) -> SynthesisRequest:
+        """Returns the same samples made under these settings, by whoever takes these action units.
+
+        Edits of action units in the settings replace what was drawn.
+        """
+        units = self.action_units_of(au_names)
         _edit_action_units(units, settings.au_edits, au_names)
-        return replace(self, action_units=units, settings=settings)
+        return replace(self, action_units=units, settings=settings, au_names=tuple(au_names))
+
+    def action_units_of(self, au_names: Sequence[str]) -> np.ndarray:
+        """Returns the intensities of these action units, float32 (n, len(au_names)), NaN where nothing was asked."""
+        units = np.full((len(self), len(au_names)), np.nan, dtype=np.float32)
+        for column, name in enumerate(au_names):
+            if name in self.au_names:
+                units[:, column] = self.action_units[:, self.au_names.index(name)]
+        return units
 
     def rows(self, places: Sequence[int]) -> SynthesisRequest:
         """Returns the request of the samples at these places, in this order."""
@@ -157,7 +180,7 @@ class SynthesisRequest:
         return len(self.expressions)
 
 
-def _edit_action_units(units: np.ndarray, edits: dict[str, float], au_names: Sequence[str]) -> None:
+def _edit_action_units(units: np.ndarray, edits: Mapping[str, float], au_names: Sequence[str]) -> None:
     """Sets the named action units of all rows in place.
 
     Args:
@@ -171,7 +194,7 @@ def _edit_action_units(units: np.ndarray, edits: dict[str, float], au_names: Seq
     units[:, _check_au_edits(edits, au_names)] = list(edits.values())
 
 
-def _check_au_edits(edits: dict[str, float], au_names: Sequence[str]) -> list[int]:
+def _check_au_edits(edits: Mapping[str, float], au_names: Sequence[str]) -> list[int]:
     """Returns the columns of the edited action units; names one that does not exist or goes too far."""
     for name, value in edits.items():
         if not 0 <= value <= 1:

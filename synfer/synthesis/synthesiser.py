@@ -10,7 +10,8 @@ from synfer.foundation.late_import import imported_late
 from synfer.foundation.module_file import kind_of
 from synfer.synthesis.faces import Faces
 from synfer.synthesis.hooks import FaceHook
-from synfer.synthesis.request import SamplingSettings, SynthesisRequest
+from synfer.synthesis.request import SynthesisRequest, SynthesisSettings
+from synfer.synthesis.sources import SourceFaces
 
 SYNTHESISERS = {
     "diffusion": "lightning_modules.generator:ExpressionGenerator.load_trained",
@@ -42,8 +43,8 @@ class Synthesiser(Protocol):
         ...
 
     @property
-    def sampling(self) -> SamplingSettings:
-        """Its own settings, for requests without any; what it has no use for is passed over."""
+    def sampling(self) -> SynthesisSettings:
+        """Its own settings, for requests without any."""
         ...
 
     def synthesise(self, request: SynthesisRequest, hooks: Sequence[FaceHook] = ()) -> Faces:
@@ -60,6 +61,23 @@ class Synthesiser(Protocol):
 
     def to(self, device: Any) -> Any:
         """Moves it to a device."""
+        ...
+
+
+@runtime_checkable
+class TakesSources(Protocol):
+    """A synthesiser that makes its faces from real ones, and names each in ``layout_source``."""
+
+    def use_sources(self, sources: SourceFaces, expressions: Sequence[str]) -> None:
+        """Sets the real faces that it may use, before it makes any.
+
+        Args:
+            sources: training faces, none of them an evaluation image (contract C8).
+            expressions: names that are to be made of them.
+
+        Raises:
+            ValueError: they cannot serve one of these expressions.
+        """
         ...
 
 
@@ -84,7 +102,7 @@ def check_request(synthesiser: Synthesiser, request: SynthesisRequest) -> None:
     """Refuses what a synthesiser cannot make.
 
     Raises:
-        ValueError: an expression outside its label space, or AU columns that do not fit.
+        ValueError: an expression outside its label space, AU columns that do not fit, or settings of another kind.
     """
     unknown = [name for name in request.expressions if name not in synthesiser.label_space]
     if unknown:
@@ -92,4 +110,19 @@ def check_request(synthesiser: Synthesiser, request: SynthesisRequest) -> None:
     if request.action_units.shape[1] != len(synthesiser.au_names):
         raise ValueError(
             f"request has {request.action_units.shape[1]} action units, the generator {len(synthesiser.au_names)}"
+        )
+    check_settings(synthesiser, request.settings)
+
+
+def check_settings(synthesiser: Synthesiser, settings: SynthesisSettings | None) -> None:
+    """Refuses settings of another kind of synthesiser; None = its own.
+
+    Raises:
+        ValueError: of another kind.
+    """
+    expected = type(synthesiser.sampling)
+    if settings is not None and not isinstance(settings, expected):
+        raise ValueError(
+            f"synthesis settings: found {type(settings).__name__} for a {type(synthesiser).__name__}, expected "
+            f"{expected.__name__} (synthesis.sampling says how to denoise, synthesis.perturbation how to change codes)"
         )

@@ -19,10 +19,14 @@ from synfer.synthesis.diffusion.denoising import denoise
 from synfer.synthesis.diffusion.denoising_state import DenoisingState
 from synfer.synthesis.diffusion.samplers import make_sampler
 from synfer.synthesis.faces import Faces
+from synfer.synthesis.finite_faces import check_finite_faces
 from synfer.synthesis.hooks import DenoisingHook, FaceHook
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest, initial_noise
 from synfer.synthesis.synthesiser import check_request
 
+_OVERFLOW = (
+    "overflow while sampling: --model.execution.bf16_sampling=false, a smaller guidance.step_size or guidance_scale"
+)
 _CHECKPOINTING = "gradient_checkpointing"  # diffusers' flag on each block
 
 
@@ -210,19 +214,5 @@ class DiffusionSynthesiser:
 
     def _check_finite(self, image: Tensor, request: SynthesisRequest) -> None:
         """Refuses faces with NaN or infinite pixels, and says where they come from."""
-        broken = (~image.isfinite().flatten(1).all(1)).nonzero()[:, 0].tolist()
-        if not broken:
-            return
-        cause = (
-            "overflow while sampling: --model.execution.bf16_sampling=false, a smaller guidance.step_size or "
-            "guidance_scale"
-        )
-        weights = [name for name, weight in self.model.named_parameters() if not weight.isfinite().all()]
-        if weights:
-            cause = f"{len(weights)} weights of the generator are not: '{weights[0]}', …; take an earlier checkpoint"
         step = None if self._training_step is None else self._training_step()
-        when = "" if step is None else f" at step {step}"
-        raise ValueError(
-            f"generated face {request.sample_ids[broken[0]]} (seed {request.seed}){when} and {len(broken) - 1} more of "
-            f"{len(image)}: found NaN or infinite pixels, expected finite ones ({cause})"
-        )
+        check_finite_faces(image, request, self.model.named_parameters(), _OVERFLOW, step)

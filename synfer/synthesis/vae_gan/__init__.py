@@ -1,1 +1,1 @@
-"""Faces by a VAE-GAN: what its networks learn by, and faces from perturbed codes; no denoising, no Lightning."""
+"""Faces from perturbed codes of real ones: settings, losses and the synthesiser of a VAE-GAN; no training."""

@@ -12,6 +12,7 @@ from callbacks.synthesis.layout_initialisation import LayoutInitialisation
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.rows.near_copies import pixel_correlation
 from datamodules.rows.sample_table import SampleTable
+from datamodules.rows.source_faces import TrainingSources
 from lightning_modules.generator import ExpressionGenerator
 from synfer.synthesis.diffusion.denoising_state import DenoisingState
 from synfer.synthesis.faces import Faces
@@ -105,14 +106,14 @@ def test_duplicates_are_found_in_every_evaluation_split_whatever_the_stage(split
     with pytest.raises(ValueError, match=f"found {split} image '{split}-2'"):
         set_up(data())
     callback = set_up(data(drop_duplicates=True))
-    assert callback._table is not None and len(callback._table) == 29
+    assert callback._sources is not None and len(callback._sources) == 29
 
 
 def test_nothing_is_read_while_it_is_off() -> None:
     trainer: Any = SimpleNamespace(datamodule=None)
     callback = LayoutInitialisation(False)
     callback.setup(trainer, torch.nn.Module(), "fit")  # type: ignore[arg-type]
-    assert callback._table is None
+    assert callback._sources is None
 
 
 # ---------------------------------------------------------------- which face
@@ -143,7 +144,7 @@ def test_source_of_the_same_expression(generator: ExpressionGenerator) -> None:
     label = dict(zip(training_table().sample_id, training_table().label, strict=True))
     assert [NAMES[label[source]] for source in sources(callback, state)] == SIX
     several: Any = SimpleNamespace(request=request_for(["happy"] * 100))
-    assert len(set(layout(source="same")._choose(several, training_table()).tolist())) == 10
+    assert len(set(layout(source="same")._choose(several, TrainingSources(training_table(), [], "")).tolist())) == 10
 
 
 def test_no_face_of_the_expression_is_an_error(generator: ExpressionGenerator) -> None:

@@ -110,6 +110,7 @@ def test_a_generator_s_test_tells_copies(folder: Path, tmp_path: Path, copier: N
     metrics = summary(tmp_path)["metrics"]
     assert metrics["test/near_copies"] == 1 and metrics["test/near_copies_real"] < 0.5
     assert metrics["test/source_similarity"] > 0.999 and metrics["test/expression_gain"] == pytest.approx(0, abs=0.01)
+    assert metrics["test/source_copies"] == 1 and metrics["test/near_copies_of_others"] == 0
     assert metrics["test/kept"] == 0 and metrics["test/near_copies_kept"] is None
     assert summary(tmp_path)["counts"]["copies"] == 14  # those without guidance, for the picture, are not counted
 

@@ -91,3 +91,16 @@ def test_all_training_faces_are_searched_whatever_a_run_leaves_out() -> None:
     assert datamodule.num_real_rows < 20 and search.of == 20 and search.held_out_share() == 0
     assert datamodule.near_copies() is search
     assert search.find(tables["train"].images.batch(np.arange(20))).all()
+
+
+def test_the_face_that_another_was_made_from_does_not_count() -> None:
+    faces = smooth(6, 4)
+    twin = faces[1].copy()
+    twin[0, 0] ^= 1  # another picture, by one pixel
+    search = NearCopies(ArrayImages(np.concatenate([faces[:3], faces[:1], twin[None]])))
+    made, sources = as_images(faces[[0, 1, 2, 3]]), as_images(faces[[0, 1, 0, 0]])
+    assert search.find(made).tolist() == [True, True, True, False]
+    # The source of the first is there twice and counts neither time; that of the second has a twin; the third is the
+    # copy of a face that it was not made from.
+    assert search.find(made, sources).tolist() == [False, True, True, False]
+    assert search.find(made[:, :1], sources[:, :1]).tolist() == [False, True, True, False]
