@@ -17,6 +17,7 @@ from callbacks.copies_of_training import against_sources, near_copies, nearest_t
 from callbacks.scoring_networks import BATCH, ScoringFiles, ScoringNetworks, as_float
 from datamodules.batch import Batch
 from datamodules.rows.reference_faces import ReferenceFaces, real_test_faces, some_training_faces
+from datamodules.rows.source_faces import training_sources
 from lightning_modules.run_seed import run_seed
 from lightning_modules.trainer_access import data_of
 from synfer.faces.action_units import action_unit_indices
@@ -37,7 +38,7 @@ from synfer.synthesis.hooks import FaceHook, active_hooks
 from synfer.synthesis.over_ranks import synthesise_over_ranks
 from synfer.synthesis.plan import EvenPlan
 from synfer.synthesis.request import SynthesisRequest
-from synfer.synthesis.synthesiser import Synthesiser
+from synfer.synthesis.synthesiser import Synthesiser, TakesSources
 
 
 class GeneratorTest(Callback):
@@ -127,6 +128,8 @@ class GeneratorTest(Callback):
         if self.samples < 2:
             raise ValueError(f"test.samples: found {self.samples}, expected at least 2")
         self._data, seed = data_of(trainer), run_seed(trainer)
+        if isinstance(module, TakesSources):
+            module.use_sources(training_sources(self._data, "source face"), names)
         self._au_columns = action_unit_indices(networks.au_names, module.au_names)
         side = module.image_size
         self.test_faces = real_test_faces(self._data, names, side)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,12 +13,14 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 
 from datamodules.batch import Batch
+from datamodules.rows.source_faces import training_sources
+from lightning_modules.face_grid import log_face_grid
+from lightning_modules.predict_faces import predict_faces
 from lightning_modules.run_seed import run_seed
 from lightning_modules.synthesiser_file import SynthesiserFile
 from lightning_modules.trainer_access import data_of
 from synfer.faces.expressions import resolve_label_space
 from synfer.foundation.counter_based_random import keyed_seed
-from synfer.foundation.fingerprint import fingerprint
 from synfer.foundation.module_file import ModuleFormat
 from synfer.foundation.random_streams import Stream
 from synfer.foundation.validate import check_setting
@@ -26,7 +29,13 @@ from synfer.networks.vae_gan import VAEGAN, VAEGANSettings
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.optimiser import decay_groups
 from synfer.optimisation.schedule import Schedule, scheduled
+from synfer.synthesis.faces import Faces
+from synfer.synthesis.hooks import FaceHook
+from synfer.synthesis.request import SynthesisRequest
+from synfer.synthesis.sources import SourceFaces
 from synfer.synthesis.vae_gan.losses import distance, kl_divergence, peak_signal_to_noise
+from synfer.synthesis.vae_gan.perturbation import PerturbationSettings
+from synfer.synthesis.vae_gan.synthesiser import VAEGANSynthesiser
 from synfer.synthesis.vae_gan.training_losses import LossSettings, training_losses
 
 _BETAS = (0.5, 0.99)  # a shorter memory than usual: the other network changes what is to be learned
@@ -54,13 +63,16 @@ class SemanticAugmenter(SynthesiserFile):
         clip_norm: largest norm of the gradients of encoder and decoder together, and of the discriminator's; None = not
             clipped. In place of ``trainer.gradient_clip_val``, which Lightning refuses for two optimisers.
         ema_decay: decay of the average over encoder and decoder; None = off.
+        perturbation: how the codes of real faces are changed in synthesis.
+        grid_samples: faces per expression in the grid logged after each validation; 0 = none.
 
     Raises:
         ValueError: a value out of range, or parts that do not fit each other.
     """
 
     file_format = ModuleFormat("vae_gan", "networks", "SemanticAugmenter", name="augmenter")
-    setting_groups = {"network": VAEGANSettings, "loss": LossSettings}
+    setting_groups = {"network": VAEGANSettings, "loss": LossSettings, "perturbation": PerturbationSettings}
+    au_names: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -74,10 +86,12 @@ class SemanticAugmenter(SynthesiserFile):
         warmup_fraction: float = 0.03,
         clip_norm: float | None = 1.0,
         ema_decay: float | None = 0.999,
+        perturbation: PerturbationSettings = PerturbationSettings(),  # noqa: B008 (frozen)
+        grid_samples: int = 8,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        groups: dict[str, Any] = {"network": network, "loss": loss}
+        groups: dict[str, Any] = {"network": network, "loss": loss, "perturbation": perturbation}
         self.save_hyperparameters(ignore=list(groups), logger=False)
         for name, group in groups.items():  # plain types only: a checkpoint must load with weights_only=True
             self.hparams[name] = asdict(group)
@@ -87,13 +101,18 @@ class SemanticAugmenter(SynthesiserFile):
         check_setting(weight_decay >= 0, "weight_decay", weight_decay, "a number of at least 0")
         check_setting(0 <= warmup_fraction < 1, "warmup_fraction", warmup_fraction, "a share in [0, 1)")
         check_setting(clip_norm is None or clip_norm > 0, "clip_norm", clip_norm, "a number above 0 or null")
+        check_setting(grid_samples >= 0, "grid_samples", grid_samples, "at least 0")
         self.label_space = resolve_label_space(label_space)
         self.networks = VAEGAN(network, image_size, len(self.label_space))
+        self.synthesiser = VAEGANSynthesiser(
+            self.networks, self.label_space, image_size, perturbation, training_step=self._fitting_step
+        )
         # Holds, but is no part of this module: the names in checkpoints stay those of ``networks``.
         averaged = nn.ModuleDict({"encoder": self.networks.encoder, "decoder": self.networks.decoder})
         self.ema = None if ema_decay is None else ParameterEMA(averaged, ema_decay)
         self._loss = loss
         self._total_steps = 1.0
+        self._grid_names: list[str] = []
         self._validation = nn.ModuleDict({name: MaskedMean() for name in ("loss", "psnr", "kl")})
 
     @property
@@ -101,12 +120,16 @@ class SemanticAugmenter(SynthesiserFile):
         """Side of its faces in pixels."""
         return self.networks.image_size
 
+    @property
+    def sampling(self) -> PerturbationSettings:
+        """Default settings of synthesis."""
+        return self.synthesiser.sampling
+
     # ---------------------------------------------------------------- files
 
     def weights_fingerprint(self) -> str:
         """Returns 16 hex digits of SHA-256 over encoder and decoder: what a face is a function of."""
-        state = self.state_dict().items()
-        return fingerprint((name, tensor) for name, tensor in state if not name.startswith(_DISCRIMINATOR))
+        return self.synthesiser.weights_fingerprint()
 
     def _not_in_folders(self) -> set[str]:
         """The discriminator, which makes no face."""
@@ -133,10 +156,11 @@ class SemanticAugmenter(SynthesiserFile):
         return []
 
     def setup(self, stage: str) -> None:
-        """Checks that the data has these expressions and this size, and that the precision suits two optimisers.
+        """Checks data and precision, and takes the training faces that others will be made from.
 
         Raises:
-            ValueError: it does not.
+            ValueError: other expressions or another size than the data's, a precision that scales losses, or an
+                expression to be made of which there is no training face.
         """
         data = data_of(self.trainer)
         found = getattr(data, "label_space", self.label_space)
@@ -149,6 +173,13 @@ class SemanticAugmenter(SynthesiserFile):
         scaled = self.trainer.precision == "16-mixed"
         expected = "bf16-mixed or 32-true: losses of two optimisers are not scaled"
         check_setting(stage != "fit" or not scaled, "precision", "16-mixed", expected, "trainer")
+        if stage == "predict":
+            self.use_sources(training_sources(data, "source face"), data.synthesis_expressions)
+        elif stage == "fit" and self.hparams["grid_samples"] > 0 and hasattr(data, "train_table"):
+            sources = training_sources(data, "source face")
+            least = 2 if self.sampling.mode == "interpolate" else 1
+            self._grid_names = [name for name in self.label_space if len(sources.rows_of(name)) >= least]
+            self.use_sources(sources, self._grid_names)
 
     def build_optimiser(self) -> Optimizer:
         """Returns AdamW over encoder and decoder."""
@@ -260,9 +291,38 @@ class SemanticAugmenter(SynthesiserFile):
             mean.reset()
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the means over the faces of all ranks: loss, PSNR in dB, KL divergence in nats per face."""
+        """Logs the means over the faces of all ranks (loss, PSNR in dB, KL divergence in nats), and a grid of faces."""
         for name, mean in self._validation.items():
             self.log(f"val/{name}", mean.compute(), prog_bar=name == "psnr", sync_dist=True)
+        if self._grid_names and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            log_face_grid(self, self.hparams["grid_samples"], self._seed, self.trainer, self._grid_names)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Does nothing: ``callbacks/generator_test.py`` makes the faces of a test and scores them."""
+
+    # ---------------------------------------------------------------- synthesis
+
+    def use_sources(self, sources: SourceFaces, expressions: Sequence[str]) -> None:
+        """Sets the training faces that are encoded: see :meth:`VAEGANSynthesiser.use_sources`."""
+        self.synthesiser.use_sources(sources, expressions)
+
+    def recipe(self) -> dict[str, Any]:
+        """Returns what its faces are a function of beside weights, settings and seed."""
+        return self.synthesiser.recipe()
+
+    def predict_step(self, batch: SynthesisRequest, batch_idx: int) -> Faces:
+        """Makes the faces of one request.
+
+        Raises:
+            ValueError: ``predict`` on real faces.
+        """
+        return predict_faces(self, batch, self.trainer)
+
+    def synthesise(self, request: SynthesisRequest, hooks: Sequence[FaceHook] = ()) -> Faces:
+        """Makes the requested faces: see :meth:`VAEGANSynthesiser.synthesise`."""
+        return self.synthesiser.synthesise(request, hooks)
+
+    def _fitting_step(self) -> int | None:
+        """Returns the step of the training that this module is in; None where it is not being trained."""
+        fitting = self._trainer is not None and self.trainer.state.fn == "fit" and self.trainer.model is self
+        return self.global_step if fitting else None

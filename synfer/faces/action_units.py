@@ -77,14 +77,14 @@ def sample_action_units(
     Args:
         expressions: n canonical names.
         uniform: random numbers in [0, 1), (n, 2, A): the caller owns the randomness, and thereby reproducibility.
-        au_names: names of the A columns.
+        au_names: names of the A columns; units of a prototype that are not among them are left out.
 
     Returns:
         float32 (n, A) in [0, 1]; 0 is "does not act".
     """
     vectors = np.zeros((len(expressions), len(au_names)), dtype=np.float32)
     columns = {
-        name: (action_unit_indices(p.core, au_names), action_unit_indices(p.often, au_names))
+        name: tuple(action_unit_indices([u for u in units if u in au_names], au_names) for units in (p.core, p.often))
         for name, p in FACS_PROTOTYPES.items()
         if name in set(expressions)
     }

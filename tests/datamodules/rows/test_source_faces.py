@@ -24,7 +24,9 @@ def test_rows_pictures_and_names() -> None:
 def test_an_evaluation_image_is_no_source() -> None:
     training, held_out = tiny_table(21), tiny_table(14, "val")
     twin = replace(held_out, content_hash=np.concatenate([training.content_hash[:1], held_out.content_hash[1:]]))
-    with pytest.raises(ValueError, match=r"source face .*: found val image '.*' \(1 val images in all\), expected trai"):
+    with pytest.raises(
+        ValueError, match=r"source face .*: found val image '.*' \(1 val images in all\), expected trai"
+    ):
         TrainingSources(training, [twin], "source face")
     with pytest.raises(ValueError, match="source face: found the test split, expected training images only"):
         TrainingSources(tiny_table(7, "test"), [], "source face")
