@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback
@@ -283,19 +283,22 @@ class SemanticAugmenter(SynthesiserFile):
         loss = settings.pixel_weight * rebuilt + settings.kl_weight * kl / face[0].numel()
         values = {"loss": loss, "psnr": peak_signal_to_noise(made, face), "kl": kl}
         for name, value in values.items():
-            self._validation[name].update(value)
+            self._means()[name].update(value)
 
     def on_validation_epoch_start(self) -> None:
         """Forgets the last validation."""
-        for mean in self._validation.values():
+        for mean in self._means().values():
             mean.reset()
 
     def on_validation_epoch_end(self) -> None:
         """Logs the means over the faces of all ranks (loss, PSNR in dB, KL divergence in nats), and a grid of faces."""
-        for name, mean in self._validation.items():
+        for name, mean in self._means().items():
             self.log(f"val/{name}", mean.compute(), prog_bar=name == "psnr", sync_dist=True)
         if self._grid_names and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             log_face_grid(self, self.hparams["grid_samples"], self._seed, self.trainer, self._grid_names)
+
+    def _means(self) -> dict[str, MaskedMean]:
+        return cast("dict[str, MaskedMean]", dict(self._validation.items()))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Does nothing: ``callbacks/generator_test.py`` makes the faces of a test and scores them."""

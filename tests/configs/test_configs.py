@@ -120,6 +120,8 @@ def test_one_batch(name: str, tmp_path: Path, weights: dict[str, Path]) -> None:
     more = [f"--data.reader.init_args.label_space={space}", DRAWN[1]]  # few faces, whatever the file says
     if found.get("model", {}).get("class_path", "").endswith("ExpressionGenerator"):  # a small sample grid will do
         more += ["--model.init_args.grid_samples=1", "--model.init_args.sampling.num_steps=2"]
+    if found.get("model", {}).get("class_path", "").endswith("SemanticAugmenter"):
+        more.append("--model.init_args.grid_samples=1")
     if "latents_of" in found.get("model", {}).get("init_args", {}):
         more.append(f"--model.init_args.latents_of={weights['generator']}")
     cli = train.main(["fit", *model, *DRAWN, config(name), *more, *ONE_BATCH, f"--run_dir={tmp_path}"])

@@ -8,17 +8,22 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
+from PIL import Image
 from torch.optim import Optimizer
 
+import train
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.augmentation import Augmentation
 from datamodules.readers import DrawnReader
+from datamodules.rows.source_faces import training_sources
 from lightning_modules.augmenter import SemanticAugmenter
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
 from synfer.foundation.module_file import kind_of
 from synfer.optimisation.schedule import schedule_factor
-from synfer.synthesis.synthesiser import load_synthesiser
+from synfer.synthesis.faces import Faces
+from synfer.synthesis.synthesiser import Synthesiser, TakesSources, load_synthesiser
+from synfer.synthesis.vae_gan.perturbation import PerturbationSettings
 from tests.fixtures.tiny_augmenter import tiny_augmenter
 from tests.fixtures.tiny_data import TinyReader, tiny_table
 from tests.fixtures.tiny_generator import NAMES, SIDE, save_checkpoint, tiny_classifier, tiny_generator
@@ -370,3 +375,94 @@ def test_step_of_loggers_is_that_of_batches(tmp_path: Path) -> None:
     fit(tiny_augmenter(), tmp_path, max_steps=3, logger=logger, log_every_n_steps=1)
     assert [row["step"] for row in logger.experiment.metrics] in ([], [0, 1, 2])
     assert (Path(logger.log_dir) / "metrics.csv").read_text().count("\n") == 4
+
+
+# ---------------------------------------------------------------- synthesis
+
+
+class KeptFaces(Callback):
+    """Keeps what a prediction makes."""
+
+    def __init__(self) -> None:
+        self.made: list[Faces] = []
+
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any) -> None:
+        self.made.append(outputs)
+
+
+def test_a_set_is_made_from_training_faces(trained: tuple[SemanticAugmenter, Path], tmp_path: Path) -> None:
+    augmenter, path = tiny_augmenter(), trained[1]
+    sets = tiny_data_of_a_set("happy", "sad")
+    kept = KeptFaces()
+    trainer = make_trainer(tmp_path, callbacks=[kept])
+    trainer.predict(augmenter, datamodule=sets, ckpt_path=path, weights_only=True, return_predictions=False)
+    (faces,) = kept.made
+    assert isinstance(augmenter, Synthesiser) and isinstance(augmenter, TakesSources)
+    assert faces.images.shape == (4, 3, SIDE, SIDE) and [NAMES[k] for k in faces.label.tolist()] == ["happy", "sad"] * 2
+    names = dict(zip(sets.train_table.sample_id.tolist(), sets.train_table.label.tolist(), strict=True))
+    assert [names[source] for source in faces.layout_source] == faces.label.tolist()
+    loaded = SemanticAugmenter.load_trained(path)
+    loaded.use_sources(training_sources(sets, "source face"), ["happy", "sad"])
+    again = loaded.synthesise(faces.request)
+    assert torch.equal(again.images, faces.images)  # of the averaged weights both times
+    assert loaded.recipe() == augmenter.recipe() != {}
+
+
+def tiny_data_of_a_set(*expressions: str, rows: int = 24) -> ExpressionDataModule:
+    data = tiny_data(rows)
+    data.predict_split, data.synthesis_count, data.synthesis_expressions = "synthesis", 4, list(expressions)
+    return data
+
+
+def test_an_expression_without_a_training_face_is_refused(
+    trained: tuple[SemanticAugmenter, Path], tmp_path: Path
+) -> None:
+    data = tiny_data_of_a_set("happy", "sad", rows=2)  # one neutral, one happy
+    with pytest.raises(
+        ValueError, match=r"perturbation.mode=noise: found 0 training faces of 'sad', expected at least 1"
+    ):
+        make_trainer(tmp_path).predict(tiny_augmenter(), datamodule=data, ckpt_path=trained[1], weights_only=True)
+
+
+def test_a_grid_has_a_row_for_each_expression_that_was_learned(tmp_path: Path) -> None:
+    augmenter = tiny_augmenter(grid_samples=3)
+    trainer = make_trainer(tmp_path, limit_val_batches=1)
+    trainer.fit(augmenter, datamodule=tiny_data(rows=2))
+    assert augmenter._grid_names == ["neutral", "happy"]
+    (path,) = (tmp_path / "samples").glob("grid-step*.png")
+    two = tiny_augmenter(grid_samples=3)
+    make_trainer(tmp_path / "all", limit_val_batches=1).fit(two, datamodule=tiny_data())
+    (other,) = (tmp_path / "all" / "samples").glob("grid-step*.png")
+    heights = [Image.open(picture).size[1] for picture in (path, other)]
+    assert heights[0] < heights[1]
+
+
+def test_settings_of_synthesis_are_kept_in_files(tmp_path: Path) -> None:
+    augmenter = tiny_augmenter(perturbation={"mode": "interpolate", "strength": 0.3})
+    save_checkpoint(augmenter, tmp_path / "augmenter.ckpt")
+    augmenter.save_trained(tmp_path / "folder")
+    for path in (tmp_path / "augmenter.ckpt", tmp_path / "folder"):
+        loaded = SemanticAugmenter.load_trained(path)
+        assert loaded.sampling == PerturbationSettings("interpolate", 0.3)
+
+
+# ---------------------------------------------------------------- as a user starts it
+
+
+def test_checkpoints_of_others_are_refused_on_the_command_line(
+    trained: tuple[SemanticAugmenter, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configs = Path(train.__file__).parent / "configs"
+    save_checkpoint(tiny_generator(), tmp_path / "generator.ckpt")
+    command = ["fit", f"--config={configs / 'data/drawn.yaml'}", f"--config={configs / 'augmenter/tiny.yaml'}"]
+    command += ["--data.reader.init_args.count={train: 16, val: 8, test: 8}", f"--run_dir={tmp_path / 'run'}"]
+    expected = {
+        tmp_path / "generator.ckpt": "found weights of another kind of model",
+        trained[1]: "as in this SemanticAugmenter (",  # of another size
+    }
+    for path, line in expected.items():
+        with pytest.raises(SystemExit) as stopped:
+            train.main([*command, f"--ckpt_path={path}"])
+        assert stopped.value.code == 2
+        (said,) = [row for row in capsys.readouterr().err.splitlines() if row.startswith("error: ")]
+        assert line in said and not (tmp_path / "run").exists()

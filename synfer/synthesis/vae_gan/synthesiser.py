@@ -29,10 +29,16 @@ _OVERFLOW = "overflow while decoding: a smaller perturbation.strength"
 class EncoderDecoder(Protocol):
     """The networks that faces go through."""
 
-    encoder: nn.Module
-    """Faces (n, C, H, W) in [−1, 1] → mean and log-variance of their codes, (n, Z) each."""
-    decoder: nn.Module
-    """Codes (n, Z), and labels int64 (n,) or None → faces (n, C, H, W), about [−1, 1]."""
+    @property
+    def encoder(self) -> nn.Module:
+        """Faces (n, C, H, W) in [−1, 1] → mean and log-variance of their codes, (n, Z) each."""
+        ...
+
+    @property
+    def decoder(self) -> nn.Module:
+        """Codes (n, Z), and labels int64 (n,) or None → faces (n, C, H, W), about [−1, 1]."""
+        ...
+
     latent_size: int
     channels: int
     num_classes: int
