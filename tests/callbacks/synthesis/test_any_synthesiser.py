@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
+import compare
 import sweep
 from callbacks.generator_test import GeneratorTest
 from callbacks.synthesis.face_table import FaceTable
@@ -23,14 +25,26 @@ from callbacks.synthesis.synthetic_set_writer import SyntheticSetWriter
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.augmentation import Augmentation
 from datamodules.readers.synthetic_set import SyntheticSetReader
+from datamodules.rows.source_faces import training_sources
 from experiments.sweep import sweep_file
+from lightning_modules.augmenter import SemanticAugmenter
+from lightning_modules.generator import ExpressionGenerator
 from synfer.synthesis import synthesiser as seam
 from synfer.synthesis.plan import EndlessPlan, EvenPlan
-from tests.fixtures.drawn_synthesiser import LOADER, DrawnModule, DrawnSynthesiser, save_drawn
+from synfer.synthesis.request import SamplingSettings
+from synfer.synthesis.synthesiser import Synthesiser, TakesSources, load_synthesiser
+from tests.fixtures.drawn_synthesiser import LOADER, DrawnModule, save_drawn
+from tests.fixtures.tiny_augmenter import tiny_augmenter
 from tests.fixtures.tiny_data import BASIC7, TinyReader, tiny_table
-from tests.fixtures.tiny_generator import save_checkpoint, tiny_classifier
+from tests.fixtures.tiny_generator import save_checkpoint, tiny_classifier, tiny_generator
 
 SIDE = 32
+MODULES: dict[str, Callable[[Path], LightningModule]] = {
+    "drawn": lambda path: DrawnModule(BASIC7, SIDE),
+    "diffusion": ExpressionGenerator.load_trained,
+    "vae_gan": SemanticAugmenter.load_trained,
+}
+"""Kind → how ``predict`` and ``test`` get the module that :func:`folder` holds."""
 VIT = {"img_size": SIDE, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
 PROJECT = Path(sweep.__file__).parent
 PROGRAM = f"""
@@ -49,14 +63,40 @@ def _known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(seam.SYNTHESISERS, "drawn", LOADER)
 
 
+@pytest.fixture(params=MODULES)
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds a synthesiser of each kind under its name, and two voters."""
     folder = tmp_path_factory.mktemp("any")
     save_drawn(folder / "drawn", BASIC7, SIDE)
+    fast = SamplingSettings(num_steps=2, guidance_scale=1.0)
+    settings: dict[str, Any] = {"label_space": list(BASIC7), "image_size": SIDE}
+    for name, module in (
+        ("diffusion", tiny_generator(sampling=fast, **settings)),
+        ("vae_gan", tiny_augmenter(perturbation={"strength": 3.0}, **settings)),
+    ):
+        (folder / name / "checkpoints").mkdir(parents=True)
+        save_checkpoint(module, folder / name / "checkpoints" / "last.ckpt")
     for seed in (1, 2):
         voter = tiny_classifier(BASIC7, seed, image_size=SIDE, backbone_kwargs=VIT)
         save_checkpoint(voter, folder / f"voter{seed}.ckpt")
     return folder
+
+
+def synthesiser(path: Path) -> Synthesiser:
+    """Loads a synthesiser that makes its faces of those of :func:`data`, where it makes them of others."""
+    loaded = load_synthesiser(path)
+    if isinstance(loaded, TakesSources):
+        loaded.use_sources(training_sources(data(), "source face"), BASIC7)
+    return loaded
+
+
+def checkpoint(kind: str, folder: Path) -> str | None:
+    return None if kind == "drawn" else str(folder / kind / "checkpoints" / "last.ckpt")
 
 
 def data(**changes: Any) -> ExpressionDataModule:
@@ -92,33 +132,36 @@ class PoolAtEnd(Callback):
         self.samples = pool.read(range(pool.filled))
 
 
-def test_a_classifier_trains_on_them_after_a_vote(folder: Path, tmp_path: Path) -> None:
-    online = OnlineSynthesis(True, str(folder / "drawn"), batch_size=7, max_reuse=1000)
+def test_a_classifier_trains_on_them_after_a_vote(kind: str, folder: Path, tmp_path: Path) -> None:
+    online = OnlineSynthesis(True, str(folder / kind), batch_size=7, max_reuse=1000)
     labeller, table, pool = vote(folder), FaceTable(14), PoolAtEnd()
     model = tiny_classifier(BASIC7, image_size=SIDE, backbone_kwargs=VIT)
     trainer(tmp_path, online, labeller, table, pool).fit(model, datamodule=data(synthetic_ratio=0.5))
-    asked = EndlessPlan(BASIC7, seed=5).request(range(7))
-    faces = DrawnSynthesiser(BASIC7, SIDE).synthesise(asked, [vote(folder)])
-    assert torch.equal(pool.samples["image"], faces.images)
+    own = synthesiser(folder / kind)
+    asked = EndlessPlan(BASIC7, seed=5, settings=own.sampling, au_names=own.au_names).request(range(7))
+    faces = own.synthesise(asked, [vote(folder)])
+    assert (pool.samples["image"].int() - faces.images.int()).abs().amax() <= (kind != "drawn")
     torch.testing.assert_close(pool.samples["soft_label"], faces.soft_label)
     assert labeller.seen == online.made == 7
     assert (tmp_path / "samples" / "synthetic_faces.png").is_file()
     assert (tmp_path / "samples" / "pseudo_labels.png").is_file()
 
 
-def test_a_layout_that_it_cannot_take_ends_the_fit_in_one_line(folder: Path, tmp_path: Path) -> None:
-    online = OnlineSynthesis(True, str(folder / "drawn"), batch_size=7)
+@pytest.mark.parametrize("kind", ["drawn", "vae_gan"], indirect=True)
+def test_a_layout_that_it_cannot_take_ends_the_fit_in_one_line(kind: str, folder: Path, tmp_path: Path) -> None:
+    online = OnlineSynthesis(True, str(folder / kind), batch_size=7)
     model = tiny_classifier(BASIC7, image_size=SIDE, backbone_kwargs=VIT)
-    with pytest.raises(ValueError, match=r"^layout.enabled=true: found LayoutInitialisation, .* beside DrawnSynth"):
+    with pytest.raises(ValueError, match=r"^layout.enabled=true: found LayoutInitialisation, .* beside [A-Z]"):
         trainer(tmp_path, online, LayoutInitialisation(True)).fit(model, datamodule=data(synthetic_ratio=0.5))
 
 
-def test_a_set_is_written_interrupted_and_finished(folder: Path, tmp_path: Path) -> None:
+def test_a_set_is_written_interrupted_and_finished(kind: str, folder: Path, tmp_path: Path) -> None:
     def predict(count: int) -> None:
         made = data(predict_split="synthesis", synthesis_count=count, eval_batch_size=4)
         writer = SyntheticSetWriter(str(tmp_path / "set"))
-        module = DrawnModule(BASIC7, SIDE)
-        trainer(tmp_path, vote(folder), writer).predict(module, datamodule=made, return_predictions=False)
+        trainer(tmp_path, vote(folder), writer).predict(
+            MODULES[kind](folder / kind), made, return_predictions=False, ckpt_path=checkpoint(kind, folder)
+        )
 
     predict(6)
     first = sorted(path.name for path in (tmp_path / "set" / "data").glob("*.parquet"))
@@ -130,27 +173,31 @@ def test_a_set_is_written_interrupted_and_finished(folder: Path, tmp_path: Path)
     assert all(len(row["votes"]) == 2 for row in rows)
     read = SyntheticSetReader(str(tmp_path / "set"), label_space="basic7").read("train")
     order = np.argsort(read.sample_id)
-    asked = EvenPlan(10, BASIC7, seed=5).request(range(10))
-    images = DrawnSynthesiser(BASIC7, SIDE).synthesise(asked).images
-    assert np.array_equal(read.images.batch(order).numpy(), images.numpy())
+    own = synthesiser(folder / kind)
+    images = own.synthesise(EvenPlan(10, BASIC7, 5, own.sampling, own.au_names).request(range(10))).images
+    assert (read.images.batch(order).int() - images.int()).abs().amax() <= (kind != "drawn")
+    assert [bool(row["layout_source"]) for row in rows] == [kind == "vae_gan"] * 10
 
 
-def test_a_generator_s_test_scores_them(folder: Path, tmp_path: Path) -> None:
+def test_a_generator_s_test_scores_them(kind: str, folder: Path, tmp_path: Path) -> None:
     test = GeneratorTest(samples=14, batch_size=4, judge=str(folder / "voter1.ckpt"), nearest_training=0)
-    own = trainer(tmp_path, test)
-    own.test(DrawnModule(BASIC7, SIDE), datamodule=data(), verbose=False)
-    faces = DrawnSynthesiser(BASIC7, SIDE).synthesise(EvenPlan(14, BASIC7, seed=5).request(range(14)))
+    tester = trainer(tmp_path, test)
+    tester.test(MODULES[kind](folder / kind), data(), ckpt_path=checkpoint(kind, folder), verbose=False)
+    own = synthesiser(folder / kind)
+    faces = own.synthesise(EvenPlan(14, BASIC7, 5, own.sampling, own.au_names).request(range(14)))
     judge = tiny_classifier(BASIC7, 1, image_size=SIDE, backbone_kwargs=VIT)
     with torch.no_grad():
         seen = judge.predict_probabilities(faces.images.float() / 255).argmax(1)
-    metrics = own.callback_metrics
-    assert float(metrics["test/fer_accuracy"]) == pytest.approx(float((seen == faces.label).float().mean()))
+    metrics = tester.callback_metrics
+    accuracy = float((seen == faces.label).float().mean())
+    assert float(metrics["test/fer_accuracy"]) == pytest.approx(accuracy, abs=0 if kind == "drawn" else 1 / 13)
     assert metrics["test/near_copies"] == 0 and float(metrics["test/images_per_s"]) > 0
+    assert ("test/source_similarity" in metrics) == (kind == "vae_gan")
 
 
 @pytest.mark.slow
-def test_a_sweep_runs_on_them(
-    folder: Path, tmp_path: Path, tiny_run: list[str], monkeypatch: pytest.MonkeyPatch
+def test_a_sweep_runs_on_them_and_is_compared(
+    kind: str, folder: Path, tmp_path: Path, tiny_run: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "train.py").write_text(PROGRAM)
     monkeypatch.setattr(sweep_file, "PROJECT", tmp_path)
@@ -163,7 +210,7 @@ def test_a_sweep_runs_on_them(
         "command": ["${env}", "${interpreter}", "${program}", "fit", *fixed, "${args}"],
         "parameters": {
             "data.synthetic_ratio": {"values": [0.5]},
-            "synthesis.generator": {"value": str(folder / "drawn")},
+            "synthesis.generator": {"value": str(folder / kind)},
         },
     }
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
@@ -172,3 +219,5 @@ def test_a_sweep_runs_on_them(
     found = json.loads(run.read_text())
     assert found["status"] == "finished" and found["counts"]["synthetic"] == found["counts"]["real"] > 0
     assert found["counts"]["generated"] >= 14
+    assert compare.main([str(tmp_path / "runs" / "s"), "--metric=val/accuracy", f"--out={tmp_path / 'report'}"]) == 0
+    assert (tmp_path / "report" / "report.html").is_file() and (tmp_path / "report" / "table.csv").is_file()

@@ -10,19 +10,25 @@ import numpy as np
 import pytest
 import torch
 
+from datamodules.rows.source_faces import TrainingSources
 from synfer.faces.action_units import ACTION_UNITS
 from synfer.synthesis import synthesiser as seam
 from synfer.synthesis.faces import Faces
 from synfer.synthesis.over_ranks import share_of, synthesise_over_ranks
 from synfer.synthesis.plan import EvenPlan
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest
-from synfer.synthesis.synthesiser import Synthesiser, load_synthesiser
+from synfer.synthesis.synthesiser import Synthesiser, TakesSources, load_synthesiser
+from synfer.synthesis.vae_gan.perturbation import PerturbationSettings
 from tests.fixtures.drawn_synthesiser import LOADER, save_drawn
-from tests.fixtures.tiny_generator import NAMES, scaled_weights, tiny_generator
+from tests.fixtures.tiny_augmenter import tiny_augmenter
+from tests.fixtures.tiny_data import tiny_table
+from tests.fixtures.tiny_generator import NAMES, SIDE, scaled_weights, tiny_generator
 
 FAST = SamplingSettings(num_steps=2, guidance_scale=1.0)
-ROUNDING = {"drawn": 0, "diffusion": 1}
+ROUNDING = {"drawn": 0, "diffusion": 1, "vae_gan": 1}
 """How far pixels of the same face may lie apart in batches of other sizes, of 255."""
+AU_NAMES: dict[str, tuple[str, ...]] = {"drawn": ACTION_UNITS, "diffusion": ACTION_UNITS, "vae_gan": ()}
+"""Action units that each kind takes."""
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +37,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("synthesisers")
     save_drawn(folder / "drawn", NAMES, 32)
     scaled_weights(tiny_generator(sampling=FAST)).save_trained(folder / "diffusion")
+    tiny_augmenter(perturbation={"strength": 2.0}).save_trained(folder / "vae_gan")
     return {kind: folder / kind for kind in ROUNDING}
 
 
@@ -42,11 +49,20 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 @pytest.fixture
 def synthesiser(kind: str, folders: dict[str, Path]) -> Synthesiser:
-    return load_synthesiser(folders[kind])
+    return loaded(folders[kind])
 
 
-def request(count: int = 5, seed: int = 3) -> SynthesisRequest:
-    return EvenPlan(count, NAMES, seed).request(range(count))
+def loaded(folder: Path) -> Synthesiser:
+    """Loads a synthesiser and gives it faces to begin with, where it makes its own of others."""
+    synthesiser = load_synthesiser(folder)
+    if isinstance(synthesiser, TakesSources):
+        table = tiny_table(30, side=SIDE, label_space=NAMES)
+        synthesiser.use_sources(TrainingSources(table, [], "source face"), NAMES)
+    return synthesiser
+
+
+def request(synthesiser: Synthesiser, count: int = 5, seed: int = 3) -> SynthesisRequest:
+    return EvenPlan(count, NAMES, seed, au_names=synthesiser.au_names).request(range(count))
 
 
 class Note:
@@ -75,35 +91,36 @@ class Steering(Note):
 # ---------------------------------------------------------------- every kind
 
 
-def test_it_says_what_it_can_make(synthesiser: Synthesiser) -> None:
+def test_it_says_what_it_can_make(kind: str, synthesiser: Synthesiser) -> None:
     assert isinstance(synthesiser, Synthesiser) and synthesiser.label_space == NAMES
-    assert synthesiser.au_names == ACTION_UNITS and synthesiser.sampling.num_steps >= 1
+    assert synthesiser.au_names == AU_NAMES[kind] and synthesiser.sampling.au_edits == {}
     assert len(synthesiser.weights_fingerprint()) == 16
     assert synthesiser.to("cpu") is synthesiser
 
 
 def test_faces_are_as_asked_until_a_hook_says_otherwise(synthesiser: Synthesiser) -> None:
-    asked = request()
+    asked = request(synthesiser)
     faces = synthesiser.synthesise(asked)
     side = synthesiser.image_size
     assert faces.images.shape == (5, 3, side, side) and faces.images.dtype == torch.uint8 and len(faces) == 5
     assert [faces.label_space[k] for k in faces.label] == list(asked.expressions) and faces.request is asked
     assert torch.equal(faces.soft_label.argmax(1), faces.label) and (faces.soft_label.sum(1) == 1).all()
-    assert faces.kept.all() and faces.layout_source == [""] * 5 and faces.votes == {}
+    assert faces.kept.all() and faces.votes == {}
+    assert [bool(source) for source in faces.layout_source] == [isinstance(synthesiser, TakesSources)] * 5
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
 def test_a_face_is_the_same_whatever_the_batch(batch_size: int, kind: str, synthesiser: Synthesiser) -> None:
-    asked = request()
+    asked = request(synthesiser)
     whole = synthesiser.synthesise(asked).images.int()
     parts = [synthesiser.synthesise(asked.part(i, i + batch_size)).images.int() for i in range(0, 5, batch_size)]
     assert (torch.cat(parts) - whole).abs().amax() <= ROUNDING[kind]
-    assert (synthesiser.synthesise(request(seed=4)).images.int() - whole).abs().amax() > 10
+    assert (synthesiser.synthesise(request(synthesiser, seed=4)).images.int() - whole).abs().amax() > 10
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
 def test_a_face_is_the_same_whatever_the_number_of_ranks(world_size: int, kind: str, synthesiser: Synthesiser) -> None:
-    asked = request()
+    asked = request(synthesiser)
     shares = [share_of(asked, rank, world_size) for rank in range(world_size)]
     assert len({len(share) for share in shares}) == 1  # gathering needs equal shapes
     images = torch.cat([synthesiser.synthesise(share).images for share in shares])[: len(asked)].int()
@@ -115,7 +132,8 @@ def one_rank(rank: int, folder: str, saved: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     try:
-        made = synthesise_over_ranks(load_synthesiser(saved), request(), [Note([], "")], batch_size=2)
+        synthesiser = loaded(Path(saved))
+        made = synthesise_over_ranks(synthesiser, request(synthesiser), [Note([], "")], batch_size=2)
         torch.save(made, f"{folder}/rank{rank}.pt")
     finally:
         torch.distributed.destroy_process_group()
@@ -125,7 +143,8 @@ def one_rank(rank: int, folder: str, saved: str) -> None:
 @pytest.mark.slow
 def test_two_ranks_make_what_one_makes(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
     torch.multiprocessing.start_processes(one_rank, (str(tmp_path), str(folders[kind])), nprocs=2, start_method="fork")
-    alone = synthesise_over_ranks(load_synthesiser(folders[kind]), request(), [Note([], "")], batch_size=2)
+    synthesiser = loaded(folders[kind])
+    alone = synthesise_over_ranks(synthesiser, request(synthesiser), [Note([], "")], batch_size=2)
     for rank in range(2):
         found = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
         assert found.keys() == alone.keys()
@@ -136,7 +155,7 @@ def test_two_ranks_make_what_one_makes(kind: str, folders: dict[str, Path], tmp_
 
 def test_hooks_see_the_finished_faces_in_order(synthesiser: Synthesiser) -> None:
     calls: list[str] = []
-    faces = synthesiser.synthesise(request(), [Note(calls, "first"), Note(calls, "second")])
+    faces = synthesiser.synthesise(request(synthesiser), [Note(calls, "first"), Note(calls, "second")])
     assert calls == ["first", "second"] and faces.kept.tolist() == [True, False, True, True, False]
 
 
@@ -144,20 +163,33 @@ def test_a_hook_on_denoising_acts_or_is_refused(kind: str, synthesiser: Synthesi
     calls: list[str] = []
     hooks = [Note(calls, "first"), Steering(calls, "last")]
     if kind == "diffusion":
-        synthesiser.synthesise(request(), hooks)
+        synthesiser.synthesise(request(synthesiser), hooks)
         assert calls == ["start", "step 0", "step 1", "first", "last"]
         return
-    with pytest.raises(ValueError, match=r"^layout.enabled=true: found Steering, .* beside DrawnSynthesiser, which do"):
-        synthesiser.synthesise(request(), hooks)
+    with pytest.raises(ValueError, match=r"^layout.enabled=true: found Steering, .* beside [A-Za-z]+, which do"):
+        synthesiser.synthesise(request(synthesiser), hooks)
     assert not calls
 
 
 def test_what_it_cannot_make_is_refused(synthesiser: Synthesiser) -> None:
+    fear = EvenPlan(1, ["fear"], 0, au_names=synthesiser.au_names).request([0])
     with pytest.raises(ValueError, match=r"cannot synthesise 'fear': the generator knows neutral, happy, sad"):
-        synthesiser.synthesise(EvenPlan(1, ["fear"], 0).request([0]))
+        synthesiser.synthesise(fear)
     units = np.zeros((1, 3), dtype=np.float32)
-    with pytest.raises(ValueError, match=r"request has 3 action units, the generator 41"):
+    with pytest.raises(ValueError, match=rf"request has 3 action units, the generator {len(synthesiser.au_names)}"):
         synthesiser.synthesise(SynthesisRequest(("sad",), (0,), 0, ("",), units))
+
+
+def test_settings_of_another_kind_are_refused(synthesiser: Synthesiser) -> None:
+    others = [
+        settings for settings in (FAST, PerturbationSettings()) if type(settings) is not type(synthesiser.sampling)
+    ]
+    for settings in others:
+        asked = EvenPlan(1, NAMES, 0, settings, synthesiser.au_names).request([0])
+        with pytest.raises(
+            ValueError, match=r"^synthesis settings: found \w+Settings for a \w+, expected \w+Settings "
+        ):
+            synthesiser.synthesise(asked)
 
 
 # ---------------------------------------------------------------- loading
