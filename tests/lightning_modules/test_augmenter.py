@@ -391,7 +391,7 @@ class KeptFaces(Callback):
 
 
 def test_a_set_is_made_from_training_faces(trained: tuple[SemanticAugmenter, Path], tmp_path: Path) -> None:
-    augmenter, path = tiny_augmenter(), trained[1]
+    augmenter, path = tiny_augmenter(ema_decay=0.5), trained[1]
     sets = tiny_data_of_a_set("happy", "sad")
     kept = KeptFaces()
     trainer = make_trainer(tmp_path, callbacks=[kept])
