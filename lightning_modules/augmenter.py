@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -14,6 +15,7 @@ from torch.optim import AdamW, Optimizer
 
 from datamodules.batch import Batch
 from datamodules.rows.source_faces import training_sources
+from lightning_modules.augmenter_pictures import save_latent_pictures
 from lightning_modules.face_grid import log_face_grid
 from lightning_modules.predict_faces import predict_faces
 from lightning_modules.run_seed import run_seed
@@ -302,6 +304,13 @@ class SemanticAugmenter(SynthesiserFile):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Does nothing: ``callbacks/generator_test.py`` makes the faces of a test and scores them."""
+
+    def on_test_epoch_end(self) -> None:
+        """Writes pictures of the latent space into ``samples/``, on rank 0 alone."""
+        sources = self.synthesiser.sources
+        if sources is not None and self.trainer.is_global_zero:
+            folder = Path(self.trainer.default_root_dir) / "samples"
+            save_latent_pictures(self.synthesiser, sources, self.label_space, self._seed, folder)
 
     # ---------------------------------------------------------------- synthesis
 

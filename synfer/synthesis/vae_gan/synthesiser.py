@@ -56,6 +56,9 @@ class VAEGANSynthesiser:
         image_size: side of the faces in pixels.
         sampling: default settings.
         training_step: returns the step of the training that the networks are in; None = in none. For errors.
+
+    Attributes:
+        sources: training faces that it encodes; None before :meth:`use_sources`.
     """
 
     au_names: tuple[str, ...] = ()
@@ -73,7 +76,7 @@ class VAEGANSynthesiser:
         self.image_size = image_size
         self.sampling = sampling
         self._training_step = training_step
-        self._sources: SourceFaces | None = None
+        self.sources: SourceFaces | None = None
         self._means: dict[str, Tensor] = {}
         self._means_of = ""
 
@@ -94,7 +97,7 @@ class VAEGANSynthesiser:
 
     def recipe(self) -> dict[str, Any]:
         """Returns what its faces are a function of beside weights, settings and seed: the faces that they come from."""
-        return {} if self._sources is None else {"sources": self._sources.fingerprint()}
+        return {} if self.sources is None else {"sources": self.sources.fingerprint()}
 
     def use_sources(self, sources: SourceFaces, expressions: Sequence[str]) -> None:
         """Sets the training faces that are encoded.
@@ -106,7 +109,7 @@ class VAEGANSynthesiser:
         Raises:
             ValueError: no face of one of these expressions (where the mode needs one), or one alone to interpolate.
         """
-        self._sources, self._means = sources, {}
+        self.sources, self._means = sources, {}
         self._check_sources(expressions, self.sampling)
 
     # ---------------------------------------------------------------- synthesis
@@ -215,11 +218,11 @@ class VAEGANSynthesiser:
         return self._means[expression].to(self.device)
 
     def _known_sources(self) -> SourceFaces:
-        if self._sources is None:
+        if self.sources is None:
             raise ValueError(
                 f"{type(self).__name__}: found no training faces to encode, expected use_sources() before synthesise()"
             )
-        return self._sources
+        return self.sources
 
     def _check_sources(self, expressions: Sequence[str], settings: PerturbationSettings) -> None:
         """Refuses expressions that the training faces cannot serve."""
