@@ -66,6 +66,7 @@ class SemanticAugmenter(SynthesiserFile):
             clipped. In place of ``trainer.gradient_clip_val``, which Lightning refuses for two optimisers.
         ema_decay: decay of the average over encoder and decoder; None = off.
         perturbation: how the codes of real faces are changed in synthesis.
+        bf16_sampling: whether synthesis runs the networks in bfloat16 autocast.
         grid_samples: faces per expression in the grid logged after each validation; 0 = none.
 
     Raises:
@@ -89,6 +90,7 @@ class SemanticAugmenter(SynthesiserFile):
         clip_norm: float | None = 1.0,
         ema_decay: float | None = 0.999,
         perturbation: PerturbationSettings = PerturbationSettings(),  # noqa: B008 (frozen)
+        bf16_sampling: bool = True,
         grid_samples: int = 8,
     ) -> None:
         super().__init__()
@@ -107,7 +109,7 @@ class SemanticAugmenter(SynthesiserFile):
         self.label_space = resolve_label_space(label_space)
         self.networks = VAEGAN(network, image_size, len(self.label_space))
         self.synthesiser = VAEGANSynthesiser(
-            self.networks, self.label_space, image_size, perturbation, training_step=self._fitting_step
+            self.networks, self.label_space, image_size, perturbation, bf16_sampling, self._fitting_step
         )
         # Holds, but is no part of this module: the names in checkpoints stay those of ``networks``.
         averaged = nn.ModuleDict({"encoder": self.networks.encoder, "decoder": self.networks.decoder})

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from synfer.foundation.validate import check_setting
 
-_NORM_GROUPS = 8
+_NORM_GROUPS = 1  # over all features of a face: on a CPU a sixteenth of the time of eight groups (channels last, bf16)
+_WIDTH_UNIT = 8
 _LOG_VARIANCE = (-10.0, 4.0)
 """Range of the log-variance: wider, one face of a bad step could blow up the whole decoder."""
 
@@ -45,8 +46,8 @@ class VAEGANSettings:
         for name in ("widths", "discriminator_widths"):
             found = getattr(self, name)
             if found is not None:
-                fine = len(found) >= 2 and all(width > 0 and width % _NORM_GROUPS == 0 for width in found)
-                expected = f"at least two positive multiples of {_NORM_GROUPS}"
+                fine = len(found) >= 2 and all(width > 0 and width % _WIDTH_UNIT == 0 for width in found)
+                expected = f"at least two positive multiples of {_WIDTH_UNIT}"
                 check_setting(fine, f"network.{name}", list(found), expected)
         if self.discriminator_widths is not None:
             fine = len(self.discriminator_widths) == len(self.widths)

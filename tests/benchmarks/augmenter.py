@@ -1,6 +1,8 @@
-"""What training the VAE-GAN with the framework costs beside a bare PyTorch loop of the same three networks.
+r"""What the VAE-GAN costs: training beside a bare PyTorch loop, faces beside those of guided diffusion.
 
     python tests/benchmarks/augmenter.py
+    python tests/benchmarks/augmenter.py --generator runs/generator-fer2013/checkpoints/last.ckpt \
+        --guide runs/guide-ferplus/checkpoints/last.ckpt      # with the speed of synthesis
     python tests/benchmarks/augmenter.py --quick               # does it run at all; its figures mean nothing
 
 Prints one JSON line:
@@ -13,6 +15,9 @@ Prints one JSON line:
 - The loop is the one of textbooks: two losses, each taken back with the other network's parameters switched off.
   ``training_ratio_one_backward`` compares with a loop that calls ``training_losses`` instead, as ``fit`` does: the cost
   of the framework alone.
+- ``sampling_ratio``: faces/s of the VAE-GAN ÷ faces/s of the diffusion model with the guidance and the steps of
+  configs/mixed/fer2013.yaml, a batch of each in turn; the bar is 150. Each takes its requests as online synthesis gives
+  them, at its own batch size; which weights the VAE-GAN has does not matter to its speed. null without ``--generator``.
 - ``loss_difference``: relative difference of the two ways' losses on the same batch: that they do the same is checked.
 """
 
@@ -48,13 +53,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from callbacks.agreed_stop import AgreedStop
 from callbacks.recording.throughput import Throughput
 from callbacks.step_seed import StepSeed
+from callbacks.synthesis.semantic_guidance import SemanticGuidance
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.augmentation import Augmentation
 from datamodules.readers import DrawnReader
+from datamodules.rows.source_faces import TrainingSources
 from lightning_modules.augmenter import SemanticAugmenter
+from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.synthesiser_file import with_setting_groups
 from synfer.networks.vae_gan import VAEGAN
 from synfer.optimisation.schedule import schedule_factor
+from synfer.synthesis.plan import EndlessPlan
+from synfer.synthesis.request import SamplingSettings
 from synfer.synthesis.vae_gan.losses import (
     adversarial_ramp,
     discriminator_hinge,
@@ -69,6 +79,7 @@ from synfer.synthesis.vae_gan.training_losses import LossSettings, training_loss
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES, ROWS, WARM_UP = "basic7", 2000, 2
+MIXED, VAE_GAN_BATCH = ROOT / "configs" / "mixed" / "fer2013.yaml", 256
 
 
 class BareLoop:
@@ -258,6 +269,34 @@ def train_beside(settings: dict[str, Any], batch_size: int, rounds: int, steps: 
     }
 
 
+def sampling_beside(settings: dict[str, Any], generator: str, guide: str, rounds: int) -> dict[str, Any]:
+    """Returns how fast the VAE-GAN and guided diffusion make faces, a batch of each in turn."""
+    config: Any = yaml.safe_load(MIXED.read_text())
+    diffusion = ExpressionGenerator.load_trained(generator)
+    guidance = {name: value for name, value in config["guidance"].items() if name not in ("enabled", "guide")}
+    hooks = [SemanticGuidance(True, guide, **guidance)]
+    space = diffusion.label_space
+    plain = {**settings, "label_space": list(space), "image_size": diffusion.image_size, "grid_samples": 0}
+    vae_gan = SemanticAugmenter(**with_setting_groups(plain, SemanticAugmenter.setting_groups)).requires_grad_(False)
+    count = {"train": ROWS, "val": 14, "test": 14}
+    drawn = DrawnReader(count, image_size=diffusion.image_size, label_space=list(space)).read("train")
+    vae_gan.use_sources(TrainingSources(drawn, [], "source face"), space)
+    plans = {
+        "vae_gan": (EndlessPlan(space, 1, settings=vae_gan.sampling, au_names=()), VAE_GAN_BATCH),
+        "guided": (EndlessPlan(space, 1, settings=SamplingSettings(**config["synthesis"]["sampling"])), 56),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in plans}
+    for turn in range(rounds + 1):  # the first warms up
+        for name, (plan, batch) in plans.items():
+            request = plan.request(range(turn * batch, (turn + 1) * batch))
+            began = time.perf_counter()
+            made = vae_gan.synthesise(request) if name == "vae_gan" else diffusion.synthesise(request, hooks)
+            taken[name].append(len(made) / (time.perf_counter() - began))
+    ratios = [ours / theirs for ours, theirs in zip(taken["vae_gan"][1:], taken["guided"][1:], strict=True)]
+    speeds = {name: round(statistics.median(found[1:]), 2) for name, found in taken.items()}
+    return {"sampling_ratio": round(statistics.median(ratios), 1), "faces_per_s": speeds}
+
+
 def difference_of_losses(loops: dict[str, BareLoop]) -> float:
     """Returns the largest relative difference of the loops' losses on one batch, in the middle of a training."""
     found: list[float] = []
@@ -278,6 +317,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="steps of a segment")
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--generator", help="checkpoint or folder of a diffusion model")
+    parser.add_argument("--guide", help="checkpoint of the classifier that guides it")
+    parser.add_argument("--sampling_rounds", type=int, default=5, help="batches of each synthesiser")
     parser.add_argument("--quick", action="store_true", help="two short rounds")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -288,6 +330,9 @@ def main() -> None:
     rounds, steps = (2, 2) if args.quick else (args.rounds, args.steps)
     figures = train_beside(settings, args.batch_size, rounds, steps)
     assert math.isfinite(figures["training_ratio"])
+    figures |= {"sampling_ratio": None, "faces_per_s": None}
+    if args.generator and args.guide:
+        figures |= sampling_beside(settings, args.generator, args.guide, 1 if args.quick else args.sampling_rounds)
     machine = {"threads": args.threads, "device": platform.machine(), "torch": torch.__version__}
     print(json.dumps({"benchmark": "augmenter", **figures, "batch_size": args.batch_size, "rounds": rounds, **machine}))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ from synfer.synthesis.vae_gan.perturbation import OWN, PerturbationSettings
 
 _MEAN_OVER = 512  # faces of an expression whose codes its mean is taken over
 _BATCH = 256  # faces encoded at a time
+_MOST_CODES = 200_000  # kept; more of them are forgotten and made again
 _OVERFLOW = "overflow while decoding: a smaller perturbation.strength"
 
 
@@ -44,6 +46,35 @@ class EncoderDecoder(Protocol):
     num_classes: int
 
 
+class _Codes:
+    """Codes of sources that are known already: a rare expression's few faces are asked for again and again."""
+
+    def __init__(self) -> None:
+        self._place: dict[int, int] = {}
+        self._known: tuple[Tensor, Tensor] | None = None
+        self._under: object = None
+
+    def clear(self) -> None:
+        self._place, self._known = {}, None
+
+    def of(
+        self, rows: np.ndarray, state: object, encode: Callable[[np.ndarray], tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """Returns mean and deviation of the rows' codes; encodes those that are not known under this state."""
+        if state != self._under or len(self._place) > _MOST_CODES:
+            self.clear()
+            self._under = state
+        new = [row for row in dict.fromkeys(rows.tolist()) if row not in self._place]
+        if new:
+            found = encode(np.array(new, dtype=np.int64))
+            self._place |= {row: len(self._place) + i for i, row in enumerate(new)}
+            known = self._known
+            self._known = found if known is None else (torch.cat([known[0], found[0]]), torch.cat([known[1], found[1]]))
+        assert self._known is not None
+        places = torch.tensor([self._place[row] for row in rows.tolist()], device=self._known[0].device)
+        return self._known[0][places], self._known[1][places]
+
+
 class VAEGANSynthesiser:
     """Encodes a training face, perturbs its code and decodes it (arXiv 2411.17254).
 
@@ -55,6 +86,7 @@ class VAEGANSynthesiser:
         label_space: names of the expressions.
         image_size: side of the faces in pixels.
         sampling: default settings.
+        bf16: run the networks in bfloat16 autocast.
         training_step: returns the step of the training that the networks are in; None = in none. For errors.
 
     Attributes:
@@ -69,16 +101,17 @@ class VAEGANSynthesiser:
         label_space: tuple[str, ...],
         image_size: int,
         sampling: PerturbationSettings,
+        bf16: bool = True,
         training_step: Callable[[], int | None] | None = None,
     ) -> None:
         self.networks = networks
         self.label_space = label_space
         self.image_size = image_size
         self.sampling = sampling
+        self.bf16 = bf16
         self._training_step = training_step
         self.sources: SourceFaces | None = None
-        self._means: dict[str, Tensor] = {}
-        self._means_of = ""
+        self._codes = _Codes()
 
     @property
     def device(self) -> torch.device:
@@ -89,6 +122,7 @@ class VAEGANSynthesiser:
         """Moves the networks."""
         for part in (self.networks.encoder, self.networks.decoder):
             part.to(device)
+        self._codes.clear()
         return self
 
     def weights_fingerprint(self) -> str:
@@ -109,7 +143,8 @@ class VAEGANSynthesiser:
         Raises:
             ValueError: no face of one of these expressions (where the mode needs one), or one alone to interpolate.
         """
-        self.sources, self._means = sources, {}
+        self.sources = sources
+        self._codes.clear()
         self._check_sources(expressions, self.sampling)
 
     # ---------------------------------------------------------------- synthesis
@@ -146,26 +181,33 @@ class VAEGANSynthesiser:
         step = None if self._training_step is None else self._training_step()
         check_finite_faces(image, request, self._weights(), _OVERFLOW, step)
         images = (image.clamp(0, 1) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
-        faces = Faces.as_asked(request, images.contiguous(), self.label_space)
+        faces = Faces.as_asked(request, images.contiguous(), self.label_space, _number_format(self.bf16))
         faces.layout_source = self._known_sources().sample_ids(rows)
         for hook in hooks:
             hook.on_faces(faces)
         return faces
 
+    @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mean and standard deviation of the codes, float32 (n, Z) each, of uint8 faces (n, 1 or 3, H, W)."""
         found: list[tuple[Tensor, Tensor]] = []
         for part in images.split(_BATCH):
-            mean, log_variance = self.networks.encoder(self.as_input(part))
+            with self._autocast():
+                mean, log_variance = self.networks.encoder(self.as_input(part))
             found.append((mean.float(), (log_variance.float() / 2).exp()))
         return torch.cat([mean for mean, _ in found]), torch.cat([deviation for _, deviation in found])
+
+    def codes_of(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Returns the same of sources, int64 (n,); each is encoded once, until the weights change."""
+        return self._codes.of(rows, self._state(), lambda new: self.encode(self._known_sources().images(new)))
 
     def decode(self, code: Tensor, expressions: Sequence[str]) -> Tensor:
         """Returns faces float32 (n, C, H, W), about [−1, 1], of codes (n, Z) and what they are to show."""
         label = None
         if self.networks.num_classes:
             label = torch.tensor([self.label_space.index(name) for name in expressions], device=code.device)
-        return self.networks.decoder(code, label).float()
+        with self._autocast():
+            return self.networks.decoder(code, label).float()
 
     def as_input(self, images: Tensor) -> Tensor:
         """Returns what the encoder sees, (n, C, S, S) in [−1, 1], of uint8 faces (n, 1 or 3, H, W)."""
@@ -183,13 +225,13 @@ class VAEGANSynthesiser:
         wanted = list(request.expressions)
         of = wanted if settings.source_of == OWN else [settings.source_of] * len(wanted)
         rows = choose_sources(sources, of, uniform[:, 0])
-        mean, deviation = self.encode(sources.images(rows))
+        mean, deviation = self.codes_of(rows)
         if settings.mode == "noise":
             noise = initial_noise(request, (self.networks.latent_size,)).to(mean)
             return mean + settings.strength * deviation * noise, rows
         if settings.mode == "interpolate":
             others = self._others(wanted, rows, uniform[:, 1])
-            return mean + settings.strength * (self.encode(sources.images(others))[0] - mean), rows
+            return mean + settings.strength * (self.codes_of(others)[0] - mean), rows
         shown = [sources.label_space[code] for code in sources.labels(rows)]
         direction = torch.stack([self._mean_code(b) - self._mean_code(a) for a, b in zip(shown, wanted, strict=True)])
         return mean + settings.strength * direction, rows
@@ -205,17 +247,17 @@ class VAEGANSynthesiser:
 
     def _mean_code(self, expression: str) -> Tensor:
         """Returns the mean code of the training faces of an expression (of 512 of them where there are more), (Z,)."""
-        now = self.weights_fingerprint()  # a training moves the codes
-        if now != self._means_of:
-            self._means, self._means_of = {}, now
-        if expression not in self._means:
-            sources = self._known_sources()
-            members = sources.rows_of(expression)
-            order = keyed_uniform(members, 1, Stream.MEAN_CODES)[:, 0].argsort(kind="stable")
-            some = np.sort(members[order[:_MEAN_OVER]])
-            codes = [self.encode(sources.images(part))[0] for part in np.array_split(some, -(-len(some) // _BATCH))]
-            self._means[expression] = torch.cat(codes).mean(0)
-        return self._means[expression].to(self.device)
+        members = self._known_sources().rows_of(expression)
+        order = keyed_uniform(members, 1, Stream.MEAN_CODES)[:, 0].argsort(kind="stable")
+        return self.codes_of(np.sort(members[order[:_MEAN_OVER]]))[0].mean(0)
+
+    def _state(self) -> tuple[int, ...]:
+        """Returns numbers that change with the encoder's weights."""
+        versions = ((w, 0 if w.is_inference() else w._version) for w in self.networks.encoder.parameters())
+        return tuple(number for weight, version in versions for number in (id(weight), version))
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def _known_sources(self) -> SourceFaces:
         if self.sources is None:
@@ -241,3 +283,7 @@ class VAEGANSynthesiser:
     def _weights(self) -> list[tuple[str, Tensor]]:
         parts = (("encoder", self.networks.encoder), ("decoder", self.networks.decoder))
         return [found for prefix, part in parts for found in part.named_parameters(prefix=prefix)]
+
+
+def _number_format(bf16: bool) -> torch.dtype:
+    return torch.bfloat16 if bf16 else torch.float32

@@ -99,13 +99,28 @@ def test_transfer_adds_the_difference_of_the_mean_codes() -> None:
     assert {NAMES[code] for code in sources().labels(of_any)} == set(NAMES)
 
 
-def test_mean_codes_follow_the_weights() -> None:
+def test_a_source_is_encoded_once_until_the_weights_change() -> None:
     module = tiny_augmenter(perturbation={"mode": "transfer", "source": "neutral"})
-    module.synthesiser.use_sources(sources(), NAMES)
-    before = module.synthesiser._mean_code("sad").clone()
+    made, seen = module.synthesiser, []
+    made.use_sources(sources(), NAMES)
+    module.networks.encoder.register_forward_hook(lambda _, given, out: seen.append(len(given[0])))
+    first = made.synthesise(request(SIX)).images
+    assert sum(seen) == 30  # the mean code of each of the three classes takes all of its ten faces
+    assert torch.equal(made.synthesise(request(SIX)).images, first) and sum(seen) == 30
+    before = made._mean_code("sad").clone()
     with torch.no_grad():
         module.networks.encoder.output.bias += 1.0
-    assert float((module.synthesiser._mean_code("sad") - before).detach().abs().amin()) > 0.5
+    assert float((made._mean_code("sad") - before).abs().amin()) > 0.5 and sum(seen) == 40
+    assert not torch.equal(made.synthesise(request(SIX)).images, first)
+
+
+def test_bfloat16_makes_about_the_same_faces() -> None:
+    exact, rounded = synthesiser(), synthesiser()
+    rounded.bf16 = True
+    faces = rounded.synthesise(request(SIX))
+    assert faces.number_format == torch.bfloat16
+    difference = (faces.images.int() - exact.synthesise(request(SIX)).images.int()).abs()
+    assert 0 < difference.amax() < 16
 
 
 def test_grey_and_colour_sources_of_any_size() -> None:
