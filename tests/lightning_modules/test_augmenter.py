@@ -115,7 +115,7 @@ def test_each_network_learns_at_each_step(tmp_path: Path) -> None:
     assert untouched <= {"networks.discriminator.output.bias"}  # real and made faces pull alike
 
 
-@pytest.mark.parametrize("steps", [1, 7])
+@pytest.mark.parametrize("steps", [1, 7, 30])
 def test_global_step_counts_batches(tmp_path: Path, steps: int) -> None:
     augmenter, watch = tiny_augmenter(ema_decay=0.9), Watch()
     trainer = fit(augmenter, tmp_path, max_steps=steps, max_epochs=-1, callbacks=[watch])
