@@ -3,8 +3,17 @@
 from datamodules.readers.drawn import DrawnReader
 from datamodules.readers.fer2013 import FER2013Reader
 from datamodules.readers.image_folder import ImageFolderReader
+from datamodules.readers.joined import JoinedReader
 from datamodules.readers.reader import Reader
 from datamodules.readers.remapped import RemappedReader
 from datamodules.readers.synthetic_set import SyntheticSetReader
 
-__all__ = ["DrawnReader", "FER2013Reader", "ImageFolderReader", "Reader", "RemappedReader", "SyntheticSetReader"]
+__all__ = [
+    "DrawnReader",
+    "FER2013Reader",
+    "ImageFolderReader",
+    "JoinedReader",
+    "Reader",
+    "RemappedReader",
+    "SyntheticSetReader",
+]

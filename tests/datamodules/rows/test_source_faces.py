@@ -48,5 +48,5 @@ def test_the_rows_of_a_run_whatever_it_has_read() -> None:
     sources = training_sources(data, "source face")
     assert data.train_table is not None and len(sources) == len(data.train_table) == 14
     leaking = {**tables, "test": replace(tables["test"], content_hash=tables["train"].content_hash)}
-    with pytest.raises(ValueError, match="source face .*found test image"):
+    with pytest.raises(ValueError, match=r"source face .*found test image"):
         training_sources(ExpressionDataModule(TinyReader(**leaking), seed=1), "source face")

@@ -1,0 +1,112 @@
+"""Several data sets, or several synthetic sets, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.readers.reader import Reader, Split
+from datamodules.rows.sample_table import ImageSource, ReadReport, SampleTable
+
+
+class JoinedReader(Reader):
+    """Reads the same split of several readers, one after the other: two synthesisers' sets beside real faces, say.
+
+    Where sample ids occur in more than one of them, each gets the number of its reader in front ("0/…", "1/…").
+    Captions and action units stay where all of them have some, of the same names, and are unknown otherwise.
+
+    Args:
+        readers: at least two, of one label space.
+
+    Raises:
+        ValueError: fewer than two, or other label spaces.
+    """
+
+    def __init__(self, readers: list[Reader]) -> None:
+        if len(readers) < 2:
+            raise ValueError(f"JoinedReader.readers: found {len(readers)}, expected at least two")
+        spaces = {tuple(reader.label_space) for reader in readers}
+        if len(spaces) > 1:
+            shown = " and ".join(", ".join(space) for space in sorted(spaces))
+            raise ValueError(f"JoinedReader.readers: found the label spaces {shown}, expected one")
+        self.readers = readers
+        (self.label_space,) = spaces
+
+    def source(self) -> dict[str, str | None]:
+        """Returns the readers' names and labellings, joined by "+"."""
+        found = [reader.source() for reader in self.readers]
+        labels = [source["labels"] for source in found]
+        names = "+".join(str(source["reader"]) for source in found)
+        return {"reader": names, "labels": None if None in labels else "+".join(map(str, labels))}
+
+    def read(self, split: Split) -> SampleTable:
+        """Returns the rows of all readers.
+
+        Raises:
+            ValueError: one of them has no such split, or their images have other sizes.
+        """
+        tables = [reader.read(split) for reader in self.readers]
+        ids = [table.sample_id for table in tables]
+        if len(np.unique(np.concatenate(ids))) < sum(map(len, ids)):
+            ids = [np.array([f"{number}/{name}" for name in some]) for number, some in enumerate(ids)]
+        units = [table.au for table in tables if table.au is not None]
+        named = len(units) == len(tables) and len({table.au_names for table in tables}) == 1
+        captions = [table.caption for table in tables if table.caption is not None]
+        return replace(
+            tables[0],
+            images=_JoinedImages([table.images for table in tables]),
+            label=np.concatenate([table.label for table in tables]),
+            soft_label=np.concatenate([table.soft_label for table in tables]),
+            sample_id=np.concatenate(ids),
+            content_hash=np.concatenate([table.content_hash for table in tables]),
+            au=np.concatenate(units) if named else None,
+            caption=np.concatenate(captions) if len(captions) == len(tables) else None,
+            is_synthetic=all(table.is_synthetic for table in tables),
+            report=_joined_reports([table.report for table in tables]),
+        )
+
+
+class _JoinedImages:
+    """Images of several sources, by a number that runs through all of them; grey beside colour becomes colour."""
+
+    def __init__(self, parts: Sequence[ImageSource], rows: np.ndarray | None = None) -> None:
+        self._parts = list(parts)
+        self._starts = np.cumsum([0, *(len(part) for part in self._parts)])
+        self._rows = np.arange(self._starts[-1]) if rows is None else rows
+        shapes = [tuple(part.batch(np.array([0])).shape[-3:]) for part in self._parts if len(part)]
+        sizes = {shape[1:] for shape in shapes}
+        if len(sizes) > 1:
+            shown = " and ".join(f"{height}x{width}" for height, width in sorted(sizes))
+            raise ValueError(f"JoinedReader: found images of {shown} pixels, expected one size (convert one set)")
+        self._shape = (max(shape[0] for shape in shapes), *shapes[0][1:])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def batch(self, rows: np.ndarray) -> Tensor:
+        """Returns uint8 (n, 1 or 3, H, W) for int64 row numbers (n,)."""
+        wanted = self._rows[rows]
+        owner = np.searchsorted(self._starts, wanted, side="right") - 1
+        images = torch.empty(len(wanted), *self._shape, dtype=torch.uint8)
+        for number in np.unique(owner):
+            places = np.flatnonzero(owner == number)
+            found = self._parts[number].batch(wanted[places] - self._starts[number])
+            images[torch.from_numpy(places)] = found.expand(-1, *self._shape)
+        return images
+
+    def select(self, rows: np.ndarray) -> _JoinedImages:
+        """Returns the images of these rows, in this order."""
+        return _JoinedImages(self._parts, self._rows[rows])
+
+
+def _joined_reports(reports: Sequence[ReadReport]) -> ReadReport:
+    excluded: dict[str, int] = {}
+    for report in reports:
+        for reason, count in report.excluded.items():
+            excluded[reason] = excluded.get(reason, 0) + count
+    skipped = tuple(line for report in reports for line in report.skipped)
+    return ReadReport(read=sum(report.read for report in reports), skipped=skipped, excluded=excluded)
