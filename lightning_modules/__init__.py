@@ -15,6 +15,7 @@ _CLASSES = {
     "LabelAnnotator": "annotator",
     "LabelEvaluation": "label_evaluation",
     "Relabeller": "relabeller",
+    "SemanticAugmenter": "augmenter",
 }
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "LabelAnnotator",
     "LabelEvaluation",
     "Relabeller",
+    "SemanticAugmenter",
 ]
 
 

@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 
 from datamodules.batch import Batch
-from datamodules.rows.source_faces import training_sources
+from datamodules.rows.source_faces import TrainingSources, training_sources
 from lightning_modules.augmenter_pictures import save_latent_pictures
 from lightning_modules.face_grid import log_face_grid
 from lightning_modules.predict_faces import predict_faces
@@ -180,7 +180,8 @@ class SemanticAugmenter(SynthesiserFile):
         if stage == "predict":
             self.use_sources(training_sources(data, "source face"), data.synthesis_expressions)
         elif stage == "fit" and self.hparams["grid_samples"] > 0 and hasattr(data, "train_table"):
-            sources = training_sources(data, "source face")
+            # Pictures alone: what is trained on may be an evaluation image here, which a set or a pool refuses.
+            sources = TrainingSources(data.train_table, (), "face of the grid")
             least = 2 if self.sampling.mode == "interpolate" else 1
             self._grid_names = [name for name in self.label_space if len(sources.rows_of(name)) >= least]
             self.use_sources(sources, self._grid_names)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 from torch.optim import Optimizer
 
 import train
+from callbacks.recording.run_checkpoint import RunCheckpoint
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.augmentation import Augmentation
 from datamodules.readers import DrawnReader
@@ -115,7 +117,7 @@ def test_each_network_learns_at_each_step(tmp_path: Path) -> None:
     assert untouched <= {"networks.discriminator.output.bias"}  # real and made faces pull alike
 
 
-@pytest.mark.parametrize("steps", [1, 7])
+@pytest.mark.parametrize("steps", [1, 7, 30])
 def test_global_step_counts_batches(tmp_path: Path, steps: int) -> None:
     augmenter, watch = tiny_augmenter(ema_decay=0.9), Watch()
     trainer = fit(augmenter, tmp_path, max_steps=steps, max_epochs=-1, callbacks=[watch])
@@ -185,6 +187,21 @@ def test_grey_faces_in_bfloat16(tmp_path: Path) -> None:
     trainer = fit(augmenter, tmp_path, precision="bf16-mixed", limit_val_batches=1.0)
     assert trainer.global_step == 3 and trainer.callback_metrics["val/psnr"] > 0
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in augmenter.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "stored"),
+    [
+        ({"every_n_train_steps": 2}, ["epoch=0-step=2", "epoch=1-step=4", "last"]),
+        ({"train_time_interval": timedelta(0)}, [*(f"epoch={n // 3}-step={n}" for n in (1, 2, 4, 5)), "last"]),
+    ],
+)
+def test_checkpoints_are_written_as_with_one_optimiser(
+    tmp_path: Path, changes: dict[str, Any], stored: list[str]
+) -> None:
+    checkpoint = RunCheckpoint(tmp_path / "checkpoints", save_top_k=-1, save_last=True, **changes)
+    fit(tiny_augmenter(), tmp_path, max_steps=5, max_epochs=-1, callbacks=[checkpoint], enable_checkpointing=True)
+    assert sorted(path.stem for path in (tmp_path / "checkpoints").glob("*.ckpt")) == stored
 
 
 # ---------------------------------------------------------------- evaluation

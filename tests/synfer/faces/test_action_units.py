@@ -45,6 +45,12 @@ def test_core_units_act_and_often_ones_half_of_the_time() -> None:
     assert not others.any()
 
 
+def test_whoever_takes_fewer_action_units_gets_those_of_the_prototype_that_it_takes() -> None:
+    uniform = np.full((1, 2, 2), 0.4)
+    assert sample_action_units(["happy"], uniform, ("AU12", "AU4")).tolist() == [[pytest.approx(0.7), 0.0]]
+    assert sample_action_units(["happy", "sad"], np.empty((2, 2, 0)), ()).shape == (2, 0)
+
+
 def test_a_mirror_changes_the_sides() -> None:
     order = mirrored_order()
     assert [ACTION_UNITS[place] for place in order] == [
