@@ -85,6 +85,7 @@ class ScoringNetworks:
         callbacks: the trainer's; a guide among them must not be judge or extractor, whatever its head
             (METHOD: guide ≠ judge).
         device: where they run.
+        taught_by: fingerprint of a network that the generator learned by, which counts as a guide; None = of none.
 
     Attributes:
         judge: says which expression a face shows.
@@ -98,9 +99,15 @@ class ScoringNetworks:
     """
 
     def __init__(
-        self, files: ScoringFiles, names: Sequence[str], callbacks: Sequence[Any], device: torch.device
+        self,
+        files: ScoringFiles,
+        names: Sequence[str],
+        callbacks: Sequence[Any],
+        device: torch.device,
+        taught_by: str | None = None,
     ) -> None:
         self.device = device
+        self._taught_by = taught_by
         self._guides = [c for c in callbacks if hasattr(c, "guide_fingerprint")]
         self.judge = self._load_judge(files, names)
         self.extractor = self._load_extractor(files)
@@ -139,6 +146,11 @@ class ScoringNetworks:
                 continue
             if own is not None and own == backbone_fingerprint(callback.guide):
                 raise ValueError(f"{where} is the guide's own network: a {role} must be independent of it")
+        if own is not None and own == self._taught_by:
+            raise ValueError(
+                f"{where} is the network that the generator learned by (its model.guide): a {role} must be independent "
+                "of it"
+            )
 
     @property
     def au_names(self) -> tuple[str, ...]:

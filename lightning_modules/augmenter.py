@@ -16,6 +16,7 @@ from torch.optim import AdamW, Optimizer
 from datamodules.batch import Batch
 from datamodules.rows.source_faces import TrainingSources, training_sources
 from lightning_modules.augmenter_pictures import save_latent_pictures
+from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.face_grid import log_face_grid
 from lightning_modules.predict_faces import predict_faces
 from lightning_modules.run_seed import run_seed
@@ -23,10 +24,12 @@ from lightning_modules.synthesiser_file import SynthesiserFile
 from lightning_modules.trainer_access import data_of
 from synfer.faces.expressions import resolve_label_space
 from synfer.foundation.counter_based_random import keyed_seed
-from synfer.foundation.module_file import ModuleFormat
+from synfer.foundation.module_file import ModuleFormat, StoredModule
 from synfer.foundation.random_streams import Stream
 from synfer.foundation.validate import check_setting
 from synfer.metrics.masked_mean import MaskedMean
+from synfer.networks.feature_extractor import backbone_fingerprint
+from synfer.networks.perception import ExpressionPerception
 from synfer.networks.vae_gan import VAEGAN, VAEGANSettings
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.optimiser import decay_groups
@@ -38,10 +41,11 @@ from synfer.synthesis.sources import SourceFaces
 from synfer.synthesis.vae_gan.losses import distance, kl_divergence, peak_signal_to_noise
 from synfer.synthesis.vae_gan.perturbation import PerturbationSettings
 from synfer.synthesis.vae_gan.synthesiser import VAEGANSynthesiser
-from synfer.synthesis.vae_gan.training_losses import LossSettings, training_losses
+from synfer.synthesis.vae_gan.training_losses import LossSettings, draw_wishes, training_losses
 
 _BETAS = (0.5, 0.99)  # a shorter memory than usual: the other network changes what is to be learned
 _DISCRIMINATOR = "networks.discriminator."
+_TAUGHT_BY = "_taught_by"  # beside the settings in files
 
 
 class SemanticAugmenter(SynthesiserFile):
@@ -58,6 +62,9 @@ class SemanticAugmenter(SynthesiserFile):
         image_size: side of the images in pixels, a multiple of 2 to the power of the number of widths.
         network: sizes of the three networks.
         loss: weights of the losses.
+        guide: checkpoint of an :class:`ExpressionClassifier`, frozen, whose view of the made faces counts where
+            ``loss.perceptual_weight`` or ``loss.expression_weight`` is above 0; never the judge of a test. It is needed
+            for training alone, and no file of the augmenter holds it.
         learning_rate: peak rate of AdamW for encoder and decoder.
         discriminator_learning_rate: peak rate for the discriminator; None = the same.
         weight_decay: decoupled weight decay of matrices and kernels.
@@ -83,6 +90,7 @@ class SemanticAugmenter(SynthesiserFile):
         image_size: int = 48,
         network: VAEGANSettings = VAEGANSettings(),  # noqa: B008 (frozen)
         loss: LossSettings = LossSettings(),  # noqa: B008 (frozen)
+        guide: str | None = None,
         learning_rate: float = 4e-4,
         discriminator_learning_rate: float | None = None,
         weight_decay: float = 1e-4,
@@ -106,6 +114,13 @@ class SemanticAugmenter(SynthesiserFile):
         check_setting(0 <= warmup_fraction < 1, "warmup_fraction", warmup_fraction, "a share in [0, 1)")
         check_setting(clip_norm is None or clip_norm > 0, "clip_norm", clip_norm, "a number above 0 or null")
         check_setting(grid_samples >= 0, "grid_samples", grid_samples, "at least 0")
+        expected = "a classifier's checkpoint, for loss.perceptual_weight or loss.expression_weight above 0"
+        check_setting(guide is not None or not loss.needs_perception, "guide", guide, expected)
+        relabelled = loss.relabelled_share > 0
+        expected = "0 where network.class_conditional is false: such a decoder cannot be asked for an expression"
+        check_setting(
+            network.class_conditional or not relabelled, "loss.relabelled_share", loss.relabelled_share, expected
+        )
         self.label_space = resolve_label_space(label_space)
         self.networks = VAEGAN(network, image_size, len(self.label_space))
         self.synthesiser = VAEGANSynthesiser(
@@ -115,6 +130,7 @@ class SemanticAugmenter(SynthesiserFile):
         averaged = nn.ModuleDict({"encoder": self.networks.encoder, "decoder": self.networks.decoder})
         self.ema = None if ema_decay is None else ParameterEMA(averaged, ema_decay)
         self._loss = loss
+        self._perception: ExpressionPerception | None = None  # no submodule: frozen, and in no checkpoint
         self._total_steps = 1.0
         self._grid_names: list[str] = []
         self._validation = nn.ModuleDict({name: MaskedMean() for name in ("loss", "psnr", "kl")})
@@ -134,6 +150,27 @@ class SemanticAugmenter(SynthesiserFile):
     def weights_fingerprint(self) -> str:
         """Returns 16 hex digits of SHA-256 over encoder and decoder: what a face is a function of."""
         return self.synthesiser.weights_fingerprint()
+
+    @property
+    def taught_by(self) -> str | None:
+        """Fingerprint of the guide's network, as in its files; None without one: it must not judge these faces."""
+        found: str | None = self.hparams.get(_TAUGHT_BY)
+        return found
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes over the moving average, and who taught these weights."""
+        super().on_load_checkpoint(checkpoint)
+        found = checkpoint.get("hyper_parameters", {}).get(_TAUGHT_BY)
+        if found is not None:
+            self.hparams[_TAUGHT_BY] = found
+
+    @classmethod
+    def _restored(cls, stored: StoredModule) -> SemanticAugmenter:
+        """Returns an augmenter with these settings and weights, which remembers who taught them."""
+        module = super()._restored(stored)
+        if stored.settings.get(_TAUGHT_BY) is not None:
+            module.hparams[_TAUGHT_BY] = stored.settings[_TAUGHT_BY]
+        return module
 
     def _not_in_folders(self) -> set[str]:
         """The discriminator, which makes no face."""
@@ -177,6 +214,10 @@ class SemanticAugmenter(SynthesiserFile):
         scaled = self.trainer.precision == "16-mixed"
         expected = "bf16-mixed or 32-true: losses of two optimisers are not scaled"
         check_setting(stage != "fit" or not scaled, "precision", "16-mixed", expected, "trainer")
+        if stage == "fit" and self._loss.needs_perception and self._perception is None:
+            classifier = ExpressionClassifier.load_trained(str(self.hparams["guide"]))
+            self._perception = ExpressionPerception(classifier, self.label_space)
+            self.hparams[_TAUGHT_BY] = backbone_fingerprint(classifier)
         if stage == "predict":
             self.use_sources(training_sources(data, "source face"), data.synthesis_expressions)
         elif stage == "fit" and self.hparams["grid_samples"] > 0 and hasattr(data, "train_table"):
@@ -223,9 +264,9 @@ class SemanticAugmenter(SynthesiserFile):
         generator = torch.Generator(self.device).manual_seed(
             keyed_seed(self._seed, self.global_rank, self.global_step, batch_idx, Stream.POSTERIOR_NOISE)
         )
-        noise = torch.randn(len(face), self.networks.latent_size, generator=generator, device=self.device)
-        step, progress = self.global_step, self.global_step / self._total_steps
-        losses = training_losses(self.networks, face, batch["label"], noise, self._loss, step, progress)
+        networks, settings, step = self.networks, self._loss, self.global_step
+        wishes = draw_wishes(batch["label"], networks.latent_size, len(self.label_space), settings, generator)
+        losses = training_losses(networks, face, wishes, settings, step, step / self._total_steps, self._perception)
         self._step(losses.total)
         total = losses.total.detach()
         self.log("train/loss", total, prog_bar=True)

@@ -75,7 +75,7 @@ from synfer.synthesis.vae_gan.losses import (
     kl_divergence,
     r1_penalty,
 )
-from synfer.synthesis.vae_gan.training_losses import LossSettings, training_losses
+from synfer.synthesis.vae_gan.training_losses import LossSettings, Wishes, training_losses
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES, ROWS, WARM_UP = "basic7", 2000, 2
@@ -142,7 +142,8 @@ class BareLoop:
         if self.one_backward:
             with torch.autocast("cpu", torch.bfloat16):
                 progress = self.step / self.total
-                losses = training_losses(self.networks, face, label, noise, self.loss, self.step, progress)
+                wishes = Wishes.all_rebuilt(noise, label)
+                losses = training_losses(self.networks, face, wishes, self.loss, self.step, progress)
             losses.total.backward()
             return float(losses.total.detach())
         return self._by_the_book(face, label, noise)

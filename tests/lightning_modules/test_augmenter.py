@@ -13,6 +13,7 @@ from PIL import Image
 from torch.optim import Optimizer
 
 import train
+from callbacks.generator_test import GeneratorTest
 from callbacks.recording.run_checkpoint import RunCheckpoint
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.augmentation import Augmentation
@@ -483,3 +484,58 @@ def test_checkpoints_of_others_are_refused_on_the_command_line(
         assert stopped.value.code == 2
         (said,) = [row for row in capsys.readouterr().err.splitlines() if row.startswith("error: ")]
         assert line in said and not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------- a classifier that looks on
+
+
+RESNET: dict[str, Any] = {"backbone": "resnet10t", "backbone_kwargs": {"stem_width": 4, "channels": [4, 4, 8, 8]}}
+
+
+def saved_guide(folder: Path) -> str:
+    return str(save_checkpoint(tiny_classifier(NAMES, 5, **RESNET), folder / "guide.ckpt"))
+
+
+def test_a_guide_is_heard_frozen_and_in_no_file(tmp_path: Path) -> None:
+    guide = saved_guide(tmp_path)
+    loss = {"perceptual_weight": 1.0, "expression_weight": 0.5, "relabelled_share": 0.25, "adversarial_start": 0.0}
+    augmenter, watch = tiny_augmenter(guide=guide, loss=loss), Watch()
+    trainer = fit(augmenter, tmp_path / "run", callbacks=[watch])
+    assert {"train/perceptual_loss", "train/expression_loss"} <= watch.logged[-1].keys()
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    augmenter.save_trained(tmp_path / "folder")
+    Path(guide).unlink()  # whoever makes faces does not need it
+    for path in (tmp_path / "last.ckpt", tmp_path / "folder"):
+        loaded = SemanticAugmenter.load_trained(path)
+        assert loaded.taught_by is not None and loaded.taught_by == augmenter.taught_by
+        assert not [name for name in loaded.state_dict() if "backbone" in name]
+
+
+def test_the_network_that_it_learned_by_is_no_judge(tmp_path: Path) -> None:
+    guide = saved_guide(tmp_path)
+    augmenter = tiny_augmenter(guide=guide, loss={"expression_weight": 0.5})
+    trainer = fit(augmenter, tmp_path / "run")
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    tester = make_trainer(tmp_path, callbacks=[GeneratorTest(samples=6, judge=guide, nearest_training=0)])
+    with pytest.raises(
+        ValueError, match=r"test.judge .* is the network that the generator learned by \(its model.guide"
+    ):
+        tester.test(SemanticAugmenter.load_trained(tmp_path / "last.ckpt"), tiny_data(), verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"loss": {"perceptual_weight": 1.0}},
+            "model.guide: found None, expected a classifier's checkpoint, for loss.p",
+        ),
+        (
+            {"loss": {"relabelled_share": 0.5}, "network": {"widths": (8, 16), "class_conditional": False}},
+            "model.loss.relabelled_share: found 0.5, expected 0 where network.class_conditional is false",
+        ),
+    ],
+)
+def test_losses_that_need_more_than_there_is(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        tiny_augmenter(**changes)

@@ -63,6 +63,17 @@ def feature_distance(made: Sequence[Tensor], real: Sequence[Tensor], kind: Dista
     return torch.stack([distance(a, b.detach(), kind) for a, b in zip(made, real, strict=True)]).sum()
 
 
+def relative_distance(made: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """Returns the mean over feature maps of mean |made − real| ÷ mean |real|: no map outweighs the others by its scale.
+
+    Args:
+        made: maps of made faces, (B, C, h, w) each.
+        real: those of the real faces that they are to be like; they get no gradient.
+    """
+    pairs = [(a.float(), b.detach().float()) for a, b in zip(made, real, strict=True)]
+    return torch.stack([(a - b).abs().mean() / b.abs().mean().clamp_min(_NO_GRADIENT) for a, b in pairs]).mean()
+
+
 def r1_penalty(real: Tensor, face: Tensor) -> Tensor:
     """Returns ½ E‖∂ real / ∂ face‖², with gradient (R1 without its γ; Mescheder et al., arXiv 1801.04406).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import grad
+from torch.nn import functional as F
 
 from synfer.foundation.validate import check_setting
 from synfer.networks.vae_gan import VAEGAN
@@ -22,6 +24,7 @@ from synfer.synthesis.vae_gan.losses import (
     gradient_ratio,
     kl_divergence,
     r1_penalty,
+    relative_distance,
 )
 
 
@@ -41,6 +44,15 @@ class LossSettings:
         adversarial_rise: share of the training in which its weight then rises.
         r1_weight: γ of the penalty on the discriminator's slope at real faces; 0 = none.
         r1_every: steps from one penalty to the next, which counts as often (Karras et al., arXiv 1912.04958).
+        perceptual_weight: of the distance of reconstructions in the feature maps of a frozen classifier of expressions,
+            relative to the size of those maps (Johnson et al., arXiv 1603.08155); 0 = none. Pixels alone blur away what
+            tells expressions apart.
+        expression_weight: of that classifier's cross-entropy on made faces under the expression that each is to show
+            (the auxiliary classifier of Odena et al., arXiv 1610.09585, frozen); 0 = none.
+        relabelled_share: share of each batch that is decoded under an expression drawn at random, its code moved by
+            ``relabelled_strength``, and that no reconstruction loss counts: what a decoder that is told the expression
+            learns to make of other faces by the discriminator and the classifier alone. 0 = none.
+        relabelled_strength: times the code's deviation in that share; what is moved so in synthesis stays a face.
 
     Raises:
         ValueError: a value out of range.
@@ -56,8 +68,16 @@ class LossSettings:
     adversarial_rise: float = 0.05
     r1_weight: float = 0.01
     r1_every: int = 16
+    perceptual_weight: float = 0.0
+    expression_weight: float = 0.0
+    relabelled_share: float = 0.0
+    relabelled_strength: float = 2.0
 
     def __post_init__(self) -> None:
+        for name in ("perceptual_weight", "expression_weight", "relabelled_strength"):
+            check_setting(getattr(self, name) >= 0, f"loss.{name}", getattr(self, name), "a number of at least 0")
+        fine, expected = 0 <= self.relabelled_share < 1, "a share in [0, 1)"
+        check_setting(fine, "loss.relabelled_share", self.relabelled_share, expected)
         for name in ("pixel_weight", "feature_weight", "kl_weight", "adversarial_weight", "r1_weight"):
             check_setting(getattr(self, name) >= 0, f"loss.{name}", getattr(self, name), "a number of at least 0")
         for name in ("adversarial_start", "adversarial_rise"):
@@ -66,6 +86,56 @@ class LossSettings:
         check_setting(self.distance in ("l1", "l2"), "loss.distance", f"'{self.distance}'", "l1 or l2")
         fine = self.adversarial_balance in ("gradient", "fixed")
         check_setting(fine, "loss.adversarial_balance", f"'{self.adversarial_balance}'", "gradient or fixed")
+
+    @property
+    def needs_perception(self) -> bool:
+        """Whether a classifier of expressions looks at made faces."""
+        return self.perceptual_weight > 0 or self.expression_weight > 0
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a step makes of its faces.
+
+    Attributes:
+        noise: standard normal numbers times the strength of each face, (B, Z).
+        label: the expression that each face shows, int64 (B,).
+        asked: the one under which it is decoded, (B,).
+        rebuilt: whether it is to come back as it was, bool (B,).
+    """
+
+    noise: Tensor
+    label: Tensor
+    asked: Tensor
+    rebuilt: Tensor
+
+    @classmethod
+    def all_rebuilt(cls, noise: Tensor, label: Tensor) -> Wishes:
+        """Returns the wish that every face comes back as it was."""
+        return cls(noise, label, label, torch.ones_like(label, dtype=torch.bool))
+
+
+def draw_wishes(
+    label: Tensor, latent_size: int, num_classes: int, settings: LossSettings, generator: torch.Generator
+) -> Wishes:
+    """Returns what a step makes of faces that show these expressions: all come back, but for the relabelled share.
+
+    Args:
+        label: int64 (B,).
+        latent_size: numbers Z in a code.
+        num_classes: expressions to draw from.
+        settings: share and strength.
+        generator: what is drawn from.
+    """
+    device, count = label.device, len(label)
+    noise = torch.randn(count, latent_size, generator=generator, device=device)
+    changed = min(count - 1, round(settings.relabelled_share * count))
+    if changed <= 0:
+        return Wishes.all_rebuilt(noise, label)
+    rebuilt = torch.arange(count, device=device) < count - changed
+    drawn = torch.randint(num_classes, (count,), generator=generator, device=device)
+    strength = torch.where(rebuilt, 1.0, settings.relabelled_strength)
+    return Wishes(noise * strength[:, None], label, torch.where(rebuilt, label, drawn), rebuilt)
 
 
 @dataclass(frozen=True)
@@ -84,18 +154,18 @@ class TrainingLosses:
 def training_losses(
     networks: VAEGAN,
     face: Tensor,
-    label: Tensor,
-    noise: Tensor,
+    wishes: Wishes,
     settings: LossSettings,
     step: int,
     progress: float,
+    perceive: Callable[[Tensor], tuple[Tensor, list[Tensor]]] | None = None,
 ) -> TrainingLosses:
     """Returns the losses of all three networks on one batch.
 
     ``total.backward()`` gives encoder and decoder the gradient of reconstruction, KL and adversarial loss, and the
     discriminator that of its hinge loss and penalty, and neither anything of the other's. So that this takes one
-    backward pass, in which each parameter has a part exactly once (what DistributedDataParallel waits for), the
-    discriminator sees the made faces as a leaf: what it says to the decoder is the gradient at that leaf, which the
+    backward pass, in which each parameter has a part exactly once (what DistributedDataParallel waits for), whoever
+    looks at the made faces sees them as a leaf: what it says to the decoder is the gradient at that leaf, which the
     chain rule carries on. It also saves two of the four passes through the discriminator.
 
     On several ranks the gradients whose ratio weighs the adversarial loss are those of all ranks, and so a collective.
@@ -103,29 +173,43 @@ def training_losses(
     Args:
         networks: all of whose parameters learn.
         face: real faces, (B, C, H, W) in [−1, 1].
-        label: their expressions, int64 (B,).
-        noise: standard normal numbers, (B, Z).
+        wishes: what is made of them.
         settings: weights.
         step: of the training, from 0 on.
         progress: share of the training that is done, in [0, 1].
+        perceive: a frozen classifier of expressions: faces as above → logits (B, K) and feature maps; needed where the
+            settings say so.
     """
+    label, asked, kept = wishes.label, wishes.asked, wishes.rebuilt
     mean, log_variance = networks.encoder(face)
-    made = networks.decoder(mean + noise * (0.5 * log_variance).exp(), label).float()
-    pixels = distance(made, face, settings.distance)
+    made = networks.decoder(mean + wishes.noise * (0.5 * log_variance).exp(), asked).float()
+    pixels = distance(made[kept], face[kept], settings.distance)
     kl = kl_divergence(mean, log_variance).mean()
 
     penalised = settings.r1_weight > 0 and step % settings.r1_every == 0
     shown_real = face.detach().requires_grad_(penalised)
     shown_made = made.detach().requires_grad_()
     real, real_maps = networks.discriminator(shown_real, label)
-    fake, made_maps = networks.discriminator(shown_made, label)
+    fake, made_maps = networks.discriminator(shown_made, asked)
     hinge = discriminator_hinge(real, fake)
-    features = feature_distance(made_maps, real_maps, settings.distance)
+    features = feature_distance([m[kept] for m in made_maps], [m[kept] for m in real_maps], settings.distance)
     adversarial = generator_hinge(fake)
+    terms = {"reconstruction_loss": pixels, "feature_loss": features, "kl": kl}
 
-    at_face = torch.zeros_like(made)  # what the discriminator says to the decoder
-    if settings.feature_weight > 0:
-        at_face += settings.feature_weight * grad(features, shown_made, retain_graph=True)[0]
+    said = settings.feature_weight * features
+    if settings.needs_perception:
+        assert perceive is not None, "these settings need a classifier of expressions"
+        logits, maps = perceive(shown_made)
+        terms["expression_loss"] = F.cross_entropy(logits.float(), asked)
+        said = said + settings.expression_weight * terms["expression_loss"]
+        if settings.perceptual_weight > 0:
+            with torch.no_grad():
+                wanted = perceive(face[kept])[1]
+            terms["perceptual_loss"] = relative_distance([m[kept] for m in maps], wanted)
+            said = said + settings.perceptual_weight * terms["perceptual_loss"]
+    at_face = torch.zeros_like(made)  # what whoever looks at the faces says to the decoder
+    if settings.feature_weight > 0 or settings.needs_perception:
+        at_face += grad(said, shown_made, retain_graph=True)[0]
     weight = torch.zeros((), device=face.device)
     ramp = adversarial_ramp(progress, settings.adversarial_start, settings.adversarial_rise)
     if (share := settings.adversarial_weight * ramp) > 0:
@@ -136,11 +220,12 @@ def training_losses(
             weight *= _ratio_at_last_layer(networks, made, from_pixels + at_face, from_adversary)
         at_face += weight * from_adversary
 
-    said = settings.feature_weight * features.detach() + weight * adversarial.detach()
+    heard = said.detach() + weight * adversarial.detach()
     through_decoder = (
-        settings.pixel_weight * pixels + settings.kl_weight * kl / face[0].numel() + _with_gradient(said, made, at_face)
+        settings.pixel_weight * pixels
+        + settings.kl_weight * kl / face[0].numel()
+        + _with_gradient(heard, made, at_face)
     )
-    terms = {"reconstruction_loss": pixels, "feature_loss": features, "kl": kl}
     terms |= {"adversarial_loss": adversarial, "discriminator_loss": hinge}
     total = through_decoder + hinge
     if penalised:

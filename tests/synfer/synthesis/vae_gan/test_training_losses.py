@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from synfer.synthesis.vae_gan.losses import (
     kl_divergence,
     r1_penalty,
 )
-from synfer.synthesis.vae_gan.training_losses import LossSettings, training_losses
+from synfer.synthesis.vae_gan.training_losses import LossSettings, Wishes, draw_wishes, training_losses
 
 
 def networks(**changes: Any) -> VAEGAN:
@@ -34,6 +35,11 @@ def batch(seed: int = 0, rows: int = 6) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     face = torch.rand(rows, 1, 16, 16, generator=generator) * 2 - 1
     return face, torch.arange(rows) % 3, torch.randn(rows, 4, generator=generator)
+
+
+def wished(seed: int = 0) -> tuple[Tensor, Wishes]:
+    face, label, noise = batch(seed)
+    return face, Wishes.all_rebuilt(noise, label)
 
 
 def gradients(module: nn.Module) -> dict[str, Tensor]:
@@ -89,7 +95,7 @@ def test_gradients_are_those_of_two_backward_passes(
     settings = LossSettings(**{"r1_weight": 0.5, "r1_every": 4, **changes})
     expected, value = by_the_book(model, settings, penalised=step == 0)
     model.zero_grad()
-    losses = training_losses(model, *batch(), settings, step, progress=0.5)
+    losses = training_losses(model, *wished(), settings, step, progress=0.5)
     assert not gradients(model)  # nothing is left over from the gradients on the way
     losses.total.backward()
     found = gradients(model)
@@ -105,7 +111,7 @@ def test_the_decoder_does_not_hear_the_discriminator_before_its_time() -> None:
     model, settings = networks(), LossSettings(feature_weight=0.0, adversarial_start=0.2, adversarial_rise=0.2)
     found = []
     for progress in (0.1, 0.3, 0.4):
-        found.append(float(training_losses(model, *batch(), settings, 1, progress).terms["adversarial_weight"]))
+        found.append(float(training_losses(model, *wished(), settings, 1, progress).terms["adversarial_weight"]))
     assert found[0] == 0.0 < found[1] and found[2] == pytest.approx(2 * found[1])
 
 
@@ -119,7 +125,7 @@ def test_the_ratio_is_that_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None
             found += found if other is None else other
 
         monkeypatch.setattr(dist, "all_reduce", all_reduce)
-        return float(training_losses(model, *batch(seed), settings, 1, 0.5).terms["adversarial_weight"])
+        return float(training_losses(model, *wished(seed), settings, 1, 0.5).terms["adversarial_weight"])
 
     alone = [weight(seed, None) for seed in (0, 1)]
     assert not sent and alone[0] != alone[1]
@@ -146,3 +152,65 @@ def test_the_ratio_is_that_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None
 def test_bad_weights_are_refused(changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         LossSettings(**changes)
+
+
+# ---------------------------------------------------------------- a classifier that looks on, and other expressions
+
+
+class Onlooker(nn.Module):
+    """A classifier with two feature maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.first, self.second, self.head = nn.Conv2d(1, 4, 3, stride=2), nn.Conv2d(4, 4, 3, stride=2), nn.Linear(4, 3)
+        self.requires_grad_(False)
+
+    def forward(self, face: Tensor) -> tuple[Tensor, list[Tensor]]:
+        first = torch.tanh(self.first(face))
+        second = torch.tanh(self.second(first))
+        return self.head(second.mean((2, 3))), [first, second]
+
+
+def test_the_decoder_hears_a_classifier_as_if_it_were_part_of_the_loss() -> None:
+    model, onlooker = networks(), Onlooker()
+    plain = LossSettings(adversarial_weight=0.0, r1_weight=0.0)
+    settings = replace(plain, perceptual_weight=0.7, expression_weight=0.3)
+    face, label, noise = batch()
+    training_losses(model, *wished(), plain, 1, 0.5).total.backward()
+    mean, log_variance = model.encoder(face)
+    logits, maps = onlooker(model.decoder(mean + noise * torch.exp(log_variance / 2), label))
+    pairs = zip(maps, onlooker(face)[1], strict=True)
+    perceptual = torch.stack([(a - b).abs().mean() / b.abs().mean() for a, b in pairs]).mean()
+    (0.7 * perceptual + 0.3 * nn.functional.cross_entropy(logits, label)).backward()
+    expected = gradients(model)
+    model.zero_grad()
+    losses = training_losses(model, *wished(), settings, 1, 0.5, onlooker)
+    losses.total.backward()
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-6)
+    assert float(losses.terms["perceptual_loss"]) == pytest.approx(float(perceptual.detach()), rel=1e-5)
+
+
+def test_a_share_is_made_under_another_expression_and_needs_not_come_back() -> None:
+    settings = LossSettings(relabelled_share=0.5, relabelled_strength=3.0)
+    label = torch.arange(4000) % 3
+    drawn = draw_wishes(label, 4, 3, settings, torch.Generator().manual_seed(0))
+    assert drawn.rebuilt.sum() == 2000 and torch.equal(drawn.asked[drawn.rebuilt], label[drawn.rebuilt])
+    assert (torch.bincount(drawn.asked[~drawn.rebuilt]) / 2000 - 1 / 3).abs().amax() < 0.05
+    spread = [float(drawn.noise[rows].std()) for rows in (drawn.rebuilt, ~drawn.rebuilt)]
+    assert spread == pytest.approx([1, 3], rel=0.05)
+    none = draw_wishes(label, 4, 3, LossSettings(), torch.Generator().manual_seed(0))
+    assert none.rebuilt.all() and torch.equal(none.asked, label)
+    assert draw_wishes(label[:1], 4, 3, settings, torch.Generator()).rebuilt.all()  # something must come back
+
+
+def test_what_is_relabelled_counts_in_no_reconstruction() -> None:
+    model, settings = networks(), LossSettings(adversarial_weight=0.0, r1_weight=0.0, kl_weight=0.0)
+    face, label, noise = batch()
+    rebuilt = torch.arange(6) < 4
+    asked = torch.where(rebuilt, label, (label + 1) % 3)
+    some = training_losses(model, face, Wishes(noise, label, asked, rebuilt), settings, 1, 0.5)
+    few = training_losses(model, face[:4], Wishes.all_rebuilt(noise[:4], label[:4]), settings, 1, 0.5)
+    for name in ("reconstruction_loss", "feature_loss"):
+        assert float(some.terms[name]) == pytest.approx(float(few.terms[name]), rel=1e-5)
