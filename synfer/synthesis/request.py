@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from synfer.synthesis.diffusion.samplers import SAMPLERS
 
 class SynthesisSettings(Protocol):
     """How a synthesiser makes faces: a frozen dataclass of its own kind, of which this much is common."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def au_edits(self) -> Mapping[str, float]:

@@ -185,7 +185,8 @@ class DiffusionSynthesiser:
 
     def start(self, request: SynthesisRequest) -> DenoisingState:
         """Returns the state in which denoising of a request begins, the model in evaluation mode."""
-        n, settings = len(request), request.settings or self.sampling
+        n = len(request)
+        settings = request.settings if isinstance(request.settings, SamplingSettings) else self.sampling
         set_au_scale(self.model.unet, settings.au_scale)
         text = self.encode_text([settings.negative_prompt or self.null_caption, *request.captions])
         au = torch.from_numpy(request.action_units).to(self.device)

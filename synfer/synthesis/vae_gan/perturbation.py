@@ -44,9 +44,11 @@ class PerturbationSettings:
             raise ValueError(f"perturbation.mode: found '{self.mode}', expected one of {known}")
         if not self.strength >= 0:
             raise ValueError(f"perturbation.strength: found {self.strength}, expected a number of at least 0")
-        known = (OWN, ANY, *EXPRESSIONS)
-        if self.source is not None and self.source not in known:
-            raise ValueError(f"perturbation.source: found '{self.source}', expected one of {', '.join(known)}, or null")
+        sources = (OWN, ANY, *EXPRESSIONS)
+        if self.source is not None and self.source not in sources:
+            raise ValueError(
+                f"perturbation.source: found '{self.source}', expected one of {', '.join(sources)}, or null"
+            )
         if self.mode != "transfer" and self.source_of != OWN:
             raise ValueError(
                 f"perturbation.source: found '{self.source}' with mode {self.mode}, expected same (mode transfer alone "
