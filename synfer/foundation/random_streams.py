@@ -26,6 +26,7 @@ class Stream(IntEnum):
     ANNOTATOR_FLIP = 0xF11
     STEP_SEED = 0x57E9
     CAPTION = 0xCA97
+    LONG_TAIL_OF_ROWS = 0x107A
 
 
 class Mixing(IntEnum):
@@ -35,6 +36,7 @@ class Mixing(IntEnum):
     CLASS_ORDER = 1
     CLASS_ROWS = 2
     SYNTHETIC_SLOTS = 3
+    EVEN_CLASS_ORDER = 4
 
 
 class DrawnFace(IntEnum):
