@@ -70,8 +70,8 @@ def label_prior(data: Any, settings: LossSettings, synthetic_weight: float) -> n
     else:
         raise ValueError(
             "model.loss.prior=drawn: found synthetic faces made during the run, of which nobody knows beforehand how "
-            "many are of each class, expected data.synthetic_reader, or model.loss.prior=real where they have the shares "
-            "of the real ones"
+            "many are of each class, expected data.synthetic_reader, or model.loss.prior=real where they have the "
+            "shares of the real ones"
         )
     named = ", ".join(f"{name} {share:.4f}" for name, share in zip(train.label_space, prior, strict=True))
     rank_zero_info(f"model.loss.prior={settings.prior}: {named}")

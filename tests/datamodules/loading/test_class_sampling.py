@@ -24,7 +24,7 @@ def test_every_name_is_one_of_the_setting_s() -> None:
     [
         (
             {"kind": "inverse"},
-            r"data\.class_sampling\.kind=inverse: expected one of none, balanced, square_root, effect",
+            r"data\.class_sampling\.kind=inverse: expected one of none, balanced, square_root, ",
         ),
         ({"beta": 1.0}, r"data\.class_sampling\.beta=1\.0: expected a number in \[0, 1\)"),
         ({"threshold": 0.0}, r"data\.class_sampling\.threshold=0\.0: expected a share in \(0, 1\], or null"),
