@@ -40,7 +40,8 @@ def normalise_head(network: nn.Module, name: str, scale: float) -> None:
     Raises:
         ValueError: it does not end with one linear layer.
     """
-    head = network.get_classifier() if hasattr(network, "get_classifier") else None
+    get_classifier = getattr(network, "get_classifier", None)
+    head = get_classifier() if callable(get_classifier) else None
     place = next((path for path, module in network.named_modules() if module is head), None)
     if not isinstance(head, nn.Linear) or place is None:
         raise ValueError(
