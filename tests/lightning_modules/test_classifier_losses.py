@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -163,3 +165,21 @@ def test_training_learns_under_any_loss(kind: Any, tmp_path: Path) -> None:
     run = trainer(tmp_path, max_epochs=12, limit_val_batches=0)
     run.fit(classifier, datamodule=data)
     assert float(run.callback_metrics["train/accuracy"]) > 0.8
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [LDAM_DRW, {"loss": LossSettings("logit_adjustment")}])
+def test_two_ranks_train_under_any_loss(settings: dict[str, Any], tmp_path: Path) -> None:
+    classifier, data = (
+        tiny(**BASIC7, **settings),
+        _real_data(class_sampling=ClassSampling("square_root"), imbalance=4.0),
+    )
+    before = classifier.weights_fingerprint()
+    both = trainer(tmp_path, devices=2, strategy="ddp_spawn", max_epochs=2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*beside data.class_balance.*")
+        both.fit(classifier, datamodule=data)
+    assert math.isfinite(float(both.callback_metrics["val/loss"]))
+    assert classifier.weights_fingerprint() != before
+    assert all(bool(parameter.isfinite().all()) for parameter in classifier.parameters())
