@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
 
 from datamodules.loading.class_sampling import label_shares
+from synfer.labels.class_weights import CLASS_WEIGHTS
 from synfer.labels.long_tail_losses import ClassLosses, LossSettings
 
 
@@ -96,11 +98,25 @@ def adapt_to_classes(losses: ClassLosses, data: Any, synthetic_weight: float) ->
         losses.adapt(torch.from_numpy(label_prior(data, losses.settings, synthetic_weight)))
 
 
-def warn_of_two_remedies(data: Any, asked_by: str) -> None:
-    """Says that rare classes count twice where their rows are drawn more often and weigh more."""
+def named_weights(name: str, data: Any, beta: float) -> Tensor:
+    """Returns the class weights of a name of :data:`synfer.labels.class_weights.CLASS_WEIGHTS`, (K,).
+
+    Says so where rare classes would count twice, their rows being drawn more often and weighing more.
+
+    Args:
+        name: "balanced" or "effective_number".
+        data: the data module, set up for "fit".
+        beta: β of "effective_number".
+
+    Raises:
+        ValueError: the data do not say how many rows the classes have.
+    """
+    asked_by = f"model.class_weights '{name}'"
+    counts = real_class_counts(data, asked_by)
     sampling = getattr(getattr(data, "class_sampling", None), "kind", "none")
     if getattr(data, "class_balance", 0) > 0 or sampling != "none":
         rank_zero_warn(
             f"{asked_by} beside data.class_balance={data.class_balance}, data.class_sampling.kind={sampling}: rare "
             "classes are drawn more often and weigh more as well; one of the two is the remedy of the papers"
         )
+    return torch.from_numpy(CLASS_WEIGHTS[name](counts, beta))

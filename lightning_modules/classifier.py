@@ -15,7 +15,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from datamodules.batch import Batch
-from lightning_modules.class_statistics import adapt_to_classes, real_class_counts, warn_of_two_remedies
+from lightning_modules.class_statistics import adapt_to_classes, named_weights, real_class_counts
 from lightning_modules.expression_module import ExpressionModule
 from synfer.faces.expressions import resolve_label_space
 from synfer.faces.face_shape import resize_faces
@@ -25,14 +25,16 @@ from synfer.foundation.fingerprint import fingerprint
 from synfer.foundation.module_file import ModuleFormat, StoredModule
 from synfer.foundation.rank_states import own_state, states_of_ranks
 from synfer.foundation.validate import check_setting
-from synfer.labels.class_weights import CLASS_WEIGHTS, check_class_weights
+from synfer.labels.class_weights import check_class_weights
 from synfer.labels.long_tail_losses import LOSSES, LossSettings, check_together
+from synfer.labels.mined_knowledge import MinedKnowledge
 from synfer.labels.soft_label_loss import expected_losses
 from synfer.metrics.confusion_scores import confusion_scores
 from synfer.metrics.gathered_rows import GatheredRows
 from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.backbone import Stem, averaged_for_grey, build_backbone, normalisation
 from synfer.networks.channels_last import to_channels_last
+from synfer.networks.class_activation import check_has_maps, with_mirrored_maps
 from synfer.networks.latent_codec import LatentCodec, load_codec
 from synfer.networks.normalised_head import normalise_head
 from synfer.optimisation.ema import ParameterEMA
@@ -137,7 +139,7 @@ class ExpressionClassifier(ExpressionModule):
         check_setting(in_channels in (1, 3), "in_channels", in_channels, "1 or 3")
         check_setting(image_size >= 8, "image_size", image_size, "at least 8 pixels")
         check_class_weights(class_weights, self.label_space)
-        check_together(loss, class_weights)
+        check_together(loss, class_weights, label_smoothing)
 
         self.image_size = image_size
         # In a list, so that the codec is no submodule: it is neither trained nor saved.
@@ -178,6 +180,9 @@ class ExpressionClassifier(ExpressionModule):
         self._weights_name = class_weights if isinstance(class_weights, str) else None
         self.loss_settings = loss
         self.class_losses = LOSSES[loss.kind](loss, k)
+        self.mined_knowledge = MinedKnowledge(k) if loss.mines_knowledge else None
+        if loss.consistency:
+            check_has_maps(self.backbone, backbone, (1, channels, side, side))
 
         self.ema = None if ema_decay is None else ParameterEMA(self.backbone, ema_decay)
 
@@ -290,18 +295,20 @@ class ExpressionClassifier(ExpressionModule):
         if stage != "fit":
             return
         if self._weights_name is not None:
-            key = f"model.class_weights '{self._weights_name}'"
-            counts = real_class_counts(self._data, key)
-            warn_of_two_remedies(self._data, key)
-            weights = CLASS_WEIGHTS[self._weights_name](counts, self.loss_settings.beta)
-            self.class_weights.copy_(torch.from_numpy(weights))
+            self.class_weights.copy_(named_weights(self._weights_name, self._data, self.loss_settings.beta))
         adapt_to_classes(self.class_losses, self._data, self.synthetic_loss_weight)
+        if self.mined_knowledge is not None:
+            self.mined_knowledge.adapt(torch.from_numpy(real_class_counts(self._data, "model.loss")))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the mean loss of one batch, weighted by class and by origin."""
-        logits = self(batch["image"]).float()
-        synthetic = batch["is_synthetic"]
-        losses = self._losses(logits, batch["soft_label"])
+        consistency, synthetic = self.loss_settings.consistency, batch["is_synthetic"]
+        if consistency and self.mined_knowledge is not None:
+            logits, *maps = with_mirrored_maps(self.backbone, self, batch["image"])
+            logits, penalty = logits.float(), consistency * self.mined_knowledge.inconsistency(*maps)
+        else:
+            logits, penalty = self(batch["image"]).float(), 0.0
+        losses = self._losses(logits, batch["soft_label"]) + penalty
         loss = self._mean_loss(losses, synthetic)
 
         losses = losses.detach()
@@ -313,7 +320,10 @@ class ExpressionClassifier(ExpressionModule):
         return loss
 
     def _losses(self, logits: Tensor, soft_label: Tensor) -> Tensor:
-        return expected_losses(self.class_losses(logits), soft_label, self.label_smoothing, self._class_weights_now())
+        smoothing = self.label_smoothing
+        if self.mined_knowledge is not None and self.loss_settings.smoothing == "rebalanced":
+            soft_label, smoothing = self.mined_knowledge.smoothed(soft_label, smoothing), 0.0
+        return expected_losses(self.class_losses(logits), soft_label, smoothing, self._class_weights_now())
 
     def _class_weights_now(self) -> Tensor | None:
         """Returns the weights of the classes at this step of the training; None = all 1."""

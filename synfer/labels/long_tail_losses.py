@@ -35,6 +35,10 @@ class LossSettings:
         beta: β in [0, 1) of ``class_weights: effective_number`` (Cui et al. 2019, arXiv 1901.05555).
         defer_from: share of the training, in [0, 1), after which ``class_weights`` count; before it all are 1
             (deferred re-weighting, Cao et al. 2019; 0.8 there). 0 = from the first step.
+        smoothing: where the share ``label_smoothing`` of a label goes: "even", to all classes alike, or "rebalanced",
+            to the other ones by inverse frequency (Zhang et al. 2023, arXiv 2310.19636).
+        consistency: λ ≥ 0, weight of the difference between the attention to a face and to its mirror image, the
+            classes weighed by inverse frequency (same paper). Above 0 a step costs twice as much. 0 = off.
 
     Raises:
         ValueError: a value out of range.
@@ -48,17 +52,26 @@ class LossSettings:
     scale: float = 30.0
     beta: float = 0.999
     defer_from: float = 0.0
+    smoothing: Literal["even", "rebalanced"] = "even"
+    consistency: float = 0.0
 
     def __post_init__(self) -> None:
         check_setting(self.kind in LOSSES, "loss.kind", f"'{self.kind}'", f"one of {', '.join(LOSSES)}")
         check_setting(self.prior in ("drawn", "real"), "loss.prior", f"'{self.prior}'", "drawn or real")
-        for name in ("tau", "gamma", "max_margin"):
+        fine = self.smoothing in ("even", "rebalanced")
+        check_setting(fine, "loss.smoothing", f"'{self.smoothing}'", "even or rebalanced")
+        for name in ("tau", "gamma", "max_margin", "consistency"):
             value = getattr(self, name)
             check_setting(0 <= value < float("inf"), f"loss.{name}", value, "a number ≥ 0")
         check_setting(0 < self.scale < float("inf"), "loss.scale", self.scale, "a number > 0")
         for name in ("beta", "defer_from"):
             value = getattr(self, name)
             check_setting(0 <= value < 1, f"loss.{name}", value, "a number in [0, 1)")
+
+    @property
+    def mines_knowledge(self) -> bool:
+        """Whether rare classes are to be learned of from all faces (:mod:`synfer.labels.mined_knowledge`)."""
+        return self.smoothing == "rebalanced" or self.consistency > 0
 
 
 class ClassLosses(nn.Module, ABC):
@@ -171,13 +184,16 @@ LOSSES: dict[str, type[ClassLosses]] = {
 """Name of ``model.loss.kind`` → its class."""
 
 
-def check_together(loss: LossSettings, class_weights: list[float] | str | None) -> None:
-    """Checks ``model.loss`` beside ``model.class_weights``.
+def check_together(loss: LossSettings, class_weights: list[float] | str | None, label_smoothing: float) -> None:
+    """Checks ``model.loss`` beside ``model.class_weights`` and ``model.label_smoothing``.
 
     Raises:
-        ValueError: weights by frequency beside logit adjustment, whose prior they would change, or none to be deferred.
+        ValueError: weights by frequency beside logit adjustment, whose prior they would change, none to be deferred, or
+            no smoothing to be rebalanced.
     """
     fine = loss.kind != "logit_adjustment" or not isinstance(class_weights, str)
     check_setting(fine, "class_weights", f"'{class_weights}'", "null beside model.loss.kind 'logit_adjustment'")
     fine = loss.defer_from == 0 or class_weights is not None
     check_setting(fine, "loss.defer_from", loss.defer_from, "0 without model.class_weights, which it defers")
+    fine = loss.smoothing == "even" or label_smoothing > 0
+    check_setting(fine, "loss.smoothing", f"'{loss.smoothing}'", "even without model.label_smoothing")

@@ -210,7 +210,7 @@ def test_rival(name: str, tmp_path: Path) -> None:
     cli = train.main(["fit", *DRAWN, *TINY, config(name), *ONE_BATCH, f"--run_dir={tmp_path}"])
     assert cli.trainer.global_step == 1
     said = {**found.get("data", {}), **found.get("model", {}).get("init_args", {})}
-    assert said.keys() <= {"class_sampling", "augmentation", "class_weights", "loss"}
+    assert said.keys() <= {"class_sampling", "augmentation", "class_weights", "label_smoothing", "loss"}
     sampling, loss = said.get("class_sampling", {}), said.get("loss", {})
     assert sampling.items() <= asdict(cli.datamodule.class_sampling).items()
     assert said.get("augmentation", {}).items() <= asdict(cli.datamodule.augmentation).items()

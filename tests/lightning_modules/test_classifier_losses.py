@@ -16,6 +16,7 @@ from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.class_sampling import ClassSampling
 from lightning_modules.classifier import ExpressionClassifier
 from synfer.labels.long_tail_losses import LossSettings
+from synfer.networks.class_activation import with_mirrored_maps
 from synfer.networks.normalised_head import NormalisedHead
 from tests.fixtures.tiny_data import TinyReader, tiny_table
 from tests.lightning_modules.test_classifier import TinyData, loss_of, make_batch, tiny, trainer
@@ -24,6 +25,7 @@ LDAM_DRW: dict[str, Any] = {
     "loss": LossSettings("ldam", defer_from=0.5, beta=0.9),
     "class_weights": "effective_number",
 }
+MINED: dict[str, Any] = {"loss": LossSettings(consistency=0.5, smoothing="rebalanced"), "label_smoothing": 0.3}
 BASIC7 = {"label_space": "basic7", "image_size": 24}
 
 
@@ -169,7 +171,7 @@ def test_training_learns_under_any_loss(kind: Any, tmp_path: Path) -> None:
 
 @pytest.mark.ddp
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [LDAM_DRW, {"loss": LossSettings("logit_adjustment")}])
+@pytest.mark.parametrize("settings", [LDAM_DRW, MINED, {"loss": LossSettings("logit_adjustment")}])
 def test_two_ranks_train_under_any_loss(settings: dict[str, Any], tmp_path: Path) -> None:
     classifier, data = (
         tiny(**BASIC7, **settings),
@@ -183,3 +185,36 @@ def test_two_ranks_train_under_any_loss(settings: dict[str, Any], tmp_path: Path
     assert math.isfinite(float(both.callback_metrics["val/loss"]))
     assert classifier.weights_fingerprint() != before
     assert all(bool(parameter.isfinite().all()) for parameter in classifier.parameters())
+
+
+def test_mined_knowledge_is_in_the_loss() -> None:
+    classifier, batch = tiny(**MINED), make_batch(6)
+    assert classifier.mined_knowledge is not None
+    classifier.mined_knowledge.adapt(torch.tensor([6, 2, 1]))
+    classifier.eval()
+    weights = torch.tensor([9 / 18, 9 / 6, 9 / 3])
+    logits, maps, mirrored = with_mirrored_maps(classifier.backbone, classifier, batch["image"])
+    target = classifier.mined_knowledge.smoothed(batch["soft_label"], 0.3)
+    difference = ((maps - mirrored.flip(-1)) ** 2).mean((2, 3)) @ weights
+    expected = F.cross_entropy(logits, target) + 0.5 * difference.mean()
+    assert float(difference.detach().min()) > 0
+    torch.testing.assert_close(loss_of(classifier, batch), expected)
+
+
+def test_mined_knowledge_trains_and_loads(tmp_path: Path) -> None:
+    classifier = tiny(**MINED)
+    run = trainer(tmp_path, max_epochs=2, limit_val_batches=0)
+    run.fit(classifier, datamodule=TinyData())
+    torch.testing.assert_close(classifier.mined_knowledge.class_weights, torch.tensor([8 / 18, 8 / 6, 0.0]))  # type: ignore[union-attr]
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    assert ExpressionClassifier.load_trained(tmp_path / "last.ckpt").loss_settings == MINED["loss"]
+
+
+def test_a_backbone_without_attention_maps_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"model\.loss\.consistency: found features \(1, 5, 192\) at the end"):
+        tiny(
+            backbone="vit_tiny_patch16_224",
+            backbone_kwargs={"img_size": 32},
+            image_size=32,
+            loss=LossSettings(consistency=1.0),
+        )

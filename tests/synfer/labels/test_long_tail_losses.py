@@ -134,6 +134,8 @@ def test_every_name_is_one_of_the_setting_s() -> None:
         ({"max_margin": -0.1}, "model.loss.max_margin: found -0.1, expected a number ≥ 0"),
         ({"scale": 0.0}, "model.loss.scale: found 0.0, expected a number > 0"),
         ({"beta": 1.0}, "model.loss.beta: found 1.0, expected a number in [0, 1)"),
+        ({"smoothing": "odd"}, "model.loss.smoothing: found 'odd', expected even or rebalanced"),
+        ({"consistency": -1.0}, "model.loss.consistency: found -1.0, expected a number ≥ 0"),
         ({"defer_from": 1.0}, "model.loss.defer_from: found 1.0, expected a number in [0, 1)"),
     ],
 )
@@ -147,10 +149,14 @@ def test_what_does_not_go_together() -> None:
     with pytest.raises(
         ValueError, match=r"found 'balanced', expected null beside model\.loss\.kind 'logit_adjustment'"
     ):
-        check_together(LossSettings("logit_adjustment"), "balanced")
-    check_together(LossSettings("logit_adjustment"), [1.0, 2.0])  # whoever gives numbers means them
+        check_together(LossSettings("logit_adjustment"), "balanced", 0.0)
+    check_together(LossSettings("logit_adjustment"), [1.0, 2.0], 0.0)  # whoever gives numbers means them
     with pytest.raises(
         ValueError, match=r"model\.loss\.defer_from: found 0\.8, expected 0 without model\.class_weights"
     ):
-        check_together(LossSettings("ldam", defer_from=0.8), None)
-    check_together(LossSettings("ldam", defer_from=0.8), "effective_number")
+        check_together(LossSettings("ldam", defer_from=0.8), None, 0.0)
+    check_together(LossSettings("ldam", defer_from=0.8), "effective_number", 0.0)
+    with pytest.raises(
+        ValueError, match=r"model\.loss\.smoothing: found 'rebalanced', expected even without model\.label_sm"
+    ):
+        check_together(LossSettings(smoothing="rebalanced"), None, 0.0)
