@@ -307,7 +307,7 @@ class ExpressionClassifier(ExpressionModule):
             logits, *maps = with_mirrored_maps(self.backbone, self, batch["image"])
             logits, penalty = logits.float(), consistency * self.mined_knowledge.inconsistency(*maps)
         else:
-            logits, penalty = self(batch["image"]).float(), 0.0
+            logits, penalty = self(batch["image"]).float(), torch.zeros((), device=self.device)
         losses = self._losses(logits, batch["soft_label"]) + penalty
         loss = self._mean_loss(losses, synthetic)
 
