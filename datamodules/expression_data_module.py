@@ -15,13 +15,14 @@ from datamodules.au_tables.settings import AUTableSettings
 from datamodules.batch import validate_batch
 from datamodules.loading.augmentation import Augmentation
 from datamodules.loading.batch_augmentation import augment_batch
+from datamodules.loading.class_sampling import ClassSampling, drawn_shares, label_shares
 from datamodules.loading.evaluation_loader import evaluation_loader, loader_settings
 from datamodules.loading.evaluation_sampler import EvaluationSampler
 from datamodules.loading.mixed_dataset import MixedDataset, as_is
 from datamodules.loading.mixture_sampler import MixtureSampler
 from datamodules.loading.planned_requests import PlannedRequests
-from datamodules.loading.repeating_sampler import RepeatingSampler
 from datamodules.loading.resumable_loader import ResumableLoader
+from datamodules.loading.training_sampler import build_training_sampler
 from datamodules.readers.read_split import read_split, read_split_if_there
 from datamodules.readers.reader import Reader, Split
 from datamodules.resumable_data_module import ResumableDataModule
@@ -31,7 +32,7 @@ from datamodules.rows.near_copies import NearCopies
 from datamodules.rows.provenance import DuplicateReport
 from datamodules.rows.sample_table import ImageSource, SampleTable, square_side
 from datamodules.setting_range import check_range
-from datamodules.synthetic.finished_set import most_synthetic, read_finished_set
+from datamodules.synthetic.finished_set import most_synthetic, read_finished_set, refuse_beside_folds
 from datamodules.synthetic.pool_folder import PoolFolder
 from datamodules.synthetic.synthetic_pool import SyntheticPool
 from datamodules.training_rows import TrainingRows
@@ -72,10 +73,14 @@ class ExpressionDataModule(ResumableDataModule):
         training_fraction: share of the training rows to use, in (0, 1], the same in each class; a smaller share is a
             subset of a larger one. It is a share of the rows left by folds and ``drop_duplicates``, and the classes are
             the data set's own labels, with a ``label_table`` too: the rows are the same with and without one.
+        imbalance: make a long tail of the training rows: so many of the largest class for one of the smallest, the
+            others between on an exponential curve; ``training_fraction`` is then a share of these. null = as they are.
+        imbalance_largest: at most so many rows of the largest class in it; null = as many as the ratio allows.
         subset_seed: of the choice of that subset, and of the faces of a finished set for ``synthetic_multiple``, alone,
             so that runs with other seeds see the same rows, those of a generator for example; None = ``seed``.
         class_balance: b in [0, 1]: a class of n real rows is drawn with a share proportional to n^(1 − b); 0 = as they
             are, 1 = each class equally often.
+        class_sampling: another sampler of the classes, in its place.
         steps_per_epoch: training steps per epoch; None = one pass over the real rows.
         pool_dir: folder for the pool's file; None = the system's temporary folder.
         predict_split: what ``predict`` sees: "synthesis" = a list of samples to make, else the faces of a split.
@@ -122,7 +127,10 @@ class ExpressionDataModule(ResumableDataModule):
         near_duplicates: float | None = None,
         training_fraction: float = 1.0,
         subset_seed: int | None = None,
+        imbalance: float | None = None,
+        imbalance_largest: int | None = None,
         class_balance: float = 0.0,
+        class_sampling: ClassSampling = ClassSampling(),  # noqa: B008 (frozen)
         steps_per_epoch: int | None = None,
         pool_dir: str | None = None,
         predict_split: Literal["synthesis", "train", "val", "test"] = "synthesis",
@@ -136,17 +144,14 @@ class ExpressionDataModule(ResumableDataModule):
         super().__init__()
         check_range("synthetic_ratio", synthetic_ratio, 0 <= synthetic_ratio <= 1, "a number in [0, 1]")
         check_range("class_balance", class_balance, 0 <= class_balance <= 1, "a number in [0, 1]")
+        class_sampling.check_beside(class_balance)
         if synthetic_multiple is not None:
             check_range("synthetic_multiple", synthetic_multiple, synthetic_multiple > 0, "a number above 0")
         self._training_rows = TrainingRows(
-            folds, fold, drop_duplicates, near_duplicates, training_fraction, label_table
+            folds, fold, drop_duplicates, near_duplicates, training_fraction, label_table, imbalance, imbalance_largest
         )
-        if folds is not None and synthetic_reader is not None and synthetic_ratio > 0:
-            # Its faces may have the layouts, or be copies, of rows that this fold holds out, and nothing would tell.
-            raise ValueError(
-                f"data.folds={folds}: found data.synthetic_reader beside it, whose faces may come from rows that are "
-                "held out, expected data.synthetic_ratio=0, or faces made during the run, with layouts of rows in use"
-            )
+        if synthetic_reader is not None and synthetic_ratio > 0:
+            refuse_beside_folds(folds)
         at_least_one = {
             "batch_size": batch_size,
             "eval_batch_size": eval_batch_size,
@@ -166,7 +171,8 @@ class ExpressionDataModule(ResumableDataModule):
         self.augmentation = augmentation
         self.drop_duplicates, self.near_duplicates = drop_duplicates, near_duplicates
         self.training_fraction, self.subset_seed = training_fraction, subset_seed
-        self.class_balance, self.steps_per_epoch = class_balance, steps_per_epoch
+        self.imbalance, self.imbalance_largest = imbalance, imbalance_largest
+        self.class_balance, self.class_sampling, self.steps_per_epoch = class_balance, class_sampling, steps_per_epoch
         self.predict_split, self.synthesis_count = predict_split, synthesis_count
         wanted = synthesis_expressions if synthesis_expressions is not None else list(self.label_space)
         self.synthesis_expressions = [canonical_expression(name) for name in wanted]
@@ -243,13 +249,8 @@ class ExpressionDataModule(ResumableDataModule):
         if self.synthetic_ratio > 0 and self.synthetic_multiple is not None:
             self.max_synthetic = most_synthetic(self.synthetic_multiple, len(train))
         if self.synthetic_ratio > 0 and self.synthetic_reader is not None:
-            self.synthetic_table = read_finished_set(
-                self.synthetic_reader,
-                self.label_space,
-                self.synthetic_multiple,
-                self.max_synthetic,
-                self._subset_seed,
-            )
+            chosen = (self.synthetic_multiple, self.max_synthetic, self._subset_seed)
+            self.synthetic_table = read_finished_set(self.synthetic_reader, self.label_space, *chosen)
         if self.image_size is None and self.synthetic_ratio > 0:
             self.image_size = square_side(train)
         self.train_table = train
@@ -304,29 +305,31 @@ class ExpressionDataModule(ResumableDataModule):
         Raises:
             RuntimeError: before ``setup("fit")``.
         """
-        train = self._need(self.train_table, "train")
-        world_size, rank = self._ranks()
         slots = 0
         if self.synthetic_ratio > 0:
             slots = self.pool_size if self.synthetic_table is None else len(self.synthetic_table)
-        overfits = getattr(self.trainer, "overfit_batches", 0) > 0
-        sampler = (RepeatingSampler if overfits else MixtureSampler)(
-            len(train),
+        return build_training_sampler(
+            self._need(self.train_table, "train"),
             slots,
-            self.batch_size,
-            self.synthetic_ratio,
-            self.run_seed,
-            num_replicas=world_size,
-            rank=rank,
+            self.synthetic_table is not None,
+            batch_size=self.batch_size,
+            ratio=self.synthetic_ratio,
+            seed=self.run_seed,
+            ranks=self._ranks(),
             steps_per_epoch=self.steps_per_epoch,
-            class_labels=train.label,
             class_balance=self.class_balance,
-            synthetic_shared=self.synthetic_table is not None,
+            class_sampling=self.class_sampling,
+            trainer=self.trainer,
         )
-        if self.trainer is not None:
-            limit = self.trainer.limit_train_batches
-            sampler.limit_to(limit if isinstance(limit, int) else int(limit * sampler.steps))
-        return sampler
+
+    def drawn_label_shares(self) -> np.ndarray:
+        """Returns the share of each class among the labels of the real rows as they are drawn, float64 (K,).
+
+        Raises:
+            RuntimeError: before ``setup("fit")``.
+        """
+        train = self._need(self.train_table, "train")
+        return label_shares(train, drawn_shares(train, self.class_balance, self.class_sampling))
 
     def make_training_loader(self, sampler: MixtureSampler) -> ResumableLoader:
         """Returns a new loader of the training batches that a sampler draws, from real rows and synthetic samples."""
@@ -421,12 +424,7 @@ class ExpressionDataModule(ResumableDataModule):
         if self.trainer is None or self.trainer.state.fn != "fit":
             return
         if "folds" in state_dict:
-            before, now = (state_dict["folds"], state_dict["fold"]), (self.folds, self.fold)
-            if before != now:
-                raise ValueError(
-                    f"data.folds={now[0]}, data.fold={now[1]}: found a checkpoint trained with folds={before[0]}, "
-                    f"fold={before[1]}, expected the same to go on from it"
-                )
+            self._training_rows.check_same_folds(state_dict["folds"], state_dict["fold"])
         super().load_state_dict(state_dict)
 
     @property

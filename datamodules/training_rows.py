@@ -10,8 +10,9 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.rows.folds import assign_folds
+from datamodules.rows.long_tail import long_tailed_counts
 from datamodules.rows.provenance import DuplicateReport, find_duplicates
-from datamodules.rows.row_choice import choose_share
+from datamodules.rows.row_choice import choose_counts, choose_share
 from datamodules.rows.sample_table import SampleTable
 from datamodules.setting_range import check_range
 from synfer.faces.expressions import map_label_space
@@ -29,6 +30,8 @@ class TrainingRows:
         near_duplicates: correlation of thumbnails, in (0, 1), above which rows go as well; None = none.
         training_fraction: share of the rows, in (0, 1], the same in each class.
         label_table: Parquet label table whose labels replace the rows' own; None = their own.
+        imbalance: rows of the largest class for one of the smallest, ≥ 1, of an exponential long tail; None = as it is.
+        imbalance_largest: bound on the rows of the largest class in it; None = none.
 
     Raises:
         ValueError: a value outside its range, or one of two that belong together.
@@ -41,6 +44,8 @@ class TrainingRows:
     near_duplicates: float | None = None
     training_fraction: float = 1.0
     label_table: str | None = None
+    imbalance: float | None = None
+    imbalance_largest: int | None = None
 
     def __post_init__(self) -> None:
         folds, fold, near, share = self.folds, self.fold, self.near_duplicates, self.training_fraction
@@ -55,6 +60,11 @@ class TrainingRows:
         check_range("near_duplicates", near, near is None or 0 < near < 1, "a correlation in (0, 1), or null")
         check_range("near_duplicates", near, near is None or self.drop_duplicates, "data.drop_duplicates=true with it")
 
+        ratio, largest = self.imbalance, self.imbalance_largest
+        check_range("imbalance", ratio, ratio is None or 1 <= ratio < float("inf"), "a number of at least 1, or null")
+        check_range("imbalance_largest", largest, largest is None or largest >= 1, "at least 1, or null")
+        check_range("imbalance_largest", largest, largest is None or ratio is not None, "data.imbalance with it")
+
     def outside_fold(self, rows: SampleTable) -> SampleTable:
         """Returns the rows that are not held out; all of them without folds."""
         return rows if self.folds is None else rows.select(assign_folds(rows, self.folds) != self.fold)
@@ -62,6 +72,18 @@ class TrainingRows:
     def inside_fold(self, rows: SampleTable) -> SampleTable:
         """Returns the rows that are held out; all of them without folds."""
         return rows if self.folds is None else rows.select(assign_folds(rows, self.folds) == self.fold)
+
+    def check_same_folds(self, folds: int | None, fold: int | None) -> None:
+        """Compares these folds with those of a checkpoint that a fit goes on from.
+
+        Raises:
+            ValueError: they differ: the rows held out now were trained on before.
+        """
+        if (folds, fold) != (self.folds, self.fold):
+            raise ValueError(
+                f"data.folds={self.folds}, data.fold={self.fold}: found a checkpoint trained with folds={folds}, "
+                f"fold={fold}, expected the same to go on from it"
+            )
 
     def choose(
         self, rows: SampleTable, evaluation: Sequence[SampleTable], seed: int
@@ -87,11 +109,29 @@ class TrainingRows:
                 )
             rank_zero_info(f"data.drop_duplicates: {len(rows) - len(kept)} of {len(rows)} training rows dropped")
             rows = rows.select(kept)
+        if self.imbalance is not None:
+            rows = self._long_tailed(rows, self.imbalance, seed)
         if self.training_fraction < 1:
             rows = rows.select(choose_share(rows.label, rows.sample_id, self.training_fraction, seed))
         if self.label_table is not None:  # last: the rows are the same with it and without
             rows = join_label_table(rows, self.label_table)
         return rows, report
+
+    def _long_tailed(self, rows: SampleTable, ratio: float, seed: int) -> SampleTable:
+        """Returns a long-tailed part of the rows, and says how many of each class it has."""
+        available = rows.count_per_class()
+        counts = long_tailed_counts(available, ratio, self.imbalance_largest)
+        whole = [rows.label_space[c] for c in np.flatnonzero((counts == available) & (available > 0))]
+        rows = rows.select(choose_counts(rows.label, rows.sample_id, counts, seed))
+        found = {name: count for name, count in rows.class_counts().items() if count}
+        without = [name for name in rows.label_space if name not in found]
+        in_order = sorted(found.items(), key=lambda item: -item[1])
+        rank_zero_info(
+            f"data.imbalance={ratio:g}: {len(rows)} training rows, {', '.join(f'{n} {name}' for name, n in in_order)}"
+            + (f"; of {', '.join(whole)} there are no more" if whole else "")
+            + (f"; no row at all of {', '.join(without)}" if without else "")
+        )
+        return rows
 
 
 def join_label_table(rows: SampleTable, path: str | Path) -> SampleTable:

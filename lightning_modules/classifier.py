@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from datamodules.batch import Batch
+from lightning_modules.class_statistics import adapt_to_classes, named_weights, real_class_counts
 from lightning_modules.expression_module import ExpressionModule
 from synfer.faces.expressions import resolve_label_space
 from synfer.faces.face_shape import resize_faces
@@ -23,13 +25,18 @@ from synfer.foundation.fingerprint import fingerprint
 from synfer.foundation.module_file import ModuleFormat, StoredModule
 from synfer.foundation.rank_states import own_state, states_of_ranks
 from synfer.foundation.validate import check_setting
-from synfer.labels.soft_label_loss import soft_label_losses
+from synfer.labels.class_weights import check_class_weights
+from synfer.labels.long_tail_losses import LOSSES, LossSettings, check_together
+from synfer.labels.mined_knowledge import MinedKnowledge
+from synfer.labels.soft_label_loss import expected_losses
 from synfer.metrics.confusion_scores import confusion_scores
 from synfer.metrics.gathered_rows import GatheredRows
 from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.backbone import Stem, averaged_for_grey, build_backbone, normalisation
 from synfer.networks.channels_last import to_channels_last
+from synfer.networks.class_activation import check_has_maps, with_mirrored_maps
 from synfer.networks.latent_codec import LatentCodec, load_codec
+from synfer.networks.normalised_head import normalise_head
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.optimiser import OptimiserName
 from synfer.optimisation.schedule import Schedule
@@ -40,9 +47,9 @@ from synfer.pictures.reliability_diagram import save_reliability_diagram
 class ExpressionClassifier(ExpressionModule):
     """Classifies facial expressions with a timm network.
 
-    Trains with the cross-entropy between the network's probabilities and ``batch["soft_label"]``; samples marked
-    ``is_synthetic`` may weigh less. Evaluates with the moving average of the weights and, optionally, with the mean
-    over an image and its mirror image.
+    Trains with the cross-entropy between the network's probabilities and ``batch["soft_label"]``, or another ``loss``;
+    samples marked ``is_synthetic`` may weigh less. Evaluates the plain logits, whatever the loss, with the moving
+    average of the weights and, optionally, with the mean over an image and its mirror image.
 
     Args:
         label_space: "basic7", "ferplus8" or a list of expression names; the order of the K logits.
@@ -59,7 +66,10 @@ class ExpressionClassifier(ExpressionModule):
             out of checkpoints.
         drop_rate: dropout before the head, in [0, 1).
         label_smoothing: share of each label spread evenly over all classes, in [0, 1).
-        class_weights: K weights of the classes in the loss, or "balanced" (rows / (K · rows of the class)).
+        class_weights: K weights of the classes in the loss; "balanced" (rows / (K · rows of the class)); or
+            "effective_number" (``loss.beta``; Cui et al. 2019, arXiv 1901.05555). Of the real rows in use, however
+            often they are drawn. ``loss.defer_from`` says from when on.
+        loss: which loss, and its settings (:class:`synfer.labels.long_tail_losses.LossSettings`).
         synthetic_loss_weight: weight of a synthetic sample relative to a real one, ≥ 0.
         optimizer: "sgd" (Nesterov), "adamw" or "muon".
         learning_rate: peak rate.
@@ -93,7 +103,8 @@ class ExpressionClassifier(ExpressionModule):
         latents_of: str | None = None,
         drop_rate: float = 0.0,
         label_smoothing: float = 0.0,
-        class_weights: list[float] | Literal["balanced"] | None = None,
+        class_weights: list[float] | Literal["balanced", "effective_number"] | None = None,
+        loss: LossSettings = LossSettings(),  # noqa: B008 (frozen)
         synthetic_loss_weight: float = 1.0,
         optimizer: OptimiserName = "sgd",
         learning_rate: float = 0.1,
@@ -109,7 +120,11 @@ class ExpressionClassifier(ExpressionModule):
     ) -> None:
         config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        self.save_hyperparameters(logger=False)
+        if isinstance(loss, Mapping):  # as files hold it
+            loss = LossSettings(**loss)
+        config["loss"] = asdict(loss)  # plain types only: a checkpoint must load with weights_only=True
+        self.save_hyperparameters(ignore=["loss"], logger=False)
+        self.hparams["loss"] = config["loss"]
         # The hyperparameters that Lightning saves have another form under the command line; load_trained reads these.
         self._config = config
         self.label_space = resolve_label_space(label_space)
@@ -123,15 +138,8 @@ class ExpressionClassifier(ExpressionModule):
         check_setting(0 <= warmup_fraction < 1, "warmup_fraction", warmup_fraction, "a number in [0, 1)")
         check_setting(in_channels in (1, 3), "in_channels", in_channels, "1 or 3")
         check_setting(image_size >= 8, "image_size", image_size, "at least 8 pixels")
-        if isinstance(class_weights, list):
-            check_setting(
-                len(class_weights) == k and min(class_weights, default=-1) >= 0 and sum(class_weights) > 0,
-                "class_weights",
-                class_weights,
-                f"{k} numbers ≥ 0 in the order {', '.join(self.label_space)}",
-            )
-        elif class_weights not in (None, "balanced"):
-            check_setting(False, "class_weights", class_weights, "null, 'balanced' or a list of numbers")
+        check_class_weights(class_weights, self.label_space)
+        check_together(loss, class_weights, label_smoothing)
 
         self.image_size = image_size
         # In a list, so that the codec is no submodule: it is neither trained nor saved.
@@ -156,6 +164,8 @@ class ExpressionClassifier(ExpressionModule):
             pretrained=pretrained,
             pretrained_path=pretrained_path,
         )
+        if loss.kind == "ldam":
+            normalise_head(self.backbone, backbone, loss.scale)
         if channels_last:
             to_channels_last(self.backbone)
         expected_mean, expected_std = normalisation(self.backbone)
@@ -167,7 +177,12 @@ class ExpressionClassifier(ExpressionModule):
         weights = torch.tensor(class_weights) if isinstance(class_weights, list) else torch.ones(k)
         self.register_buffer("class_weights", weights.float(), persistent=False)
         self.class_weights: Tensor
-        self._balance_classes = class_weights == "balanced"
+        self._weights_name = class_weights if isinstance(class_weights, str) else None
+        self.loss_settings = loss
+        self.class_losses = LOSSES[loss.kind](loss, k)
+        self.mined_knowledge = MinedKnowledge(k) if loss.mines_knowledge else None
+        if loss.consistency:
+            check_has_maps(self.backbone, backbone, (1, channels, side, side))
 
         self.ema = None if ema_decay is None else ParameterEMA(self.backbone, ema_decay)
 
@@ -271,25 +286,29 @@ class ExpressionClassifier(ExpressionModule):
     # ------------------------------------------------------------------ training
 
     def setup(self, stage: str) -> None:
-        """Checks that data and classifier speak of the same classes, and weighs the classes by their frequency.
+        """Checks that data and classifier speak of the same classes, and tells the loss how rare each of them is.
 
         Raises:
-            ValueError: other classes, or another order, in the data.
+            ValueError: other classes, or another order, in the data, or data that do not say what the loss needs.
         """
         super().setup(stage)
-        if self._balance_classes and stage == "fit":
-            table = getattr(self._data, "train_table", None)
-            if table is None:
-                raise ValueError("model.class_weights 'balanced' needs a data module with a train_table, found none")
-            counts = torch.tensor([float(n) for n in table.class_counts().values()])
-            balanced = torch.where(counts > 0, counts.sum() / (len(counts) * counts.clamp_min(1)), 0.0)
-            self.class_weights.copy_(balanced)
+        if stage != "fit":
+            return
+        if self._weights_name is not None:
+            self.class_weights.copy_(named_weights(self._weights_name, self._data, self.loss_settings.beta))
+        adapt_to_classes(self.class_losses, self._data, self.synthetic_loss_weight)
+        if self.mined_knowledge is not None:
+            self.mined_knowledge.adapt(torch.from_numpy(real_class_counts(self._data, "model.loss")))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the mean loss of one batch, weighted by class and by origin."""
-        logits = self(batch["image"]).float()
-        synthetic = batch["is_synthetic"]
-        losses = self._losses(logits, batch["soft_label"])
+        consistency, synthetic = self.loss_settings.consistency, batch["is_synthetic"]
+        if consistency and self.mined_knowledge is not None:
+            logits, *maps = with_mirrored_maps(self.backbone, self, batch["image"])
+            logits, penalty = logits.float(), consistency * self.mined_knowledge.inconsistency(*maps)
+        else:
+            logits, penalty = self(batch["image"]).float(), torch.zeros((), device=self.device)
+        losses = self._losses(logits, batch["soft_label"]) + penalty
         loss = self._mean_loss(losses, synthetic)
 
         losses = losses.detach()
@@ -301,7 +320,17 @@ class ExpressionClassifier(ExpressionModule):
         return loss
 
     def _losses(self, logits: Tensor, soft_label: Tensor) -> Tensor:
-        return soft_label_losses(logits, soft_label, self.label_smoothing, self.class_weights)
+        smoothing = self.label_smoothing
+        if self.mined_knowledge is not None and self.loss_settings.smoothing == "rebalanced":
+            soft_label, smoothing = self.mined_knowledge.smoothed(soft_label, smoothing), 0.0
+        return expected_losses(self.class_losses(logits), soft_label, smoothing, self._class_weights_now())
+
+    def _class_weights_now(self) -> Tensor | None:
+        """Returns the weights of the classes at this step of the training; None = all 1."""
+        deferred = self.loss_settings.defer_from
+        if deferred and self.trainer.global_step < deferred * self.trainer.estimated_stepping_batches:
+            return None
+        return self.class_weights
 
     def _track(self, name: str, values: Tensor, counted: Tensor | None = None) -> None:
         metric = self.train_metrics[name]
@@ -388,6 +417,9 @@ class ExpressionClassifier(ExpressionModule):
         """
         saved = self._entry_of(checkpoint)
         self._check_same_task(saved["config"], ("stem", "backbone"))
+        before, now = (_scale_of_cosines(config.get("loss") or {}) for config in (saved["config"], self._config))
+        expected = "none (loss.kind is not ldam)" if before is None else f"{before} with loss.kind=ldam"
+        check_setting(before == now, "loss.scale", now, f"{expected}, as in the checkpoint")
         self._load_average(saved["ema"])
         sums = own_state(saved.get("epoch_so_far")) or {}
         for name, metric in self._train_metrics():
@@ -404,6 +436,11 @@ def _evaluation_metrics(num_classes: int) -> nn.ModuleDict:
             "loss": MaskedMean(),
         }
     )
+
+
+def _scale_of_cosines(loss: Mapping[str, Any]) -> float | None:
+    """Returns by what a network's cosines are multiplied, as its loss says; None = its last layer is a plain one."""
+    return loss["scale"] if loss.get("kind") == "ldam" else None
 
 
 def _per_channel(name: str, values: Sequence[float], channels: int) -> Tensor:

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 from torch.utils.data import Dataset, DistributedSampler
 
+from datamodules.loading.class_order import even_class_order
 from datamodules.loading.training_position import TrainingPosition
 from synfer.foundation.counter_based_random import keyed_seed
 from synfer.foundation.default_ranks import default_ranks
@@ -54,10 +55,13 @@ class MixtureSampler(DistributedSampler):
         rank: this rank; None likewise.
         steps_per_epoch: batches per epoch; None makes an epoch one pass over the real rows, the last batch being
             filled up from the beginning of the permutation (ratio 1: ceil(N / (W·B)) batches).
-        class_labels: int64 (N,) labels of the real rows; needed where class_balance > 0.
+        class_labels: int64 (N,) labels of the real rows; needed where the classes are not drawn as they are.
         class_balance: b in [0, 1]: class c is drawn with a share proportional to n_c^(1 − b). 0 leaves the classes as
             they are; 1 draws each equally often (counts of two classes differ by one at most, over all ranks and at any
             step). Above 0, rows of rare classes are drawn more often than once per epoch.
+        class_shares: share of each class among the real rows drawn, float (K,), above 0 for each class that has rows
+            and 0 for the others, sum 1: over all ranks and at any step a class is off by less than one row. None leaves
+            it to ``class_balance``, which keeps uneven shares less closely (two rows or so).
         synthetic_shared: True when all ranks draw from one synthetic table, whose rows are then split like the real
             ones; False when the slots are each rank's own pool.
 
@@ -78,6 +82,7 @@ class MixtureSampler(DistributedSampler):
         class_labels: np.ndarray | None = None,
         class_balance: float = 0.0,
         synthetic_shared: bool = False,
+        class_shares: np.ndarray | None = None,
     ) -> None:
         if not 0 <= ratio <= 1:
             raise ValueError(f"data.synthetic_ratio={ratio}: expected a number in [0, 1]")
@@ -92,6 +97,11 @@ class MixtureSampler(DistributedSampler):
             raise ValueError(f"data.class_balance={class_balance}: expected a number in [0, 1]")
         if class_balance > 0 and class_labels is None:
             raise ValueError(f"data.class_balance={class_balance}: found no class labels, expected one per real row")
+        if class_shares is not None and (class_balance > 0 or class_labels is None):
+            raise ValueError(
+                f"mixture sampler: found class shares with class_balance={class_balance} and class labels "
+                f"{'None' if class_labels is None else class_labels.shape}, expected 0 and one per real row"
+            )
         if class_labels is not None and class_labels.shape != (num_real,):
             raise ValueError(f"mixture sampler: found class labels {class_labels.shape}, expected ({num_real},)")
         num_replicas, rank = default_ranks(num_replicas, rank)
@@ -107,6 +117,16 @@ class MixtureSampler(DistributedSampler):
             self.class_rows = [np.flatnonzero(class_labels == c) for c in np.unique(class_labels)]
             weight = np.array([len(rows) for rows in self.class_rows]) ** (1 - class_balance)
             self.class_share = weight / weight.sum()
+        self._even_order = class_shares is not None
+        if class_labels is not None and class_shares is not None:
+            present = np.unique(class_labels)
+            if not np.array_equal(np.flatnonzero(class_shares), present) or abs(class_shares.sum() - 1) > 1e-6:
+                raise ValueError(
+                    f"mixture sampler: found class shares {class_shares.tolist()}, expected one above 0 for each class "
+                    f"that has rows ({present.tolist()}) and 0 for others, sum 1"
+                )
+            self.class_rows = [np.flatnonzero(class_labels == c) for c in present]
+            self.class_share = class_shares[present] / class_shares[present].sum()
         self.steps = steps_per_epoch or self._steps_of_one_pass()
         self.num_samples = self.steps * batch_size
         self.total_size = self.num_samples * num_replicas
@@ -228,6 +248,14 @@ class MixtureSampler(DistributedSampler):
         """Returns the first real rows of one epoch over all ranks in the order they are drawn."""
         if self.class_rows is None:
             return _repeated_permutations(self.num_real, 0, length, self.seed, Mixing.REAL_ROWS, epoch)
+        if self._even_order:
+            order = even_class_order(self.class_share, length, keyed_seed(self.seed, Mixing.EVEN_CLASS_ORDER, epoch))
+            drawn = np.empty(length, dtype=np.int64)
+            for c, members in enumerate(self.class_rows):
+                places = np.flatnonzero(order == c)
+                stream = (self.seed, Mixing.CLASS_ROWS, epoch, c)
+                drawn[places] = members[_repeated_permutations(len(members), 0, len(places), *stream)]
+            return drawn
         # Class c is due once in every 1/share draws, at a random moment of each such interval: sorted by due time, the
         # classes keep their shares all along the epoch and not only at its end.
         rows, due = [], []

@@ -30,6 +30,23 @@ def choose_share(label: np.ndarray, sample_id: np.ndarray, fraction: float, seed
     return np.sort(np.concatenate(kept))
 
 
+def choose_counts(label: np.ndarray, sample_id: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
+    """Returns row numbers, ascending: of each class so many rows, at random. Fewer of a class are a subset of more.
+
+    Args:
+        label: int64 (N,), class of each row.
+        sample_id: str (N,), unique.
+        counts: rows wanted of each class, (K,), no more than it has.
+        seed: of the choice.
+    """
+    order = keyed_uniform(keys_of(sample_id.tolist()), 1, seed, Stream.LONG_TAIL_OF_ROWS)[:, 0]
+    kept = []
+    for name in np.unique(label):
+        rows = np.flatnonzero(label == name)
+        kept.append(rows[np.argsort(order[rows], kind="stable")[: counts[name]]])
+    return np.sort(np.concatenate(kept))
+
+
 def even_order(label: np.ndarray, sample_id: np.ndarray, seed: int) -> np.ndarray:
     """Returns all row numbers, int64 (N,), in an order whose every beginning holds the classes in their own shares.
 

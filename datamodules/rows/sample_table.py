@@ -154,8 +154,11 @@ class SampleTable:
 
     def class_counts(self) -> dict[str, int]:
         """Returns the number of rows per expression name."""
-        counts = np.bincount(self.label, minlength=len(self.label_space))
-        return {name: int(count) for name, count in zip(self.label_space, counts, strict=True)}
+        return dict(zip(self.label_space, self.count_per_class().tolist(), strict=True))
+
+    def count_per_class(self) -> np.ndarray:
+        """Returns the number of rows per class, int64 (K,), in the order of the label space."""
+        return np.bincount(self.label, minlength=len(self.label_space))
 
 
 def one_hot(label: np.ndarray, num_classes: int) -> np.ndarray:

@@ -29,6 +29,21 @@ def most_synthetic(multiple: float, real_rows: int) -> int:
     return most
 
 
+def refuse_beside_folds(folds: int | None) -> None:
+    """Refuses folds beside a finished set.
+
+    Its faces may have the layouts, or be copies, of rows that a fold holds out, and nothing would tell.
+
+    Raises:
+        ValueError: there are folds.
+    """
+    if folds is not None:
+        raise ValueError(
+            f"data.folds={folds}: found data.synthetic_reader beside it, whose faces may come from rows that are "
+            "held out, expected data.synthetic_ratio=0, or faces made during the run, with layouts of rows in use"
+        )
+
+
 def read_finished_set(
     reader: Reader, label_space: tuple[str, ...], multiple: float | None, most: int | None, seed: int
 ) -> SampleTable:

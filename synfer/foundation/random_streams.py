@@ -29,6 +29,7 @@ class Stream(IntEnum):
     POSTERIOR_NOISE = 0x905E
     SOURCE_FACE = 0x50FA
     MEAN_CODES = 0x3EA2
+    LONG_TAIL_OF_ROWS = 0x107A
 
 
 class Mixing(IntEnum):
@@ -38,6 +39,7 @@ class Mixing(IntEnum):
     CLASS_ORDER = 1
     CLASS_ROWS = 2
     SYNTHETIC_SLOTS = 3
+    EVEN_CLASS_ORDER = 4
 
 
 class DrawnFace(IntEnum):

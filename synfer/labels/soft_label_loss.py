@@ -17,10 +17,24 @@ def soft_label_losses(
         label_smoothing: share of each label that is spread evenly over all classes, in [0, 1).
         class_weights: of the K classes; None = all 1.
     """
+    return expected_losses(-logits.log_softmax(1), soft_label, label_smoothing, class_weights)
+
+
+def expected_losses(
+    class_losses: Tensor, soft_label: Tensor, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> Tensor:
+    """Returns the loss of each sample under its soft label q, (B,): Σ q_c · w_c · loss_c.
+
+    Args:
+        class_losses: float (B, K): the loss of a sample if class c were its label.
+        soft_label: float (B, K), rows sum to 1; a one-hot row picks the loss of its class.
+        label_smoothing: share of each label that is spread evenly over all classes, in [0, 1).
+        class_weights: of the K classes; None = all 1.
+    """
     target = soft_label * (1 - label_smoothing) + label_smoothing / soft_label.shape[1]
     if class_weights is not None:
         target = target * class_weights
-    return -(target * logits.log_softmax(1)).sum(1)
+    return (target * class_losses).sum(1)
 
 
 def weighted_by_origin(losses: Tensor, is_synthetic: Tensor, synthetic_weight: float) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from tests.fixtures.tiny_generator import save_checkpoint
 
 CONFIGS = Path(train.__file__).parent / "configs"
 FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
-ROOMS = ("data", "debug", "trainer", "sweeps", "annotator", "labels", "synthesise")
+ROOMS = ("data", "debug", "trainer", "sweeps", "annotator", "labels", "synthesise", "rivals")
 """Those with tests of their own; annotator and labels: test_annotator_configs.py."""
 OF_ROOM = {room: [name for name in FILES if name.startswith(f"{room}/")] for room in ROOMS}
 AFTER = {  # change what another file says
@@ -203,6 +204,19 @@ def test_data(name: str, tmp_path: Path, faces: Path) -> None:
     cli.trainer.save_checkpoint(tmp_path / "trained.ckpt")  # a trial of one batch writes none
     cli = train.main(["test", *args, f"--ckpt_path={tmp_path / 'trained.ckpt'}", f"--run_dir={tmp_path}"])
     assert cli.trainer.state.finished and cli.trainer.global_step == 0
+
+
+@pytest.mark.parametrize("name", OF_ROOM["rivals"])
+def test_rival(name: str, tmp_path: Path) -> None:
+    found = content(name)
+    cli = train.main(["fit", *DRAWN, *TINY, config(name), *ONE_BATCH, f"--run_dir={tmp_path}"])
+    assert cli.trainer.global_step == 1
+    said = {**found.get("data", {}), **found.get("model", {}).get("init_args", {})}
+    assert said.keys() <= {"class_sampling", "augmentation", "class_weights", "label_smoothing", "loss"}
+    sampling, loss = said.get("class_sampling", {}), said.get("loss", {})
+    assert sampling.items() <= asdict(cli.datamodule.class_sampling).items()
+    assert said.get("augmentation", {}).items() <= asdict(cli.datamodule.augmentation).items()
+    assert loss.items() <= asdict(cli.model.loss_settings).items()
 
 
 @pytest.mark.parametrize("name", OF_ROOM["debug"])

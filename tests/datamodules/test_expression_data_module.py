@@ -18,6 +18,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.augmentation import Augmentation
+from datamodules.loading.class_sampling import ClassSampling
 from datamodules.readers.remapped import RemappedReader
 from datamodules.rows.folds import hash_numbers
 from datamodules.rows.sample_table import ArrayImages, SampleTable
@@ -492,6 +493,43 @@ def test_class_balance() -> None:
     datamodule.setup("fit")
     for batch in datamodule.train_dataloader():
         assert batch["label"].bincount().tolist() == [2] * 7
+
+
+def test_samplers_of_the_classes() -> None:
+    train = tiny_table(70)
+    train = train.select(np.flatnonzero((train.label == 0) | (np.arange(70) < 7)))  # ten of class 0, one of the others
+    reader = TinyReader(train=train, val=tiny_table(7, "val"))
+    for kind, expected in (("balanced", [1 / 7] * 7), ("square_root", np.array([10**0.5, *[1] * 6]) / (10**0.5 + 6))):
+        sampling = ClassSampling(kind)  # type: ignore[arg-type]
+        datamodule = ExpressionDataModule(reader, batch_size=14, class_sampling=sampling, steps_per_epoch=20)
+        datamodule.setup("fit")
+        np.testing.assert_allclose(datamodule.drawn_label_shares(), expected)
+        drawn = torch.cat([batch["label"] for batch in datamodule.train_dataloader()]).bincount(minlength=7)
+        assert (abs(drawn.numpy() - 280 * np.asarray(expected)) < 1).all()
+
+
+def test_two_samplers_of_the_classes_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"^data\.class_sampling\.kind=balanced: expected data\.class_balance=0 beside it"
+    ):
+        ExpressionDataModule(_reader(), class_balance=0.5, class_sampling=ClassSampling("balanced"))
+
+
+def test_a_long_tail_is_made_of_the_rows_that_are_left() -> None:
+    reader = _reader(train=140)
+    ids = {}
+    for seed in (1, 2):
+        settings: dict[str, Any] = {"imbalance": 4.0, "imbalance_largest": 16, "seed": seed}
+        datamodule = ExpressionDataModule(reader, folds=2, fold=0, **settings, subset_seed=7)
+        datamodule.setup("fit")
+        table = datamodule.train_table
+        assert table is not None and set(table.class_counts().values()) <= set(range(2, 17))
+        counts = sorted(table.class_counts().values(), reverse=True)
+        assert abs(counts[0] - 4 * counts[-1]) <= 2
+        held_out = datamodule._training_rows.inside_fold(reader.tables["train"])
+        assert not set(table.sample_id) & set(held_out.sample_id)
+        ids[seed] = table.sample_id.tolist()
+    assert ids[1] == ids[2]  # by data.subset_seed alone
 
 
 def test_faces_of_another_size_are_resized() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from datamodules.expression_data_module import ExpressionDataModule
+from datamodules.rows.sample_table import one_hot
 from datamodules.training_rows import TrainingRows, join_label_table
 from synfer.labels.label_table import LabelTable, write_label_table
 from tests.fixtures.tiny_data import BASIC7, TinyReader, tiny_table
@@ -41,12 +43,46 @@ def test_duplicates_go_before_a_share_is_taken() -> None:
         ({"folds": 3}, r"data\.folds=3: expected data\.fold with it"),
         ({"folds": 3, "fold": 3}, r"data\.fold=3: expected a fold in 0…2"),
         ({"training_fraction": 0.0}, r"data\.training_fraction=0\.0: expected a number in \(0, 1\]"),
+        ({"imbalance": 0.5}, r"data\.imbalance=0\.5: expected a number of at least 1, or null"),
+        ({"imbalance": float("inf")}, r"data\.imbalance=inf: expected a number of at least 1"),
+        ({"imbalance": 2.0, "imbalance_largest": 0}, r"data\.imbalance_largest=0: expected at least 1, or null"),
+        ({"imbalance_largest": 5}, r"data\.imbalance_largest=5: expected data\.imbalance with it"),
         ({"near_duplicates": 0.95}, r"data\.near_duplicates=0\.95: expected data\.drop_duplicates=true with it"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainingRows(**settings)
+
+
+def test_a_long_tail_of_the_rows(caplog: pytest.LogCaptureFixture) -> None:
+    label = np.repeat([4, 0, 2], [40, 30, 12])
+    rows = replace(tiny_table(82), label=label, soft_label=one_hot(label, 7))
+    twin = rows.select(np.array([0, 1, 70]))
+    with caplog.at_level("INFO"):
+        chosen, _ = TrainingRows(drop_duplicates=True, imbalance=4.0).choose(rows, [twin], seed=1)
+    found = {name: count for name, count in chosen.class_counts().items() if count}
+    assert found == {"neutral": 19, "sad": 10, "fear": 38}  # of those that are left without duplicates
+    assert not set(chosen.sample_id) & set(twin.sample_id)
+    assert (
+        "data.imbalance=4: 67 training rows, 38 fear, 19 neutral, 10 sad; of fear there are no more; "
+        "no row at all of happy, surprise, disgust, anger" in caplog.text
+    )
+    again, _ = TrainingRows(drop_duplicates=True, imbalance=4.0).choose(rows.select(np.arange(82)[::-1]), [twin], 1)
+    assert set(again.sample_id) == set(chosen.sample_id)
+    other, _ = TrainingRows(drop_duplicates=True, imbalance=4.0).choose(rows, [twin], seed=2)
+    assert set(other.sample_id) != set(chosen.sample_id)
+
+
+def test_a_share_is_taken_of_the_long_tail_and_smaller_tails_are_nested() -> None:
+    rows = tiny_table(280)
+    tail, _ = TrainingRows(imbalance=8.0).choose(rows, [], seed=3)
+    half, _ = TrainingRows(imbalance=8.0, training_fraction=0.5).choose(rows, [], seed=3)
+    capped, _ = TrainingRows(imbalance=8.0, imbalance_largest=16).choose(rows, [], seed=3)
+    assert list(tail.class_counts().values()) == [40, 28, 20, 14, 10, 7, 5]
+    assert list(half.class_counts().values()) == [20, 14, 10, 7, 5, 4, 2]
+    assert list(capped.class_counts().values()) == [16, 11, 8, 6, 4, 3, 2]
+    assert set(half.sample_id) < set(tail.sample_id) and set(capped.sample_id) < set(tail.sample_id)
 
 
 def test_labels_are_joined_by_id_and_by_name(tmp_path: Path) -> None:
@@ -84,6 +120,8 @@ def test_a_label_table_chooses_no_rows(tmp_path: Path) -> None:
         assert module.train_table is not None
         return module.train_table.sample_id.tolist()
 
+    tail = {"imbalance": 3.0}
+    assert rows(label_table=str(path), **tail) == rows(**tail)
     folds = {"folds": 3, "fold": 1, "training_fraction": 1.0}
     assert rows(label_table=str(path)) == rows() and rows(label_table=str(path), **folds) == rows(**folds)
     assert np.bincount([int(name.split("-")[1]) % 7 for name in rows(label_table=str(path))]).tolist() == [2] * 7

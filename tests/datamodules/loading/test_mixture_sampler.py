@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from datamodules.loading.class_sampling import ClassSampling
 from datamodules.loading.mixture_sampler import MixtureSampler
 
 N = 101
@@ -207,6 +208,16 @@ def test_a_ratio_that_changes_starts_with_nothing_left_over() -> None:
         ({"num_real": 0}, "found 0 real rows"),
         ({"steps_per_epoch": 0}, "0 steps per epoch"),
         ({"class_labels": np.zeros(3)}, r"found class labels \(3,\)"),
+        ({"class_shares": np.ones(1)}, r"found class shares with class_balance=0\.0 and class labels None, expected 0"),
+        (
+            {"class_shares": np.ones(1), "class_balance": 1.0, "class_labels": np.zeros(10, dtype=int)},
+            r"found class shares with class_balance=1\.0 and class labels \(10,\), expected 0 and one per real row",
+        ),
+        (
+            {"class_shares": np.array([0.5, 0.5]), "class_labels": np.zeros(10, dtype=int)},
+            r"found class shares \[0\.5, 0\.5\], expected one above 0 for each class that has rows \(\[0\]\) and 0",
+        ),
+        ({"class_shares": np.array([0.9]), "class_labels": np.zeros(10, dtype=int)}, "and 0 for others, sum 1"),
     ],
 )
 def test_bad_numbers(arguments: dict, message: str) -> None:
@@ -222,3 +233,51 @@ def test_class_balance_between_nothing_and_all_draws_each_class_by_its_tempered_
     for step in range(1, 41):  # all along the epoch, not only at its end
         drawn = np.bincount(labels[np.concatenate(batches[:step])], minlength=3)
         assert np.abs(drawn - 10 * step * weights / weights.sum()).max() <= 2
+
+
+def test_class_balance_draws_what_it_always_has() -> None:
+    labels = np.repeat([0, 1, 2], [N - 20, 16, 4])
+    drawn = _batches(0.25, 10, epoch=1, class_labels=labels, class_balance=0.5, steps_per_epoch=3)
+    before = [30, 83, 99, 49, 41, 29, 94, 104, 132, 137, 17, 91, 19, 1, 63, 97, 95, 68, 138, 131]
+    assert np.concatenate(drawn).tolist() == [*before, 90, 64, 98, 66, 2, 67, 85, 123, 126, 136]
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.5])
+@pytest.mark.parametrize("kind", ["balanced", "square_root", "effective_number", "repeat_factor"])
+def test_samplers_of_the_classes_are_exact_on_one_two_and_three_ranks(kind: Any, ratio: float) -> None:
+    labels = np.repeat([0, 1, 3, 4], [60, 25, 12, 4])  # no row of class 2
+    shares = ClassSampling(kind, beta=0.98).shares(np.bincount(labels))
+    more: dict[str, Any] = {"class_labels": labels, "class_shares": shares, "epoch": 2, "steps_per_epoch": 30}
+    seen: dict[int, list[np.ndarray]] = {}
+    for ranks in (1, 2, 3):
+        of_rank = [_batches(ratio, 12 // ranks, ranks=ranks, rank=rank, **more) for rank in range(ranks)]
+        seen[ranks] = [np.concatenate([batches[step] for batches in of_rank]) for step in range(30)]
+        counts, uses, drawn, synthetic = np.zeros(5), np.zeros(N), 0, 0
+        for step, batch in enumerate(seen[ranks]):
+            real = batch[batch < N]
+            drawn, synthetic = drawn + len(real), synthetic + len(batch) - len(real)
+            counts += np.bincount(labels[real], minlength=5)
+            assert (abs(counts - drawn * shares) < 1 + 1e-6).all()
+            assert synthetic == int(Fraction(ratio).limit_denominator(10) * 12 * (step + 1))
+            uses += np.bincount(real, minlength=N)
+            # Ranks share no draw: no row comes once more before all of its class have come, whoever draws it.
+            assert all(uses[labels == c].max() - uses[labels == c].min() <= 1 for c in (0, 1, 3, 4))
+    for one, *others in zip(seen[1], seen[2], seen[3], strict=True):  # the same rows, whoever draws them
+        assert all(sorted(one[one < N]) == sorted(other[other < N]) for other in others)
+    again = _batches(ratio, 12, **more)
+    assert all(np.array_equal(a, b) for a, b in zip(again, seen[1], strict=True))
+    assert not np.array_equal(np.concatenate(_batches(ratio, 12, **{**more, "epoch": 3})), np.concatenate(again))
+
+
+def test_a_run_with_class_shares_goes_on_anywhere_and_on_other_ranks() -> None:
+    labels = np.repeat([0, 1, 2], [70, 25, 6])
+    case: dict[str, Any] = {"num_real": N, "batch_size": 6, "ratio": 0.25, "class_labels": labels}
+    case["class_shares"] = ClassSampling("square_root").shares(np.bincount(labels))
+    one = _samplers(1, **case)
+    position = one[0].position_at(1, 4)
+    three = _samplers(3, **{**case, "batch_size": 2})
+    assert {sampler.resume_at(position) for sampler in three} == {position.moved_to(world_size=3, batch_size=2)}
+    whole, rest = _epoch(one, 1)[0], _epoch(three, 1)
+    for step in range(4, one[0].steps):
+        joined = np.concatenate([rows[step - 4] for rows in rest])
+        assert sorted(joined[joined < N]) == sorted(whole[step][whole[step] < N])
