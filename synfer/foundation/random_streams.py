@@ -26,6 +26,7 @@ class Stream(IntEnum):
     ANNOTATOR_FLIP = 0xF11
     STEP_SEED = 0x57E9
     CAPTION = 0xCA97
+    POOL_SHARES = 0x50A2
 
 
 class Mixing(IntEnum):
