@@ -222,13 +222,13 @@ class ExpressionDataModule(ResumableDataModule):
             self.val_table = self._read("val")
         elif stage == "test" and self.test_table is None:
             self.test_table = self._read("test")
-        elif stage == "predict" and self.predict_split == "synthesis":
-            self.synthesis_count = self.planned_set.count_rows(self._class_counts)
-        elif stage == "predict":
+        elif stage == "predict" and self.predict_split != "synthesis":
             name = f"{self.predict_split}_table"
             if getattr(self, name) is None:
                 table = self._read(self.predict_split)
                 setattr(self, name, self._training_rows.inside_fold(table) if self.predict_split == "train" else table)
+        elif stage == "predict":
+            self.synthesis_count = self.planned_set.count_rows(self._class_counts)
         if stage == "fit" and self.synthetic_ratio > 0 and self.synthetic_reader is None and self.pool is None:
             self._open_pool()
 
