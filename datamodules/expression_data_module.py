@@ -17,10 +17,9 @@ from datamodules.loading.augmentation import Augmentation
 from datamodules.loading.batch_augmentation import augment_batch
 from datamodules.loading.class_sampling import ClassSampling, drawn_shares, label_shares
 from datamodules.loading.evaluation_loader import evaluation_loader, loader_settings
-from datamodules.loading.evaluation_sampler import EvaluationSampler
-from datamodules.loading.mixed_dataset import MixedDataset, as_is
+from datamodules.loading.mixed_dataset import MixedDataset
 from datamodules.loading.mixture_sampler import MixtureSampler
-from datamodules.loading.planned_requests import PlannedRequests
+from datamodules.loading.planned_requests import requests_loader
 from datamodules.loading.resumable_loader import ResumableLoader
 from datamodules.loading.training_sampler import build_training_sampler
 from datamodules.readers.read_split import read_split, read_split_if_there
@@ -33,12 +32,11 @@ from datamodules.rows.provenance import DuplicateReport
 from datamodules.rows.sample_table import ImageSource, SampleTable, square_side
 from datamodules.setting_range import check_range
 from datamodules.synthetic.finished_set import most_synthetic, read_finished_set, refuse_beside_folds
+from datamodules.synthetic.planned_set import PlannedSet
 from datamodules.synthetic.pool_folder import PoolFolder
 from datamodules.synthetic.synthetic_pool import SyntheticPool
 from datamodules.training_rows import TrainingRows
 from synfer.faces.action_units import mirrored_order
-from synfer.faces.expressions import canonical_expression
-from synfer.synthesis.plan import EvenPlan
 from synfer.synthesis.request import SynthesisRequest
 
 _DEFAULT_AUGMENTATION = Augmentation()
@@ -84,8 +82,11 @@ class ExpressionDataModule(ResumableDataModule):
         steps_per_epoch: training steps per epoch; None = one pass over the real rows.
         pool_dir: folder for the pool's file; None = the system's temporary folder.
         predict_split: what ``predict`` sees: "synthesis" = a list of samples to make, else the faces of a split.
-        synthesis_count: length of that list.
-        synthesis_expressions: the expressions in it, in turn; None = all of the label space.
+        synthesis_count: length of that list; None, with the plan "fill" alone = what brings every class up to the
+            largest.
+        synthesis_expressions: the expressions in it; None = all of the label space.
+        synthesis_plan: how often each of them comes: "even" (in turn), "real" (as among the training rows in use),
+            "fill" (what each class lacks to the largest) or "inverse" (1 / its training rows).
         folds: cut the training rows into so many folds, by content and evenly over the classes; None = no folds. Not
             with a ``synthetic_reader`` in use, whose faces may come from held-out rows, nor with online synthesis.
         fold: the fold, from 0, that ``fit`` holds out of training and that ``predict`` on the training split sees.
@@ -100,6 +101,7 @@ class ExpressionDataModule(ResumableDataModule):
         val_table: validation rows; None before setup.
         test_table: test rows; None before setup.
         synthetic_table: rows of ``synthetic_reader`` in use; None without one.
+        planned_set: what ``predict`` makes, by the settings of that list.
         pool: the rank's pool; None unless online synthesis feeds the training.
         duplicate_report: duplicates of training rows in the evaluation splits that were read; None before setup.
         synthesis_done: indices of that list that exist already and are not made again; None = none.
@@ -134,8 +136,9 @@ class ExpressionDataModule(ResumableDataModule):
         steps_per_epoch: int | None = None,
         pool_dir: str | None = None,
         predict_split: Literal["synthesis", "train", "val", "test"] = "synthesis",
-        synthesis_count: int = 1000,
+        synthesis_count: int | None = 1000,
         synthesis_expressions: list[str] | None = None,
+        synthesis_plan: str = "even",
         folds: int | None = None,
         fold: int | None = None,
         label_table: str | None = None,
@@ -158,7 +161,6 @@ class ExpressionDataModule(ResumableDataModule):
             "pool_size": pool_size,
             "image_size": image_size,
             "steps_per_epoch": steps_per_epoch,
-            "synthesis_count": synthesis_count,
         }
         for name, value in at_least_one.items():
             check_range(name, value, value is None or value >= 1, "at least 1")
@@ -174,8 +176,8 @@ class ExpressionDataModule(ResumableDataModule):
         self.imbalance, self.imbalance_largest = imbalance, imbalance_largest
         self.class_balance, self.class_sampling, self.steps_per_epoch = class_balance, class_sampling, steps_per_epoch
         self.predict_split, self.synthesis_count = predict_split, synthesis_count
-        wanted = synthesis_expressions if synthesis_expressions is not None else list(self.label_space)
-        self.synthesis_expressions = [canonical_expression(name) for name in wanted]
+        wanted = synthesis_expressions if synthesis_expressions is not None else self.label_space
+        self.planned_set = PlannedSet(synthesis_plan, synthesis_count, wanted)
         self.folds, self.fold, self.label_table, self.au_table = folds, fold, label_table, au_table
 
         self.train_table: SampleTable | None = None
@@ -213,7 +215,7 @@ class ExpressionDataModule(ResumableDataModule):
 
         Args:
             stage: "fit" reads train and val (with ``drop_duplicates`` also test, where there is one), "validate" val,
-                "test" test, "predict" only ``predict_split``.
+                "test" test, "predict" only ``predict_split``; a ``synthesis_plan`` that counts rows those of "fit".
 
         Raises:
             ValueError: a split cannot be used, or the synthetic set does not fit the label space or the bound.
@@ -231,6 +233,8 @@ class ExpressionDataModule(ResumableDataModule):
             if getattr(self, name) is None:
                 table = self._read(self.predict_split)
                 setattr(self, name, self._training_rows.inside_fold(table) if self.predict_split == "train" else table)
+        elif stage == "predict":
+            self.synthesis_count = self.planned_set.count_rows(self._class_counts)
         if stage == "fit" and self.synthetic_ratio > 0 and self.synthetic_reader is None and self.pool is None:
             self._open_pool()
 
@@ -280,6 +284,11 @@ class ExpressionDataModule(ResumableDataModule):
             assert self._all_training is not None and self.val_table is not None
             self._near_copies = NearCopies(self._all_training, self.val_table.images)
         return self._near_copies
+
+    def _class_counts(self) -> dict[str, int]:
+        if self.train_table is None:
+            self._setup_training()
+        return self._need(self.train_table, "train").class_counts()
 
     def _open_pool(self) -> None:
         train = self._need(self.train_table, "train")
@@ -356,20 +365,8 @@ class ExpressionDataModule(ResumableDataModule):
         """
         if self.predict_split != "synthesis":
             return self._evaluation_loader(self._need(getattr(self, f"{self.predict_split}_table"), self.predict_split))
-        names = self.synthesis_expressions
-        unknown = [name for name in names if name not in self.label_space]
-        if unknown:
-            raise ValueError(
-                f"data.synthesis_expressions: found '{unknown[0]}', expected some of {list(self.label_space)}"
-            )
-        work = PlannedRequests(EvenPlan(self.synthesis_count, names, self.run_seed, done=self.synthesis_done))
-        world_size, rank = self._ranks()
-        return DataLoader(
-            work,
-            batch_size=self.eval_batch_size,
-            sampler=EvaluationSampler(work, world_size, rank),
-            collate_fn=as_is,  # type: ignore[arg-type]
-        )
+        faces = self.planned_set.faces(self.label_space, self.run_seed, self.synthesis_done)
+        return requests_loader(faces, self.eval_batch_size, self._ranks())
 
     def _evaluation_loader(self, table: SampleTable, limit: float = 1.0) -> DataLoader:
         return evaluation_loader(table, self.image_size, self.eval_batch_size, self.num_workers, self._ranks(), limit)

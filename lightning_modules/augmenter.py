@@ -219,7 +219,7 @@ class SemanticAugmenter(SynthesiserFile):
             self._perception = ExpressionPerception(classifier, self.label_space)
             self.hparams[_TAUGHT_BY] = backbone_fingerprint(classifier)
         if stage == "predict":
-            self.use_sources(training_sources(data, "source face"), data.synthesis_expressions)
+            self.use_sources(training_sources(data, "source face"), data.planned_set.expressions)
         elif stage == "fit" and self.hparams["grid_samples"] > 0 and hasattr(data, "train_table"):
             # Pictures alone: what is trained on may be an evaluation image here, which a set or a pool refuses.
             sources = TrainingSources(data.train_table, (), "face of the grid")

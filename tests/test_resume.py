@@ -244,6 +244,44 @@ def test_stopped_after_a_step(whole: tuple[Path, Path], how: str, step: int, tmp
     assert [attempt["from_step"] for attempt in record["attempts"]] == [0, step]
 
 
+FEEDBACK: dict[str, Any] = {
+    "synthesis": {"plan": "feedback", "feedback": {"power": 2.0, "floor": 0.2}},
+    "trainer": {"val_check_interval": 2},
+}
+"""Shares that move after steps 2, 4, 7, 9 and 12."""
+
+
+def plan_of(folder: Path) -> dict[str, Any]:
+    """Returns shares and their history, as the last checkpoint holds them."""
+    return stored_plan(folder / "run" / "checkpoints" / "last.ckpt")
+
+
+def stored_plan(checkpoint: Path) -> dict[str, Any]:
+    callbacks = torch.load(checkpoint, weights_only=True)["callbacks"]
+    return next(state["plan"] for name, state in callbacks.items() if "OnlineSynthesis" in name)
+
+
+@pytest.mark.parametrize(("step", "how"), [(7, "time"), (3, "time"), (11, "request")])
+def test_shares_that_follow_recalls(step: int, how: str, tmp_path: Path) -> None:
+    """A validation that the stop brings forward (after steps 3 and 11) moves nothing."""
+    given = config(tmp_path, "mixed", **FEEDBACK)
+    every = ["--checkpoint.every_n_train_steps=1", "--checkpoint.save_top_k=-1"]
+    train.main(fit(given, tmp_path / "whole", *every))
+    moved = plan_of(tmp_path / "whole")
+    assert len(moved["history"]["0"]) > 2 and len(set(moved["shares"].values())) > 1
+
+    (checkpoint,) = (tmp_path / "whole" / "run" / "checkpoints").glob(f"*step={step}.ckpt")
+    train.main(fit(given, tmp_path / "killed", f"--ckpt_path={checkpoint}"))
+    limits = "--trainer.max_time=00:10:00:00"
+    train.main(fit(given, tmp_path / "stopped", limits, callbacks=(stop_at(step, how),)))
+    assert last(tmp_path / "stopped")["global_step"] == step
+    more = f"--ckpt_path={tmp_path / 'stopped' / 'run' / 'checkpoints' / 'last.ckpt'}"
+    train.main(fit(given, tmp_path / "stopped", more))
+    for resumed in (tmp_path / "killed", tmp_path / "stopped"):
+        assert_same_run(resumed, tmp_path / "whole", step)
+        assert plan_of(resumed) == moved
+
+
 ENDS = {"time": ("stopped", "time"), "request": ("stopped", "request")}
 
 
@@ -352,6 +390,29 @@ def test_two_ranks_that_fill_their_pools(tmp_path: Path) -> None:
     steps_left = summary(tmp_path / "one")["steps"] - 7
     assert found["real"] + found["synthetic"] == before["real"] + before["synthetic"] + 8 * steps_left
     assert found["synthetic"] == int(0.4 * (found["real"] + found["synthetic"]) + 1e-9)
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_two_ranks_whose_shares_follow_recalls(tmp_path: Path) -> None:
+    ranks = {"devices": 2, "strategy": "ddp", **FEEDBACK["trainer"]}
+    given = config(tmp_path, "mixed", synthesis=FEEDBACK["synthesis"], trainer=ranks)
+    every = ["--checkpoint.every_n_train_steps=1", "--checkpoint.save_top_k=-1"]
+    assert in_a_process(fit(given, tmp_path / "whole", *every)) == 0
+    moved = plan_of(tmp_path / "whole")
+    histories = [[shares for _, shares in moved["history"][rank]] for rank in ("0", "1")]
+    assert len(histories[0]) > 2 and histories[0] == histories[1]
+
+    (checkpoint,) = (tmp_path / "whole" / "run" / "checkpoints").glob("*step=8.ckpt")
+    assert in_a_process(fit(given, tmp_path / "killed", f"--ckpt_path={checkpoint}")) == 0
+    assert_same_run(tmp_path / "killed", tmp_path / "whole", 8, ranks=2)
+    assert plan_of(tmp_path / "killed") == moved
+
+    # On one rank the pools of both are made again, by the shares that each of them had.
+    one = ["--trainer.devices=1", "--trainer.strategy=auto", f"--ckpt_path={checkpoint}"]
+    train.main(fit(given, tmp_path / "one", *one))
+    before, after = (state["history"] for state in (stored_plan(checkpoint), plan_of(tmp_path / "one")))
+    assert after["1"] == before["1"] and after["0"][: len(before["0"])] == before["0"]
 
 
 def in_a_process(command: list[str]) -> int:

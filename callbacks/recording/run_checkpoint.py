@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.agreed_stop import AgreedStop
+from callbacks.planned_validation import validated_epoch, validates_now
 from callbacks.recording.loop_state import set_loops, stored_place
 from lightning_modules.averaged_module import AveragedModule
 from lightning_modules.trainer_access import data_of
@@ -36,7 +37,7 @@ class RunCheckpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves where that is due now, or where the training ends in the middle of an epoch."""
-        if _is_last_batch(trainer) or _validates_now(trainer):
+        if _is_last_batch(trainer) or validates_now(trainer):
             every = self._every_n_train_steps
             self._is_due |= every > 0 and trainer.global_step % every == 0
             return
@@ -60,7 +61,7 @@ class RunCheckpoint(ModelCheckpoint):
         """Saves what fell due at the end of the epoch; an epoch that was broken off has been saved already."""
         if not _is_last_batch(trainer):
             return
-        if not self._should_save_on_train_epoch_end(trainer) and _validated_epoch(trainer):
+        if not self._should_save_on_train_epoch_end(trainer) and validated_epoch(trainer):
             super().on_validation_end(trainer, pl_module)
         super().on_train_epoch_end(trainer, pl_module)
         self._save_due(trainer)
@@ -158,21 +159,6 @@ def _ends_now(trainer: Trainer) -> bool:
     loop = trainer.fit_loop
     steps = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
     return steps or (trainer.should_stop and loop._can_stop_early)
-
-
-def _validates_now(trainer: Trainer) -> bool:
-    """Whether a validation is planned after this batch; one that a stop brings forward does not count."""
-    if trainer.fit_loop._data_fetcher is None or not _validated_epoch(trainer):
-        return False
-    stop, trainer.should_stop = trainer.should_stop, False
-    try:
-        return trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
-    finally:
-        trainer.should_stop = stop
-
-
-def _validated_epoch(trainer: Trainer) -> bool:
-    return trainer.fit_loop.epoch_loop._should_check_val_epoch()
 
 
 def _check_finite(trainer: Trainer) -> None:

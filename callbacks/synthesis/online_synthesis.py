@@ -14,15 +14,19 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from callbacks.planned_validation import validates_now
 from callbacks.synthesis.near_copy_count import NearCopyCount
+from callbacks.synthesis.planned_shares import PlannedShares, merged_states
 from callbacks.synthesis.synthesis_callback import SynthesisCallback
 from datamodules.rows.source_faces import training_sources
 from datamodules.synthetic.synthetic_pool import SyntheticPool
 from synfer.faces.expressions import canonical_expression, map_label_space
 from synfer.foundation.rank_states import counters, own_state, states_of_ranks
+from synfer.synthesis.class_shares import EVEN
 from synfer.synthesis.faces import Faces
+from synfer.synthesis.feedback_shares import FeedbackSettings
 from synfer.synthesis.hooks import active_hooks
-from synfer.synthesis.plan import RANK_STRIDE, EndlessPlan, Plan
+from synfer.synthesis.plan import RANK_STRIDE, Plan
 from synfer.synthesis.request import SamplingSettings, SynthesisSettings
 from synfer.synthesis.synthesiser import Synthesiser, TakesSources, check_settings, load_synthesiser
 from synfer.synthesis.vae_gan.perturbation import PerturbationSettings
@@ -50,12 +54,16 @@ class OnlineSynthesis(SynthesisCallback):
         batch_size: faces made at a time.
         max_reuse: mean number of times that a pool sample is trained on, ≥ 1.
         initial_samples: faces kept in the pool before training starts; null = one generation batch.
-        expressions: names to make, evenly; null = all that data and generator share.
+        expressions: names to make; null = all that data and generator share.
         sampling: how a diffusion model denoises; null = the generator's own settings.
         perturbation: how a VAE-GAN changes the codes of real faces; null = its own settings.
+        plan: how often each of them is made: "even", "real" (as among the training rows in use), "fill" (what each
+            class lacks to the largest), "inverse" (1 / its training rows) or "feedback" (more of those whose recall in
+            validation is low; evenly before the first).
+        feedback: how strongly "feedback" follows the recalls; null = its defaults.
 
     Raises:
-        ValueError: a value out of range, or enabled without a generator.
+        ValueError: a value out of range, an unknown plan, or enabled without a generator.
         FileNotFoundError: no such checkpoint.
     """
 
@@ -69,6 +77,8 @@ class OnlineSynthesis(SynthesisCallback):
         expressions: list[str] | None = None,
         sampling: SamplingSettings | None = None,
         perturbation: PerturbationSettings | None = None,
+        plan: str = EVEN,
+        feedback: FeedbackSettings | None = None,
     ) -> None:
         super().__init__(enabled)
         if batch_size < 1:
@@ -91,6 +101,7 @@ class OnlineSynthesis(SynthesisCallback):
         if sampling is not None and perturbation is not None:
             raise ValueError("synthesis.sampling beside synthesis.perturbation: expected one, of the generator's kind")
         self.settings: SynthesisSettings | None = sampling or perturbation
+        self.planned = PlannedShares(plan, feedback)
         self.made = 0
         self.discarded = 0
         self.next_number = 0
@@ -116,7 +127,8 @@ class OnlineSynthesis(SynthesisCallback):
         At ratio 0 nothing is loaded or made, so that one sweep file serves the control too.
 
         Raises:
-            ValueError: a finished synthetic set or folds beside online synthesis, or an expression that nobody knows.
+            ValueError: a finished synthetic set or folds beside online synthesis, an expression that nobody knows, or a
+                plan that these data or this fit cannot keep.
         """
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         if stage != "fit" or not self.enabled:
@@ -148,6 +160,12 @@ class OnlineSynthesis(SynthesisCallback):
         check_settings(self._generator, self.settings)
         if isinstance(self._generator, TakesSources):
             self._generator.use_sources(training_sources(datamodule, "source face"), self._names)
+        if self.planned.follows_recalls and not trainer.limit_val_batches:
+            raise ValueError(
+                "synthesis.plan=feedback: found trainer.limit_val_batches=0, expected validations whose recalls it can "
+                "follow"
+            )
+        self.planned.begin(self._names, datamodule.train_table.class_counts(), datamodule.synthetic_ratio)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fills the pool before the first batch is drawn."""
@@ -187,6 +205,20 @@ class OnlineSynthesis(SynthesisCallback):
         if self.copies.checked:
             pl_module.log("synthesis/near_copies", self.copies.share)
             pl_module.log("synthesis/near_copies_real", datamodule.near_copies().held_out_share())
+        if self.planned.follows_recalls:
+            for name, share in (self.planned.now or {}).items():
+                pl_module.log(f"synthesis/share/{name}", share)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lets the shares follow the recalls of each validation that is planned, not of one that a stop brings on.
+
+        Raises:
+            ValueError: the model logs no recalls.
+        """
+        if self._generator is None or not self.planned.follows_recalls or trainer.state.fn != "fit":
+            return
+        if not trainer.sanity_checking and validates_now(trainer):
+            self.planned.follow(trainer.callback_metrics, type(pl_module).__name__)
 
     def _bound(self, trainer: Trainer) -> int | None:
         """Distinct samples that this rank may write: its share of ``data.synthetic_multiple``."""
@@ -196,16 +228,18 @@ class OnlineSynthesis(SynthesisCallback):
         return maximum // trainer.world_size + int(trainer.global_rank < maximum % trainer.world_size)
 
     def plan(self, rank: int, seed: int) -> Plan:
-        """Returns what a rank makes: expressions evenly in a random order, all else from the sample id."""
+        """Returns what a rank makes: expressions in the shares of the plan, all else from the sample id."""
         # The generator's own settings count as if they were given: its action-unit edits belong into the request.
         if self._generator is None:
-            return EndlessPlan(self._names, seed, rank, self.settings)
-        return EndlessPlan(self._names, seed, rank, self.settings or self._generator.sampling, self._generator.au_names)
+            return self.planned.plan(self._names, seed, rank, self.settings)
+        settings = self.settings or self._generator.sampling
+        return self.planned.plan(self._names, seed, rank, settings, self._generator.au_names)
 
     def _generate(self, trainer: Trainer) -> None:
         assert self._generator is not None
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         started = time.monotonic()
+        self.planned.go_on(trainer.global_rank, self.next_number)
         plan, hooks = self.plan(trainer.global_rank, datamodule.run_seed), active_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         bound = self._bound(trainer)
         for _ in range(_FRUITLESS_BATCHES):
@@ -266,9 +300,12 @@ class OnlineSynthesis(SynthesisCallback):
             newest = self._pool.read(range(self._pool.written - len(self._entries), self._pool.written))
             own["entries"] = torch.tensor(list(self._entries), dtype=torch.int64)
             own["soft_label"] = newest["soft_label"]
+        if not self.planned.is_even:
+            own["plan"] = self.planned.state()
         ranks = states_of_ranks(own)
         numbers = {**self._numbers, **{rank: state["next_number"] for rank, state in enumerate(ranks)}}
-        return {"ranks": ranks, "numbers": {str(rank): number for rank, number in numbers.items()}}
+        state = {"ranks": ranks, "numbers": {str(rank): number for rank, number in numbers.items()}}
+        return state if self.planned.is_even else {**state, "plan": merged_states([own.pop("plan") for own in ranks])}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on counting and numbering where the checkpoint stopped; the pool is filled in ``on_train_start``."""
@@ -280,6 +317,7 @@ class OnlineSynthesis(SynthesisCallback):
         self.copies.checked, self.copies.near_copies = mine["checked"], mine["near_copies"]
         self.next_number = int((own_state(ranks) or ranks[0]).get("next_number", 0))
         self._numbers = {int(rank): number for rank, number in state_dict.get("numbers", {}).items()}
+        self.planned.load(state_dict.get("plan"), self._numbers or range(len(ranks)))
 
     def _refill(self, trainer: Trainer, states: list[dict[str, Any]]) -> None:
         """Makes the faces again that were in the pool."""

@@ -135,7 +135,8 @@ class SyntheticSetWriter(Callback):
                 "generator": pl_module.weights_fingerprint(),
                 "sampling": asdict(pl_module.sampling),
                 "seed": datamodule.run_seed,
-                "expressions": list(datamodule.synthesis_expressions),
+                "expressions": list(datamodule.planned_set.expressions),
+                **datamodule.planned_set.record,
                 **getattr(pl_module, "recipe", dict)(),  # what else its faces are a function of
                 **{type(hook).__name__: getattr(hook, "recipe", dict)() for hook in active_hooks(callbacks)},
             }
@@ -200,7 +201,7 @@ class SyntheticSetWriter(Callback):
         begin_set(folder, count)  # the journals of all ranks become one list
         found = finished_indices(folder)
         kept = write_card(folder, {"Near copies": self._near_copies(trainer, folder)})
-        names = trainer.datamodule.synthesis_expressions[:count]  # type: ignore[attr-defined]
+        names = trainer.datamodule.planned_set.names  # type: ignore[attr-defined]
         self._save_grid(folder, names, Path(trainer.default_root_dir) / "samples" / "synthetic_set.png")
         rank_zero_info(f"synthetic set {folder}: {len(found)} faces, {sum(kept.values())} of them kept")
         missing = np.setdiff1d(np.arange(count), found)

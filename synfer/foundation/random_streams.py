@@ -30,6 +30,7 @@ class Stream(IntEnum):
     SOURCE_FACE = 0x50FA
     MEAN_CODES = 0x3EA2
     LONG_TAIL_OF_ROWS = 0x107A
+    POOL_SHARES = 0x50A2
 
 
 class Mixing(IntEnum):

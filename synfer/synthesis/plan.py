@@ -61,8 +61,11 @@ class EvenPlan:
     def request(self, indices: Sequence[int]) -> SynthesisRequest:
         """Returns the faces at these places of what is left to do."""
         ids = self.to_do[np.asarray(indices, dtype=np.int64)].tolist()
-        names = [self.expressions[i % len(self.expressions)] for i in ids]
-        return SynthesisRequest.from_expressions(names, ids, self.seed, self.settings, self.au_names)
+        return SynthesisRequest.from_expressions(self.names(ids), ids, self.seed, self.settings, self.au_names)
+
+    def names(self, ids: Sequence[int]) -> list[str]:
+        """Returns the expressions of the faces with these sample ids."""
+        return [self.expressions[i % len(self.expressions)] for i in ids]
 
 
 class EndlessPlan:
@@ -92,8 +95,11 @@ class EndlessPlan:
 
     def request(self, indices: Sequence[int]) -> SynthesisRequest:
         """Returns the faces with these numbers."""
-        rounds, place = np.divmod(np.asarray(indices, dtype=np.int64), len(self.expressions))
-        order = keyed_uniform(rounds, len(self.expressions), self.seed, self.rank, Stream.POOL_EXPRESSIONS).argsort(1)
-        names = [self.expressions[index] for index in order[np.arange(len(place)), place]]
         ids = [int(number) + self.rank * RANK_STRIDE for number in indices]
-        return SynthesisRequest.from_expressions(names, ids, self.seed, self.settings, self.au_names)
+        return SynthesisRequest.from_expressions(self.names(indices), ids, self.seed, self.settings, self.au_names)
+
+    def names(self, numbers: Sequence[int]) -> list[str]:
+        """Returns the expressions of the faces with these numbers."""
+        rounds, place = np.divmod(np.asarray(numbers, dtype=np.int64), len(self.expressions))
+        order = keyed_uniform(rounds, len(self.expressions), self.seed, self.rank, Stream.POOL_EXPRESSIONS).argsort(1)
+        return [self.expressions[index] for index in order[np.arange(len(place)), place]]

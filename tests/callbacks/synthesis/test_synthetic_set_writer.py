@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -148,6 +149,30 @@ def test_a_broken_set_goes_on_where_it_stopped(weights: Path, tmp_path: Path, ca
     grown = images(folder)
     train.main(arguments(weights, tmp_path / "run", count=12))  # nothing is left to do
     assert images(folder) == grown
+
+
+def test_a_set_that_fills_the_classes_up(weights: Path, tmp_path: Path, capsys: Any) -> None:
+    rows = "--data.reader.init_args.count={train: 19, val: 7, test: 7}"
+    planned = [rows, "--data.synthesis_plan=fill", "--data.synthesis_count=null"]
+    train.main(arguments(weights, tmp_path / "run", *planned))
+    folder = tmp_path / "run" / "synthetic_set"
+    labels = [row["label"] for shard in folder.glob("data/*") for row in read_shard(shard, ["label"]).to_pylist()]
+    record = json.loads((folder / "synthesis.json").read_text())
+    assert record["plan"]["name"] == "fill"
+    shares = {name: share for name, share in record["plan"]["shares"].items() if share}
+    assert Counter(labels) == {name: round(share * len(labels)) for name, share in shares.items()}
+    assert len(labels) == 2 and set(shares.values()) == {0.5}  # five classes of three rows, two of two
+    first = images(folder)
+    train.main(arguments(weights, tmp_path / "run", *planned[:2], count=5))  # a finished one grows
+    assert len(images(folder)) == 5 and first.items() < images(folder).items()
+    for other, said in (([], "plan {'name': 'fill', "), ([*planned[:2], "--seed_everything=1", *MORE], "plan {'name'")):
+        with pytest.raises(SystemExit):
+            train.main(arguments(weights, tmp_path / "run", *other, count=6))
+        assert f"its faces were made with {said}" in capsys.readouterr().err
+    assert len(images(folder)) == 5
+
+
+MORE = ["--data.reader.init_args.count={train: 20, val: 7, test: 7}"]
 
 
 @pytest.mark.parametrize(
