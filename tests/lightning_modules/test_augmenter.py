@@ -32,10 +32,12 @@ from tests.fixtures.tiny_data import TinyReader, tiny_table
 from tests.fixtures.tiny_generator import NAMES, SIDE, save_checkpoint, tiny_classifier, tiny_generator
 
 
-def tiny_data(rows: int = 24, label_space: tuple[str, ...] = NAMES, side: int = SIDE) -> ExpressionDataModule:
+def tiny_data(
+    rows: int = 24, label_space: tuple[str, ...] = NAMES, side: int = SIDE, **changes: Any
+) -> ExpressionDataModule:
     sizes = {"train": rows, "val": 8, "test": 12}
     tables = {split: tiny_table(n, split, side, label_space=label_space) for split, n in sizes.items()}
-    settings: dict[str, Any] = {"batch_size": 8, "eval_batch_size": 5, "seed": 0}
+    settings: dict[str, Any] = {"batch_size": 8, "eval_batch_size": 5, "seed": 0, **changes}
     return ExpressionDataModule(TinyReader(**tables), augmentation=Augmentation(enabled=False), **settings)
 
 
@@ -427,9 +429,7 @@ def test_a_set_is_made_from_training_faces(trained: tuple[SemanticAugmenter, Pat
 
 
 def tiny_data_of_a_set(*expressions: str, rows: int = 24) -> ExpressionDataModule:
-    data = tiny_data(rows)
-    data.predict_split, data.synthesis_count, data.synthesis_expressions = "synthesis", 4, list(expressions)
-    return data
+    return tiny_data(rows, predict_split="synthesis", synthesis_count=4, synthesis_expressions=list(expressions))
 
 
 def test_an_expression_without_a_training_face_is_refused(
