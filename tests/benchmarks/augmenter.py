@@ -9,7 +9,7 @@ Prints one JSON line:
 
 - ``training_ratio``: images/s of ``fit`` ÷ images/s of the loop; the bar is 0.9. ``fit`` has ExpressionDataModule,
   SemanticAugmenter, and callbacks of ``train.py``; the loop holds the faces in memory. Both train networks of the same
-  size with the same losses, precision, clipping, schedule and moving average. Segments of the two alternate within one
+  size with the same losses (those that need no onlooker), precision, clipping, schedule and moving average. Segments of the two alternate within one
   process, each round gives one ratio, and the median counts. ``training_cpu_ratio`` is the same in CPU seconds, which
   other processes disturb less.
 - The loop is the one of textbooks: two losses, each taken back with the other network's parameters switched off.
@@ -328,6 +328,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     seed_everything(1, verbose=False)
     settings = yaml.safe_load(args.config.read_text())["model"]["init_args"]
+    # Of the three networks alone: a classifier that looks on would cost both sides the same.
+    settings["guide"] = None
+    settings["loss"] |= {"perceptual_weight": 0.0, "expression_weight": 0.0, "relabelled_share": 0.0}
     rounds, steps = (2, 2) if args.quick else (args.rounds, args.steps)
     figures = train_beside(settings, args.batch_size, rounds, steps)
     assert math.isfinite(figures["training_ratio"])

@@ -123,6 +123,8 @@ def test_one_batch(name: str, tmp_path: Path, weights: dict[str, Path]) -> None:
         more += ["--model.init_args.grid_samples=1", "--model.init_args.sampling.num_steps=2"]
     if found.get("model", {}).get("class_path", "").endswith("SemanticAugmenter"):
         more.append("--model.init_args.grid_samples=1")
+    if found.get("model", {}).get("init_args", {}).get("guide") is not None:
+        more.append(f"--model.init_args.guide={weights['classifier']}")
     if "latents_of" in found.get("model", {}).get("init_args", {}):
         more.append(f"--model.init_args.latents_of={weights['generator']}")
     cli = train.main(["fit", *model, *DRAWN, config(name), *more, *ONE_BATCH, f"--run_dir={tmp_path}"])
