@@ -9,9 +9,9 @@ Prints one JSON line:
 
 - ``training_ratio``: images/s of ``fit`` ÷ images/s of the loop; the bar is 0.9. ``fit`` has ExpressionDataModule,
   SemanticAugmenter, and callbacks of ``train.py``; the loop holds the faces in memory. Both train networks of the same
-  size with the same losses (those that need no onlooker), precision, clipping, schedule and moving average. Segments of the two alternate within one
-  process, each round gives one ratio, and the median counts. ``training_cpu_ratio`` is the same in CPU seconds, which
-  other processes disturb less.
+  size with the same losses (those that need no onlooker), precision, clipping, schedule and moving average. Segments of
+  the two alternate within one process, each round gives one ratio, and the median counts. ``training_cpu_ratio`` is the
+  same in CPU seconds, which other processes disturb less.
 - The loop is the one of textbooks: two losses, each taken back with the other network's parameters switched off.
   ``training_ratio_one_backward`` compares with a loop that calls ``training_losses`` instead, as ``fit`` does: the cost
   of the framework alone.
