@@ -228,8 +228,10 @@ def test_groups_that_are_off_are_not_in_the_trainer(finished: train.SynferCLI) -
         (["--synthesis.sampling.num_steps=0"], "sampling.num_steps: found 0"),
         (["--synthesis.sampling.au_edits={AU99: 0.5}"], "unknown action unit 'AU99'"),
         (["--synthesis.sampling.guidance_interval=[0.5,0.2]"], "guidance_interval"),
-        (["--synthesis.perturbation.strength=-0.5"], "perturbation.strength: found -0.5"),
-        (["--synthesis.perturbation={mode: noise, source: any}"], "perturbation.source: found 'any' with mode noise"),
+        (
+            ["--synthesis.sampling.num_steps=3", "--synthesis.settings={strength: 1}"],
+            "found both, expected one of them",
+        ),
         (["--synthesis.plan=most"], "synthesis.plan"),
         (["--data.synthesis_plan=feedback"], "data.synthesis_plan"),
         (["--data.class_sampling.kind=often"], "data.class_sampling.kind"),

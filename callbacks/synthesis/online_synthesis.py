@@ -28,8 +28,7 @@ from synfer.synthesis.feedback_shares import FeedbackSettings
 from synfer.synthesis.hooks import active_hooks
 from synfer.synthesis.plan import RANK_STRIDE, Plan
 from synfer.synthesis.request import SamplingSettings, SynthesisSettings
-from synfer.synthesis.synthesiser import Synthesiser, TakesSources, check_settings, load_synthesiser
-from synfer.synthesis.vae_gan.perturbation import PerturbationSettings
+from synfer.synthesis.synthesiser import Synthesiser, TakesSources, changed_settings, check_settings, load_synthesiser
 
 _FRUITLESS_BATCHES = 20
 _COUNTERS = ("made", "discarded", "seconds", "next_number", "kept", "drawn")
@@ -56,7 +55,8 @@ class OnlineSynthesis(SynthesisCallback):
         initial_samples: faces kept in the pool before training starts; null = one generation batch.
         expressions: names to make; null = all that data and generator share.
         sampling: how a diffusion model denoises; null = the generator's own settings.
-        perturbation: how a VAE-GAN changes the codes of real faces; null = its own settings.
+        settings: values that replace some of the generator's own settings, by name, whatever its kind: of a VAE-GAN
+            {strength: 1.5}; null = none.
         plan: how often each of them is made: "even", "real" (as among the training rows in use), "fill" (what each
             class lacks to the largest), "inverse" (1 / its training rows) or "feedback" (more of those whose recall in
             validation is low; evenly before the first).
@@ -76,7 +76,7 @@ class OnlineSynthesis(SynthesisCallback):
         initial_samples: int | None = None,
         expressions: list[str] | None = None,
         sampling: SamplingSettings | None = None,
-        perturbation: PerturbationSettings | None = None,
+        settings: dict[str, Any] | None = None,
         plan: str = EVEN,
         feedback: FeedbackSettings | None = None,
     ) -> None:
@@ -98,9 +98,10 @@ class OnlineSynthesis(SynthesisCallback):
         self.max_reuse = max_reuse
         self.initial_samples = initial_samples
         self.expressions = None if expressions is None else [canonical_expression(name) for name in expressions]
-        if sampling is not None and perturbation is not None:
-            raise ValueError("synthesis.sampling beside synthesis.perturbation: expected one, of the generator's kind")
-        self.settings: SynthesisSettings | None = sampling or perturbation
+        if sampling is not None and settings:
+            raise ValueError("synthesis.sampling beside synthesis.settings: found both, expected one of them")
+        self.sampling, self._changes = sampling, settings or {}
+        self.settings: SynthesisSettings | None = sampling
         self.planned = PlannedShares(plan, feedback)
         self.made = 0
         self.discarded = 0
@@ -157,6 +158,8 @@ class OnlineSynthesis(SynthesisCallback):
             raise ValueError(
                 f"data {list(datamodule.label_space)} and generator {list(self._generator.label_space)} share no name"
             )
+        if self._changes:
+            self.settings = changed_settings(self._generator, self._changes, "synthesis.settings")
         check_settings(self._generator, self.settings)
         if isinstance(self._generator, TakesSources):
             self._generator.use_sources(training_sources(datamodule, "source face"), self._names)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -124,5 +125,29 @@ def check_settings(synthesiser: Synthesiser, settings: SynthesisSettings | None)
     if settings is not None and not isinstance(settings, expected):
         raise ValueError(
             f"synthesis settings: found {type(settings).__name__} for a {type(synthesiser).__name__}, expected "
-            f"{expected.__name__} (synthesis.sampling says how to denoise, synthesis.perturbation how to change codes)"
+            f"{expected.__name__} (synthesis.sampling is of diffusion models alone; synthesis.settings of any kind)"
         )
+
+
+def changed_settings(synthesiser: Synthesiser, changes: Mapping[str, Any], key: str) -> SynthesisSettings:
+    """Returns a synthesiser's own settings with some values replaced.
+
+    Args:
+        synthesiser: whose settings.
+        changes: value by name.
+        key: where they were given, for errors.
+
+    Raises:
+        ValueError: a name that these settings do not have, or a value that is none of theirs.
+    """
+    own = synthesiser.sampling
+    names = [field.name for field in fields(own)]
+    unknown = [name for name in changes if name not in names]
+    if unknown:
+        raise ValueError(
+            f"{key}: found '{unknown[0]}' for a {type(synthesiser).__name__}, expected some of {', '.join(names)}"
+        )
+    try:
+        return replace(own, **changes)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{key} {dict(changes)}: {error}") from None

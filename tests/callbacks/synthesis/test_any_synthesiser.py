@@ -32,7 +32,7 @@ from lightning_modules.generator import ExpressionGenerator
 from synfer.synthesis import synthesiser as seam
 from synfer.synthesis.plan import EndlessPlan, EvenPlan
 from synfer.synthesis.request import SamplingSettings
-from synfer.synthesis.synthesiser import Synthesiser, TakesSources, load_synthesiser
+from synfer.synthesis.synthesiser import Synthesiser, TakesSources, changed_settings, load_synthesiser
 from tests.fixtures.drawn_synthesiser import LOADER, DrawnModule, save_drawn
 from tests.fixtures.tiny_augmenter import tiny_augmenter
 from tests.fixtures.tiny_data import BASIC7, TinyReader, tiny_table
@@ -153,6 +153,23 @@ def test_a_layout_that_it_cannot_take_ends_the_fit_in_one_line(kind: str, folder
     model = tiny_classifier(BASIC7, image_size=SIDE, backbone_kwargs=VIT)
     with pytest.raises(ValueError, match=r"^layout.enabled=true: found LayoutInitialisation, .* beside [A-Z]"):
         trainer(tmp_path, online, LayoutInitialisation(True)).fit(model, datamodule=data(synthetic_ratio=0.5))
+
+
+@pytest.mark.parametrize("kind", ["vae_gan"], indirect=True)
+def test_settings_of_any_kind_are_replaced_on_the_fly(kind: str, folder: Path, tmp_path: Path) -> None:
+    online = OnlineSynthesis(True, str(folder / kind), batch_size=7, max_reuse=1000, settings={"strength": 0.0})
+    pool = PoolAtEnd()
+    model = tiny_classifier(BASIC7, image_size=SIDE, backbone_kwargs=VIT)
+    trainer(tmp_path, online, pool).fit(model, datamodule=data(synthetic_ratio=0.5))
+    own = synthesiser(folder / kind)
+    still = changed_settings(own, {"strength": 0.0}, "")
+    rebuilt = own.synthesise(EndlessPlan(BASIC7, 5, settings=still, au_names=()).request(range(7))).images.int()
+    assert (pool.samples["image"].int() - rebuilt).abs().amax() <= 1
+    online = OnlineSynthesis(True, str(folder / kind), batch_size=7, settings={"strength": -1.0})
+    with pytest.raises(
+        ValueError, match=r"^synthesis.settings {'strength': -1.0}: perturbation.strength: found -1.0, ex"
+    ):
+        trainer(tmp_path, online).fit(model, datamodule=data(synthetic_ratio=0.5))
 
 
 def test_a_set_is_written_interrupted_and_finished(kind: str, folder: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from synfer.synthesis.faces import Faces
 from synfer.synthesis.over_ranks import share_of, synthesise_over_ranks
 from synfer.synthesis.plan import EvenPlan
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest
-from synfer.synthesis.synthesiser import Synthesiser, TakesSources, load_synthesiser
+from synfer.synthesis.synthesiser import Synthesiser, TakesSources, changed_settings, load_synthesiser
 from synfer.synthesis.vae_gan.perturbation import PerturbationSettings
 from tests.fixtures.drawn_synthesiser import LOADER, save_drawn
 from tests.fixtures.tiny_augmenter import tiny_augmenter
@@ -190,6 +190,25 @@ def test_settings_of_another_kind_are_refused(synthesiser: Synthesiser) -> None:
             ValueError, match=r"^synthesis settings: found \w+Settings for a \w+, expected \w+Settings "
         ):
             synthesiser.synthesise(asked)
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "drawn": {"num_steps": 7},
+    "diffusion": {"num_steps": 7},
+    "vae_gan": {"strength": 0.5, "mode": "interpolate"},
+}
+
+
+def test_some_of_its_own_settings_are_replaced_by_name(kind: str, synthesiser: Synthesiser) -> None:
+    changed = changed_settings(synthesiser, CHANGES[kind], "synthesis.settings")
+    assert type(changed) is type(synthesiser.sampling) and changed != synthesiser.sampling
+    assert all(getattr(changed, name) == value for name, value in CHANGES[kind].items())
+    with pytest.raises(ValueError, match=r"^synthesis.settings: found 'strenght' for a \w+, expected some of \w+, \w+"):
+        changed_settings(synthesiser, {"strenght": 1}, "synthesis.settings")
+    first = next(iter(CHANGES[kind]))
+    for wrong in (-1, "much"):
+        with pytest.raises(ValueError, match=rf"^synthesis.settings {{'{first}': .*}}: "):
+            changed_settings(synthesiser, {first: wrong}, "synthesis.settings")
 
 
 # ---------------------------------------------------------------- loading
