@@ -114,6 +114,27 @@ def test_a_source_is_encoded_once_until_the_weights_change() -> None:
     assert not torch.equal(made.synthesise(request(SIX)).images, first)
 
 
+def test_codes_are_made_again_where_the_module_is_cast_or_moved() -> None:
+    module = tiny_augmenter().eval().requires_grad_(False)
+    made, seen = module.synthesiser, []
+    made.use_sources(sources(), NAMES)
+    module.networks.encoder.register_forward_hook(lambda _, given, out: seen.append(out[0].dtype))
+    rows = np.arange(3)
+    made.bf16 = True  # autocast: weights of any format take the same faces
+    made.codes_of(rows)
+    module.to(torch.bfloat16)  # past the synthesiser, as Lightning moves what it trains
+    made.codes_of(rows)
+    assert len(seen) == 2
+
+
+def test_the_mean_of_an_expression_is_taken_once_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved, asked = synthesiser(mode="transfer", source="neutral"), []
+    mean_code = moved._mean_code
+    monkeypatch.setattr(moved, "_mean_code", lambda name: asked.append(name) or mean_code(name))
+    moved.synthesise(request(SIX))
+    assert sorted(asked) == sorted(NAMES)
+
+
 def test_bfloat16_makes_about_the_same_faces() -> None:
     exact, rounded = synthesiser(), synthesiser()
     rounded.bf16 = True
