@@ -479,9 +479,7 @@ def test_checkpoints_of_others_are_refused_on_the_command_line(
     expected = {
         tmp_path / "generator.ckpt": "found weights of another kind of model",
         save_checkpoint(large, tmp_path / "large.ckpt"): "as in this SemanticAugmenter (",
-        trained[
-            1
-        ]: "label space of the checkpoint: found neutral, happy, sad, expected neutral, happy, sad, surprise, ",
+        trained[1]: "label space of the checkpoint: found neutral, happy, sad, expected neutral, happy, sad, sur",
     }
     for path, line in expected.items():
         with pytest.raises(SystemExit) as stopped:
@@ -561,9 +559,7 @@ def test_a_checkpoint_of_as_many_other_expressions_is_refused(
 ) -> None:
     other = (NAMES[1], NAMES[0], *NAMES[2:])
     trainer = make_trainer(tmp_path, limit_val_batches=1)
-    with pytest.raises(
-        ValueError, match=r"^label space of the checkpoint: found neutral, happy, sad, expected happy, n"
-    ):
+    with pytest.raises(ValueError, match=r"^label space of the checkpoint: found neutral, happy, sad, expected hap"):
         trainer.validate(
             tiny_augmenter(label_space=list(other), ema_decay=0.5),
             datamodule=tiny_data(label_space=other),
