@@ -20,7 +20,7 @@ from synfer.synthesis.hooks import FaceHook, refuse_denoising_hooks
 from synfer.synthesis.request import SynthesisRequest, initial_noise
 from synfer.synthesis.sources import SourceFaces, choose_sources
 from synfer.synthesis.synthesiser import check_request
-from synfer.synthesis.vae_gan.perturbation import OWN, PerturbationSettings
+from synfer.synthesis.vae_gan.perturbation import ANY, OWN, PerturbationSettings
 
 _MEAN_OVER = 512  # faces of an expression whose codes its mean is taken over
 _BATCH = 256  # faces encoded at a time
@@ -272,7 +272,7 @@ class VAEGANSynthesiser:
         """Refuses expressions that the training faces cannot serve."""
         sources = self._known_sources()
         needed = list(expressions)
-        if settings.mode == "transfer" and settings.source_of in self.label_space:
+        if settings.mode == "transfer" and settings.source_of != ANY:
             needed.append(settings.source_of)
         for name in needed:
             least, found = 2 if settings.mode == "interpolate" else 1, len(sources.rows_of(name))

@@ -179,6 +179,7 @@ def test_without_sources_nothing_is_made() -> None:
         ({}, {"happy": 0}, r"perturbation.mode=noise: found 0 training faces of 'happy', expected at least 1"),
         ({"mode": "interpolate"}, {"sad": 1}, r"perturbation.mode=interpolate: found 1 training faces of 'sad', .* 2"),
         ({"mode": "transfer", "source": "neutral"}, {"neutral": 0}, r"mode=transfer: found 0 training faces of 'neutr"),
+        ({"mode": "transfer", "source": "fear"}, {}, r"mode=transfer: found 0 training faces of 'fear', expected"),
     ],
 )
 def test_an_expression_without_a_training_face(settings: dict[str, Any], counts: dict[str, int], message: str) -> None:
