@@ -255,8 +255,10 @@ class VAEGANSynthesiser:
     def _state(self) -> tuple[Any, ...]:
         """Returns what changes with the encoder's weights, with their place and their number format."""
         versions = ((w, 0 if w.is_inference() else w._version) for w in self.networks.encoder.parameters())
-        # Whoever moves or casts a module leaves version and identity of its weights as they are.
-        return tuple(part for w, version in versions for part in (id(w), version, w.device, w.dtype))
+        # Whoever moves or casts a module leaves version and identity of its weights as they are, and so does a fused
+        # optimiser.
+        step = None if self._training_step is None else self._training_step()
+        return step, *(part for w, version in versions for part in (id(w), version, w.device, w.dtype))
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

@@ -127,6 +127,19 @@ def test_codes_are_made_again_where_the_module_is_cast_or_moved() -> None:
     assert len(seen) == 2
 
 
+def test_codes_are_made_again_after_a_step_of_a_fused_optimiser() -> None:
+    module, step = tiny_augmenter(), [0]
+    made = VAEGANSynthesiser(module.networks, NAMES, SIDE, PerturbationSettings(), False, lambda: step[0])
+    made.use_sources(sources(), NAMES)
+    rows = np.arange(3)
+    before = made.codes_of(rows)[0].detach().clone()
+    optimiser = torch.optim.AdamW(module.networks.encoder.parameters(), lr=0.1, fused=True)
+    module.networks.encoder(made.as_input(sources().images(rows)))[0].sum().backward()
+    optimiser.step()
+    step[0] += 1
+    assert (made.codes_of(rows)[0] - before).detach().abs().amax() > 0.1
+
+
 def test_the_mean_of_an_expression_is_taken_once_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
     moved, asked = synthesiser(mode="transfer", source="neutral"), []
     mean_code = moved._mean_code
