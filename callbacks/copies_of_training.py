@@ -61,10 +61,12 @@ def near_copies(datamodule: Any, made: dict[str, Tensor], device: torch.device) 
             "test/kept": float(kept.double().mean()),
             "test/near_copies_kept": float(copies[kept].double().mean()),
         }
-    rows, sources = _sources_of(datamodule, made)
+    rows, found = _sources_of(datamodule, made)
     if len(rows):
-        others = search.find(made["images"][rows].to(device), sources).cpu()
-        metrics["test/near_copies_of_others"] = float(others.double().mean())
+        # Sources at their own size: resized twice, their pixels would not be those that are searched.
+        sources, parts = datamodule.train_table.images, zip(rows.split(BATCH), found.split(BATCH), strict=True)
+        others = [search.find(made["images"][a].to(device), sources.batch(b.numpy())).cpu() for a, b in parts]
+        metrics["test/near_copies_of_others"] = float(torch.cat(others).double().mean())
     return metrics
 
 
@@ -80,11 +82,13 @@ def against_sources(
         networks: score the sources.
         report: compares the two.
     """
-    rows, sources = _sources_of(datamodule, made)
+    rows, found = _sources_of(datamodule, made)
     if not len(rows):
         return {}
+    training = ReferenceFaces(datamodule.train_table, made["images"].shape[-1])
     similarities, probabilities = [], []
-    for chunk, shown in zip(rows.split(BATCH), sources.split(BATCH), strict=True):
+    for chunk, own in zip(rows.split(BATCH), found.split(BATCH), strict=True):
+        shown = training.images(own)
         similarities.append(pixel_correlation(made["images"][chunk], shown))
         probabilities.append(networks.score(as_float(shown, networks.device))["probabilities"])
     similarity = torch.cat(similarities)
@@ -95,13 +99,11 @@ def against_sources(
 
 
 def _sources_of(datamodule: Any, made: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Returns which faces name a row of this run as their source, int64 (m,), and these, uint8 (m, 3, H, W)."""
+    """Returns which faces name a row of this run as their source, int64 (m,), and these rows, int64 (m,)."""
     keys = made.get("layout_source", torch.zeros(0))
-    side, table = made["images"].shape[-1], datamodule.train_table
+    table = datamodule.train_table
     if not keys.any() or table is None:
-        return torch.empty(0, dtype=torch.int64), torch.empty(0, 3, side, side, dtype=torch.uint8)
+        return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
     place = {key: row for row, key in enumerate(keys_of(table.sample_id.tolist()).astype(np.int64).tolist())}
     rows = torch.tensor([i for i, key in enumerate(keys.tolist()) if key in place], dtype=torch.int64)
-    found = torch.tensor([place[key] for key in keys[rows].tolist()], dtype=torch.int64)
-    images = [ReferenceFaces(table, side).images(chunk) for chunk in found.split(BATCH)] if len(found) else []
-    return rows, torch.cat([torch.empty(0, 3, side, side, dtype=torch.uint8), *images])
+    return rows, torch.tensor([place[key] for key in keys[rows].tolist()], dtype=torch.int64)

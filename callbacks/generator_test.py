@@ -124,7 +124,7 @@ class GeneratorTest(Callback):
         names = [canonical_expression(name) for name in asked]
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         device = trainer.strategy.root_device  # not the module's: Lightning moves it only after the setup hooks
-        taught_by = getattr(module, "taught_by", None)
+        taught_by = getattr(module, "taught_by", ())
         self.networks = networks = ScoringNetworks(self.files, names, callbacks, device, taught_by)
         if self.samples < 2:
             raise ValueError(f"test.samples: found {self.samples}, expected at least 2")

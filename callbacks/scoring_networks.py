@@ -85,7 +85,7 @@ class ScoringNetworks:
         callbacks: the trainer's; a guide among them must not be judge or extractor, whatever its head
             (METHOD: guide ≠ judge).
         device: where they run.
-        taught_by: fingerprint of a network that the generator learned by, which counts as a guide; None = of none.
+        taught_by: fingerprints of networks that the generator learned by, which count as guides.
 
     Attributes:
         judge: says which expression a face shows.
@@ -104,7 +104,7 @@ class ScoringNetworks:
         names: Sequence[str],
         callbacks: Sequence[Any],
         device: torch.device,
-        taught_by: str | None = None,
+        taught_by: Sequence[str] = (),
     ) -> None:
         self.device = device
         self._taught_by = taught_by
@@ -146,7 +146,7 @@ class ScoringNetworks:
                 continue
             if own is not None and own == backbone_fingerprint(callback.guide):
                 raise ValueError(f"{where} is the guide's own network: a {role} must be independent of it")
-        if own is not None and own == self._taught_by:
+        if own is not None and own in self._taught_by:
             raise ValueError(
                 f"{where} is the network that the generator learned by (its model.guide): a {role} must be independent "
                 "of it"

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
@@ -24,7 +25,7 @@ from lightning_modules.synthesiser_file import SynthesiserFile
 from lightning_modules.trainer_access import data_of
 from synfer.faces.expressions import resolve_label_space
 from synfer.foundation.counter_based_random import keyed_seed
-from synfer.foundation.module_file import ModuleFormat, StoredModule
+from synfer.foundation.module_file import KIND, ModuleFormat, StoredModule
 from synfer.foundation.random_streams import Stream
 from synfer.foundation.validate import check_setting
 from synfer.metrics.masked_mean import MaskedMean
@@ -152,24 +153,38 @@ class SemanticAugmenter(SynthesiserFile):
         return self.synthesiser.weights_fingerprint()
 
     @property
-    def taught_by(self) -> str | None:
-        """Fingerprint of the guide's network, as in its files; None without one: it must not judge these faces."""
-        found: str | None = self.hparams.get(_TAUGHT_BY)
-        return found
+    def taught_by(self) -> tuple[str, ...]:
+        """Fingerprints of the networks of all guides, as in its files: none of them must judge these faces."""
+        found = self.hparams.get(_TAUGHT_BY) or ()
+        return (found,) if isinstance(found, str) else tuple(found)
+
+    def _remember(self, teachers: str | Sequence[str] | None) -> None:
+        """Adds those who taught these weights, of an earlier part of the training too."""
+        more = (teachers,) if isinstance(teachers, str) else teachers or ()
+        if known := list(dict.fromkeys([*self.taught_by, *more])):
+            self.hparams[_TAUGHT_BY] = known
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes over the moving average, and who taught these weights."""
+        """Takes over the moving average, and who taught these weights.
+
+        Raises:
+            ValueError: the checkpoint is of another label space: its weights would pass for other expressions.
+        """
+        settings = checkpoint.get("hyper_parameters", {})
+        found = resolve_label_space(settings.get("label_space", list(self.label_space)))
+        if checkpoint.get(KIND) == self.file_format.kind and found != self.label_space:
+            raise ValueError(
+                f"label space of the checkpoint: found {', '.join(found)}, expected {', '.join(self.label_space)} "
+                "(model.label_space)"
+            )
         super().on_load_checkpoint(checkpoint)
-        found = checkpoint.get("hyper_parameters", {}).get(_TAUGHT_BY)
-        if found is not None:
-            self.hparams[_TAUGHT_BY] = found
+        self._remember(settings.get(_TAUGHT_BY))
 
     @classmethod
     def _restored(cls, stored: StoredModule) -> SemanticAugmenter:
         """Returns an augmenter with these settings and weights, which remembers who taught them."""
         module = super()._restored(stored)
-        if stored.settings.get(_TAUGHT_BY) is not None:
-            module.hparams[_TAUGHT_BY] = stored.settings[_TAUGHT_BY]
+        module._remember(stored.settings.get(_TAUGHT_BY))
         return module
 
     def _not_in_folders(self) -> set[str]:
@@ -217,7 +232,11 @@ class SemanticAugmenter(SynthesiserFile):
         if stage == "fit" and self._loss.needs_perception and self._perception is None:
             classifier = ExpressionClassifier.load_trained(str(self.hparams["guide"]))
             self._perception = ExpressionPerception(classifier, self.label_space)
-            self.hparams[_TAUGHT_BY] = backbone_fingerprint(classifier)
+            self._remember(backbone_fingerprint(classifier))
+        elif stage == "fit" and self.hparams["guide"] is not None and not self._loss.needs_perception:
+            rank_zero_info(
+                "model.guide: not looked at, as model.loss.perceptual_weight and model.loss.expression_weight are 0"
+            )
         if stage == "predict":
             self.use_sources(training_sources(data, "source face"), data.planned_set.expressions)
         elif stage == "fit" and self.hparams["grid_samples"] > 0 and hasattr(data, "train_table"):

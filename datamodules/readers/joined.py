@@ -14,7 +14,9 @@ from datamodules.rows.sample_table import ImageSource, ReadReport, SampleTable
 
 
 class JoinedReader(Reader):
-    """Reads the same split of several readers, one after the other: two synthesisers' sets beside real faces, say.
+    """Reads the same split of several readers, one after the other: the sets of two synthesisers, say.
+
+    Real faces and made ones are not joined: each row would have to say which it is.
 
     Where sample ids occur in more than one of them, each gets the number of its reader in front ("0/…", "1/…").
     Captions and action units stay where all of them have some, of the same names, and are unknown otherwise.
@@ -47,9 +49,15 @@ class JoinedReader(Reader):
         """Returns the rows of all readers.
 
         Raises:
-            ValueError: one of them has no such split, or their images have other sizes.
+            ValueError: one of them has no such split, their images have other sizes, or only some of them are made.
         """
         tables = [reader.read(split) for reader in self.readers]
+        if len({table.is_synthetic for table in tables}) > 1:
+            kinds = " and ".join("synthetic" if table.is_synthetic else "real" for table in tables)
+            raise ValueError(
+                f"JoinedReader.readers: found {kinds} faces, expected one kind (real ones in data.reader, synthetic "
+                "ones in data.synthetic_reader)"
+            )
         ids = [table.sample_id for table in tables]
         if len(np.unique(np.concatenate(ids))) < sum(map(len, ids)):
             ids = [np.array([f"{number}/{name}" for name in some]) for number, some in enumerate(ids)]
@@ -65,7 +73,6 @@ class JoinedReader(Reader):
             content_hash=np.concatenate([table.content_hash for table in tables]),
             au=np.concatenate(units) if named else None,
             caption=np.concatenate(captions) if len(captions) == len(tables) else None,
-            is_synthetic=all(table.is_synthetic for table in tables),
             report=_joined_reports([table.report for table in tables]),
         )
 

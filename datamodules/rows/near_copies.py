@@ -83,9 +83,12 @@ class NearCopies:
                         # One side is centred, so the other need not be.
                         product = some[rows] @ self._pixels[columns].float().T
                         close = (product > self.above * self._lengths[columns]) & (self._lengths[columns] > 0)
-                        if own is not None:
-                            close &= (own[part[rows], None] != self._pixels[columns]).any(2)
-                        found[part[rows]] |= close.any(1)
+                        copy, of = close.nonzero(as_tuple=True)
+                        copy, of = part[rows[copy]], columns[of]
+                        if own is not None:  # of the few close pairs alone: all pairs would fill the memory
+                            other = (own[copy] != self._pixels[of]).any(1)
+                            copy = copy[other]
+                        found[copy] = True
         return found
 
     def held_out_share(self) -> float:

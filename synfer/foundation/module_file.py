@@ -27,12 +27,9 @@ KIND = "kind"
 _ENTRIES = {"label_annotator": "annotator", "expression_classifier": "classifier"}
 """Entry that the checkpoints of a kind have always had → that kind."""
 
-_MARKS = {
-    "min_snr_gamma": "diffusion",
-    "au_names": "au_estimator",
-    "discriminator_learning_rate": "vae_gan",
-}
-"""Setting that all files of a kind have always had, and no other kind's → that kind."""
+_MARKS = {"min_snr_gamma": "diffusion", "au_names": "au_estimator"}
+"""Setting that all files of a kind have always had, and no other kind's → that kind; of kinds that are older than the
+files' own word for it."""
 
 
 def kind_of(path: str | Path, name: str = "module") -> str | None:
@@ -151,8 +148,13 @@ class ModuleFormat:
         config, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
         settings = read_json(config, f"config of a {name}", "what save_trained wrote")
         tensors = read_safetensors(weights, f"weights of a {name}", "what save_trained wrote")
-        mark = next(mark for mark, kind in _MARKS.items() if kind == self.kind)
-        if mark not in settings or kind_of_settings(settings) != self.kind:
+        mark, found = (
+            next((mark for mark, kind in _MARKS.items() if kind == self.kind), None),
+            kind_of_settings(settings),
+        )
+        if mark is None and found != self.kind:
+            raise FileError(f"config of a {name} '{config}': found the kind {found}, expected {self.kind}")
+        if mark is not None and (mark not in settings or found != self.kind):
             raise FileError(f"config of a {name} '{config}': found no entry '{mark}', expected what save_trained wrote")
         settings.pop(KIND, None)
         return StoredModule(present_settings(self.kind, settings), {n: t.float() for n, t in tensors.items()})

@@ -28,7 +28,8 @@ class PerturbationSettings:
         strength: s ≥ 0; 0 reconstructs the source.
         source: which training faces are encoded: "same" = those of the wanted expression, "any", or the name of an
             expression; null = "same", and "any" to transfer from. A face of another expression keeps the wanted label
-            only where the expression is transferred, so "same" is all that the other modes take.
+            only where the expression is transferred, so "same" is all that the other modes take; "transfer" does not
+            take it: from an expression to itself nothing is added, whatever the strength.
 
     Raises:
         ValueError: an unknown mode, a strength below 0, or a source that the mode cannot take.
@@ -53,6 +54,11 @@ class PerturbationSettings:
             raise ValueError(
                 f"perturbation.source: found '{self.source}' with mode {self.mode}, expected same (mode transfer alone "
                 "gives a face of another expression the wanted one)"
+            )
+        if self.mode == "transfer" and self.source == OWN:
+            raise ValueError(
+                "perturbation.source: found 'same' with mode transfer, expected any, the name of an expression, or "
+                "null (from an expression to itself there is nothing to transfer)"
             )
 
     @property

@@ -20,7 +20,7 @@ from synfer.synthesis.hooks import FaceHook, refuse_denoising_hooks
 from synfer.synthesis.request import SynthesisRequest, initial_noise
 from synfer.synthesis.sources import SourceFaces, choose_sources
 from synfer.synthesis.synthesiser import check_request
-from synfer.synthesis.vae_gan.perturbation import OWN, PerturbationSettings
+from synfer.synthesis.vae_gan.perturbation import ANY, OWN, PerturbationSettings
 
 _MEAN_OVER = 512  # faces of an expression whose codes its mean is taken over
 _BATCH = 256  # faces encoded at a time
@@ -233,7 +233,8 @@ class VAEGANSynthesiser:
             others = self._others(wanted, rows, uniform[:, 1])
             return mean + settings.strength * (self.codes_of(others)[0] - mean), rows
         shown = [sources.label_space[code] for code in sources.labels(rows)]
-        direction = torch.stack([self._mean_code(b) - self._mean_code(a) for a, b in zip(shown, wanted, strict=True)])
+        means = {name: self._mean_code(name) for name in {*shown, *wanted}}
+        direction = torch.stack([means[b] - means[a] for a, b in zip(shown, wanted, strict=True)])
         return mean + settings.strength * direction, rows
 
     def _others(self, expressions: Sequence[str], rows: np.ndarray, uniform: np.ndarray) -> np.ndarray:
@@ -251,10 +252,13 @@ class VAEGANSynthesiser:
         order = keyed_uniform(members, 1, Stream.MEAN_CODES)[:, 0].argsort(kind="stable")
         return self.codes_of(np.sort(members[order[:_MEAN_OVER]]))[0].mean(0)
 
-    def _state(self) -> tuple[int, ...]:
-        """Returns numbers that change with the encoder's weights."""
+    def _state(self) -> tuple[Any, ...]:
+        """Returns what changes with the encoder's weights, with their place and their number format."""
         versions = ((w, 0 if w.is_inference() else w._version) for w in self.networks.encoder.parameters())
-        return tuple(number for weight, version in versions for number in (id(weight), version))
+        # Whoever moves or casts a module leaves version and identity of its weights as they are, and so does a fused
+        # optimiser.
+        step = None if self._training_step is None else self._training_step()
+        return step, *(part for w, version in versions for part in (id(w), version, w.device, w.dtype))
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
@@ -270,7 +274,7 @@ class VAEGANSynthesiser:
         """Refuses expressions that the training faces cannot serve."""
         sources = self._known_sources()
         needed = list(expressions)
-        if settings.mode == "transfer" and settings.source_of in self.label_space:
+        if settings.mode == "transfer" and settings.source_of != ANY:
             needed.append(settings.source_of)
         for name in needed:
             least, found = 2 if settings.mode == "interpolate" else 1, len(sources.rows_of(name))

@@ -54,5 +54,8 @@ def test_wrong_input() -> None:
         JoinedReader([one])
     with pytest.raises(ValueError, match=r"found the label spaces .* and .*, expected one"):
         JoinedReader([one, TinyReader(train=tiny_table(6, label_space=("happy", "sad")))])
+    made = TinyReader(train=replace(tiny_table(7, seed=3), is_synthetic=True))
+    with pytest.raises(ValueError, match=r"^JoinedReader.readers: found real and synthetic faces, expected one kind"):
+        JoinedReader([one, made]).read("train")
     with pytest.raises(ValueError, match=r"found images of 8x8 and 16x16 pixels, expected one size"):
         JoinedReader([one, TinyReader(train=tiny_table(7, side=16))]).read("train")

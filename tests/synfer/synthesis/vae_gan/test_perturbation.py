@@ -13,7 +13,6 @@ from synfer.synthesis.vae_gan.perturbation import PerturbationSettings
         ({}, "same"),
         ({"mode": "interpolate", "source": "same"}, "same"),
         ({"mode": "transfer"}, "any"),
-        ({"mode": "transfer", "source": "same"}, "same"),
         ({"mode": "transfer", "source": "neutral", "strength": 0}, "neutral"),
     ],
 )
@@ -30,6 +29,7 @@ def test_which_faces_are_encoded(settings: dict[str, Any], of: str) -> None:
         ({"source": "smile"}, r"perturbation.source: found 'smile', expected one of same, any, neutral, happy, .*null"),
         ({"source": "any"}, r"perturbation.source: found 'any' with mode noise, expected same"),
         ({"mode": "interpolate", "source": "sad"}, r"perturbation.source: found 'sad' with mode interpolate"),
+        ({"mode": "transfer", "source": "same"}, r"perturbation.source: found 'same' with mode transfer, expected any"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:

@@ -114,6 +114,40 @@ def test_a_source_is_encoded_once_until_the_weights_change() -> None:
     assert not torch.equal(made.synthesise(request(SIX)).images, first)
 
 
+def test_codes_are_made_again_where_the_module_is_cast_or_moved() -> None:
+    module = tiny_augmenter().eval().requires_grad_(False)
+    made, seen = module.synthesiser, []
+    made.use_sources(sources(), NAMES)
+    module.networks.encoder.register_forward_hook(lambda _, given, out: seen.append(out[0].dtype))
+    rows = np.arange(3)
+    made.bf16 = True  # autocast: weights of any format take the same faces
+    made.codes_of(rows)
+    module.to(torch.bfloat16)  # past the synthesiser, as Lightning moves what it trains
+    made.codes_of(rows)
+    assert len(seen) == 2
+
+
+def test_codes_are_made_again_after_a_step_of_a_fused_optimiser() -> None:
+    module, step = tiny_augmenter(), [0]
+    made = VAEGANSynthesiser(module.networks, NAMES, SIDE, PerturbationSettings(), False, lambda: step[0])
+    made.use_sources(sources(), NAMES)
+    rows = np.arange(3)
+    before = made.codes_of(rows)[0].detach().clone()
+    optimiser = torch.optim.AdamW(module.networks.encoder.parameters(), lr=0.1, fused=True)
+    module.networks.encoder(made.as_input(sources().images(rows)))[0].sum().backward()
+    optimiser.step()
+    step[0] += 1
+    assert (made.codes_of(rows)[0] - before).detach().abs().amax() > 0.1
+
+
+def test_the_mean_of_an_expression_is_taken_once_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved, asked = synthesiser(mode="transfer", source="neutral"), []
+    mean_code = moved._mean_code
+    monkeypatch.setattr(moved, "_mean_code", lambda name: asked.append(name) or mean_code(name))
+    moved.synthesise(request(SIX))
+    assert sorted(asked) == sorted(NAMES)
+
+
 def test_bfloat16_makes_about_the_same_faces() -> None:
     exact, rounded = synthesiser(), synthesiser()
     rounded.bf16 = True
@@ -158,6 +192,7 @@ def test_without_sources_nothing_is_made() -> None:
         ({}, {"happy": 0}, r"perturbation.mode=noise: found 0 training faces of 'happy', expected at least 1"),
         ({"mode": "interpolate"}, {"sad": 1}, r"perturbation.mode=interpolate: found 1 training faces of 'sad', .* 2"),
         ({"mode": "transfer", "source": "neutral"}, {"neutral": 0}, r"mode=transfer: found 0 training faces of 'neutr"),
+        ({"mode": "transfer", "source": "fear"}, {}, r"mode=transfer: found 0 training faces of 'fear', expected"),
     ],
 )
 def test_an_expression_without_a_training_face(settings: dict[str, Any], counts: dict[str, int], message: str) -> None:
