@@ -37,7 +37,7 @@ from synfer.optimisation.optimiser import decay_groups
 from synfer.optimisation.schedule import Schedule, scheduled
 from synfer.synthesis.faces import Faces
 from synfer.synthesis.hooks import FaceHook
-from synfer.synthesis.request import SynthesisRequest
+from synfer.synthesis.request import SynthesisRequest, SynthesisSettings
 from synfer.synthesis.sources import SourceFaces
 from synfer.synthesis.vae_gan.losses import distance, kl_divergence, peak_signal_to_noise
 from synfer.synthesis.vae_gan.perturbation import PerturbationSettings
@@ -229,6 +229,11 @@ class SemanticAugmenter(SynthesiserFile):
         scaled = self.trainer.precision == "16-mixed"
         expected = "bf16-mixed or 32-true: losses of two optimisers are not scaled"
         check_setting(stage != "fit" or not scaled, "precision", "16-mixed", expected, "trainer")
+        if stage == "fit" and self._loss.needs_perception and getattr(data, "folds", None) is not None:
+            raise ValueError(
+                f"model.guide beside data.folds={data.folds}: the guide may have learned from the rows that this fold "
+                "holds out, with their labels; expected one or the other"
+            )
         if stage == "fit" and self._loss.needs_perception and self._perception is None:
             classifier = ExpressionClassifier.load_trained(str(self.hparams["guide"]))
             self._perception = ExpressionPerception(classifier, self.label_space)
@@ -377,9 +382,11 @@ class SemanticAugmenter(SynthesiserFile):
 
     # ---------------------------------------------------------------- synthesis
 
-    def use_sources(self, sources: SourceFaces, expressions: Sequence[str]) -> None:
+    def use_sources(
+        self, sources: SourceFaces, expressions: Sequence[str], settings: SynthesisSettings | None = None
+    ) -> None:
         """Sets the training faces that are encoded: see :meth:`VAEGANSynthesiser.use_sources`."""
-        self.synthesiser.use_sources(sources, expressions)
+        self.synthesiser.use_sources(sources, expressions, settings)
 
     def recipe(self) -> dict[str, Any]:
         """Returns what its faces are a function of beside weights, settings and seed."""
@@ -399,5 +406,5 @@ class SemanticAugmenter(SynthesiserFile):
 
     def _fitting_step(self) -> int | None:
         """Returns the step of the training that this module is in; None where it is not being trained."""
-        fitting = self._trainer is not None and self.trainer.state.fn == "fit" and self.trainer.model is self
-        return self.global_step if fitting else None
+        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
+        return self.global_step if fitting and self.trainer.lightning_module is self else None

@@ -65,7 +65,7 @@ class ExpressionClassifier(ExpressionModule):
             of pixels: a guide that needs no decoding. ``in_channels`` then means nothing; the codec stays frozen and
             out of checkpoints.
         drop_rate: dropout before the head, in [0, 1).
-        label_smoothing: share of each label spread evenly over all classes, in [0, 1).
+        label_smoothing: share of each label spread over all classes, in [0, 1); evenly, or as ``loss.smoothing``.
         class_weights: K weights of the classes in the loss; "balanced" (rows / (K · rows of the class)); or
             "effective_number" (``loss.beta``; Cui et al. 2019, arXiv 1901.05555). Of the real rows in use, however
             often they are drawn. ``loss.defer_from`` says from when on.

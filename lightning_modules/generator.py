@@ -324,5 +324,5 @@ class ExpressionGenerator(GeneratorFile):
 
     def _fitting_step(self) -> int | None:
         """Returns the step of the training that this module is in; None where it is not being trained."""
-        fitting = self._trainer is not None and self.trainer.state.fn == "fit" and self.trainer.model is self
-        return self.global_step if fitting else None
+        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
+        return self.global_step if fitting and self.trainer.lightning_module is self else None

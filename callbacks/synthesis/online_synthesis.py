@@ -162,7 +162,7 @@ class OnlineSynthesis(SynthesisCallback):
             self.settings = changed_settings(self._generator, self._changes, "synthesis.settings")
         check_settings(self._generator, self.settings)
         if isinstance(self._generator, TakesSources):
-            self._generator.use_sources(training_sources(datamodule, "source face"), self._names)
+            self._generator.use_sources(training_sources(datamodule, "source face"), self._names, self.settings)
         if self.planned.follows_recalls and not trainer.limit_val_batches:
             raise ValueError(
                 "synthesis.plan=feedback: found trainer.limit_val_batches=0, expected validations whose recalls it can "

@@ -75,7 +75,7 @@ class SyntheticSetWriter(Callback):
         if not isinstance(pl_module, Synthesiser) or datamodule.predict_split != "synthesis":
             raise ValueError(
                 f"SyntheticSetWriter: found the model {type(pl_module).__name__} and data.predict_split="
-                f"{datamodule.predict_split}, expected ExpressionGenerator and synthesis"
+                f"{datamodule.predict_split}, expected a model that makes faces, and synthesis"
             )
         folder = self._folder(trainer)
         # Rank 0 looks for all, before any of them writes: a large set takes minutes to read.

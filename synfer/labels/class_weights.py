@@ -16,10 +16,10 @@ def balanced_weights(counts: np.ndarray) -> np.ndarray:
 
 
 def effective_number_weights(counts: np.ndarray, beta: float) -> np.ndarray:
-    """Returns weights ∝ 1 / E_n, float64 (K,), whose mean over the classes with rows is 1; 0 for one without.
+    """Returns weights ∝ 1 / E_n, float64 (K,), whose mean over the rows is 1; 0 for a class without a row.
 
-    The class-balanced loss of Cui et al. 2019, arXiv 1901.05555, with their sum: that of all weights is the number of
-    classes.
+    The class-balanced loss of Cui et al. 2019, arXiv 1901.05555, but for a constant: there the weights of the classes
+    add up to their number, which makes the loss of a long tail smaller, and with it the step of plain SGD.
 
     Args:
         counts: rows per class, (K,).
@@ -27,7 +27,7 @@ def effective_number_weights(counts: np.ndarray, beta: float) -> np.ndarray:
     """
     has_rows = counts > 0
     weight = np.where(has_rows, 1 / np.where(has_rows, effective_number(counts, beta), 1.0), 0.0)
-    return weight * np.count_nonzero(has_rows) / weight.sum()
+    return weight * counts.sum() / (weight * counts).sum()
 
 
 CLASS_WEIGHTS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {

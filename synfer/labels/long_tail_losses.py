@@ -188,12 +188,14 @@ def check_together(loss: LossSettings, class_weights: list[float] | str | None, 
     """Checks ``model.loss`` beside ``model.class_weights`` and ``model.label_smoothing``.
 
     Raises:
-        ValueError: weights by frequency beside logit adjustment, whose prior they would change, none to be deferred, or
-            no smoothing to be rebalanced.
+        ValueError: weights by frequency beside logit adjustment, whose prior they would change, none to be deferred,
+            attention maps of a cosine, or no smoothing to be rebalanced.
     """
     fine = loss.kind != "logit_adjustment" or not isinstance(class_weights, str)
     check_setting(fine, "class_weights", f"'{class_weights}'", "null beside model.loss.kind 'logit_adjustment'")
     fine = loss.defer_from == 0 or class_weights is not None
     check_setting(fine, "loss.defer_from", loss.defer_from, "0 without model.class_weights, which it defers")
+    fine = loss.consistency == 0 or loss.kind != "ldam"
+    check_setting(fine, "loss.consistency", loss.consistency, "0 beside 'ldam', whose logits are no sums over places")
     fine = loss.smoothing == "even" or label_smoothing > 0
     check_setting(fine, "loss.smoothing", f"'{loss.smoothing}'", "even without model.label_smoothing")

@@ -40,6 +40,27 @@ class SourceFaces(Protocol):
         ...
 
 
+def choose_others(sources: SourceFaces, expressions: Sequence[str], uniform: np.ndarray) -> np.ndarray:
+    """Returns one row for each sample, int64 (n,): of any expression but the one that it names, each as likely.
+
+    Args:
+        sources: the faces.
+        expressions: n names.
+        uniform: n numbers in [0, 1) that decide.
+
+    Raises:
+        ValueError: no face of another expression.
+    """
+    rows = np.empty(len(uniform), dtype=np.int64)
+    for name in set(expressions):
+        places = np.array([i for i, wanted in enumerate(expressions) if wanted == name])
+        others = np.setdiff1d(np.arange(len(sources)), sources.rows_of(name))
+        if not len(others):
+            raise ValueError(f"found no training face of another expression than '{name}', expected at least one")
+        rows[places] = others[(uniform[places] * len(others)).astype(np.int64)]
+    return rows
+
+
 def choose_sources(sources: SourceFaces, expressions: Sequence[str], uniform: np.ndarray) -> np.ndarray:
     """Returns one row for each sample, int64 (n,): of the expression that it names, each as likely as any other.
 

@@ -69,12 +69,15 @@ class Synthesiser(Protocol):
 class TakesSources(Protocol):
     """A synthesiser that makes its faces from real ones, and names each in ``layout_source``."""
 
-    def use_sources(self, sources: SourceFaces, expressions: Sequence[str]) -> None:
+    def use_sources(
+        self, sources: SourceFaces, expressions: Sequence[str], settings: SynthesisSettings | None = None
+    ) -> None:
         """Sets the real faces that it may use, before it makes any.
 
         Args:
             sources: training faces, none of them an evaluation image (contract C8).
             expressions: names that are to be made of them.
+            settings: how; None = its own.
 
         Raises:
             ValueError: they cannot serve one of these expressions.

@@ -586,3 +586,9 @@ def test_a_checkpoint_of_as_many_other_expressions_is_refused(
 def test_losses_that_need_more_than_there_is(changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         tiny_augmenter(**changes)
+
+
+def test_a_guide_beside_folds_is_refused(tmp_path: Path) -> None:
+    augmenter = tiny_augmenter(guide=saved_guide(tmp_path), loss={"expression_weight": 0.5})
+    with pytest.raises(ValueError, match=r"model.guide beside data.folds=2: the guide may have learned from the rows"):
+        make_trainer(tmp_path).fit(augmenter, datamodule=tiny_data(folds=2, fold=0))

@@ -47,7 +47,8 @@ def test_weights_by_effective_number_come_from_the_training_rows(tmp_path: Path)
     trainer(tmp_path, limit_train_batches=1, limit_val_batches=0).fit(classifier, datamodule=TinyData())
     e6, e2 = sum(0.9**i for i in range(6)), 1.9
     expected = torch.tensor([1 / e6, 1 / e2, 0.0])
-    torch.testing.assert_close(classifier.class_weights, expected * 2 / expected.sum())
+    rows = torch.tensor([6.0, 2.0, 0.0])
+    torch.testing.assert_close(classifier.class_weights, expected * 8 / (expected * rows).sum())
 
 
 def test_weights_are_deferred(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from synfer.foundation.random_streams import Stream
 from synfer.synthesis.faces import Faces
 from synfer.synthesis.finite_faces import check_finite_faces
 from synfer.synthesis.hooks import FaceHook, refuse_denoising_hooks
-from synfer.synthesis.request import SynthesisRequest, initial_noise
-from synfer.synthesis.sources import SourceFaces, choose_sources
+from synfer.synthesis.request import SynthesisRequest, SynthesisSettings, initial_noise
+from synfer.synthesis.sources import SourceFaces, choose_others, choose_sources
 from synfer.synthesis.synthesiser import check_request
 from synfer.synthesis.vae_gan.perturbation import ANY, OWN, PerturbationSettings
 
@@ -133,19 +133,22 @@ class VAEGANSynthesiser:
         """Returns what its faces are a function of beside weights, settings and seed: the faces that they come from."""
         return {} if self.sources is None else {"sources": self.sources.fingerprint()}
 
-    def use_sources(self, sources: SourceFaces, expressions: Sequence[str]) -> None:
+    def use_sources(
+        self, sources: SourceFaces, expressions: Sequence[str], settings: SynthesisSettings | None = None
+    ) -> None:
         """Sets the training faces that are encoded.
 
         Args:
             sources: none of them an evaluation image.
             expressions: names that are to be made of them.
+            settings: how; None = its own.
 
         Raises:
             ValueError: no face of one of these expressions (where the mode needs one), or one alone to interpolate.
         """
         self.sources = sources
         self._codes.clear()
-        self._check_sources(expressions, self.sampling)
+        self._check_sources(expressions, settings if isinstance(settings, PerturbationSettings) else self.sampling)
 
     # ---------------------------------------------------------------- synthesis
 
@@ -223,8 +226,7 @@ class VAEGANSynthesiser:
         sources = self._known_sources()
         uniform = keyed_uniform(request.sample_ids, 2, request.seed, Stream.SOURCE_FACE)
         wanted = list(request.expressions)
-        of = wanted if settings.source_of == OWN else [settings.source_of] * len(wanted)
-        rows = choose_sources(sources, of, uniform[:, 0])
+        rows = self._source_rows(wanted, settings, uniform[:, 0])
         mean, deviation = self.codes_of(rows)
         if settings.mode == "noise":
             noise = initial_noise(request, (self.networks.latent_size,)).to(mean)
@@ -236,6 +238,20 @@ class VAEGANSynthesiser:
         means = {name: self._mean_code(name) for name in {*shown, *wanted}}
         direction = torch.stack([means[b] - means[a] for a, b in zip(shown, wanted, strict=True)])
         return mean + settings.strength * direction, rows
+
+    def _source_rows(self, wanted: Sequence[str], settings: PerturbationSettings, uniform: np.ndarray) -> np.ndarray:
+        """Returns the face that each is made from, int64 (n,); one that shows the wanted already has nowhere to go."""
+        sources = self._known_sources()
+        if settings.source_of == OWN:
+            return choose_sources(sources, wanted, uniform)
+        other = np.array([settings.source_of in (ANY, name) for name in wanted])
+        rows = np.empty(len(wanted), dtype=np.int64)
+        if other.any():
+            names = [name for name, is_other in zip(wanted, other, strict=True) if is_other]
+            rows[other] = choose_others(sources, names, uniform[other])
+        if not other.all():
+            rows[~other] = choose_sources(sources, [settings.source_of] * int((~other).sum()), uniform[~other])
+        return rows
 
     def _others(self, expressions: Sequence[str], rows: np.ndarray, uniform: np.ndarray) -> np.ndarray:
         """Returns another face of the same expression for each row, each of the others as likely as any."""

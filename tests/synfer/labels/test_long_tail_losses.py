@@ -155,6 +155,8 @@ def test_what_does_not_go_together() -> None:
         ValueError, match=r"model\.loss\.defer_from: found 0\.8, expected 0 without model\.class_weights"
     ):
         check_together(LossSettings("ldam", defer_from=0.8), None, 0.0)
+    with pytest.raises(ValueError, match=r"model\.loss\.consistency: found 0\.1, expected 0 beside 'ldam'"):
+        check_together(LossSettings("ldam", consistency=0.1), None, 0.0)
     check_together(LossSettings("ldam", defer_from=0.8), "effective_number", 0.0)
     with pytest.raises(
         ValueError, match=r"model\.loss\.smoothing: found 'rebalanced', expected even without model\.label_sm"

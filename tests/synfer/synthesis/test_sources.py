@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from datamodules.rows.source_faces import TrainingSources
-from synfer.synthesis.sources import choose_sources
+from synfer.synthesis.sources import choose_others, choose_sources
 from tests.fixtures.tiny_data import BASIC7, tiny_table
 
 
@@ -29,3 +29,16 @@ def test_no_face_of_the_expression() -> None:
     sources = TrainingSources(tiny_table(70), [], "source face")
     with pytest.raises(ValueError, match="found no training face of 'contempt', expected at least one"):
         choose_sources(sources, ["happy", "contempt"], np.array([0.1, 0.2]))
+
+
+def test_faces_of_every_other_expression() -> None:
+    sources = TrainingSources(tiny_table(70), [], "source face")
+    uniform = (np.arange(600) + 0.5) / 600
+    rows = choose_others(sources, ["happy"] * 600, uniform)
+    assert {BASIC7[code] for code in sources.labels(rows)} == {*BASIC7} - {"happy"}
+    assert np.unique(rows, return_counts=True)[1].tolist() == [10] * 60
+    mixed = choose_others(sources, ["sad", "happy"], np.array([0.2, 0.7]))
+    assert mixed.tolist() == [choose_others(sources, [n], np.array([u]))[0] for n, u in (("sad", 0.2), ("happy", 0.7))]
+    alone = TrainingSources(sources.table.select(sources.rows_of("sad")), [], "source face")
+    with pytest.raises(ValueError, match="found no training face of another expression than 'sad', expected at least"):
+        choose_others(alone, ["sad"], np.array([0.5]))
