@@ -115,8 +115,6 @@ class SemanticAugmenter(SynthesiserFile):
         check_setting(0 <= warmup_fraction < 1, "warmup_fraction", warmup_fraction, "a share in [0, 1)")
         check_setting(clip_norm is None or clip_norm > 0, "clip_norm", clip_norm, "a number above 0 or null")
         check_setting(grid_samples >= 0, "grid_samples", grid_samples, "at least 0")
-        expected = "a classifier's checkpoint, for loss.perceptual_weight or loss.expression_weight above 0"
-        check_setting(guide is not None or not loss.needs_perception, "guide", guide, expected)
         relabelled = loss.relabelled_share > 0
         expected = "0 where network.class_conditional is false: such a decoder cannot be asked for an expression"
         check_setting(
@@ -235,6 +233,8 @@ class SemanticAugmenter(SynthesiserFile):
                 "holds out, with their labels; expected one or the other"
             )
         if stage == "fit" and self._loss.needs_perception and self._perception is None:
+            expected = "a classifier's checkpoint, for loss.perceptual_weight or loss.expression_weight above 0"
+            check_setting(self.hparams["guide"] is not None, "guide", None, expected)
             classifier = ExpressionClassifier.load_trained(str(self.hparams["guide"]))
             self._perception = ExpressionPerception(classifier, self.label_space)
             self._remember(backbone_fingerprint(classifier))
