@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import train
+from datamodules.readers import SyntheticSetReader
 from lightning_modules.action_unit_estimator import ActionUnitEstimator
 from lightning_modules.annotator import LabelAnnotator
+from lightning_modules.augmenter import SemanticAugmenter
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
 from synfer.foundation.module_file import kind_of
@@ -31,6 +34,8 @@ FACES = torch.linspace(0, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
         ("d408323/au_estimator/checkpoints/last.ckpt", "au_estimator"),
         ("d408323/au_estimator/au_estimator", "au_estimator"),
         ("cacc19f/classifier-step3.ckpt", "classifier"),
+        ("54b1fac/augmenter", "vae_gan"),
+        ("54b1fac/augmenter_folder", "vae_gan"),
     ],
 )
 def test_their_kind_is_seen(path: str, kind: str) -> None:
@@ -70,3 +75,25 @@ def test_a_classifier() -> None:
     assert classifier.weights_fingerprint() == "3d4bf8a2e8b76a55"
     assert ExpressionClassifier.load_trained(OLD / "classifier").weights_fingerprint() == "282a663cde0ac748"
     assert ExpressionClassifier.load_trained(OLD / "mixed").weights_fingerprint() == "e80bac5a87ef636e"
+
+
+def test_an_augmenter_and_its_set() -> None:
+    made = FIXTURES / "54b1fac"
+    checkpoint, folder = (SemanticAugmenter.load_trained(made / name) for name in ("augmenter", "augmenter_folder"))
+    assert checkpoint.weights_fingerprint() == folder.exported_from == "48fa1140cccd3065"
+    assert folder.weights_fingerprint() == "ad2584f662480e71"  # rounded to float16
+    assert checkpoint.taught_by == folder.taught_by == ("e86ddfa8e70bdfd3",)
+    assert checkpoint.sampling == folder.sampling and checkpoint.sampling.mode == "interpolate"
+    table = SyntheticSetReader(str(made / "synthesis" / "synthetic_set"), "basic7").read("train")
+    assert len(table) == table.report.read == 14
+
+
+def test_classifiers_with_a_loss_for_rare_classes_and_a_plan(tmp_path: Path) -> None:
+    made = FIXTURES / "54b1fac"
+    assert ExpressionClassifier.load_trained(made / "classifier").weights_fingerprint() == "2cb705c71434b697"
+    settings = [f"--config={made / 'settings' / name}.yaml" for name in ("data", "classifier", "planned")]
+    more = [f"--synthesis.generator={made / 'augmenter_folder'}", "--trainer.max_steps=9", f"--run_dir={tmp_path}"]
+    checkpoint = f"--ckpt_path={made / 'planned' / 'checkpoints' / 'last.ckpt'}"
+    with pytest.warns(UserWarning, match="rare classes are drawn more often and weigh more as well"):
+        cli = train.main(["fit", *settings, *more, checkpoint, "--trainer.logger=false"])
+    assert cli.trainer.global_step == 9  # goes on with the plan and the pool of then
