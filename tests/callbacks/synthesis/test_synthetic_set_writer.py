@@ -196,7 +196,7 @@ def test_two_kinds_in_one_set(more: list[str], message: str, weights: Path, tmp_
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--data.predict_split=val"], "data.predict_split=val, expected ExpressionGenerator and synthesis"),
+        (["--data.predict_split=val"], "data.predict_split=val, expected a model that makes faces, and synthesis"),
         (["--ckpt_path=null"], "found no --ckpt_path, expected the checkpoint of a trained ExpressionGenerator"),
         (["--data.synthesis_expressions=[contempt]"], "data.synthesis_expressions: found 'contempt'"),
         (["--data.synthesis_expressions=[bored]"], "unknown expression 'bored'"),
