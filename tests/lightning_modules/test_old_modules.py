@@ -34,8 +34,8 @@ FACES = torch.linspace(0, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
         ("d408323/au_estimator/checkpoints/last.ckpt", "au_estimator"),
         ("d408323/au_estimator/au_estimator", "au_estimator"),
         ("cacc19f/classifier-step3.ckpt", "classifier"),
-        ("54b1fac/augmenter", "vae_gan"),
-        ("54b1fac/augmenter_folder", "vae_gan"),
+        ("eea514f/augmenter", "vae_gan"),
+        ("eea514f/augmenter_folder", "vae_gan"),
     ],
 )
 def test_their_kind_is_seen(path: str, kind: str) -> None:
@@ -78,7 +78,7 @@ def test_a_classifier() -> None:
 
 
 def test_an_augmenter_and_its_set() -> None:
-    made = FIXTURES / "54b1fac"
+    made = FIXTURES / "eea514f"
     checkpoint, folder = (SemanticAugmenter.load_trained(made / name) for name in ("augmenter", "augmenter_folder"))
     assert checkpoint.weights_fingerprint() == folder.exported_from == "48fa1140cccd3065"
     assert folder.weights_fingerprint() == "ad2584f662480e71"  # rounded to float16
@@ -89,7 +89,7 @@ def test_an_augmenter_and_its_set() -> None:
 
 
 def test_classifiers_with_a_loss_for_rare_classes_and_a_plan(tmp_path: Path) -> None:
-    made = FIXTURES / "54b1fac"
+    made = FIXTURES / "eea514f"
     assert ExpressionClassifier.load_trained(made / "classifier").weights_fingerprint() == "2cb705c71434b697"
     settings = [f"--config={made / 'settings' / name}.yaml" for name in ("data", "classifier", "planned")]
     more = [f"--synthesis.generator={made / 'augmenter_folder'}", "--trainer.max_steps=9", f"--run_dir={tmp_path}"]
