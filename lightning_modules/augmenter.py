@@ -19,9 +19,7 @@ from datamodules.rows.source_faces import TrainingSources, training_sources
 from lightning_modules.augmenter_pictures import save_latent_pictures
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.face_grid import log_face_grid
-from lightning_modules.predict_faces import predict_faces
-from lightning_modules.run_seed import run_seed
-from lightning_modules.synthesiser_file import SynthesiserFile
+from lightning_modules.synthesiser_module import SynthesiserModule
 from lightning_modules.trainer_access import data_of
 from synfer.faces.expressions import resolve_label_space
 from synfer.foundation.counter_based_random import keyed_seed
@@ -35,9 +33,7 @@ from synfer.networks.vae_gan import VAEGAN, VAEGANSettings
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.optimiser import decay_groups
 from synfer.optimisation.schedule import Schedule, scheduled
-from synfer.synthesis.faces import Faces
-from synfer.synthesis.hooks import FaceHook
-from synfer.synthesis.request import SynthesisRequest, SynthesisSettings
+from synfer.synthesis.request import SynthesisSettings
 from synfer.synthesis.sources import SourceFaces
 from synfer.synthesis.vae_gan.losses import distance, kl_divergence, peak_signal_to_noise
 from synfer.synthesis.vae_gan.perturbation import PerturbationSettings
@@ -49,7 +45,7 @@ _DISCRIMINATOR = "networks.discriminator."
 _TAUGHT_BY = "_taught_by"  # beside the settings in files
 
 
-class SemanticAugmenter(SynthesiserFile):
+class SemanticAugmenter(SynthesiserModule):
     """VAE-GAN for the long tail (arXiv 2411.17254): learns from the faces of all classes, to make those of rare ones.
 
     Lightning's manual optimisation, for there are two optimisers; one backward pass gives all three networks their
@@ -335,10 +331,6 @@ class SemanticAugmenter(SynthesiserFile):
             )
         return self.networks.faces(batch["image"])
 
-    @property
-    def _seed(self) -> int:
-        return run_seed(self._trainer)
-
     # ---------------------------------------------------------------- evaluation
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -370,9 +362,6 @@ class SemanticAugmenter(SynthesiserFile):
     def _means(self) -> dict[str, MaskedMean]:
         return cast("dict[str, MaskedMean]", dict(self._validation.items()))
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Does nothing: ``callbacks/generator_test.py`` makes the faces of a test and scores them."""
-
     def on_test_epoch_end(self) -> None:
         """Writes pictures of the latent space into ``samples/``, on rank 0 alone."""
         sources = self.synthesiser.sources
@@ -391,20 +380,3 @@ class SemanticAugmenter(SynthesiserFile):
     def recipe(self) -> dict[str, Any]:
         """Returns what its faces are a function of beside weights, settings and seed."""
         return self.synthesiser.recipe()
-
-    def predict_step(self, batch: SynthesisRequest, batch_idx: int) -> Faces:
-        """Makes the faces of one request.
-
-        Raises:
-            ValueError: ``predict`` on real faces.
-        """
-        return predict_faces(self, batch, self.trainer)
-
-    def synthesise(self, request: SynthesisRequest, hooks: Sequence[FaceHook] = ()) -> Faces:
-        """Makes the requested faces: see :meth:`VAEGANSynthesiser.synthesise`."""
-        return self.synthesiser.synthesise(request, hooks)
-
-    def _fitting_step(self) -> int | None:
-        """Returns the step of the training that this module is in; None where it is not being trained."""
-        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
-        return self.global_step if fitting and self.trainer.lightning_module is self else None

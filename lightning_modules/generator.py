@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -14,8 +13,6 @@ from torch.optim import Optimizer
 from datamodules.batch import Batch
 from lightning_modules.face_grid import log_face_grid
 from lightning_modules.generator_file import GeneratorFile
-from lightning_modules.predict_faces import predict_faces
-from lightning_modules.run_seed import run_seed
 from lightning_modules.trainer_access import data_of
 from synfer.faces.action_units import ACTION_UNITS
 from synfer.faces.expressions import resolve_label_space
@@ -39,9 +36,7 @@ from synfer.synthesis.diffusion.condition_dropout import ConditionDropout
 from synfer.synthesis.diffusion.execution import ExecutionSettings
 from synfer.synthesis.diffusion.prediction import min_snr_weight, signal_and_noise, training_target
 from synfer.synthesis.diffusion.synthesiser import DiffusionSynthesiser
-from synfer.synthesis.faces import Faces
-from synfer.synthesis.hooks import FaceHook
-from synfer.synthesis.request import SamplingSettings, SynthesisRequest
+from synfer.synthesis.request import SamplingSettings
 
 
 class ExpressionGenerator(GeneratorFile):
@@ -261,10 +256,6 @@ class ExpressionGenerator(GeneratorFile):
         weight = min_snr_weight(signal, noise, self.hparams["min_snr_gamma"], self.prediction)
         return (weight * (output - target) ** 2).mean()
 
-    @property
-    def _seed(self) -> int:
-        return run_seed(self._trainer)
-
     def build_optimiser(self) -> Optimizer:
         """Returns AdamW over what is trained."""
         return torch.optim.AdamW(
@@ -302,27 +293,3 @@ class ExpressionGenerator(GeneratorFile):
         self.log("val/loss", self._validation_loss.compute(), prog_bar=True, sync_dist=True)
         if self.hparams["grid_samples"] > 0 and not self.trainer.sanity_checking:
             log_face_grid(self, self.hparams["grid_samples"], self._seed, self.trainer)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Does nothing: ``callbacks/generator_test.py`` makes the faces of a test and scores them."""
-
-    # ---------------------------------------------------------------- prediction: a synthetic set
-
-    def predict_step(self, batch: SynthesisRequest, batch_idx: int) -> Faces:
-        """Makes the faces of one request.
-
-        Raises:
-            ValueError: ``predict`` on real faces.
-        """
-        return predict_faces(self, batch, self.trainer)
-
-    # ---------------------------------------------------------------- synthesis
-
-    def synthesise(self, request: SynthesisRequest, hooks: Sequence[FaceHook] = ()) -> Faces:
-        """Makes the requested faces: see :meth:`DiffusionSynthesiser.synthesise`."""
-        return self.synthesiser.synthesise(request, hooks)
-
-    def _fitting_step(self) -> int | None:
-        """Returns the step of the training that this module is in; None where it is not being trained."""
-        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
-        return self.global_step if fitting and self.trainer.lightning_module is self else None

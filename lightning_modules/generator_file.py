@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_modules.synthesiser_file import SynthesiserFile, with_setting_groups
+from lightning_modules.synthesiser_file import with_setting_groups
+from lightning_modules.synthesiser_module import SynthesiserModule
 from synfer.networks.latent_codec import GENERATOR_FILE
 from synfer.networks.network_settings import NetworkSettings
 from synfer.synthesis.diffusion.condition_dropout import ConditionDropout
@@ -22,7 +23,7 @@ _GROUPS = {
 }
 
 
-class GeneratorFile(SynthesiserFile):
+class GeneratorFile(SynthesiserModule):
     """A synthesiser whose frozen parts come from ``hparams["base"]`` and stay out of its files (C7)."""
 
     file_format = GENERATOR_FILE

@@ -1,0 +1,45 @@
+"""A module that trains whatever makes faces, and hands on what is asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from datamodules.batch import Batch
+from lightning_modules.predict_faces import predict_faces
+from lightning_modules.run_seed import run_seed
+from lightning_modules.synthesiser_file import SynthesiserFile
+from synfer.synthesis.faces import Faces
+from synfer.synthesis.hooks import FaceHook
+from synfer.synthesis.request import SynthesisRequest
+
+
+class SynthesiserModule(SynthesiserFile):
+    """Holds a plain synthesiser of the same networks, which a subclass sets as ``synthesiser`` in its ``__init__``."""
+
+    synthesiser: Any
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Does nothing: ``callbacks/generator_test.py`` makes the faces of a test and scores them."""
+
+    def predict_step(self, batch: SynthesisRequest, batch_idx: int) -> Faces:
+        """Makes the faces of one request.
+
+        Raises:
+            ValueError: ``predict`` on real faces.
+        """
+        return predict_faces(self, batch, self.trainer)  # type: ignore[arg-type]
+
+    def synthesise(self, request: SynthesisRequest, hooks: Sequence[FaceHook] = ()) -> Faces:
+        """Makes the requested faces, as the synthesiser does."""
+        faces: Faces = self.synthesiser.synthesise(request, hooks)
+        return faces
+
+    @property
+    def _seed(self) -> int:
+        return run_seed(self._trainer)
+
+    def _fitting_step(self) -> int | None:
+        """Returns the step of the training that this module is in; None where it is not being trained."""
+        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
+        return self.global_step if fitting and self.trainer.lightning_module is self else None
