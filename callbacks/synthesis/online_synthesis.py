@@ -100,7 +100,7 @@ class OnlineSynthesis(SynthesisCallback):
         self.expressions = None if expressions is None else [canonical_expression(name) for name in expressions]
         if sampling is not None and settings:
             raise ValueError("synthesis.sampling beside synthesis.settings: found both, expected one of them")
-        self.sampling, self._changes = sampling, settings or {}
+        self._changes = settings or {}
         self.settings: SynthesisSettings | None = sampling
         self.planned = PlannedShares(plan, feedback)
         self.made = 0
