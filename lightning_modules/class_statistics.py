@@ -35,11 +35,11 @@ def real_class_counts(data: Any, asked_by: str) -> np.ndarray:
 
 
 def label_prior(data: Any, settings: LossSettings, synthetic_weight: float) -> np.ndarray:
-    """Returns the share of each class among the labels that are trained on, float64 (K,), sum 1.
+    """Returns the share of each class among the labels that are trained on, float64 (K,) or (2, K), sums 1.
 
     "drawn": (1 − r) · (labels of the real rows, as the sampler draws them) + r · (labels of the synthetic set), with
-    the ratio r of synthetic samples weighted by what one counts in the loss. "real": the labels of the real rows alone,
-    each drawn once.
+    the ratio r of synthetic samples weighted by what one counts in the loss. "per_source": both apart, real ones first.
+    "real": the labels of the real rows alone, each drawn once.
 
     Args:
         data: an :class:`datamodules.expression_data_module.ExpressionDataModule`, set up for "fit".
@@ -68,16 +68,22 @@ def label_prior(data: Any, settings: LossSettings, synthetic_weight: float) -> n
     elif ratio == 0:
         prior = drawn
     elif synthetic is not None:
-        prior = (1 - ratio) * drawn + ratio * synthetic.soft_label.mean(0, dtype=np.float64)
+        made = synthetic.soft_label.mean(0, dtype=np.float64)
+        apart = settings.prior == "per_source"
+        prior = np.stack([drawn, made]) if apart else (1 - ratio) * drawn + ratio * made
     else:
         raise ValueError(
-            "model.loss.prior=drawn: found synthetic faces made during the run, of which nobody knows beforehand how "
+            f"model.loss.prior={settings.prior}: found synthetic faces made during the run, of which nobody knows beforehand how "
             "many are of each class, expected data.synthetic_reader, or model.loss.prior=real where they have the "
             "shares of the real ones"
         )
-    named = ", ".join(f"{name} {share:.4f}" for name, share in zip(train.label_space, prior, strict=True))
-    rank_zero_info(f"model.loss.prior={settings.prior}: {named}")
-    return prior / prior.sum()
+    prior = prior / prior.sum(-1, keepdims=True)
+    named = [
+        ", ".join(f"{name} {share:.4f}" for name, share in zip(train.label_space, row, strict=True))
+        for row in np.atleast_2d(prior)
+    ]
+    rank_zero_info(f"model.loss.prior={settings.prior}: " + "; of synthetic samples ".join(named))
+    return np.asarray(prior)
 
 
 def adapt_to_classes(losses: ClassLosses, data: Any, synthetic_weight: float) -> None:

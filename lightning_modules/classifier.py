@@ -308,7 +308,7 @@ class ExpressionClassifier(ExpressionModule):
             logits, penalty = logits.float(), consistency * self.mined_knowledge.inconsistency(*maps)
         else:
             logits, penalty = self(batch["image"]).float(), torch.zeros((), device=self.device)
-        losses = self._losses(logits, batch["soft_label"]) + penalty
+        losses = self._losses(logits, batch["soft_label"], synthetic) + penalty
         loss = self._mean_loss(losses, synthetic)
 
         losses = losses.detach()
@@ -319,11 +319,11 @@ class ExpressionClassifier(ExpressionModule):
         self.log("train/loss_step", loss.detach(), prog_bar=True, on_step=True, on_epoch=False, batch_size=len(losses))
         return loss
 
-    def _losses(self, logits: Tensor, soft_label: Tensor) -> Tensor:
+    def _losses(self, logits: Tensor, soft_label: Tensor, synthetic: Tensor) -> Tensor:
         smoothing = self.label_smoothing
         if self.mined_knowledge is not None and self.loss_settings.smoothing == "rebalanced":
             soft_label, smoothing = self.mined_knowledge.smoothed(soft_label, smoothing), 0.0
-        return expected_losses(self.class_losses(logits), soft_label, smoothing, self._class_weights_now())
+        return expected_losses(self.class_losses(logits, synthetic), soft_label, smoothing, self._class_weights_now())
 
     def _class_weights_now(self) -> Tensor | None:
         """Returns the weights of the classes at this step of the training; None = all 1."""

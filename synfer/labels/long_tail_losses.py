@@ -28,7 +28,9 @@ class LossSettings:
             arXiv 1708.02002); "ldam" (Cao et al. 2019, arXiv 1906.07413), which makes the last layer a cosine.
         tau: τ ≥ 0 of logit adjustment, the factor of the log prior.
         prior: of logit adjustment: "drawn", the shares of the labels in the training batches as sampler and synthetic
-            faces make them, or "real", those of the real training rows however often they are drawn.
+            faces make them; "per_source", those of the real samples for real ones and those of the synthetic samples
+            for synthetic ones, because a network can tell them apart; or "real", those of the real training rows
+            however often they are drawn.
         gamma: γ ≥ 0 of the focal loss; 0 is cross-entropy.
         max_margin: of LDAM, the margin of the rarest class, ≥ 0, between cosines.
         scale: of LDAM, > 0: logits are so many times the cosine, in evaluation too.
@@ -46,7 +48,7 @@ class LossSettings:
 
     kind: LossName = "cross_entropy"
     tau: float = 1.0
-    prior: Literal["drawn", "real"] = "drawn"
+    prior: Literal["drawn", "per_source", "real"] = "drawn"
     gamma: float = 2.0
     max_margin: float = 0.5
     scale: float = 30.0
@@ -57,7 +59,8 @@ class LossSettings:
 
     def __post_init__(self) -> None:
         check_setting(self.kind in LOSSES, "loss.kind", f"'{self.kind}'", f"one of {', '.join(LOSSES)}")
-        check_setting(self.prior in ("drawn", "real"), "loss.prior", f"'{self.prior}'", "drawn or real")
+        fine = self.prior in ("drawn", "per_source", "real")
+        check_setting(fine, "loss.prior", f"'{self.prior}'", "drawn, per_source or real")
         fine = self.smoothing in ("even", "rebalanced")
         check_setting(fine, "loss.smoothing", f"'{self.smoothing}'", "even or rebalanced")
         for name in ("tau", "gamma", "max_margin", "consistency"):
@@ -95,17 +98,22 @@ class ClassLosses(nn.Module, ABC):
         self.settings = settings
 
     def adapt(self, per_class: Tensor) -> None:
-        """Takes over what it needs, (K,); at least one class has more than 0."""
+        """Takes over what it needs, (K,) or (2, K), real and synthetic samples apart; each row has more than zeros."""
 
     @abstractmethod
-    def forward(self, logits: Tensor) -> Tensor:
-        """Returns the loss of each class, (B, K), of logits float (B, K)."""
+    def forward(self, logits: Tensor, is_synthetic: Tensor | None = None) -> Tensor:
+        """Returns the loss of each class, (B, K).
+
+        Args:
+            logits: float (B, K).
+            is_synthetic: bool (B,), where each sample comes from; None = all are real.
+        """
 
 
 class CrossEntropy(ClassLosses):
     """−log p_c."""
 
-    def forward(self, logits: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, is_synthetic: Tensor | None = None) -> Tensor:
         """Returns the loss of each class, (B, K)."""
         return -logits.log_softmax(1)
 
@@ -121,17 +129,19 @@ class LogitAdjustment(ClassLosses):
 
     def __init__(self, settings: LossSettings, num_classes: int) -> None:
         super().__init__(settings, num_classes)
-        self.register_buffer("offset", torch.zeros(num_classes), persistent=False)
+        self.register_buffer("offset", torch.zeros(2, num_classes), persistent=False)  # of real, of synthetic samples
         self.offset: Tensor
 
     def adapt(self, per_class: Tensor) -> None:
-        """Takes over the prior, (K,)."""
-        prior = per_class.double()
-        self.offset.copy_(self.settings.tau * torch.where(prior > 0, prior, prior[prior > 0].min()).log())
+        """Takes over the prior, (K,) or (2, K)."""
+        prior = per_class.double().expand(2, -1)
+        rarest = torch.where(prior > 0, prior, torch.inf).min(1, keepdim=True).values
+        self.offset.copy_(self.settings.tau * torch.where(prior > 0, prior, rarest).log())
 
-    def forward(self, logits: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, is_synthetic: Tensor | None = None) -> Tensor:
         """Returns the loss of each class, (B, K)."""
-        return -(logits + self.offset).log_softmax(1)
+        offset = self.offset[0] if is_synthetic is None else self.offset[is_synthetic.long()]
+        return -(logits + offset).log_softmax(1)
 
 
 class Focal(ClassLosses):
@@ -140,7 +150,7 @@ class Focal(ClassLosses):
     Lin et al. 2017, arXiv 1708.02002, equation 4, over the softmax in place of K sigmoids; its α are the class weights.
     """
 
-    def forward(self, logits: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, is_synthetic: Tensor | None = None) -> Tensor:
         """Returns the loss of each class, (B, K)."""
         log_p = logits.log_softmax(1)
         # 1 − p without cancellation, and never 0, where the slope of a power below 1 is not finite.
@@ -168,7 +178,7 @@ class LDAM(ClassLosses):
         fewest = counts[counts > 0].min()
         self.margin.copy_(self.settings.max_margin * (fewest / torch.where(counts > 0, counts, fewest)) ** 0.25)
 
-    def forward(self, logits: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, is_synthetic: Tensor | None = None) -> Tensor:
         """Returns the loss of each class, (B, K), of logits that are ``scale`` times a cosine."""
         # Row c of each sample's (K, K): the logits if c is the label.
         lowered = logits.unsqueeze(1) - (self.settings.scale * self.margin).diag()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.class_sampling import ClassSampling
@@ -72,6 +73,20 @@ def test_the_drawn_prior_is_what_the_batches_hold(sampler: Any, ratio: float, we
     synthetic = np.bincount(SYNTHETIC.tables["train"].label[drawn[drawn >= 80] - 80], minlength=7)
     found = real + weight * synthetic
     np.testing.assert_allclose(label_prior(data, DRAWN, weight), found / found.sum(), atol=1e-3)
+
+
+def test_the_priors_of_real_and_synthetic_samples_apart(caplog: pytest.LogCaptureFixture) -> None:
+    apart = replace(DRAWN, prior="per_source")
+    data = _data(synthetic_ratio=0.25, synthetic_reader=SYNTHETIC, class_sampling=ClassSampling("square_root"))
+    with caplog.at_level("INFO"):
+        real, synthetic = label_prior(data, apart, 0.5)
+    np.testing.assert_allclose(real, np.sqrt(COUNTS) / np.sqrt(COUNTS).sum(), atol=1e-6)
+    np.testing.assert_allclose(synthetic, OF_SYNTHETIC, atol=1e-6)
+    assert "; of synthetic samples neutral 0.0000, happy 0.1000" in caplog.text
+    np.testing.assert_allclose(label_prior(_data(), apart, 1.0), REAL)
+    adjusted = LOSSES["logit_adjustment"](apart, 7)
+    adapt_to_classes(adjusted, data, 1.0)
+    assert not torch.equal(adjusted.get_buffer("offset")[0], adjusted.get_buffer("offset")[1])
 
 
 def test_soft_labels_are_counted_by_their_parts() -> None:

@@ -135,7 +135,8 @@ def test_the_prior_is_told_before_training_and_nothing_else_changes(tmp_path: Pa
         (adjusted, {"imbalance": 3.0}),
     ):
         trainer(tmp_path, limit_val_batches=0).fit(classifier, datamodule=_real_data(**settings))
-    offset = adjusted.class_losses.get_buffer("offset")
+    offset, of_synthetic = adjusted.class_losses.get_buffer("offset")
+    assert torch.equal(offset, of_synthetic)
     assert offset.exp().sum() == pytest.approx(1) and float((offset.max() - offset.min()).exp()) == pytest.approx(3)
     # Drawn evenly, the adjusted loss is the plain one up to rounding.
     assert float(even.class_losses.get_buffer("offset").std()) == pytest.approx(0, abs=1e-6)

@@ -48,6 +48,15 @@ def test_logit_adjustment_adds_the_log_prior(tau: float) -> None:
     torch.testing.assert_close(of_label(made("logit_adjustment", tau=tau), logits()), expected)
 
 
+def test_real_and_synthetic_samples_are_adjusted_by_their_own_prior() -> None:
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(3))
+    synthetic = torch.tensor([True, False, False, True, True, False])
+    other = torch.tensor([0.1, 0.0, 0.6, 0.3])
+    found = made("logit_adjustment", torch.stack([PRIOR, other]))(logits, synthetic)
+    for told, rows in ((PRIOR, ~synthetic), (other, synthetic)):
+        torch.testing.assert_close(found[rows], made("logit_adjustment", told)(logits[rows]))
+
+
 def test_an_even_prior_adjusts_nothing() -> None:
     even = made("logit_adjustment", torch.full((4,), 0.25))
     torch.testing.assert_close(of_label(even, logits()), F.cross_entropy(logits(), LABEL, reduction="none"))
@@ -69,7 +78,8 @@ def test_logit_adjustment_learns_logits_without_the_prior() -> None:
 
 def test_a_class_without_a_share_has_that_of_the_rarest() -> None:
     losses = made("logit_adjustment", torch.tensor([0.7, 0.2, 0.0, 0.1]))
-    torch.testing.assert_close(losses.get_buffer("offset"), torch.tensor([0.7, 0.2, 0.1, 0.1]).log())
+    expected = torch.tensor([0.7, 0.2, 0.1, 0.1]).log()
+    torch.testing.assert_close(losses.get_buffer("offset"), expected.expand(2, -1))
     assert losses(logits()).isfinite().all()
 
 
@@ -128,7 +138,7 @@ def test_every_name_is_one_of_the_setting_s() -> None:
             {"kind": "hinge"},
             "model.loss.kind: found 'hinge', expected one of cross_entropy, logit_adjustment, focal, ldam",
         ),
-        ({"prior": "even"}, "model.loss.prior: found 'even', expected drawn or real"),
+        ({"prior": "even"}, "model.loss.prior: found 'even', expected drawn, per_source or real"),
         ({"tau": -1.0}, "model.loss.tau: found -1.0, expected a number ≥ 0"),
         ({"gamma": float("nan")}, "model.loss.gamma: found nan, expected a number ≥ 0"),
         ({"max_margin": -0.1}, "model.loss.max_margin: found -0.1, expected a number ≥ 0"),
