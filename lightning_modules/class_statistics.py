@@ -73,9 +73,9 @@ def label_prior(data: Any, settings: LossSettings, synthetic_weight: float) -> n
         prior = np.stack([drawn, made]) if apart else (1 - ratio) * drawn + ratio * made
     else:
         raise ValueError(
-            f"model.loss.prior={settings.prior}: found synthetic faces made during the run, of which nobody knows beforehand how "
-            "many are of each class, expected data.synthetic_reader, or model.loss.prior=real where they have the "
-            "shares of the real ones"
+            f"model.loss.prior={settings.prior}: found synthetic faces made during the run, of which nobody knows "
+            "beforehand how many are of each class, expected data.synthetic_reader, or model.loss.prior=real where "
+            "they have the shares of the real ones"
         )
     prior = prior / prior.sum(-1, keepdims=True)
     named = [
