@@ -36,6 +36,10 @@ HABITS: tuple[dict[str, float], ...] = (
 """What faces do besides showing an expression: action units and their highest intensities."""
 
 
+MOST_FREE_UNITS = 3
+"""How many action units of no expression a face shows at most."""
+
+
 class DrawnReader(Reader):
     """Faces of :func:`synfer.faces.drawn.draw.draw_faces`, labelled by the prototype that they were drawn from.
 
@@ -55,6 +59,8 @@ class DrawnReader(Reader):
         imbalance: largest ÷ smallest class in training, ≥ 1; geometric in between, in the order of the label space.
         grey: grey pictures instead of colour.
         zoom: how close the pictures are cropped, 1…2: 1 = head and shoulders, 1.5 = brows to chin.
+        free_units: share of the faces, in [0, 1], that show one to three action units on top which belong to no
+            expression, each any of the 41 at any intensity: action units that the class does not give away.
         variety: how much persons and pictures differ, in (0, 1]: near 0 = always the same average person in the same
             light. What is left of the variance is the expression's, which small networks then find sooner.
 
@@ -73,6 +79,7 @@ class DrawnReader(Reader):
         grey: bool = False,
         zoom: float = 1.0,
         variety: float = 1.0,
+        free_units: float = 0.0,
     ) -> None:
         count = {} if count is None else dict(count)
         for split, number in count.items():
@@ -90,6 +97,8 @@ class DrawnReader(Reader):
             raise ValueError(f"{_KEY}.zoom: found {zoom}, expected 1…{LARGEST_ZOOM}")
         if not 0 < variety <= 1:  # at 0 neutral faces of all splits would be one picture
             raise ValueError(f"{_KEY}.variety: found {variety}, expected a number in (0, 1]")
+        if not 0 <= free_units <= 1:
+            raise ValueError(f"{_KEY}.free_units: found {free_units}, expected a share in [0, 1]")
         try:
             self.label_space = resolve_label_space(label_space)
         except ValueError as error:
@@ -102,6 +111,7 @@ class DrawnReader(Reader):
         self.grey = grey
         self.zoom = zoom
         self.variety = variety
+        self.free_units = free_units
 
     def read(self, split: Split) -> SampleTable:
         """Draws all rows of one split.
@@ -171,7 +181,19 @@ class DrawnReader(Reader):
             mine = np.flatnonzero(shown & (which == number))
             for column, highest in zip(action_unit_indices(tuple(units)), units.values(), strict=True):
                 vectors[mine, column] = np.maximum(vectors[mine, column], highest * (0.4 + 0.6 * habit[mine, 2]))
+        if self.free_units:
+            self._add_free_units(vectors, split)
         return vectors
+
+    def _add_free_units(self, vectors: np.ndarray, split: Split) -> None:
+        """Adds action units of no expression, in place, to some of the rows, (N, A)."""
+        rows = np.arange(len(vectors))
+        uniform = keyed_uniform(rows, 2 + 2 * MOST_FREE_UNITS, *self._stream(split, DrawnFace.FREE_UNITS))
+        number = np.where(uniform[:, 0] < self.free_units, 1 + (uniform[:, 1] * MOST_FREE_UNITS).astype(np.int64), 0)
+        for place in range(MOST_FREE_UNITS):
+            mine = np.flatnonzero(number > place)
+            column = (uniform[mine, 2 + 2 * place] * len(ACTION_UNITS)).astype(np.int64)
+            vectors[mine, column] = np.maximum(vectors[mine, column], uniform[mine, 3 + 2 * place])
 
 
 def _apportion(shares: np.ndarray, n: int) -> np.ndarray:

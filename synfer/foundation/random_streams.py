@@ -52,3 +52,4 @@ class DrawnFace(IntEnum):
     HABIT = 3
     MIRROR = 4
     LABEL_NOISE = 5
+    FREE_UNITS = 6

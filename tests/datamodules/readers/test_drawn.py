@@ -117,6 +117,7 @@ def test_label_space_and_grey() -> None:
     ("settings", "message"),
     [
         ({"variety": 1.1}, "data.reader.init_args.variety: found 1.1, expected a number in"),
+        ({"free_units": 1.5}, "data.reader.init_args.free_units: found 1.5, expected a share in"),
         ({"variety": 0.0}, "data.reader.init_args.variety: found 0.0"),
         ({"zoom": 0.9}, "data.reader.init_args.zoom: found 0.9, expected 1…2"),
         ({"label_noise": 1.5}, "data.reader.init_args.label_noise: found 1.5"),
@@ -147,6 +148,24 @@ def test_less_variety_leaves_the_expression() -> None:
 
     shares = [share_of_the_expression(variety) for variety in (1.0, 0.5, 0.1)]
     assert shares[0] < 0.6 * shares[1] < 0.3 * shares[2]
+
+
+def test_free_units_are_of_no_expression() -> None:
+    plain, free = (
+        DrawnReader({"train": 700}, image_size=32, label_space="basic7", free_units=share).read("train")
+        for share in (0, 0.5)
+    )
+    assert plain.au is not None and free.au is not None
+    added = free.au > plain.au
+    assert (free.au >= plain.au).all() and added.sum(1).max() <= 3 and free.au.max() <= 1
+    assert 0.4 < added.any(1).mean() < 0.55 and added.any(0).all()  # one may already act as much
+    same = ~added.any(1)
+    assert list(free.content_hash[same]) == list(plain.content_hash[same])
+    first = DrawnReader({"train": 50}, image_size=32, label_space="basic7", free_units=0.5).read("train")
+    assert first.au is not None
+    np.testing.assert_array_equal(first.au, free.au[:50])
+    neutral = free.label == 0
+    assert added[neutral].any(1).mean() == pytest.approx(added[~neutral].any(1).mean(), abs=0.15)
 
 
 def test_splits_share_no_face_at_little_variety() -> None:
