@@ -77,9 +77,9 @@ def test_a_damaged_table_names_the_key(tmp_path: Path) -> None:
 def test_settings_that_are_wrong(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"data\.au_table\.path 'no': no such file or folder"):
         AUTableSettings("no")
-    with pytest.raises(ValueError, match=r"data\.au_table\.format: found 'pyfeat', expected csv or openface"):
-        AUTableSettings(str(tmp_path), format="pyfeat")
-    assert set(AU_TABLES) == {"csv", "openface"}
+    with pytest.raises(ValueError, match=r"data\.au_table\.format: found 'deepface', expected auto or one of csv, lib"):
+        AUTableSettings(str(tmp_path), format="deepface")
+    assert set(AU_TABLES) == {"csv", "openface", "pyfeat", "libreface", "opengraphau"}
 
 
 @pytest.mark.parametrize("form", ["whole", "by key"])
