@@ -78,7 +78,7 @@ class AUSource:
             said.append(f"{self.clipped} numbers a little outside their scale were clipped to it")
         if self.not_read:
             said.append(f"not read {', '.join(self.not_read)}")
-        found = " (known by its header)" if self.detected else ""
+        found = " (recognised)" if self.detected else ""
         return f"{self.tool}{found}: {'; '.join(said)}"
 
     def record(self) -> dict[str, Any]:

@@ -70,7 +70,9 @@ def _is_list(header: Sequence[str]) -> bool:
 
 
 def _profile(cells: TableCells) -> ToolProfile:
-    expected = "expected LibreFace's au_1, au_1_intensity, …"
+    expected = "expected LibreFace's au_1_intensity, …, or au_1, … beside frame_idx or facial_expression"
+    if not LibreFaceTable.recognises(cells.header):
+        raise ValueError(f"{cells.path}: found none of LibreFace's columns ({cells.columns_found}), {expected}")
     if _is_list(cells.header):
         return ToolProfile("LibreFace, list for training", {"": AUScale("intensity", HIGHEST_INTENSITY)}, expected)
     what = "pictures" if cells.find("frame_idx", "frame_time_in_ms") is None else "video"

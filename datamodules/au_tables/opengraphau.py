@@ -109,6 +109,8 @@ def _vectors(file: Path) -> Iterator[tuple[str, str | None, np.ndarray]]:
         arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except Exception as error:  # whatever numpy and zipfile say of a damaged file, or of one with objects inside
         raise ValueError(f"{file}: found no arrays of numbers ({plain_reason(error, 120)}), {_EXPECTED}") from error
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise ValueError(f"{file}: found a zip file or a spreadsheet, expected arrays (.npz), or CSV or Parquet")
     texts = [array for array in arrays.values() if array.dtype.kind in "US"]
     tables = {name: array for name, array in arrays.items() if array.dtype.kind in "fiu"}
     if len(texts) + len(tables) != len(arrays) or not tables:
@@ -138,6 +140,10 @@ def _lines(file: Path) -> Iterator[tuple[str, str | None, np.ndarray]]:
         if not line.strip():
             continue
         cells = split_line(line)
+        if cells[1:] == [str(i) for i in range(1, len(cells))] or cells[1:] == [str(i) for i in range(len(cells) - 1)]:
+            raise ValueError(
+                f"{file} line {number}: found a header that counts the columns, expected none (pandas: header=False)"
+            )
         named = len(cells) == _WIDTH + 1
         where = f"{file} line {number}"
         try:
@@ -153,7 +159,11 @@ def split_line(line: str) -> list[str]:
 
 
 def has_vectors(file: Path) -> bool:
-    """Whether a file holds arrays, or begins with a line of numbers where tables have their header."""
+    """Whether a file holds arrays, or begins with a line of numbers where tables have their header.
+
+    Raises:
+        ValueError: a line of another number of them.
+    """
     with file.open("rb") as opened:
         start = opened.read(6)
         if start.startswith((b"\x93NUMPY", b"PK")):
@@ -162,7 +172,14 @@ def has_vectors(file: Path) -> bool:
             return False
         first = (start + opened.readline(1_000_000)).decode("utf-8-sig", "replace").splitlines()[:1]
     cells = split_line(first[0]) if first and first[0].strip() else []
-    return len(cells) > 1 and all(map(_is_number, cells[1:]))
+    found = len(cells) > 1 and all(map(_is_number, cells[1:]))
+    numbers = len(cells) - (not _is_number(cells[0])) if found else 0
+    if found and numbers not in (_WIDTH, _WIDTH + 1):
+        raise ValueError(
+            f"{file} line 1: found no header and {numbers} numbers ('{first[0][:40]}'), expected names such as AU12 in "
+            f"a header, or {_WIDTH} numbers of OpenGraphAU"
+        )
+    return found
 
 
 def _is_number(text: str) -> bool:

@@ -12,7 +12,15 @@ from datamodules.au_tables.table_cells import TableCells
 TABLE_FILES = (".csv", ".parquet")
 """Endings of the files of a folder that are read."""
 
-_PICKLE, _ZIP = b"\x80", b"PK"
+_OTHERS = {
+    b"\x80": "a pickle",
+    b"PK": "a zip file or a spreadsheet",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+    b"[": "JSON",
+    b"{": "JSON",
+}
+"""How files begin that are no tables, and what they are."""
 
 
 def table_files(path: Path, endings: Sequence[str] = TABLE_FILES) -> list[Path]:
@@ -63,7 +71,7 @@ def _is_parquet(path: Path) -> bool:
     """
     with path.open("rb") as file:
         start = file.read(4)
-    what = "a pickle" if start.startswith(_PICKLE) else "a zip file or a spreadsheet" if start.startswith(_ZIP) else ""
-    if what:
-        raise ValueError(f"{path}: found {what}, expected CSV or Parquet with a header")
+    for beginning, what in _OTHERS.items():
+        if start.startswith(beginning):
+            raise ValueError(f"{path}: found {what}, expected CSV (UTF-8) or Parquet with a header")
     return start == b"PAR1"

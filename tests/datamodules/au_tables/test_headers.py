@@ -46,7 +46,7 @@ def test_exact_values_and_what_they_are(tmp_path: Path, form: str, caplog: pytes
         table = opened(write(tmp_path / "t", form))
     written, source = FORMS[form], table.source
     assert (source.format, source.tool, source.detected) == (written.format, written.tool, True)
-    assert f"{written.tool} (known by its header)" in caplog.text
+    assert f"{written.tool} (recognised)" in caplog.text
     assert table.names == (*written.intensity, *written.presence) and source.not_read == ()
     assert source.presence_only == tuple(written.presence)
     assert {c.name: c.column for c in source.columns} == {**written.intensity, **written.presence}

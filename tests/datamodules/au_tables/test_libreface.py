@@ -72,3 +72,12 @@ def test_a_list_for_training_is_not_taken_for_numbers_from_0_to_1(tmp_path: Path
     with pytest.raises(ValueError, match=r"found no number above 1 in the columns au1, …, expected .*format=csv"):
         AUTableSettings(str(path)).open()
     np.testing.assert_array_equal(AUTableSettings(str(path), "csv").open().read(["2"]), np.ones((1, 2)))
+
+
+def test_another_tool_is_not_taken_for_it(tmp_path: Path) -> None:
+    form = "pyfeat 1"
+    path = write_csv(tmp_path / "a.csv", HEADERS[form], cells_of(form, "a.jpg", {}))
+    with pytest.raises(
+        ValueError, match=r"found none of LibreFace's columns \(found FaceRectX, .*expected LibreFace's"
+    ):
+        LibreFaceTable(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,12 @@ def test_settings_that_have_no_meaning_here(tmp_path: Path) -> None:
 def test_a_face_that_was_not_found_is_unknown(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", a=np.full(41, np.nan), b=B)
     assert np.isnan(OpenGraphAUTable(tmp_path / "a.npz").read(["a"])).all()
+
+
+def test_a_spreadsheet_is_no_npz(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.xlsx", "w") as file:
+        file.writestr("xl/workbook.xml", "x")
+    with pytest.raises(
+        ValueError, match=r"a\.xlsx: found a zip file or a spreadsheet, expected arrays \(\.npz\), or CSV"
+    ):
+        AUTableSettings(str(tmp_path / "a.xlsx")).open()
