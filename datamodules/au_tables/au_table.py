@@ -166,6 +166,7 @@ class NamedRows:
         """Yields the row of a picture by ever less of its name, -1 where there is none."""
         yield self._whole.get(name, -1)
         bare = _without_ending(name)
+        yield self._whole.get(bare, -1)  # which may have a point of its own: "photo.1" of "photo.1.jpg"
         yield self._bare.get(bare, -1)
         parts = bare.split("/")
         if len(parts) > 1:

@@ -231,8 +231,9 @@ def _add_rows(
         if sure != sure or all(value != value for value in values):
             sure = -1.0  # any face that was seen comes first
         of_picture = faces.setdefault(name, set())
-        # A tool that does not number the faces of a picture does not write the same face twice.
-        number: object = cells.columns[face][row] if face is not None else (sure, *map(str, values))
+        number: object = "" if face is None else cells.columns[face][row]
+        if profile.many_faces and not profile.face:  # they have no numbers: the same one twice is a row twice
+            number = (sure, *map(str, values))
         if number in of_picture or (name in found.best and not (of_picture and profile.many_faces)):
             raise ValueError(f"{cells.where(row)}: found picture '{name}' twice, expected each picture once")
         of_picture.add(number)

@@ -55,6 +55,13 @@ def test_paths_below_another_folder_are_found_by_their_end() -> None:
         table.read(["test/sad/7.jpg"])  # neither is the end of the other
 
 
+def test_points_in_names() -> None:
+    table = rows("faces/photo.1", "faces/photo.2")
+    np.testing.assert_allclose(
+        table.read(["faces/photo.2.jpg", "faces/photo.1.jpg"]), [[2 / 3, 1], [0, 1 / 3]], rtol=1e-6
+    )
+
+
 def test_two_pictures_of_one_row_are_refused() -> None:
     with pytest.raises(ValueError, match=r"found one row for 'train/sad/7\.jpg' and 'train/happy/7\.jpg'"):
         rows("7").read(["train/sad/7.jpg", "x", "train/happy/7.jpg"])

@@ -149,3 +149,9 @@ def test_columns_of_forks_are_named_and_not_read(tmp_path: Path) -> None:
     table = OpenFaceTable(tmp_path)
     assert table.names == ("AU1",) and table.source.not_read == ("AU01_d",)
     assert "not read AU01_d" in str(table.source)
+
+
+def test_a_picture_twice_without_numbers_of_faces(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", ["image", "confidence", "AU01_r"], ["x", "0.5", "1"], ["x", "0.9", "2"])
+    with pytest.raises(ValueError, match=r"a\.csv line 3: found picture 'x' twice"):
+        OpenFaceTable(path)
