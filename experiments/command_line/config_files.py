@@ -99,6 +99,30 @@ def with_shipped_configs(args: Sequence[str]) -> list[str]:
     return words
 
 
+def with_configs_first(args: Sequence[str]) -> list[str]:
+    """Returns a command line whose config files stand before all other options, in their own order.
+
+    The parser lets a later file win over an earlier option of the same key; here an option wins over every file.
+
+    Args:
+        args: command line without the program's name: options, with or without the task before them.
+    """
+    task = list(args[:1]) if args and not args[0].startswith("-") else []
+    files: list[str] = []
+    others: list[str] = []
+    words = iter(args[len(task) :])
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if name not in ("--config", "-c"):
+            others.append(word)
+            continue
+        files.append(word)
+        following = None if equals else next(words, None)
+        if following is not None:
+            files.append(following)
+    return [*task, *files, *others]
+
+
 def _files(args: Sequence[str]) -> list[Path]:
     named = []
     for word, following in zip(args, [*args, ""][1:], strict=True):

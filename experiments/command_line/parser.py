@@ -14,7 +14,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.command_line.config_files import file_with, model_class, with_shipped_configs
+from experiments.command_line.config_files import file_with, model_class, with_configs_first, with_shipped_configs
 from experiments.command_line.errors import debugging, report, this_rank
 from experiments.command_line.moved_names import (
     MovedKeyError,
@@ -50,7 +50,7 @@ class SynferParser(LightningArgumentParser):
         self, args: Sequence[str] | None = None, *more: Any, **options: Any
     ) -> Namespace:
         """Parses a command line; what has moved may be called by its old name."""
-        words = with_shipped_configs(sys.argv[1:] if args is None else args)
+        words = with_configs_first(with_shipped_configs(sys.argv[1:] if args is None else args))
         words = [with_present_names(word) for word in words]
         try:
             words = with_present_options(words, lambda: model_class(words))
@@ -59,7 +59,8 @@ class SynferParser(LightningArgumentParser):
         return super().parse_args(words, *more, **options)
 
     def _load_config_parser_mode(self, content: str, path: Any = "", *args: Any, **options: Any) -> Namespace:
-        content, moved = with_present_config(with_present_names(content), lambda: model_class(sys.argv[1:]))
+        words = with_configs_first(sys.argv[1:])
+        content, moved = with_present_config(with_present_names(content), lambda: model_class(words))
         if moved and this_rank() == 0:
             where = f"config '{Path(str(path)).absolute()}'" if path else "a config"
             old, new = ", ".join(moved), ", ".join(moved.values())

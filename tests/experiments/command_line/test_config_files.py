@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.command_line.config_files import check_config_files, file_with
+import train
+from experiments.command_line.config_files import check_config_files, file_with, with_configs_first
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,18 @@ def test_the_file_that_sets_a_key(tmp_path: Path) -> None:
 def test_a_command_line_without_words_has_no_files() -> None:
     check_config_files([])
     assert file_with("data.seed", []) is None
+
+
+def test_config_files_stand_first_in_their_order() -> None:
+    words = ["fit", "--a=1", "--config", "one.yaml", "--b", "2", "-c=two.yaml", "--config=three.yaml", "--print_config"]
+    first = ["fit", "--config", "one.yaml", "-c=two.yaml", "--config=three.yaml", "--a=1", "--b", "2", "--print_config"]
+    assert with_configs_first(words) == first
+    assert with_configs_first(words[1:]) == first[1:]
+    assert with_configs_first(["fit", "--config"]) == ["fit", "--config"] and with_configs_first([]) == []
+
+
+def test_an_option_wins_over_a_file_after_it(tiny_run: list[str], tmp_path: Path) -> None:
+    (tmp_path / "later.yaml").write_text("data: {batch_size: 4}\nmodel: {init_args: {learning_rate: 0.5}}\n")
+    options = ["--data.batch_size=8", "--model.learning_rate=0.25", f"--config={tmp_path / 'later.yaml'}"]
+    settings = train.parse(["fit", *tiny_run, *options])
+    assert settings.data.batch_size == 8 and settings.model.init_args.learning_rate == 0.25
