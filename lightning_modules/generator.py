@@ -29,6 +29,7 @@ from synfer.networks.au_adapter import (
 from synfer.networks.diffusion import load_diffusion_model, small_diffusion_model
 from synfer.networks.latent_codec import AutoencoderKLCodec
 from synfer.networks.network_settings import NetworkSettings
+from synfer.networks.stable_diffusion.number_format import FrozenFormat
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.schedule import Schedule
 from synfer.synthesis.conditions import fill_action_units
@@ -57,6 +58,7 @@ class ExpressionGenerator(GeneratorFile):
         autoencoder_steps: the first steps of a fit train a learned codec, the rest the diffusion model.
         trained: what learns on a ``base``: everything ("all"), the AU adapter ("adapter"), LoRA and adapter ("lora").
         lora_rank: rank and alpha of LoRA on the attention projections.
+        frozen_dtype: number format in memory of what does not learn on a ``base``; what learns is float32.
         drop: shares of samples that train without caption, without AUs, or without either.
         null_caption: caption of samples without one, in training and where the negative prompt is empty. One that names
             all expressions makes the network used to the prompt that :class:`LabelAnnotator` reads with.
@@ -83,6 +85,7 @@ class ExpressionGenerator(GeneratorFile):
         autoencoder_steps: int = 0,
         trained: Literal["all", "adapter", "lora"] = "all",
         lora_rank: int = 4,
+        frozen_dtype: FrozenFormat = "float32",
         drop: ConditionDropout = ConditionDropout(),  # noqa: B008 (frozen)
         null_caption: str = "",
         min_snr_gamma: float | None = 5.0,
@@ -118,7 +121,7 @@ class ExpressionGenerator(GeneratorFile):
                 image_size,
             )
         else:
-            self.model = load_diffusion_model(base, network.scheduler or {})
+            self.model = load_diffusion_model(base, network.scheduler or {}, frozen_dtype, unet_learns=trained == "all")
             unit = self.model.codec.downscale
             check_setting(image_size % unit == 0, "image_size", image_size, f"a multiple of {unit}")
         self.register_buffer("region_masks", region_masks(self.au_names), persistent=False)
@@ -127,6 +130,8 @@ class ExpressionGenerator(GeneratorFile):
             self.model.choose_trained(trained, lora_rank)
         elif trained != "all":
             raise ValueError(f"model.trained: found '{trained}' without model.base, expected 'all'")
+        elif frozen_dtype != "float32":
+            raise ValueError(f"model.frozen_dtype: found '{frozen_dtype}' without model.base, expected 'float32'")
         if execution.channels_last:
             self.model.unet.to(memory_format=torch.channels_last)
         if execution.compile_backend is not None:
