@@ -22,7 +22,7 @@ _CHANNELS = {
 _CONDITIONS = {
     "addition_embed_type": {"text_time": "as in SDXL"},
     "class_embed_type": {"projection": "as in unCLIP", "simple_projection": "as in AudioLDM"},
-    "num_class_embeds": {},
+    "num_class_embeds": {1000: "as for upscaling by four"},
     "encoder_hid_dim_type": {"ip_image_proj": "as with an IP-Adapter in it"},
     "time_cond_proj_dim": {256: "as in a latent consistency model"},
 }

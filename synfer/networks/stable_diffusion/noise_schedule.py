@@ -12,6 +12,7 @@ from diffusers import DDIMScheduler
 
 from synfer.foundation.file_reading import FileError
 
+_KEYS = {"beta_start", "beta_end", "beta_schedule", "num_train_timesteps"}
 _BETAS = "expected one whose noise levels come from betas (PNDM, DDIM, Euler, UniPC, DPMSolverMultistep, …)"
 
 
@@ -37,10 +38,10 @@ def noise_schedule(base: str, stored: Mapping[str, Any]) -> dict[str, Any]:
             f"{_BETAS}"
         )
     kind = getattr(diffusers, name, None)
-    if kind is None:
-        raise FileError(
-            f"model.base '{base}': found the scheduler {name}, which diffusers {diffusers.__version__} lacks, {_BETAS}"
-        )
+    if kind is None or hasattr(kind, "_backends"):  # of another version, or in need of a package that is not there
+        if not set(stored) >= _KEYS:
+            raise FileError(f"model.base '{base}': found the scheduler {name}, which cannot be made here, {_BETAS}")
+        kind = DDIMScheduler
     its = kind.from_config(_known_to(kind, stored))
     levels = getattr(its, "alphas_cumprod", None)
     if levels is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,13 @@ def load_part(base: BaseFolder, part: str, kind: Any, number_format: FrozenForma
         variant=files.variant,
         use_safetensors=True,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # said below
     )
+    for name, stored, own in sorted(info.get("mismatched_keys") or ()):
+        raise FileError(
+            f"model.base '{base.name}': found '{name}' of shape {_shape(stored)} in the weights of {part}, expected "
+            f"{_shape(own)} as its config asks for"
+        )
     for found, what in (("missing_keys", "found no"), ("unexpected_keys", "found a surplus")):
         names = sorted(name for name in info.get(found) or () if not name.endswith(_SURPLUS))
         if names:
@@ -53,6 +60,10 @@ def load_part(base: BaseFolder, part: str, kind: Any, number_format: FrozenForma
         to_half(network, chosen)
         check_finite(network.state_dict(), "model.frozen_dtype", f"{number_format} of {base.name}/{part}")
     return network
+
+
+def _shape(sizes: Iterable[int]) -> str:
+    return "×".join(map(str, sizes)) or "()"
 
 
 def _stored_format(folder: Path, files: WeightFiles) -> torch.dtype:

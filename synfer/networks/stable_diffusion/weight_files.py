@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from synfer.foundation.file_reading import FileError
+from safetensors import safe_open
+
+from synfer.foundation.file_reading import FileError, one_line
 
 _STEM = r"(?:diffusion_pytorch_)?model"
 _SHARD = r"(?:-\d+-of-\d+)?"
@@ -62,7 +64,8 @@ def whole_weight_files(folder: Path, base: str) -> WeightFiles:
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: in another format than safetensors alone, a part of them missing, or a pointer of Git LFS.
+        ValueError: in another format than safetensors alone, a part of them missing, a file cut off, or a pointer of
+            Git LFS.
     """
     names = [file.name for file in folder.iterdir() if file.is_file()]
     files = choose_weight_files(names)
@@ -98,7 +101,21 @@ def whole_weight_files(folder: Path, base: str) -> WeightFiles:
                     f"model.base '{base}': found a pointer of Git LFS in '{folder.name}/{name}', expected the weights "
                     "themselves (git lfs pull)"
                 )
+        if name.endswith(".safetensors"):
+            _check_header(folder / name, base)
     return files
+
+
+def _check_header(path: Path, base: str) -> None:
+    """Refuses a file that is shorter than its header says."""
+    try:
+        with safe_open(path, "pt"):
+            pass
+    except Exception as error:  # SafetensorError is no subclass of anything that tells more
+        raise FileError(
+            f"model.base '{base}': found '{path.parent.name}/{path.name}' cut off or damaged "
+            f"({one_line(error)[:120]}), expected whole safetensors"
+        ) from error
 
 
 def _weight_map(index: Path, base: str) -> dict[str, str]:
