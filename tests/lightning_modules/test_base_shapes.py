@@ -298,7 +298,9 @@ def error_line_of_the_command(
 
 
 @pytest.mark.parametrize("shape", REFUSED)
-def test_it_is_refused_in_one_line(shape: str, stable_diffusion: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_refused_in_one_line(
+    shape: str, stable_diffusion: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     changes, said = REFUSED[shape]
     base = str(sd.copied(stable_diffusion, tmp_path / "base", *changes))
     capsys.readouterr()
@@ -313,7 +315,11 @@ def test_it_is_refused_in_one_line(shape: str, stable_diffusion: Path, tmp_path:
 
 @pytest.mark.parametrize("shape", ["SDXL", "cut off", "a part is missing", "flow matching"])
 def test_the_command_ends_with_that_line(
-    shape: str, stable_diffusion: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    shape: str,
+    stable_diffusion: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     changes, said = REFUSED[shape]
     base = str(sd.copied(stable_diffusion, tmp_path / "base", *changes))
