@@ -13,7 +13,6 @@ from torch.optim import Optimizer
 from datamodules.batch import Batch
 from lightning_modules.face_grid import log_face_grid
 from lightning_modules.generator_file import GeneratorFile
-from lightning_modules.trainer_access import data_of
 from synfer.faces.action_units import ACTION_UNITS
 from synfer.faces.expressions import resolve_label_space
 from synfer.foundation.counter_based_random import keyed_seed
@@ -183,14 +182,12 @@ class ExpressionGenerator(GeneratorFile):
     # ---------------------------------------------------------------- training
 
     def setup(self, stage: str) -> None:
-        """Checks that the data has the generator's label space, and that the strategy fits a codec that learns.
+        """Checks that the generator makes the expressions of the data, and that the strategy fits a codec that learns.
 
         Raises:
             ValueError: it does not.
         """
-        found = getattr(data_of(self.trainer), "label_space", self.label_space)
-        if tuple(found) != self.label_space:
-            raise ValueError(f"data has the label space {list(found)}, the generator {list(self.label_space)}")
+        self._check_label_space_of_data(stage)
         options = getattr(self.trainer.strategy, "_ddp_kwargs", None)
         learned = self.model.codec.learned and self.hparams["base"] is None
         if stage == "fit" and learned and options is not None and not options.get("find_unused_parameters"):

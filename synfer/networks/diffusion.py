@@ -129,16 +129,15 @@ class DiffusionModel(nn.Module):
         self.codec.requires_grad_(False)
         self.text_encoder.requires_grad_(False)
         self.unet.train()  # it comes in eval mode, and Lightning leaves modes as they are
-        if part == "all":
-            return
-        self.unet.requires_grad_(False)
-        if part == "lora":
-            from peft import LoraConfig
+        if part != "all":
+            self.unet.requires_grad_(False)
+            if part == "lora":
+                from peft import LoraConfig
 
-            targets = ["to_q", "to_k", "to_v", "to_out.0"]
-            self.unet.add_adapter(LoraConfig(r=lora_rank, lora_alpha=lora_rank, target_modules=targets))
-        for parameter in au_adapter_parameters(self.unet):
-            parameter.requires_grad_(True)
+                targets = ["to_q", "to_k", "to_v", "to_out.0"]
+                self.unet.add_adapter(LoraConfig(r=lora_rank, lora_alpha=lora_rank, target_modules=targets))
+            for parameter in au_adapter_parameters(self.unet):
+                parameter.requires_grad_(True)
         for parameter in self.unet.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()  # what learns is float32 on a base in half precision too

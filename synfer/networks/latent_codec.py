@@ -20,7 +20,7 @@ from synfer.foundation.module_file import CONFIG_FILE, ModuleFormat
 from synfer.foundation.validate import check_config_keys
 from synfer.networks.quiet_loading import quiet_loading
 from synfer.networks.stable_diffusion.base_folder import BaseFolder, find_base
-from synfer.networks.stable_diffusion.number_format import in_stored_format
+from synfer.networks.stable_diffusion.number_format import FrozenFormat, in_stored_format
 from synfer.networks.stable_diffusion.part import load_part
 
 GENERATOR_FILE = ModuleFormat("diffusion", "model", "ExpressionGenerator", name="generator")
@@ -201,11 +201,10 @@ def load_codec(path: str | Path) -> LatentCodec:
         if codec is None:
             stored = (GENERATOR_FILE.read_folder if place.is_dir() else GENERATOR_FILE.read_checkpoint)(place)
             base = stored.settings.get("base")
-            codec = (
-                _codec_of_generator(stored.settings, stored.weights)
-                if base is None
-                else _autoencoder(find_base(base, ["vae"]), "vae")
-            )
+            if base is None:
+                codec = _codec_of_generator(stored.settings, stored.weights)
+            else:  # in the number format that it has there, for the latents to be the same
+                codec = _autoencoder(find_base(base, ["vae"]), "vae", stored.settings.get("frozen_dtype", "float32"))
     return codec.eval().requires_grad_(False)
 
 
@@ -219,11 +218,11 @@ def _codec_of_diffusers(place: Path) -> LatentCodec | None:
     return None
 
 
-def _autoencoder(base: BaseFolder, part: str) -> LatentCodec:
+def _autoencoder(base: BaseFolder, part: str, number_format: FrozenFormat = "float32") -> LatentCodec:
     from diffusers import AutoencoderKL
 
     with quiet_loading():
-        return AutoencoderKLCodec(load_part(base, part, AutoencoderKL))
+        return AutoencoderKLCodec(load_part(base, part, AutoencoderKL, number_format))
 
 
 def _codec_of_generator(settings: dict[str, Any], weights: dict[str, Tensor]) -> LatentCodec:

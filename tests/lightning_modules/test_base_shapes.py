@@ -42,7 +42,8 @@ LOADS: dict[str, list[sd.Change]] = {
         ),
     ],
     "a tokenizer of two files": [sd.without("tokenizer/tokenizer_config.json", "tokenizer/special_tokens_map.json")],
-    "a tokenizer as in 2.x": [
+    "encoder, tokenizer and unet as in 2.x": [
+        sd.unet_as_in_2,
         sd.config_of("tokenizer", pad_token="!"),
         sd.config_of("text_encoder", hidden_act="gelu", projection_dim=32),
     ],

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lightning_modules.generator import ExpressionGenerator
+from synfer.networks.latent_codec import load_codec
 from tests.fixtures import stable_diffusion_folder as sd
 from tests.fixtures.tiny_generator import request_for, save_checkpoint, tiny_generator
 from tests.fixtures.two_steps import two_steps
@@ -36,6 +37,13 @@ def test_what_learns_is_float32_on_a_base_in_half_precision(
         assert formats(part) == {getattr(torch, frozen)} and formats(part, of_norms=True) == {torch.float32}
     faces = generator.synthesise(request_for(["happy", "sad"]))
     assert faces.images.float().std() > 5
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("frozen", ["float32", "float16", "bfloat16"])
+def test_a_gpu_takes_every_pair_of_formats(frozen: Any, precision: Any, stable_diffusion: Path, tmp_path: Path) -> None:
+    two_steps(str(stable_diffusion), tmp_path, precision, "gpu", trained="lora", frozen_dtype=frozen)
 
 
 def test_a_unet_that_learns_as_a_whole_is_float32(stable_diffusion: Path, tmp_path: Path) -> None:
@@ -92,6 +100,7 @@ def test_a_checkpoint_and_a_folder_come_back(stable_diffusion: Path, tmp_path: P
     stored = load_file(tmp_path / "folder" / "model.safetensors")
     assert stored and all("lora" in name or "_ip" in name or "encoder_hid_proj" in name for name in stored)
     expected = generator.synthesise(request).images.int()
+    assert load_codec(tmp_path / "folder").fingerprint() == generator.model.codec.fingerprint()
     path = save_checkpoint(generator, tmp_path / "last.ckpt")
     for place, tolerance in ((path, 0), (tmp_path / "folder", 3)):
         again = ExpressionGenerator.load_trained(place)
