@@ -19,7 +19,7 @@ _CHANNELS = {
     8: "as for editing by instruction",
     9: "as for inpainting",
 }
-_CONDITIONS = {
+_CONDITIONS: dict[str, dict[Any, str]] = {
     "addition_embed_type": {"text_time": "as in SDXL"},
     "class_embed_type": {"projection": "as in unCLIP", "simple_projection": "as in AudioLDM"},
     "num_class_embeds": {1000: "as for upscaling by four"},

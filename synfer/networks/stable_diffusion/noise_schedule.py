@@ -64,6 +64,6 @@ def _has_levels(config: Mapping[str, Any], levels: torch.Tensor) -> bool:
     return ours.shape == levels.shape and torch.allclose(ours, levels.float(), rtol=0, atol=1e-6)
 
 
-def _known_to(kind: type, config: Mapping[str, Any]) -> dict[str, Any]:
+def _known_to(kind: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     known = inspect.signature(kind.__init__).parameters
     return {key: value for key, value in config.items() if key in known and not key.startswith("_")}

@@ -77,10 +77,10 @@ def whole_weight_files(folder: Path, base: str) -> WeightFiles:
                 f"model.base '{base}': found pickled weights alone in {folder.name} ('{pickled[0]}'), expected "
                 "safetensors (diffusers writes them: from_pretrained(…, use_safetensors=False).save_pretrained(…))"
             )
-        expected = "expected safetensors of diffusers or transformers"
+        wanted = "expected safetensors of diffusers or transformers"
         if others:
-            raise FileError(f"model.base '{base}': found '{others[0]}' alone in {folder.name}, {expected}")
-        raise FileNotFoundError(f"model.base '{base}': found no weights in {folder.name}, {expected}")
+            raise FileError(f"model.base '{base}': found '{others[0]}' alone in {folder.name}, {wanted}")
+        raise FileNotFoundError(f"model.base '{base}': found no weights in {folder.name}, {wanted}")
     shards = [name for name in files.names if "-of-" in name]
     if files.index is not None:
         expected = sorted(set(_weight_map(folder / files.index, base).values()))
