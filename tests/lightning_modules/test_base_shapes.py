@@ -44,7 +44,7 @@ LOADS: dict[str, list[sd.Change]] = {
     "a tokenizer of two files": [sd.without("tokenizer/tokenizer_config.json", "tokenizer/special_tokens_map.json")],
     "encoder, tokenizer and unet as in 2.x": [
         sd.unet_as_in_2,
-        sd.config_of("tokenizer", pad_token="!"),
+        sd.padding_as_in_2,
         sd.config_of("text_encoder", hidden_act="gelu", projection_dim=32),
     ],
     "a scheduler without clip_sample": [sd.config_of("scheduler", clip_sample=None, prediction_type=None)],
