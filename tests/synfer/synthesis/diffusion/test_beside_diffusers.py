@@ -44,6 +44,12 @@ FOLDERS: dict[str, list[sd.Change]] = {
             diffusers.DDIMScheduler, prediction_type="v_prediction", set_alpha_to_one=False, steps_offset=1
         ),
     ],
+    "v, as in 2.x": [
+        sd.unet_as_in_2,
+        sd.padding_as_in_2,
+        sd.config_of("text_encoder", hidden_act="gelu"),
+        sd.scheduler_of(diffusers.DDIMScheduler, prediction_type="v_prediction", clip_sample=False, steps_offset=1),
+    ],
     "v, pure noise, trailing": [
         sd.scheduler_of(
             diffusers.DDIMScheduler,
@@ -57,7 +63,7 @@ FOLDERS: dict[str, list[sd.Change]] = {
 
 @pytest.fixture(scope="module", params=FOLDERS)
 def folder(request: pytest.FixtureRequest, stable_diffusion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sd.copied(stable_diffusion, tmp_path_factory.mktemp("base") / "folder", louder, *FOLDERS[request.param])
+    return sd.copied(stable_diffusion, tmp_path_factory.mktemp("base") / "folder", *FOLDERS[request.param], louder)
 
 
 @pytest.fixture(scope="module")
