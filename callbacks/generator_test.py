@@ -21,7 +21,7 @@ from datamodules.rows.source_faces import training_sources
 from lightning_modules.run_seed import run_seed
 from lightning_modules.trainer_access import data_of
 from synfer.faces.action_units import action_unit_indices
-from synfer.faces.expressions import LABEL_SPACES, canonical_expression
+from synfer.faces.expressions import LABEL_SPACES, canonical_expression, map_label_space
 from synfer.foundation.counter_based_random import keys_of
 from synfer.metrics.face_scores import checked_scores, load_score, metric_of
 from synfer.metrics.face_set_report import FaceSetReport, Rows
@@ -105,6 +105,7 @@ class GeneratorTest(Callback):
         self.test_faces: ReferenceFaces
         self.train_faces: ReferenceFaces | None = None
         self._data: Any = None
+        self._codes: Tensor  # code in the report of each name of the generator
         self._real: GatheredRows
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -120,7 +121,12 @@ class GeneratorTest(Callback):
         module: object = pl_module
         if not isinstance(module, Synthesiser):
             raise ValueError(f"generator test: found the model {type(module).__name__}, expected one that makes faces")
-        asked = self.expressions or [name for name in module.label_space if name in LABEL_SPACES["basic7"]]
+        self._data, seed = data_of(trainer), run_seed(trainer)
+        # Codes are those of the data's names, before names that the generator alone has.
+        known = getattr(self._data, "label_space", module.label_space)
+        space = (*known, *(name for name in module.label_space if name not in known))
+        self._codes = torch.from_numpy(map_label_space(space, module.label_space))
+        asked = self.expressions or [name for name in known if name in LABEL_SPACES["basic7"]]
         names = [canonical_expression(name) for name in asked]
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         device = trainer.strategy.root_device  # not the module's: Lightning moves it only after the setup hooks
@@ -128,7 +134,6 @@ class GeneratorTest(Callback):
         self.networks = networks = ScoringNetworks(self.files, names, callbacks, device, taught_by)
         if self.samples < 2:
             raise ValueError(f"test.samples: found {self.samples}, expected at least 2")
-        self._data, seed = data_of(trainer), run_seed(trainer)
         if isinstance(module, TakesSources):
             module.use_sources(training_sources(self._data, "source face"), names)
         self._au_columns = action_unit_indices(networks.au_names, module.au_names)
@@ -137,7 +142,7 @@ class GeneratorTest(Callback):
         self.train_faces = None
         if self.nearest_training != 0:
             self.train_faces = some_training_faces(self._data, self.nearest_training, seed, side)
-        spaces, above = (module.label_space, networks.judge.label_space), self.au_present_above
+        spaces, above = (space, networks.judge.label_space), self.au_present_above
         self.report = FaceSetReport(names, *spaces, networks.extractor.name, seed, networks.au_names, above)
         self._real = networks.no_rows(side)
 
@@ -202,7 +207,8 @@ class GeneratorTest(Callback):
         return EvenPlan(count, names, self.report.seed, module.sampling, module.au_names).request(range(count))
 
     def _make(self, module: Synthesiser, request: SynthesisRequest, hooks: Sequence[FaceHook]) -> dict[str, Tensor]:
-        return synthesise_over_ranks(module, request, hooks, self.batch_size)
+        made = synthesise_over_ranks(module, request, hooks, self.batch_size)
+        return {**made, "label": self._codes[made["label"]]}
 
     def _unguided(self, module: Synthesiser, request: SynthesisRequest, hooks: Sequence[FaceHook]) -> Tensor | None:
         """Makes the first faces of each expression again, from the same seeds without the guide (a collective)."""

@@ -13,7 +13,6 @@ from torch.optim import Optimizer
 from datamodules.batch import Batch
 from lightning_modules.face_grid import log_face_grid
 from lightning_modules.generator_file import GeneratorFile
-from lightning_modules.trainer_access import data_of
 from synfer.faces.action_units import ACTION_UNITS
 from synfer.faces.expressions import resolve_label_space
 from synfer.foundation.counter_based_random import keyed_seed
@@ -29,6 +28,7 @@ from synfer.networks.au_adapter import (
 from synfer.networks.diffusion import load_diffusion_model, small_diffusion_model
 from synfer.networks.latent_codec import AutoencoderKLCodec
 from synfer.networks.network_settings import NetworkSettings
+from synfer.networks.stable_diffusion.number_format import FrozenFormat
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.schedule import Schedule
 from synfer.synthesis.conditions import fill_action_units
@@ -57,6 +57,7 @@ class ExpressionGenerator(GeneratorFile):
         autoencoder_steps: the first steps of a fit train a learned codec, the rest the diffusion model.
         trained: what learns on a ``base``: everything ("all"), the AU adapter ("adapter"), LoRA and adapter ("lora").
         lora_rank: rank and alpha of LoRA on the attention projections.
+        frozen_dtype: number format in memory of what does not learn on a ``base``; what learns is float32.
         drop: shares of samples that train without caption, without AUs, or without either.
         null_caption: caption of samples without one, in training and where the negative prompt is empty. One that names
             all expressions makes the network used to the prompt that :class:`LabelAnnotator` reads with.
@@ -83,6 +84,7 @@ class ExpressionGenerator(GeneratorFile):
         autoencoder_steps: int = 0,
         trained: Literal["all", "adapter", "lora"] = "all",
         lora_rank: int = 4,
+        frozen_dtype: FrozenFormat = "float32",
         drop: ConditionDropout = ConditionDropout(),  # noqa: B008 (frozen)
         null_caption: str = "",
         min_snr_gamma: float | None = 5.0,
@@ -118,7 +120,7 @@ class ExpressionGenerator(GeneratorFile):
                 image_size,
             )
         else:
-            self.model = load_diffusion_model(base, network.scheduler or {})
+            self.model = load_diffusion_model(base, network.scheduler or {}, frozen_dtype, unet_learns=trained == "all")
             unit = self.model.codec.downscale
             check_setting(image_size % unit == 0, "image_size", image_size, f"a multiple of {unit}")
         self.register_buffer("region_masks", region_masks(self.au_names), persistent=False)
@@ -127,6 +129,8 @@ class ExpressionGenerator(GeneratorFile):
             self.model.choose_trained(trained, lora_rank)
         elif trained != "all":
             raise ValueError(f"model.trained: found '{trained}' without model.base, expected 'all'")
+        elif frozen_dtype != "float32":
+            raise ValueError(f"model.frozen_dtype: found '{frozen_dtype}' without model.base, expected 'float32'")
         if execution.channels_last:
             self.model.unet.to(memory_format=torch.channels_last)
         if execution.compile_backend is not None:
@@ -178,14 +182,12 @@ class ExpressionGenerator(GeneratorFile):
     # ---------------------------------------------------------------- training
 
     def setup(self, stage: str) -> None:
-        """Checks that the data has the generator's label space, and that the strategy fits a codec that learns.
+        """Checks that the generator makes the expressions of the data, and that the strategy fits a codec that learns.
 
         Raises:
             ValueError: it does not.
         """
-        found = getattr(data_of(self.trainer), "label_space", self.label_space)
-        if tuple(found) != self.label_space:
-            raise ValueError(f"data has the label space {list(found)}, the generator {list(self.label_space)}")
+        self._check_label_space_of_data(stage)
         options = getattr(self.trainer.strategy, "_ddp_kwargs", None)
         learned = self.model.codec.learned and self.hparams["base"] is None
         if stage == "fit" and learned and options is not None and not options.get("find_unused_parameters"):

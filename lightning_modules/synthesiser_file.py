@@ -14,7 +14,7 @@ from torch.random import fork_rng
 from lightning_modules.averaged_module import AveragedModule
 from synfer.foundation.checkpoint_file import find_checkpoint
 from synfer.foundation.file_reading import reading
-from synfer.foundation.module_file import StoredModule, in_float16, write_folder
+from synfer.foundation.module_file import WEIGHTS_ALONE, StoredModule, in_float16, write_folder
 
 _EXPORTED_FROM = "_exported_from"  # beside the settings of a folder: the fingerprint before rounding to float16
 
@@ -86,6 +86,13 @@ class SynthesiserFile(AveragedModule):
         module.ema = None  # the weights are its average
         module.exported_from = exported_from
         return module
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes over the moving average; to the weights of a folder comes what folders do without."""
+        if checkpoint.get(WEIGHTS_ALONE):
+            checkpoint["state_dict"] = self._completed(checkpoint["state_dict"])
+            self.exported_from = checkpoint["hyper_parameters"].get(_EXPORTED_FROM)
+        super().on_load_checkpoint(checkpoint)
 
     def save_trained(self, folder: str | Path) -> None:
         """Writes what synthesis needs, and nothing else: ``model.safetensors`` (float16) and ``config.json``.

@@ -9,6 +9,7 @@ from datamodules.batch import Batch
 from lightning_modules.predict_faces import predict_faces
 from lightning_modules.run_seed import run_seed
 from lightning_modules.synthesiser_file import SynthesiserFile
+from lightning_modules.trainer_access import data_of
 from synfer.synthesis.faces import Faces
 from synfer.synthesis.hooks import FaceHook
 from synfer.synthesis.request import SynthesisRequest
@@ -18,6 +19,24 @@ class SynthesiserModule(SynthesiserFile):
     """Holds a plain synthesiser of the same networks, which a subclass sets as ``synthesiser`` in its ``__init__``."""
 
     synthesiser: Any
+    label_space: tuple[str, ...]
+
+    def _check_label_space_of_data(self, stage: str) -> None:
+        """Checks that the expressions of the data are those that this generator makes.
+
+        Labels are names: where nothing is learnt, in ``test`` and ``predict``, the data may have fewer of them, in
+        another order.
+
+        Args:
+            stage: of the trainer.
+
+        Raises:
+            ValueError: other expressions.
+        """
+        found = tuple(getattr(data_of(self.trainer), "label_space", self.label_space))
+        if found == self.label_space or (stage in ("test", "predict") and set(found) <= set(self.label_space)):
+            return
+        raise ValueError(f"data has the label space {list(found)}, the generator {list(self.label_space)}")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Does nothing: ``callbacks/generator_test.py`` makes the faces of a test and scores them."""

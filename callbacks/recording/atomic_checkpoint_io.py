@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from synfer.foundation.atomic_file import atomic_write
+from synfer.foundation.module_file import is_folder_of_weights, read_folder_as_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -25,3 +27,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         with atomic_write(Path(path)) as partial:
             torch.save(checkpoint, partial)
+
+    def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
+        """Reads a checkpoint, or a folder of trained weights as one without the state of a training."""
+        if is_folder_of_weights(str(path)):
+            return {**read_folder_as_checkpoint(Path(path)), "pytorch-lightning_version": lightning.__version__}
+        return super().load_checkpoint(path, *args, **options)

@@ -9,7 +9,6 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -20,7 +19,7 @@ from callbacks.synthesis.planned_shares import PlannedShares, merged_states
 from callbacks.synthesis.synthesis_callback import SynthesisCallback
 from datamodules.rows.source_faces import training_sources
 from datamodules.synthetic.synthetic_pool import SyntheticPool
-from synfer.faces.expressions import canonical_expression, map_label_space
+from synfer.faces.expressions import canonical_expression
 from synfer.foundation.rank_states import counters, own_state, states_of_ranks
 from synfer.synthesis.class_shares import EVEN
 from synfer.synthesis.faces import Faces
@@ -268,15 +267,7 @@ class OnlineSynthesis(SynthesisCallback):
 
     def _labels(self, datamodule: Any, result: Faces, kept: torch.Tensor) -> torch.Tensor:
         """Returns the soft labels of the kept faces in the label space of the data, float32 (n, K)."""
-        assert self._generator is not None
-        columns = map_label_space(self._generator.label_space, datamodule.label_space)
-        soft = result.soft_label[kept].cpu()
-        # By name; an expression that the data does not know gives its share to the others.
-        mapped = torch.where(torch.from_numpy(columns >= 0), soft[:, np.maximum(columns, 0)], 0.0)
-        total = mapped.sum(1, keepdim=True)
-        own = [datamodule.label_space.index(self._generator.label_space[i]) for i in result.label[kept].tolist()]
-        intended = torch.nn.functional.one_hot(torch.tensor(own), len(datamodule.label_space)).float()
-        return torch.where(total > 1e-3, mapped / total.clamp_min(1e-12), intended)
+        return result.in_label_space(tuple(datamodule.label_space)).soft_label[kept].cpu()
 
     def _append(self, datamodule: Any, result: Faces, chosen: torch.Tensor, soft_label: torch.Tensor) -> None:
         rows = chosen.cpu().numpy()

@@ -165,6 +165,7 @@ class SyntheticSetWriter(Callback):
     ) -> None:
         """Writes one shard."""
         assert isinstance(pl_module, Synthesiser) and isinstance(outputs, Faces)
+        outputs = outputs.in_label_space(tuple(trainer.datamodule.label_space))  # type: ignore[attr-defined]
         request = outputs.request
         write_shard(
             self._folder(trainer),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
 from synfer.foundation.file_reading import FileError, reading
+from synfer.foundation.module_file import KIND, is_folder_of_weights, read_folder_as_checkpoint
 
 
 def is_file_name(given: Any) -> bool:
@@ -17,17 +18,26 @@ def is_file_name(given: Any) -> bool:
     return given not in (None, "last", "best", "hpc") and "://" not in str(given)
 
 
-def locate(given: str) -> str:
+def locate(given: str, fit: bool) -> str:
     """Returns the checkpoint that the user means, of a run folder its last one.
+
+    Args:
+        given: what stands on the command line.
+        fit: whether a training is to go on from it.
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: a folder of bare weights, a damaged file, or no checkpoint.
+        ValueError: a folder of bare weights in ``fit``, a damaged file, or no checkpoint.
     """
     if not Path(given).exists():
         raise FileNotFoundError(f"ckpt_path: found no file '{given}', expected a checkpoint or a run folder")
-    if (Path(given) / "model.safetensors").is_file():
-        raise FileError(f"ckpt_path: '{given}' is a folder of save_trained, weights alone; expected a checkpoint")
+    if is_folder_of_weights(given):
+        if not fit:
+            return given
+        raise FileError(
+            f"ckpt_path: '{given}' is a folder of save_trained, weights alone; expected a checkpoint to go on from "
+            "(predict, test and validate take such a folder)"
+        )
     path = find_checkpoint(given, "ckpt_path")
     if path.is_file():  # sharded checkpoints are folders
         content = read_checkpoint(path, "ckpt_path", mmap=True)
@@ -49,10 +59,10 @@ def check_fits(given: str, model: LightningModule) -> None:
         ValueError: weights of another shape or name, or weights that are not finite.
     """
     path = Path(given)
-    if not path.is_file():
+    if not path.is_file() and not is_folder_of_weights(path):
         return
     kind = type(model).__name__
-    content = read_checkpoint(path, "ckpt_path", mmap=True)
+    content = _weights_alone(path, model) if path.is_dir() else read_checkpoint(path, "ckpt_path", mmap=True)
     stored: dict[str, Tensor] = content["state_dict"]
     own = model.state_dict()
     shared = [name for name in own if name in stored]
@@ -70,7 +80,32 @@ def check_fits(given: str, model: LightningModule) -> None:
             f"ckpt_path '{path}': found '{name}' of shape {_shape(stored[name])}, expected {_shape(own[name])} as in "
             f"this {kind} ({len(other)} of {len(own)} tensors differ: another backbone, size or label space)"
         )
+    odd = sorted(set(own) ^ set(stored)) if path.is_dir() else []
+    if odd:
+        found = "found" if odd[0] in stored else "found no"
+        raise FileError(
+            f"ckpt_path '{path}': {found} '{odd[0]}' ({len(odd)} such tensors), expected the weights of this {kind} "
+            "and no others (another model.trained, model.base or network)"
+        )
     check_finite(stored, "ckpt_path", path)
+
+
+def _weights_alone(folder: Path, model: LightningModule) -> dict[str, Any]:
+    """Returns a folder of trained weights as this model takes it.
+
+    Raises:
+        ValueError: of another kind of module.
+    """
+    content = read_folder_as_checkpoint(folder)
+    kind = getattr(getattr(model, "file_format", None), "kind", None)
+    if kind != content[KIND]:
+        raise FileError(
+            f"ckpt_path '{folder}': found a folder of the kind {content[KIND]}, expected weights of a "
+            f"{type(model).__name__}"
+        )
+    with reading("ckpt_path", folder, f"weights of this {type(model).__name__}"):
+        model.on_load_checkpoint(content)
+    return content
 
 
 def _let_the_model_say(content: dict[str, Any], model: LightningModule, path: Path) -> None:

@@ -93,7 +93,7 @@ class SynferCLI(LightningCLI):
         settings = self.config[self.config.subcommand]
         if is_file_name(settings.get("ckpt_path")):
             with one_line_errors(exit_code=2):
-                settings.ckpt_path = locate(str(settings.ckpt_path))
+                settings.ckpt_path = locate(str(settings.ckpt_path), fit=self.config.subcommand == "fit")
 
     def _set_seed(self) -> None:
         # As Lightning's, without its line of text: an error of the configuration is to be the only line.

@@ -23,6 +23,8 @@ from synfer.foundation.safetensors_file import read_safetensors, write_safetenso
 
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 KIND = "kind"
+WEIGHTS_ALONE = "weights_alone"
+"""Entry of a folder that is read as a checkpoint: there is no state of a training in it."""
 
 _ENTRIES = {"label_annotator": "annotator", "expression_classifier": "classifier"}
 """Entry that the checkpoints of a kind have always had → that kind."""
@@ -158,6 +160,25 @@ class ModuleFormat:
             raise FileError(f"config of a {name} '{config}': found no entry '{mark}', expected what save_trained wrote")
         settings.pop(KIND, None)
         return StoredModule(present_settings(self.kind, settings), {n: t.float() for n, t in tensors.items()})
+
+
+def is_folder_of_weights(path: str | Path) -> bool:
+    """Whether a path is a folder that :func:`write_folder` wrote, or what is left of one."""
+    return (Path(path) / WEIGHTS_FILE).is_file()
+
+
+def read_folder_as_checkpoint(folder: Path) -> dict[str, Any]:
+    """Returns what a folder holds in the form of a checkpoint: settings and weights, no state of a training.
+
+    Raises:
+        ValueError: a file is missing or damaged, no trained module of ours, or weights that are not finite.
+    """
+    config = folder / CONFIG_FILE
+    kind = kind_of_settings(read_json(config, "config", "what save_trained wrote")) if config.is_file() else ""
+    if kind is None:
+        raise FileError(f"'{folder}': found no trained module of ours, expected a folder of save_trained")
+    stored = ModuleFormat(kind, "", "", name=kind or "module").read_folder(folder)
+    return {KIND: kind, "state_dict": stored.weights, "hyper_parameters": stored.settings, WEIGHTS_ALONE: True}
 
 
 def missing_file(folder: Path) -> str | None:

@@ -101,6 +101,32 @@ def test_a_copied_training_set_is_caught(tmp_path: Path, monkeypatch: pytest.Mon
     assert height == 26 + 8 * (96 + 18)
 
 
+def test_a_generator_of_more_expressions_is_tested_on_those_of_the_data(tmp_path: Path) -> None:
+    """Labels are names: neither another order nor names that the data lacks change a figure."""
+    found = {}
+    for name, space in (("same", NAMES), ("wider", ("contempt", "sad", "neutral", "fear", "happy"))):
+        test = GeneratorTest(judge=checkpoint(tmp_path, "judge", 1), samples=SAMPLES)
+        trainer = make_trainer(tmp_path / name, callbacks=[test])
+        generator = tiny_generator(label_space=list(space))
+        found[name] = dict(trainer.test(generator, datamodule=data(), verbose=False)[0])
+        assert test.report.names == list(NAMES)
+    timed = {"test/images_per_s"}
+    assert found["same"].keys() == found["wider"].keys() and "test/fer_accuracy" in found["same"]
+    for key in found["same"].keys() - timed:
+        assert found["wider"][key] == pytest.approx(found["same"][key], abs=1e-6), key
+
+
+def test_data_of_an_expression_that_the_generator_does_not_know_are_refused(tmp_path: Path) -> None:
+    test = GeneratorTest(judge=checkpoint(tmp_path, "judge", 1), samples=SAMPLES)
+    trainer = make_trainer(tmp_path, callbacks=[test])
+    with pytest.raises(ValueError, match=r"data has the label space .*'sad'\], the generator \['neutral', 'happy'\]"):
+        trainer.test(tiny_generator(label_space=["neutral", "happy"]), datamodule=data(), verbose=False)
+    for stage in ("fit", "validate"):
+        wider = tiny_generator(label_space=[*NAMES, "fear"])
+        with pytest.raises(ValueError, match=r"data has the label space .*'sad'\], the generator .*'fear'\]"):
+            getattr(make_trainer(tmp_path, limit_val_batches=1), stage)(wider, datamodule=data())
+
+
 def test_another_extractor_names_the_metrics(tmp_path: Path) -> None:
     other = checkpoint(tmp_path / "runs" / "witness" / "checkpoints", "last", 2)
     found = evaluate(tmp_path, features=other, nearest_training=0)

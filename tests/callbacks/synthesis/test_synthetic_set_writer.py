@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -97,6 +98,52 @@ def arguments(weights: Path, run_dir: Path, *more: str, count: int = 10, batch: 
 def images(folder: Path) -> dict[str, bytes]:
     rows = [row for shard in sorted(folder.glob("data/*.parquet")) for row in pq.read_table(shard).to_pylist()]
     return {row["sample_id"]: row["image"]["bytes"] for row in rows}
+
+
+def test_a_folder_of_trained_weights_makes_the_set_of_its_checkpoint(weights: Path, tmp_path: Path) -> None:
+    generator = ExpressionGenerator.load_trained(weights / "generator.ckpt")
+    generator.save_trained(tmp_path / "trained")
+    made = {}
+    for name, given in (("checkpoint", weights / "generator.ckpt"), ("folder", tmp_path / "trained")):
+        train.main([*arguments(weights, tmp_path / name), f"--ckpt_path={given}"])
+        made[name] = images(tmp_path / name / "synthetic_set")
+    assert made["folder"].keys() == made["checkpoint"].keys() and len(made["folder"]) == 10
+    pixels = {
+        name: np.stack([np.asarray(Image.open(BytesIO(found[key]))).astype(int) for key in sorted(found)])
+        for name, found in made.items()
+    }
+    assert np.abs(pixels["folder"] - pixels["checkpoint"]).mean() < 1  # rounded to float16
+    assert pixels["folder"].std() > 5
+
+
+def test_a_fit_does_not_go_on_from_weights_alone(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ExpressionGenerator.load_trained(weights / "generator.ckpt").save_trained(tmp_path / "trained")
+    command = arguments(weights, tmp_path / "run")
+    command[0] = "fit"
+    with pytest.raises(SystemExit) as stopped:
+        train.main([*command, f"--ckpt_path={tmp_path / 'trained'}"])
+    line = capsys.readouterr().err
+    assert stopped.value.code == 2 and "is a folder of save_trained, weights alone; expected a checkpoint to go" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_generator_of_more_expressions_makes_a_set_for_the_data(weights: Path, tmp_path: Path) -> None:
+    """Trained for eight expressions in another order, used for seven: the set has the names of the data."""
+    wider = tiny_generator(
+        label_space="ferplus8", image_size=SIDE, sampling=SamplingSettings(num_steps=2, guidance_scale=2.0)
+    )
+    wider.save_trained(tmp_path / "wider")
+    train.main(
+        [*arguments(weights, tmp_path / "run"), f"--ckpt_path={tmp_path / 'wider'}", "--model.label_space=ferplus8"]
+    )
+    table = SyntheticSetReader(str(tmp_path / "run" / "synthetic_set"), label_space="basic7").read("train")
+    assert table.label_space == BASIC7
+    assert [table.label_space[k] for k in table.label] == [*BASIC7, *BASIC7[:3]]
+    assert np.array_equal(table.soft_label.argmax(1), table.label)
+    (shard, *_) = sorted((tmp_path / "run" / "synthetic_set").glob("data/*.parquet"))
+    assert "contempt" not in shard.read_bytes().decode("latin-1")
 
 
 def test_a_set_is_written_read_and_trained_on(weights: Path, tmp_path: Path, tiny_run: list[str]) -> None:

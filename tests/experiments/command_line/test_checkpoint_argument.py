@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from experiments.command_line.checkpoint_argument import check_fits, is_file_name, locate
-from tests.fixtures.tiny_generator import SIDE, save_checkpoint, tiny_classifier, tiny_generator
+from tests.fixtures.tiny_augmenter import tiny_augmenter
+from tests.fixtures.tiny_generator import SIDE, TINY_UNET, save_checkpoint, tiny_classifier, tiny_generator
 
 
 @pytest.fixture(scope="module")
@@ -19,26 +20,29 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_folder_means_its_last_checkpoint(run_folder: Path) -> None:
     last = str(run_folder / "checkpoints" / "last.ckpt")
-    assert locate(str(run_folder)) == locate(str(run_folder / "checkpoints")) == locate(last) == last
+    assert locate(str(run_folder), True) == locate(str(run_folder / "checkpoints"), True) == locate(last, False) == last
     check_fits(last, tiny_classifier())
 
 
 def test_what_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"ckpt_path: found no file '.*nowhere'"):
-        locate(str(tmp_path / "nowhere"))
+        locate(str(tmp_path / "nowhere"), fit=True)
     with pytest.raises(FileNotFoundError, match=r"ckpt_path: found an empty folder"):
-        locate(str(tmp_path))
+        locate(str(tmp_path), fit=True)
     torch.save({"weight": torch.ones(1)}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match=r"ckpt_path: found no weights in '.*other\.ckpt'"):
-        locate(str(tmp_path / "other.ckpt"))
+        locate(str(tmp_path / "other.ckpt"), fit=True)
     tiny_generator().save_trained(tmp_path / "folder")
-    with pytest.raises(ValueError, match=r"ckpt_path: '.*folder' is a folder of save_trained"):
-        locate(str(tmp_path / "folder"))
+    with pytest.raises(
+        ValueError, match=r"ckpt_path: '.*folder' is a folder of save_trained, weights alone; expected a ch"
+    ):
+        locate(str(tmp_path / "folder"), fit=True)
+    assert locate(str(tmp_path / "folder"), fit=False) == str(tmp_path / "folder")
     assert is_file_name("x") and not any(map(is_file_name, (None, "last", "best", "hpc", "s3://a/b")))
 
 
 def test_checkpoints_of_other_models(run_folder: Path) -> None:
-    last = locate(str(run_folder))
+    last = locate(str(run_folder), fit=True)
     wider = {"img_size": SIDE, "patch_size": 4, "embed_dim": 32, "depth": 1, "num_heads": 2}
     for model, said in (
         (
@@ -63,3 +67,36 @@ def test_weights_that_are_no_numbers(run_folder: Path, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "nan.ckpt")
     with pytest.raises(ValueError, match=r"ckpt_path '.*nan\.ckpt': found 1 of \d+ numbers in 'backbone\.head\."):
         check_fits(str(tmp_path / "nan.ckpt"), tiny_classifier())
+
+
+def test_folders_of_trained_weights(tmp_path: Path, stable_diffusion: Path) -> None:
+    base = str(stable_diffusion)
+    for name, module in {
+        "small": tiny_generator(),
+        "adapter": tiny_generator(base=base, trained="adapter"),
+        "lora": tiny_generator(base=base, trained="lora"),
+        "augmenter": tiny_augmenter(),
+    }.items():
+        module.save_trained(tmp_path / name)
+        check_fits(str(tmp_path / name), module)
+    other = {**TINY_UNET, "block_out_channels": [16, 32]}
+    for name, model, said in (
+        (
+            "small",
+            tiny_classifier(),
+            "found a folder of the kind diffusion, expected weights of a ExpressionClassifier",
+        ),
+        (
+            "augmenter",
+            tiny_generator(),
+            "found a folder of the kind vae_gan, expected weights of a ExpressionGenerator",
+        ),
+        ("small", tiny_generator(unet=other), r"of shape [\d×]+, expected [\d×]+ as in this ExpressionGenerator"),
+        ("lora", tiny_generator(base=base, trained="adapter"), r"found 'model\.unet\..*lora.*expected the weights of"),
+        ("adapter", tiny_generator(base=base, trained="lora"), r"found no 'model\.unet\..*lora.*expected the weights"),
+    ):
+        with pytest.raises(ValueError, match=rf"^ckpt_path '.*{name}': .*{said}"):
+            check_fits(str(tmp_path / name), model)
+    (tmp_path / "small" / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"small': found no config.json, expected one written by save_trained"):
+        check_fits(str(tmp_path / "small"), tiny_generator())
