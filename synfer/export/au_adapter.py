@@ -1,0 +1,95 @@
+"""The AU adapter in the layout of an IP-Adapter, which ``pipe.load_ip_adapter`` of diffusers takes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synfer.export.card import write_card
+from synfer.export.exporter import ExportSettings, TrainedGenerator
+from synfer.export.generator_base import base_of
+from synfer.export.model_folder import DIFFUSERS_WEIGHTS, write_network, write_schedule
+from synfer.export.shipped import au_adapter as shipped_adapter
+from synfer.export.shipped import expression_pipeline as shipped_pipeline
+from synfer.export.shipped.au_adapter import AUAdapter
+from synfer.faces.action_units import REGIONS
+from synfer.foundation.file_reading import reading
+from synfer.foundation.json_file import read_json
+from synfer.foundation.safetensors_file import read_safetensors
+from synfer.networks.au_adapter import region_masks
+
+_EXPECTED = "an AU adapter that export.py wrote"
+
+
+class AUAdapterExporter:
+    """Exports the AU adapter of a generator, with the names, regions and scale that its input has.
+
+    Args:
+        settings: number format, and what the card says.
+    """
+
+    kind = "diffusion"
+
+    def __init__(self, settings: ExportSettings = ExportSettings()) -> None:  # noqa: B008 (frozen)
+        self.settings = settings
+
+    def export(self, module: TrainedGenerator, folder: Path) -> None:
+        """Writes weights and ``config.json``, the Python files that use them, the noise schedule and the card.
+
+        Raises:
+            ValueError: a generator without a base.
+        """
+        base_of(module, "au_adapter")
+        write_au_adapter(folder, module.synthesiser, self.settings.dtype)
+        write_pipeline_class(folder)
+        write_schedule(folder / "scheduler", module.synthesiser.model.scheduler)
+        write_card(folder, module, "au_adapter", self.settings)
+
+    def load(self, folder: Path) -> AUAdapter:
+        """Returns the adapter of an export."""
+        with reading("AU adapter", folder, _EXPECTED):
+            config = read_json(folder / "config.json", "config of an AU adapter", _EXPECTED)
+            adapter = AUAdapter.from_config({k: v for k, v in config.items() if not k.startswith("_")})
+            adapter.load_state_dict(read_safetensors(folder / DIFFUSERS_WEIGHTS, "AU adapter", _EXPECTED))
+        return adapter.eval()
+
+
+def write_au_adapter(folder: Path, synthesiser: Any, dtype: torch.dtype) -> None:
+    """Writes the AU adapter of a synthesiser, and the Python file that reads it, into a folder of its own."""
+    adapter = _au_adapter_of(synthesiser)
+    write_network(folder, adapter, adapter.state_dict(), dtype)
+    shutil.copyfile(shipped_adapter.__file__, folder / "au_adapter.py")
+
+
+def write_pipeline_class(folder: Path) -> None:
+    """Writes the Python file of the pipeline that gives each image its own action units."""
+    shutil.copyfile(shipped_pipeline.__file__, folder / "expression_pipeline.py")
+
+
+def _au_adapter_of(synthesiser: Any) -> AUAdapter:
+    unet, names = synthesiser.model.unet, list(synthesiser.au_names)
+    projection = unet.encoder_hid_proj.image_projection_layers[0]
+    processors = [p for p in unet.attn_processors.values() if hasattr(p, "to_k_ip")]
+    masks = region_masks(names).int().tolist()
+    adapter = AUAdapter(
+        names,
+        dict(zip(REGIONS, masks, strict=True)),
+        unet.config.cross_attention_dim,
+        [processor.to_k_ip[0].out_features for processor in processors],
+        synthesiser.sampling.au_scale,
+    )
+    # diffusers' names within its own layer → those of IP-Adapter's files.
+    layers = {"ff.net.0.proj": "proj.0", "ff.net.2": "proj.2", "norm": "proj.3"}
+    weights: dict[str, Tensor] = {}
+    for name, tensor in projection.state_dict().items():
+        layer, _, kind = name.rpartition(".")
+        weights[f"image_proj.{layers[layer]}.{kind}"] = tensor
+    for place, processor in enumerate(processors):
+        for name in ("to_k_ip", "to_v_ip"):
+            weights[f"ip_adapter.{2 * place + 1}.{name}.weight"] = getattr(processor, name)[0].weight
+    adapter.load_state_dict(weights)
+    return adapter
