@@ -11,7 +11,7 @@ from torch import Tensor
 
 from synfer.export.card import write_card
 from synfer.export.exporter import ExportSettings, TrainedGenerator
-from synfer.export.generator_base import base_of
+from synfer.export.generator_base import base_of, has_au_adapter
 from synfer.export.model_folder import DIFFUSERS_WEIGHTS, write_network, write_schedule
 from synfer.export.shipped import au_adapter as shipped_adapter
 from synfer.export.shipped import expression_pipeline as shipped_pipeline
@@ -41,9 +41,14 @@ class AUAdapterExporter:
         """Writes weights and ``config.json``, the Python files that use them, the noise schedule and the card.
 
         Raises:
-            ValueError: a generator without a base.
+            ValueError: a generator without a base or without an adapter.
         """
         base_of(module, "au_adapter")
+        if not has_au_adapter(module.synthesiser.model.unet):
+            raise ValueError(
+                f"au_adapter: found model.trained '{module.hparams['trained']}', which has none, expected 'adapter' or "
+                "'lora'"
+            )
         write_au_adapter(folder, module.synthesiser, self.settings.dtype)
         write_pipeline_class(folder)
         write_schedule(folder / "scheduler", module.synthesiser.model.scheduler)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 from synfer.export.exporter import ExportSettings, TrainedGenerator
-from synfer.export.generator_base import hub_id
+from synfer.export.generator_base import has_au_adapter, has_lora, hub_id
 from synfer.faces.action_units import FACS_PROTOTYPES, REGIONS
 from synfer.faces.captions import caption_for
 from synfer.foundation.atomic_file import atomic_write
@@ -24,7 +23,9 @@ tags:
 
 # {title}
 
-{about} Faces of {size} × {size} pixels; weights in {number_format}.
+{about}
+
+Faces of {size} × {size} pixels; weights in {number_format}.
 
 Expressions: {expressions}.
 
@@ -38,9 +39,7 @@ In this folder, or with its path in place of `"."`:
 {more}
 ## Training
 
-{training}
-Made with [diffusers](https://github.com/huggingface/diffusers)' classes by synfer. Fingerprint of the trained weights:
-`{fingerprint}`.
+{training}Fingerprint of the trained weights: `{fingerprint}`.
 """
 
 _LORA = """\
@@ -50,6 +49,9 @@ folder = "."
 pipe = StableDiffusionPipeline.from_pretrained({base!r}, safety_checker=None, requires_safety_checker=False)
 pipe.scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")  # the trained noise schedule
 pipe.load_lora_weights(folder, weight_name="pytorch_lora_weights.safetensors")
+"""
+
+_BY_TEXT = """\
 prompts = {prompts!r}
 images = pipe(
     prompts,
@@ -80,12 +82,19 @@ pipe = ExpressionPipeline.from_pretrained(
 {and_lora}"""
 
 _PIPELINE = """\
-from diffusers import DiffusionPipeline
+{import_torch}from diffusers import DiffusionPipeline
 
 folder = "."
 pipe = DiffusionPipeline.from_pretrained(
     folder, custom_pipeline="expression_pipeline", trust_remote_code=True{dtype}  # runs the two Python files in it
 )
+"""
+
+_STOCK_PIPELINE = """\
+{import_torch}from diffusers import StableDiffusionPipeline
+
+folder = "."
+pipe = StableDiffusionPipeline.from_pretrained(folder{dtype})
 """
 
 _BY_UNITS = """\
@@ -104,18 +113,18 @@ images = pipe(
 _STOCK = """
 `action_units` may also be a tensor of intensities, (prompts, {count}), NaN where one is not known.
 
-diffusers' own `StableDiffusionPipeline` with `load_ip_adapter({folder}weight_name="diffusion_pytorch_model.safetensors",
-image_encoder_folder=None)` takes the adapter too, with one row of action units per call: it hands all rows of a batch to
-each image. Its `ip_adapter_image_embeds` is then `[rows]` with `rows` of the shape (2, {regions}, {width}): unconditional
-(zeros), then wanted.
+diffusers' own pipeline takes the adapter by `pipe.load_ip_adapter(folder, subfolder="{subfolder}",
+weight_name="diffusion_pytorch_model.safetensors", image_encoder_folder=None)`, with one row of action units per call:
+of several it hands all to each image. Its `ip_adapter_image_embeds` is `[rows]`, of the shape (2, {regions}, {width}): the
+unconditional input (zeros), then the wanted one.
 
 ## Action units
 
 In this order: {names}.
 
-A row of the input holds the intensities in [0, 1] of all {count}, 0 outside of the row's region, then {count} flags, 1
-where the intensity is known. An action unit that is not known has the value 0 and the flag 0. Regions: {region_names}
-(`region_masks` in `config.json`{where}).
+The input of an image is one row for each of {region_names}: the intensities in [0, 1] of all {count} action units, 0
+outside of that region (`region_masks` in `config.json`), then {count} flags, 1 where the intensity is known. An action
+unit that is not known has the value 0 and the flag 0. Strength of the branch: {scale}.
 """
 
 
@@ -129,8 +138,9 @@ def write_card(folder: Path, module: TrainedGenerator, what: str, settings: Expo
         settings: what it was exported with.
     """
     facts = _facts(module, settings)
-    code = {"lora": _LORA, "au_adapter": _ADAPTER + _BY_UNITS, "pipeline": _PIPELINE + _BY_UNITS}[what]
-    own = {"pipeline": ('folder, subfolder="au_adapter", ', " of `au_adapter/`")}.get(what, ('folder, subfolder="", ', ""))
+    by_units = what != "lora" and has_au_adapter(module.synthesiser.model.unet)
+    made = {"lora": _LORA, "au_adapter": _ADAPTER, "pipeline": _PIPELINE if by_units else _STOCK_PIPELINE}[what]
+    code = made + (_BY_UNITS if by_units else _BY_TEXT)
     text = _CARD.format(
         **facts,
         title=_TITLES[what],
@@ -138,7 +148,7 @@ def write_card(folder: Path, module: TrainedGenerator, what: str, settings: Expo
         base_model=_base_model(module, what),
         tags="\n".join(f"- {tag}" for tag in _tags(module, what)),
         code=code.format(**facts),
-        more="" if what == "lora" else _STOCK.format(**facts, folder=own[0], where=own[1]),
+        more=_STOCK.format(**facts, subfolder="au_adapter" if what == "pipeline" else "") if by_units else "",
     )
     with atomic_write(folder / "README.md") as partial:
         partial.write_text(text, encoding="utf-8")
@@ -146,14 +156,14 @@ def write_card(folder: Path, module: TrainedGenerator, what: str, settings: Expo
 
 def _facts(module: TrainedGenerator, settings: ExportSettings) -> dict[str, Any]:
     synthesiser = module.synthesiser
-    wanted = list(synthesiser.label_space)[:2]
+    wanted = [name for name in synthesiser.label_space if FACS_PROTOTYPES[name].core][:2]
     number_format = str(settings.dtype).removeprefix("torch.")
     command = settings.training_command
-    with_lora = module.hparams["trained"] == "lora"
+    with_lora = has_lora(synthesiser.model.unet)
     return {
         "base": module.hparams["base"],
         "prompts": [caption_for(name) for name in wanted],
-        "units": [dict.fromkeys(FACS_PROTOTYPES[name].core, 0.8) or {"AU12": 0.0} for name in wanted],
+        "units": [dict.fromkeys(FACS_PROTOTYPES[name].core, 0.8) for name in wanted],
         "negative": synthesiser.sampling.negative_prompt or synthesiser.null_caption,
         "null_caption": synthesiser.null_caption,
         "size": synthesiser.image_size,
@@ -162,6 +172,8 @@ def _facts(module: TrainedGenerator, settings: ExportSettings) -> dict[str, Any]
         "expressions": ", ".join(synthesiser.label_space),
         "number_format": number_format,
         "dtype": "" if number_format == "float32" else f", torch_dtype=torch.{number_format}",
+        "import_torch": "" if number_format == "float32" else "import torch\n",
+        "scale": synthesiser.sampling.au_scale,
         "and_lora": '# pipe.load_lora_weights("…")  # the LoRA that was trained with it\n' if with_lora else "",
         "count": len(synthesiser.au_names),
         "width": 2 * len(synthesiser.au_names),
@@ -176,23 +188,22 @@ def _facts(module: TrainedGenerator, settings: ExportSettings) -> dict[str, Any]
 _TITLES = {
     "lora": "LoRA for faces with expressions",
     "au_adapter": "Adapter of action units for faces with expressions",
-    "pipeline": "Faces with expressions, steered by action units",
+    "pipeline": "Faces with expressions",
 }
 
 
 def _about(module: TrainedGenerator, what: str) -> str:
-    base, with_lora = module.hparams["base"], module.hparams["trained"] == "lora"
+    base, unet = module.hparams["base"], module.synthesiser.model.unet
     made = "a small latent diffusion model of synfer" if base is None else f"`{base}`"
+    beside = " {} was trained with it and is another export: without it the faces are other ones."
     if what == "lora":
-        return dedent(
-            f"""\
-            LoRA on the attention projections of the UNet of {made}. The AU adapter that was trained with it is another
-            export; without it the faces are other ones."""
-        )
+        also = beside.format("The AU adapter") if has_au_adapter(unet) else ""
+        return f"LoRA on layers of the UNet of {made}.{also}"
     if what == "au_adapter":
-        beside = "\nLoRA was trained with it and is another export; without it the faces are other ones."
-        return f"Decoupled cross-attention over action units, in IP-Adapter's layout, for {made}." + beside * with_lora
-    return f"All of a diffusion model made from {made}{', LoRA added to the weights' * with_lora}; no safety checker."
+        also = beside.format("LoRA") if has_lora(unet) else ""
+        return f"Decoupled cross-attention over action units, in IP-Adapter's layout, for {made}.{also}"
+    added = ", LoRA added to the weights" if has_lora(unet) else ""
+    return f"All of a diffusion model made from {made}{added}; no safety checker."
 
 
 def _base_model(module: TrainedGenerator, what: str) -> str:
@@ -203,5 +214,7 @@ def _base_model(module: TrainedGenerator, what: str) -> str:
 
 
 def _tags(module: TrainedGenerator, what: str) -> list[str]:
-    own = {"lora": ["lora"], "au_adapter": ["ip-adapter", "action-units"], "pipeline": ["action-units"]}[what]
+    own = {"lora": ["lora"], "au_adapter": ["ip-adapter"], "pipeline": []}[what]
+    if what != "lora" and has_au_adapter(module.synthesiser.model.unet):
+        own.append("action-units")
     return ["stable-diffusion", "text-to-image", "facial-expression", *own, "synfer"]

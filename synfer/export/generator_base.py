@@ -1,11 +1,15 @@
-"""What a generator was fine-tuned from, and whether that is enough to hand out a part of it."""
+"""What a generator was fine-tuned from, what it has of its own, and whether a part of it can be handed out."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from synfer.export.exporter import TrainedGenerator
+
+WHOLE_UNET = ("all", "unet_only")
+"""``model.trained`` under which no layer of the base is left as it was."""
 
 
 def base_of(generator: TrainedGenerator, what: str) -> str:
@@ -21,11 +25,13 @@ def base_of(generator: TrainedGenerator, what: str) -> str:
     base, trained = generator.hparams["base"], generator.hparams["trained"]
     if base is None:
         raise ValueError(
-            f"{what}: found a small generator (model.base null), expected one of a base: a part of it fits no other model"
+            f"{what}: found a small generator (model.base null), expected one made from a base: a part of it fits no "
+            "other model"
         )
-    if trained == "all":
+    if trained in WHOLE_UNET:
         raise ValueError(
-            f"{what}: found model.trained 'all', so the UNet is no longer that of '{base}', expected --what pipeline"
+            f"{what}: found model.trained '{trained}', so the UNet is no longer that of '{base}', expected --what "
+            "pipeline"
         )
     return str(base)
 
@@ -33,3 +39,13 @@ def base_of(generator: TrainedGenerator, what: str) -> str:
 def hub_id(base: str | None) -> str | None:
     """Returns a base that the Hub knows by this name; None for a folder, or without a base."""
     return base if base and re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists() else None
+
+
+def has_lora(unet: Any) -> bool:
+    """Whether a UNet has LoRA layers."""
+    return bool(getattr(unet, "peft_config", None))
+
+
+def has_au_adapter(unet: Any) -> bool:
+    """Whether a UNet has an AU adapter."""
+    return getattr(unet, "encoder_hid_proj", None) is not None

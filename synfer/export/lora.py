@@ -10,7 +10,7 @@ from torch import Tensor
 
 from synfer.export.card import write_card
 from synfer.export.exporter import ExportSettings, TrainedGenerator
-from synfer.export.generator_base import base_of
+from synfer.export.generator_base import base_of, has_lora
 from synfer.export.lora_file import LoRAWeights, read_lora
 from synfer.export.model_folder import in_dtype, write_schedule
 from synfer.foundation.safetensors_file import write_safetensors
@@ -23,7 +23,7 @@ _KEYS = ("r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern", "
 
 
 class LoRAExporter:
-    """Exports the LoRA of a generator: weights in diffusers' names, and what gives them their strength.
+    """Exports the LoRA of a generator: weights by the names that diffusers reads, and what gives them their strength.
 
     Without that (rank and alpha) diffusers takes alpha for the rank, and the effect is another one.
 
@@ -44,10 +44,12 @@ class LoRAExporter:
         """
         base_of(module, "lora")
         model = module.synthesiser.model
-        config = getattr(model.unet, "peft_config", {}).get(_ADAPTER)
-        if config is None:
-            raise ValueError(f"lora: found model.trained '{module.hparams['trained']}', expected 'lora'")
-        weights = in_dtype(_diffusers_names(model.unet), self.settings.dtype, "lora")
+        if not has_lora(model.unet):
+            raise ValueError(
+                f"lora: found model.trained '{module.hparams['trained']}', which has none, expected 'lora'"
+            )
+        weights = in_dtype(_weights(model.unet), self.settings.dtype, "lora")
+        config = model.unet.peft_config[_ADAPTER]
         write_safetensors(folder / WEIGHTS, weights, {_METADATA: json.dumps(_metadata(config), sort_keys=True)})
         write_schedule(folder / "scheduler", model.scheduler)
         write_card(folder, module, "lora", self.settings)
@@ -57,11 +59,13 @@ class LoRAExporter:
         return read_lora(folder)
 
 
-def _diffusers_names(unet: Any) -> dict[str, Tensor]:
-    from diffusers.utils import convert_state_dict_to_diffusers
+def _weights(unet: Any) -> dict[str, Tensor]:
+    """Returns the two matrices of each layer by peft's names.
 
-    own = {n.replace(f".{_ADAPTER}.", "."): t for n, t in unet.state_dict().items() if f".{_ADAPTER}." in n}
-    return {f"unet.{name}": tensor for name, tensor in convert_state_dict_to_diffusers(own).items()}
+    diffusers' own names are for attention projections alone, and of a file that holds both it reads one kind.
+    """
+    own = {name: tensor for name, tensor in unet.state_dict().items() if f".{_ADAPTER}." in name}
+    return {f"unet.{name.replace(f'.{_ADAPTER}.', '.')}": tensor for name, tensor in own.items()}
 
 
 def _metadata(config: Any) -> dict[str, Any]:

@@ -68,14 +68,15 @@ class LoRAWeights:
             )
         if missing:
             raise FileError(
-                f"{_KEY} '{self.path}': found no weights for the layer '{missing[0]}' ({len(missing)} missing), expected "
-                "all attention projections of the UNet (to_q, to_k, to_v, to_out.0)"
+                f"{_KEY} '{self.path}': found no weights for the layer '{missing[0]}' ({len(missing)} missing), "
+                "expected LoRA on the same layers as the model has it (model.lora_targets)"
             )
 
     def _check_shape(self, name: str, found: Tensor, own: Tensor, rank_axis: int) -> None:
         if found.shape == own.shape:
             return
-        if found.ndim == 2 and found.shape[1 - rank_axis] == own.shape[1 - rank_axis]:
+        others = [[n for axis, n in enumerate(tensor.shape) if axis != rank_axis] for tensor in (found, own)]
+        if others[0] == others[1]:
             raise FileError(
                 f"{_KEY} '{self.path}': found rank {found.shape[rank_axis]} in the layer '{name}', the model has "
                 f"{own.shape[rank_axis]} (model.lora_rank), expected the same"

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from diffusers import StableDiffusionPipeline
+
 from synfer.export.au_adapter import AUAdapterExporter, write_au_adapter, write_pipeline_class
 from synfer.export.card import write_card
 from synfer.export.exporter import ExportSettings, TrainedGenerator
+from synfer.export.generator_base import has_au_adapter
 from synfer.export.model_folder import (
     plain_weights,
     write_network,
@@ -59,38 +62,44 @@ class PipelineExporter:
         write_text_encoder(folder / "text_encoder", model.text_encoder, dtype)
         tokenizer = write_tokenizer(folder / "tokenizer", model.tokenizer)
         write_schedule(folder / "scheduler", model.scheduler)
-        write_au_adapter(folder / "au_adapter", synthesiser, dtype)
-        write_pipeline_class(folder)
-        write_json(folder / _INDEX, _index(tokenizer, synthesiser.null_caption))
+        index = _index(tokenizer)
+        if has_au_adapter(model.unet):
+            write_au_adapter(folder / "au_adapter", synthesiser, dtype)
+            write_pipeline_class(folder)
+            index |= {"au_adapter": ["au_adapter", "AUAdapter"], "null_caption": synthesiser.null_caption}
+        write_json(folder / _INDEX, index)
         write_card(folder, module, "pipeline", self.settings)
 
-    def load(self, folder: Path) -> ExpressionPipeline:
-        """Returns the pipeline of an export, in float32."""
+    def load(self, folder: Path) -> StableDiffusionPipeline:
+        """Returns the pipeline of an export, in float32: an ``ExpressionPipeline`` where it has an AU adapter."""
         with reading("pipeline", folder, _EXPECTED):
             index = read_json(folder / _INDEX, "index of a pipeline", _EXPECTED)
             model = load_diffusion_model(str(folder), {})
-            return ExpressionPipeline(
-                model.codec.autoencoder,
-                model.text_encoder,
-                model.tokenizer,
-                model.unet,
-                model.scheduler,
-                AUAdapterExporter().load(folder / "au_adapter"),
-                null_caption=index["null_caption"],
-            )
+            parts = {
+                "vae": model.codec.autoencoder,
+                "text_encoder": model.text_encoder,
+                "tokenizer": model.tokenizer,
+                "unet": model.unet,
+                "scheduler": model.scheduler,
+                "safety_checker": None,
+                "feature_extractor": None,
+                "requires_safety_checker": False,
+            }
+            if "au_adapter" not in index:
+                return StableDiffusionPipeline(**parts)
+            adapter = AUAdapterExporter().load(folder / "au_adapter")
+            return ExpressionPipeline(**parts, au_adapter=adapter, null_caption=index["null_caption"])
 
 
-def _index(tokenizer: str, null_caption: str) -> dict[str, Any]:
+def _index(tokenizer: str) -> dict[str, Any]:
     import diffusers
 
     return {
         # diffusers' own class: with it the folder opens for those who want none of our code, action units apart.
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": diffusers.__version__,
-        "au_adapter": ["au_adapter", "AUAdapter"],
         "feature_extractor": [None, None],
         "image_encoder": [None, None],
-        "null_caption": null_caption,
         "requires_safety_checker": False,
         "safety_checker": [None, None],
         "scheduler": ["diffusers", "DDIMScheduler"],

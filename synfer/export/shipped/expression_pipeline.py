@@ -1,13 +1,17 @@
 """A Stable Diffusion pipeline that gives each image of a batch its own action units.
 
-Needs torch and diffusers alone. diffusers' own pipeline takes one AU row per call: it hands the rows of a batch to every
-image of it.
+Needs torch and diffusers alone. diffusers' own pipeline takes one AU row per call: it hands the rows of a batch to
+every image of it.
 """
 
 from __future__ import annotations
 
+import inspect
+import json
+import shutil
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -125,3 +129,18 @@ class ExpressionPipeline(StableDiffusionPipeline):  # type: ignore[misc]
         halves = ip_adapter_image_embeds[0].chunk(2 if do_classifier_free_guidance else 1)
         each = [half.repeat_interleave(num_images_per_prompt // len(half), dim=0) for half in halves]
         return [torch.cat(each).to(device, self.unet.dtype)]
+
+    def save_pretrained(self, save_directory: str | Path, **settings: Any) -> None:
+        """Writes the pipeline as diffusers does, and the Python files that it needs to be opened again.
+
+        Args:
+            save_directory: made if missing.
+            settings: as diffusers takes them.
+        """
+        super().save_pretrained(save_directory, **settings)
+        folder = Path(save_directory)
+        shutil.copyfile(inspect.getfile(type(self)), folder / "expression_pipeline.py")
+        shutil.copyfile(inspect.getfile(type(self.au_adapter)), folder / "au_adapter" / "au_adapter.py")
+        index = folder / self.config_name
+        named = {"_class_name": "StableDiffusionPipeline", "au_adapter": ["au_adapter", "AUAdapter"]}
+        index.write_text(json.dumps({**json.loads(index.read_text()), **named}, indent=2) + "\n")
