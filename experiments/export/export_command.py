@@ -9,13 +9,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from experiments.command_line.errors import debugging, explain, report
+from synfer.export.exporter import EXPORTERS, ExportSettings, NumberFormat, make_exporter
 from synfer.runs.run_format import CONFIG
-
-_DTYPES = ("float32", "float16", "bfloat16")
-_WHAT = ("lora", "au_adapter", "pipeline")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -41,13 +39,10 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _export(options: argparse.Namespace) -> None:
     _check_folder(options.out)
-    import torch
-
-    from synfer.export.exporter import EXPORTERS, ExportSettings, make_exporter
-
-    known = list(EXPORTERS)
-    settings = ExportSettings(getattr(torch, options.dtype), _training_command(options.checkpoint))
-    exporters = {what: make_exporter(what, settings) for what in (known if options.what == "all" else [options.what])}
+    settings = ExportSettings(options.dtype, _training_command(options.checkpoint))
+    exporters = {
+        what: make_exporter(what, settings) for what in (EXPORTERS if options.what == "all" else [options.what])
+    }
     module = _load(options.checkpoint, options.what, {exporter.kind for exporter in exporters.values()})
     with _new_folder(options.out) as folder:
         left_out = {}
@@ -118,11 +113,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", type=Path, help="a checkpoint, a run folder, or a folder of weights")
     parser.add_argument(
-        "--what", required=True, metavar="|".join([*_WHAT, "all"]),
+        "--what", required=True, metavar="|".join([*EXPORTERS, "all"]),
         help="LoRA, the AU adapter, a whole pipeline, or all that it has, each in a folder of its own",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="folder to write to: a new or an empty one")
-    parser.add_argument("--dtype", choices=_DTYPES, default="float32", help="number format (default: float32)")
+    parser.add_argument(
+        "--dtype", choices=get_args(NumberFormat), default="float32", help="number format (default: float32)"
+    )
     return parser
 
 

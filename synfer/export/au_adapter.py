@@ -6,11 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from synfer.export.card import write_card
-from synfer.export.exporter import ExportSettings, TrainedGenerator
+from synfer.export.exporter import ExportSettings, NumberFormat, TrainedGenerator
 from synfer.export.generator_base import base_of, has_au_adapter
 from synfer.export.model_folder import DIFFUSERS_WEIGHTS, write_network, write_schedule
 from synfer.export.shipped import au_adapter as shipped_adapter
@@ -63,7 +62,7 @@ class AUAdapterExporter:
         return adapter.eval()
 
 
-def write_au_adapter(folder: Path, synthesiser: Any, dtype: torch.dtype) -> None:
+def write_au_adapter(folder: Path, synthesiser: Any, dtype: NumberFormat) -> None:
     """Writes the AU adapter of a synthesiser, and the Python file that reads it, into a folder of its own."""
     adapter = _au_adapter_of(synthesiser)
     write_network(folder, adapter, adapter.state_dict(), dtype)
@@ -82,7 +81,8 @@ def _au_adapter_of(synthesiser: Any) -> AUAdapter:
     masks = region_masks(names).int().tolist()
     adapter = AUAdapter(
         names,
-        dict(zip(REGIONS, masks, strict=True)),
+        list(REGIONS),  # not a mapping from names: diffusers sorts those by name when it writes them
+        masks,
         unet.config.cross_attention_dim,
         [processor.to_k_ip[0].out_features for processor in processors],
         synthesiser.sampling.au_scale,

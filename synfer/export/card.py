@@ -115,8 +115,8 @@ _STOCK = """
 
 diffusers' own pipeline takes the adapter by `pipe.load_ip_adapter(folder, subfolder="{subfolder}",
 weight_name="diffusion_pytorch_model.safetensors", image_encoder_folder=None)`, with one row of action units per call:
-of several it hands all to each image. Its `ip_adapter_image_embeds` is `[rows]`, of the shape (2, {regions}, {width}): the
-unconditional input (zeros), then the wanted one.
+of several it hands all to each image. Its `ip_adapter_image_embeds` is `[rows]`, of the shape (2, {regions}, {width}):
+the unconditional input (zeros), then the wanted one.
 
 ## Action units
 
@@ -157,7 +157,7 @@ def write_card(folder: Path, module: TrainedGenerator, what: str, settings: Expo
 def _facts(module: TrainedGenerator, settings: ExportSettings) -> dict[str, Any]:
     synthesiser = module.synthesiser
     wanted = [name for name in synthesiser.label_space if FACS_PROTOTYPES[name].core][:2]
-    number_format = str(settings.dtype).removeprefix("torch.")
+    number_format = settings.dtype
     command = settings.training_command
     with_lora = has_lora(synthesiser.model.unet)
     return {

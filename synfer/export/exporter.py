@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
+from typing import Any, Literal, Protocol
 
 from synfer.foundation.late_import import imported_late
 
@@ -19,16 +17,19 @@ EXPORTERS = {
 """What is exported → "module:class" of its :class:`Exporter`, imported when it is asked for."""
 
 
+NumberFormat = Literal["float32", "float16", "bfloat16"]
+
+
 @dataclass(frozen=True)
 class ExportSettings:
     """How an export is written, and what its card says of where the model comes from.
 
     Attributes:
-        dtype: number format of the weights.
+        dtype: number format of the weights, by its name in torch.
         training_command: the command that trained the model; None = not known.
     """
 
-    dtype: torch.dtype = torch.float32
+    dtype: NumberFormat = "float32"
     training_command: str | None = None
 
 

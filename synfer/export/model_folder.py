@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from synfer.export.exporter import NumberFormat
 from synfer.foundation.json_file import read_json, write_json
 from synfer.foundation.safetensors_file import write_safetensors
 
 DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS = "diffusion_pytorch_model.safetensors", "model.safetensors"
 
 
-def in_dtype(weights: Mapping[str, Tensor], dtype: torch.dtype, of: str) -> dict[str, Tensor]:
+def in_dtype(weights: Mapping[str, Tensor], dtype: NumberFormat, of: str) -> dict[str, Tensor]:
     """Returns copies of weights in another number format; whole numbers stay as they are.
 
     Args:
@@ -26,17 +27,18 @@ def in_dtype(weights: Mapping[str, Tensor], dtype: torch.dtype, of: str) -> dict
     Raises:
         ValueError: a weight is not finite in that format.
     """
-    cast = {n: tensor.detach().to(dtype) if tensor.is_floating_point() else tensor for n, tensor in weights.items()}
+    to: torch.dtype = getattr(torch, dtype)
+    cast = {n: tensor.detach().to(to) if tensor.is_floating_point() else tensor for n, tensor in weights.items()}
     broken = [name for name, tensor in cast.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise ValueError(
-            f"{of}: {len(broken)} weights are not finite in {str(dtype).removeprefix('torch.')}, '{broken[0]}' the "
+            f"{of}: {len(broken)} weights are not finite in {dtype}, '{broken[0]}' the "
             "first; expected finite ones (try --dtype float32, or an earlier checkpoint)"
         )
     return cast
 
 
-def write_network(folder: Path, network: Any, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+def write_network(folder: Path, network: Any, weights: Mapping[str, Tensor], dtype: NumberFormat) -> None:
     """Writes a network of diffusers.
 
     Args:
@@ -52,7 +54,7 @@ def write_network(folder: Path, network: Any, weights: Mapping[str, Tensor], dty
     network.save_config(folder)
 
 
-def write_text_encoder(folder: Path, encoder: Any, dtype: torch.dtype) -> None:
+def write_text_encoder(folder: Path, encoder: Any, dtype: NumberFormat) -> None:
     """Writes a CLIP text encoder for transformers 4 and 5.
 
     5 writes the names of its weights without the prefix that 4 asks for, and 4 then goes on with random ones; with the
@@ -67,7 +69,7 @@ def write_text_encoder(folder: Path, encoder: Any, dtype: torch.dtype) -> None:
     named = {name if name.startswith(prefix) else prefix + name: t for name, t in encoder.state_dict().items()}
     write_safetensors(folder / TRANSFORMERS_WEIGHTS, in_dtype(named, dtype, folder.name))
     config = {k: v for k, v in encoder.config.to_dict().items() if not k.startswith("_")}
-    config |= {"architectures": [type(encoder).__name__], "torch_dtype": str(dtype).removeprefix("torch.")}
+    config |= {"architectures": [type(encoder).__name__], "torch_dtype": dtype}
     config.pop("dtype", None)  # the same under the name that 4 does not know
     write_json(folder / "config.json", config)
 

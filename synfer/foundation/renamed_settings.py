@@ -30,9 +30,8 @@ TEST_SETTINGS: dict[str, Any] = {
 }
 """Settings of a generator's test that were the generator's own → their defaults."""
 
-LEFT: dict[str, frozenset[str]] = {"diffusion": frozenset(TEST_SETTINGS) | {"lora_weights"}}
-"""Kind of module → settings in files that say nothing of the trained module, and are passed over: of its test, and what
-its training began with."""
+LEFT: dict[str, frozenset[str]] = {"diffusion": frozenset(TEST_SETTINGS)}
+"""Kind of module → settings of old files that say nothing of the trained module, and are passed over."""
 
 MOVED: dict[str, str] = {
     **{f"model.{old}": f"model.{new}" for names in RENAMED.values() for old, new in names.items()},

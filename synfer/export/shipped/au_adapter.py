@@ -24,7 +24,8 @@ class AUAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     Args:
         au_names: names of the A action units, in the order of the input.
-        region_masks: region of the face → A numbers, 1 where it holds the action unit.
+        regions: names of the R regions of the face, in the order of the input's rows.
+        region_masks: R rows of A numbers, 1 where the region holds the action unit.
         cross_attention_dim: width of the tokens.
         hidden_sizes: width of each cross-attention layer, in the order of ``unet.attn_processors``.
         scale: strength of the AU branch.
@@ -37,7 +38,8 @@ class AUAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def __init__(
         self,
         au_names: Sequence[str],
-        region_masks: Mapping[str, Sequence[int]],
+        regions: Sequence[str],
+        region_masks: Sequence[Sequence[int]],
         cross_attention_dim: int,
         hidden_sizes: Sequence[int],
         scale: float = 1.0,
@@ -76,7 +78,7 @@ class AUAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
         known = ~torch.isnan(au)
         if not ((au[known] >= 0) & (au[known] <= 1)).all():
             raise ValueError("action_units: found an intensity outside [0, 1], expected one in it, or NaN")
-        masks = torch.tensor(list(self.config.region_masks.values()), dtype=torch.float32, device=au.device)
+        masks = torch.tensor(self.config.region_masks, dtype=torch.float32, device=au.device)
         return torch.cat([torch.nan_to_num(au)[:, None] * masks, known[:, None] * masks], dim=-1)
 
     def _by_name(self, rows: Sequence[Mapping[str, float]]) -> Tensor:
@@ -97,6 +99,7 @@ class AUAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
         layers: Any = self.image_proj["proj"]
         layers[0], layers[2], layers[3] = projection.ff.net[0].proj, projection.ff.net[2], projection.norm
         processors = [processor for processor in unet.attn_processors.values() if hasattr(processor, "to_k_ip")]
-        for pair, processor in zip(self.ip_adapter.values(), processors, strict=True):
-            pair["to_k_ip"], pair["to_v_ip"] = processor.to_k_ip[0], processor.to_v_ip[0]  # type: ignore[index]
+        pairs: Any = self.ip_adapter.values()
+        for pair, processor in zip(pairs, processors, strict=True):
+            pair["to_k_ip"], pair["to_v_ip"] = processor.to_k_ip[0], processor.to_v_ip[0]
             processor.scale = [self.config.scale]
