@@ -86,16 +86,16 @@ _PIPELINE = """\
 
 folder = "."
 pipe = DiffusionPipeline.from_pretrained(
-    folder, custom_pipeline="expression_pipeline", trust_remote_code=True{dtype}  # runs the two Python files in it
+    folder, custom_pipeline="expression_pipeline", trust_remote_code=True  # runs the two Python files in it
 )
-"""
+{half}"""
 
 _STOCK_PIPELINE = """\
 {import_torch}from diffusers import StableDiffusionPipeline
 
 folder = "."
-pipe = StableDiffusionPipeline.from_pretrained(folder{dtype})
-"""
+pipe = StableDiffusionPipeline.from_pretrained(folder)
+{half}"""
 
 _BY_UNITS = """\
 prompts = {prompts!r}
@@ -171,7 +171,8 @@ def _facts(module: TrainedGenerator, settings: ExportSettings) -> dict[str, Any]
         "guidance": synthesiser.sampling.guidance_scale,
         "expressions": ", ".join(synthesiser.label_space),
         "number_format": number_format,
-        "dtype": "" if number_format == "float32" else f", torch_dtype=torch.{number_format}",
+        # diffusers reads a UNet in float32, transformers a text encoder as it is stored.
+        "half": "" if number_format == "float32" else f"pipe.to(torch.{number_format})\n",
         "import_torch": "" if number_format == "float32" else "import torch\n",
         "scale": synthesiser.sampling.au_scale,
         "and_lora": '# pipe.load_lora_weights("…")  # the LoRA that was trained with it\n' if with_lora else "",
