@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from experiments.command_line.errors import debugging, explain, report
-from synfer.export.exporter import EXPORTERS, ExportSettings, NumberFormat, make_exporter
+from synfer.export.exporter import EXPORTERS, ExportSettings, NothingToExportError, NumberFormat, make_exporter
 from synfer.runs.run_format import CONFIG
 
 
@@ -49,12 +49,12 @@ def _export(options: argparse.Namespace) -> None:
         for what, exporter in exporters.items():
             try:
                 exporter.export(module, folder if options.what != "all" else folder / what)
-            except ValueError as error:
+            except NothingToExportError as error:
                 if options.what != "all":
                     raise
                 left_out[what] = str(error)
         if len(left_out) == len(exporters):
-            raise ValueError("; ".join(left_out.values()))
+            raise NothingToExportError("; ".join(left_out.values()))
     for line in left_out.values():
         print(f"left out: {line}", file=sys.stderr)
     for card in sorted(options.out.rglob("README.md")):

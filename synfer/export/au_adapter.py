@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from synfer.export.card import write_card
-from synfer.export.exporter import ExportSettings, NumberFormat, TrainedGenerator
+from synfer.export.exporter import ExportSettings, NothingToExportError, NumberFormat, TrainedGenerator
 from synfer.export.generator_base import base_of, has_au_adapter
 from synfer.export.model_folder import DIFFUSERS_WEIGHTS, write_network, write_schedule
 from synfer.export.shipped import au_adapter as shipped_adapter
@@ -40,11 +40,12 @@ class AUAdapterExporter:
         """Writes weights and ``config.json``, the Python files that use them, the noise schedule and the card.
 
         Raises:
-            ValueError: a generator without a base or without an adapter.
+            NothingToExportError: a generator without a base or without an adapter.
+            ValueError: a weight is not finite in the number format.
         """
         base_of(module, "au_adapter")
         if not has_au_adapter(module.synthesiser.model.unet):
-            raise ValueError(
+            raise NothingToExportError(
                 f"au_adapter: found model.trained '{module.hparams['trained']}', which has none, expected 'adapter' or "
                 "'lora'"
             )

@@ -33,6 +33,10 @@ class ExportSettings:
     training_command: str | None = None
 
 
+class NothingToExportError(ValueError):
+    """A module has not what is to be exported, or it is of no use without the rest."""
+
+
 class Exporter(Protocol):
     """Writes a part of a trained module in the format of another library.
 
@@ -52,7 +56,8 @@ class Exporter(Protocol):
             folder: an empty one, or one that is not there yet.
 
         Raises:
-            ValueError: the module has not what is to be exported; nothing is written.
+            NothingToExportError: the module has not what is to be exported; nothing is written.
+            ValueError: a weight is not finite in the number format.
         """
         ...
 

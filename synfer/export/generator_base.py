@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from synfer.export.exporter import TrainedGenerator
+from synfer.export.exporter import NothingToExportError, TrainedGenerator
 
 WHOLE_UNET = ("all", "unet_only")
 """``model.trained`` under which no layer of the base is left as it was."""
@@ -20,16 +20,16 @@ def base_of(generator: TrainedGenerator, what: str) -> str:
         what: the part, for errors: "lora".
 
     Raises:
-        ValueError: it has none, or its whole UNet was trained, to which no base has the rest.
+        NothingToExportError: it has none, or its whole UNet was trained, to which no base has the rest.
     """
     base, trained = generator.hparams["base"], generator.hparams["trained"]
     if base is None:
-        raise ValueError(
+        raise NothingToExportError(
             f"{what}: found a small generator (model.base null), expected one made from a base: a part of it fits no "
             "other model"
         )
     if trained in WHOLE_UNET:
-        raise ValueError(
+        raise NothingToExportError(
             f"{what}: found model.trained '{trained}', so the UNet is no longer that of '{base}', expected --what "
             "pipeline"
         )

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from synfer.export.card import write_card
-from synfer.export.exporter import ExportSettings, TrainedGenerator
+from synfer.export.exporter import ExportSettings, NothingToExportError, TrainedGenerator
 from synfer.export.generator_base import base_of, has_lora
 from synfer.export.lora_file import LoRAWeights, read_lora
 from synfer.export.model_folder import in_dtype, write_schedule
@@ -40,12 +40,13 @@ class LoRAExporter:
         """Writes ``pytorch_lora_weights.safetensors``, the noise schedule and the card.
 
         Raises:
-            ValueError: a generator without a base or without LoRA.
+            NothingToExportError: a generator without a base or without LoRA.
+            ValueError: a weight is not finite in the number format.
         """
         base_of(module, "lora")
         model = module.synthesiser.model
         if not has_lora(model.unet):
-            raise ValueError(
+            raise NothingToExportError(
                 f"lora: found model.trained '{module.hparams['trained']}', which has none, expected 'lora'"
             )
         weights = in_dtype(_weights(model.unet), self.settings.dtype, "lora")

@@ -9,7 +9,7 @@ from diffusers import StableDiffusionPipeline
 
 from synfer.export.au_adapter import AUAdapterExporter, write_au_adapter, write_pipeline_class
 from synfer.export.card import write_card
-from synfer.export.exporter import ExportSettings, TrainedGenerator
+from synfer.export.exporter import ExportSettings, NothingToExportError, TrainedGenerator
 from synfer.export.generator_base import has_au_adapter
 from synfer.export.model_folder import (
     plain_weights,
@@ -47,12 +47,13 @@ class PipelineExporter:
         """Writes the folders of all parts, ``model_index.json``, the pipeline's Python file and the card.
 
         Raises:
-            ValueError: a codec that diffusers does not know.
+            NothingToExportError: a codec that diffusers does not know.
+            ValueError: a weight is not finite in the number format.
         """
         synthesiser, dtype = module.synthesiser, self.settings.dtype
         model = synthesiser.model
         if not isinstance(model.codec, AutoencoderKLCodec):
-            raise ValueError(
+            raise NothingToExportError(
                 "pipeline: found model.network.codec 'space_to_depth', which diffusers does not know, expected "
                 "model.base or the codec 'autoencoder_kl'"
             )

@@ -60,6 +60,10 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(
 ) -> None:
     small = save_checkpoint(tiny_generator(), tmp_path / "small.ckpt")
     classifier = save_checkpoint(tiny_classifier(), tmp_path / "classifier.ckpt")
+    large = generator_of(run / "base")
+    with torch.no_grad():
+        next(p for name, p in large.model.unet.named_parameters() if "lora_B" in name).fill_(1e6)
+    large_file = str(save_checkpoint(large, tmp_path / "large.ckpt"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note.txt").write_text("mine")
     (tmp_path / "torn.ckpt").write_bytes(b"torn")
@@ -69,6 +73,10 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(
         ([str(small), "--what", "lora", "--out", out], "lora: found a small generator (model.base null)"),
         ([str(small), "--what", "all", "--out", out], "lora: found a small generator (model.base null)"),
         ([str(small), "--what", "pipeline", "--out", out], "pipeline: found model.network.codec 'space_to_depth'"),
+        (
+            [large_file, "--what", "all", "--out", out, "--dtype", "float16"],
+            "lora: 1 weights are not finite in float16",
+        ),
         ([str(classifier), "--what", "lora", "--out", out], "--what lora: found a model of the kind 'classifier'"),
         ([str(tmp_path / "torn.ckpt"), "--what", "lora", "--out", out], "torn.ckpt"),
         ([str(tmp_path / "nowhere.ckpt"), "--what", "lora", "--out", out], "nowhere.ckpt"),
