@@ -6,8 +6,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from synfer.export.card import write_card
 from synfer.export.exporter import ExportSettings, NothingToExportError, NumberFormat, TrainedGenerator
 from synfer.export.generator_base import base_of, has_au_adapter
@@ -77,7 +75,6 @@ def write_pipeline_class(folder: Path) -> None:
 
 def _au_adapter_of(synthesiser: Any) -> AUAdapter:
     unet, names = synthesiser.model.unet, list(synthesiser.au_names)
-    projection = unet.encoder_hid_proj.image_projection_layers[0]
     processors = [p for p in unet.attn_processors.values() if hasattr(p, "to_k_ip")]
     masks = region_masks(names).int().tolist()
     adapter = AUAdapter(
@@ -88,14 +85,5 @@ def _au_adapter_of(synthesiser: Any) -> AUAdapter:
         [processor.to_k_ip[0].out_features for processor in processors],
         synthesiser.sampling.au_scale,
     )
-    # diffusers' names within its own layer → those of IP-Adapter's files.
-    layers = {"ff.net.0.proj": "proj.0", "ff.net.2": "proj.2", "norm": "proj.3"}
-    weights: dict[str, Tensor] = {}
-    for name, tensor in projection.state_dict().items():
-        layer, _, kind = name.rpartition(".")
-        weights[f"image_proj.{layers[layer]}.{kind}"] = tensor
-    for place, processor in enumerate(processors):
-        for name in ("to_k_ip", "to_v_ip"):
-            weights[f"ip_adapter.{2 * place + 1}.{name}.weight"] = getattr(processor, name)[0].weight
-    adapter.load_state_dict(weights)
+    adapter.take_over(unet)
     return adapter

@@ -89,17 +89,31 @@ class AUAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return torch.tensor([[float(row.get(name, "nan")) for name in names] for row in rows]).reshape(-1, len(names))
 
     def attach(self, unet: UNet2DConditionModel) -> None:
-        """Puts the adapter into a UNet, in place of any other; from then on they share the weights."""
+        """Puts copies of the weights into a UNet, in place of any other adapter."""
         stored: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
         for name, tensor in self.state_dict().items():
             group, _, key = name.partition(".")
             stored[group][key] = tensor
         unet._load_ip_adapter_weights(stored, low_cpu_mem_usage=False)
-        projection = unet.encoder_hid_proj.image_projection_layers[0]
-        layers: Any = self.image_proj["proj"]
-        layers[0], layers[2], layers[3] = projection.ff.net[0].proj, projection.ff.net[2], projection.norm
-        processors = [processor for processor in unet.attn_processors.values() if hasattr(processor, "to_k_ip")]
-        pairs: Any = self.ip_adapter.values()
-        for pair, processor in zip(pairs, processors, strict=True):
-            pair["to_k_ip"], pair["to_v_ip"] = processor.to_k_ip[0], processor.to_v_ip[0]
+        for processor in _processors(unet):
             processor.scale = [self.config.scale]
+
+    def take_over(self, unet: UNet2DConditionModel) -> None:
+        """Copies the weights of the adapter that is in a UNet."""
+        projection = unet.encoder_hid_proj.image_projection_layers[0].state_dict()
+        weights: dict[str, Tensor] = {}
+        for theirs, ours in _PROJECTION.items():
+            for kind in ("weight", "bias"):
+                weights[f"image_proj.proj.{ours}.{kind}"] = projection[f"{theirs}.{kind}"]
+        for number, processor in zip(self.ip_adapter, _processors(unet), strict=True):
+            weights[f"ip_adapter.{number}.to_k_ip.weight"] = processor.to_k_ip[0].weight
+            weights[f"ip_adapter.{number}.to_v_ip.weight"] = processor.to_v_ip[0].weight
+        self.load_state_dict(weights)
+
+
+_PROJECTION = {"ff.net.0.proj": 0, "ff.net.2": 2, "norm": 3}
+"""Layer of diffusers' ``IPAdapterFullImageProjection`` → its number in IP-Adapter's files."""
+
+
+def _processors(unet: UNet2DConditionModel) -> list[Any]:
+    return [processor for processor in unet.attn_processors.values() if hasattr(processor, "to_k_ip")]

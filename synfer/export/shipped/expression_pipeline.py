@@ -137,6 +137,7 @@ class ExpressionPipeline(StableDiffusionPipeline):  # type: ignore[misc]
             save_directory: made if missing.
             settings: as diffusers takes them.
         """
+        self.au_adapter.take_over(self.unet)  # which may have learnt since
         super().save_pretrained(save_directory, **settings)
         folder = Path(save_directory)
         shutil.copyfile(inspect.getfile(type(self)), folder / "expression_pipeline.py")

@@ -193,9 +193,16 @@ def test_the_unet_has_no_trace_of_the_parts(folder: Path, base: Path, generator:
     assert config["encoder_hid_dim_type"] is None
 
 
-def test_adapter_and_unet_share_their_weights(pipe: Any) -> None:
-    own = {id(parameter) for parameter in pipe.unet.parameters()}
-    assert all(id(parameter) in own for parameter in pipe.au_adapter.parameters())
+def test_what_the_adapter_has_learnt_in_the_unet_is_saved(folder: Path, tmp_path: Path) -> None:
+    pipe = opened(folder)
+    with torch.no_grad():
+        for parameter in pipe.unet.encoder_hid_proj.parameters():
+            parameter.add_(0.1)
+    asked = request()
+    changed = their_latents(pipe, asked, action_units=units_of())
+    assert not torch.equal(changed, their_latents(opened(folder), asked, action_units=units_of()))
+    pipe.save_pretrained(tmp_path)
+    assert torch.equal(their_latents(opened(tmp_path), asked, action_units=units_of()), changed)
 
 
 # ---------------------------------------------------------------- the parts of transformers
