@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from datamodules.batch import Batch
 from lightning_modules.face_grid import log_face_grid
 from lightning_modules.generator_file import GeneratorFile
+from synfer.export.lora_file import start_from_lora
 from synfer.faces.action_units import ACTION_UNITS
 from synfer.faces.expressions import resolve_label_space
 from synfer.foundation.counter_based_random import keyed_seed
@@ -58,6 +59,7 @@ class ExpressionGenerator(GeneratorFile):
         trained: what learns on a ``base``: everything ("all"), the AU adapter ("adapter"), LoRA and adapter ("lora").
         lora_rank: rank and alpha of LoRA on the attention projections.
         frozen_dtype: number format in memory of what does not learn on a ``base``; what learns is float32.
+        lora_weights: file, folder or Hub id of a LoRA in diffusers' layout to start from.
         drop: shares of samples that train without caption, without AUs, or without either.
         null_caption: caption of samples without one, in training and where the negative prompt is empty. One that names
             all expressions makes the network used to the prompt that :class:`LabelAnnotator` reads with.
@@ -85,6 +87,7 @@ class ExpressionGenerator(GeneratorFile):
         trained: Literal["all", "adapter", "lora"] = "all",
         lora_rank: int = 4,
         frozen_dtype: FrozenFormat = "float32",
+        lora_weights: str | None = None,
         drop: ConditionDropout = ConditionDropout(),  # noqa: B008 (frozen)
         null_caption: str = "",
         min_snr_gamma: float | None = 5.0,
@@ -127,6 +130,7 @@ class ExpressionGenerator(GeneratorFile):
         attach_au_adapter(self.model.unet, len(self.au_names))
         if base is not None:
             self.model.choose_trained(trained, lora_rank)
+            start_from_lora(self.model.unet, lora_weights)
         elif trained != "all":
             raise ValueError(f"model.trained: found '{trained}' without model.base, expected 'all'")
         elif frozen_dtype != "float32":

@@ -13,7 +13,10 @@ PROJECT = Path(__file__).resolve().parents[1]
 ROOMS = ("synfer", "datamodules", "lightning_modules", "callbacks", "experiments", "demo")
 """Each may import itself and those before it."""
 
-LIBRARY = ("foundation", "faces", "optimisation", "labels", "metrics", "pictures", "runs", "networks", "synthesis")
+LIBRARY = (
+    *("foundation", "faces", "optimisation", "labels", "metrics", "pictures", "runs", "networks", "synthesis"),
+    "export",
+)
 """The same among the folders of ``synfer``."""
 
 LIBRARY_IS_WITHOUT = {"lightning", "pytorch_lightning", "jsonargparse", "wandb"}
@@ -135,7 +138,7 @@ def test_what_compares_runs_needs_no_torch() -> None:
             waiting += [module for module in modules if module in sources()]
 
 
-@pytest.mark.parametrize("name", ["train.py", "sweep.py", "compare.py"])
+@pytest.mark.parametrize("name", ["train.py", "sweep.py", "compare.py", "export.py"])
 def test_programs_only_call(name: str) -> None:
     assert len((PROJECT / name).read_text().splitlines()) <= PROGRAM_LINES
 

@@ -1,4 +1,4 @@
-"""A new reader, AU table, synthesiser, voter, sampler and score: a class each, from a config to the numbers of a run.
+"""A new reader, AU table, synthesiser, voter, sampler, score and export: a class each, from a config to the numbers.
 
 Nothing of the project is touched but the one table that each is entered in; readers and scores need none.
 """
@@ -17,10 +17,12 @@ import torch
 import yaml
 from torch import Tensor
 
+import export
 import train
 from datamodules.au_tables.settings import AU_TABLES
 from datamodules.readers.reader import Reader, Split
 from datamodules.rows.sample_table import ArrayImages, SampleTable, one_hot
+from synfer.export.exporter import EXPORTERS, ExportSettings
 from synfer.labels.voters import VOTERS, VoterKind
 from synfer.synthesis.diffusion.samplers import DDIM, SAMPLERS
 from synfer.synthesis.synthesiser import SYNTHESISERS
@@ -101,6 +103,22 @@ class ToyScore:
 
     def __call__(self, images: Tensor, captions: Sequence[str]) -> Tensor:
         return images.mean((1, 2, 3))
+
+
+class ToyExporter:
+    """Writes the fingerprint alone."""
+
+    kind = "diffusion"
+
+    def __init__(self, settings: ExportSettings) -> None:
+        self.dtype = settings.dtype
+
+    def export(self, module: Any, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / "fingerprint.txt").write_text(f"{module.weights_fingerprint()} {self.dtype}")
+
+    def load(self, folder: Path) -> str:
+        return (folder / "fingerprint.txt").read_text()
 
 
 def write_config(path: Path, content: Mapping[str, Any]) -> str:
@@ -188,3 +206,12 @@ def test_sampler_and_score_in_a_test_of_a_generator(
     train.main(["test", *base, config, weights, f"--run_dir={tmp_path / 'test'}"])
     metrics = summary(tmp_path / "test")["metrics"]
     assert ToySampler.steps == 3 and 0 <= metrics["test/score/brightness"] <= 1
+
+
+def test_export_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXPORTERS, "toy", "tests.test_seams:ToyExporter")
+    generator = tiny_generator()
+    checkpoint = save_checkpoint(generator, tmp_path / "generator.ckpt")
+    out = tmp_path / "out"
+    assert export.main([str(checkpoint), "--what", "toy", "--out", str(out), "--dtype", "bfloat16"]) == 0
+    assert ToyExporter(ExportSettings()).load(out) == f"{generator.weights_fingerprint()} bfloat16"

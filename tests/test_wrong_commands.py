@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import compare
+import export
 import sweep
 import train
 
@@ -63,6 +64,10 @@ def test_train(
         ("compare", ["nowhere"], "nowhere"),
         ("compare", ["torn_run"], "torn_run"),
         ("compare", [], "python compare.py runs/"),
+        ("export", ["nowhere.ckpt", "--what=lora", "--out=out"], "nowhere.ckpt"),
+        ("export", ["torn.ckpt", "--what=all", "--out=out"], "torn.ckpt"),
+        ("export", ["torn_run", "--what=lora", "--out=out"], "torn_run"),
+        ("export", ["torn.ckpt", "--what=loar", "--out=out"], "--what: found 'loar'"),
     ],
 )
 def test_other_programs(
@@ -74,7 +79,7 @@ def test_other_programs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = wrong_files(tmp_path, monkeypatch)
-    main = {"sweep": sweep.main, "compare": compare.main}[program]
+    main = {"sweep": sweep.main, "compare": compare.main, "export": export.main}[program]
     check(main(command), capsys.readouterr().err, named)
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -18,13 +18,19 @@ from synfer.foundation.file_reading import FileError, reading
 _CHECKSUM = "crc32"  # an entry of the format's metadata, which other readers pass over
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> Path:
-    """Writes tensors, whole or not at all, readable for whoever may read other new files there (the umask's way)."""
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Path:
+    """Writes tensors, whole or not at all, readable for whoever may read other new files there (the umask's way).
+
+    Args:
+        path: the file.
+        tensors: by name.
+        metadata: further entries of the format's header.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_write(path) as partial:
         partial.touch()
         mode = partial.stat().st_mode
-        save_file(tensors, partial, metadata={"format": "pt", _CHECKSUM: _checksum(tensors)})
+        save_file(tensors, partial, metadata={**(metadata or {}), "format": "pt", _CHECKSUM: _checksum(tensors)})
         partial.chmod(mode)  # safetensors lets their owner alone read its files
     return path
 

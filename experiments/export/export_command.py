@@ -1,0 +1,127 @@
+"""A trained model for other libraries: ``python export.py CHECKPOINT --what lora --out FOLDER``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+from experiments.command_line.errors import debugging, explain, report
+from synfer.export.exporter import EXPORTERS, ExportSettings, NothingToExportError, NumberFormat, make_exporter
+from synfer.runs.run_format import CONFIG
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs one export.
+
+    Args:
+        args: command line without the program's name; None = ``sys.argv[1:]``.
+
+    Returns:
+        0, or 2 after one line on stderr where something cannot be exported; then nothing has been written.
+    """
+    options = _parser().parse_args(args)
+    try:
+        _export(options)
+    except Exception as error:
+        line = None if debugging() else explain(error, any_origin=True)
+        if line is None:
+            raise
+        report(line)
+        return 2
+    return 0
+
+
+def _export(options: argparse.Namespace) -> None:
+    _check_folder(options.out)
+    settings = ExportSettings(options.dtype, _training_command(options.checkpoint))
+    exporters = {
+        what: make_exporter(what, settings) for what in (EXPORTERS if options.what == "all" else [options.what])
+    }
+    module = _load(options.checkpoint, options.what, {exporter.kind for exporter in exporters.values()})
+    with _new_folder(options.out) as folder:
+        left_out = {}
+        for what, exporter in exporters.items():
+            try:
+                exporter.export(module, folder if options.what != "all" else folder / what)
+            except NothingToExportError as error:
+                if options.what != "all":
+                    raise
+                left_out[what] = str(error)
+        if len(left_out) == len(exporters):
+            raise NothingToExportError("; ".join(left_out.values()))
+    for line in left_out.values():
+        print(f"left out: {line}", file=sys.stderr)
+    for card in sorted(options.out.rglob("README.md")):
+        print(f"{card.parent}: {card} tells how to use it")
+
+
+def _load(path: Path, what: str, kinds: set[str]) -> Any:
+    """Returns the module in a checkpoint.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: damaged, or a module of which there is no such export.
+    """
+    from synfer.foundation.module_file import kind_of
+    from synfer.synthesis.synthesiser import load_synthesiser
+
+    found = kind_of(path, "model") if path.exists() else None
+    if found is not None and found not in kinds:
+        raise ValueError(
+            f"--what {what}: found a model of the kind '{found}' in '{path}', expected one of the kind "
+            f"{' or '.join(repr(kind) for kind in sorted(kinds))}"
+        )
+    return load_synthesiser(path)
+
+
+def _training_command(checkpoint: Path) -> str | None:
+    """Returns the command that trains again what lies in a run folder; None where the checkpoint lies elsewhere."""
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent.parent
+    config = folder / CONFIG
+    return f"python train.py fit --config {shlex.quote(str(config))}" if config.is_file() else None
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out '{out}': found something there already, expected a new or an empty folder")
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """Yields a hidden folder beside ``out`` that takes its place at the end, or is gone after an error."""
+    partial = out.absolute().with_name(f".{out.absolute().name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.replace(out.absolute())
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="export.py",
+        description="Write a trained generator, or a part of it, in the formats of diffusers.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint, a run folder, or a folder of weights")
+    parser.add_argument(
+        "--what", required=True, metavar="|".join([*EXPORTERS, "all"]),
+        help="LoRA, the AU adapter, a whole pipeline, or all that it has, each in a folder of its own",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to: a new or an empty one")
+    parser.add_argument(
+        "--dtype", choices=get_args(NumberFormat), default="float32", help="number format (default: float32)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Whoever gives a trained model to another library: what it must be able to do, and which there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from synfer.foundation.late_import import imported_late
+
+EXPORTERS = {
+    "lora": "synfer.export.lora:LoRAExporter",
+    "au_adapter": "synfer.export.au_adapter:AUAdapterExporter",
+    "pipeline": "synfer.export.pipeline:PipelineExporter",
+}
+"""What is exported → "module:class" of its :class:`Exporter`, imported when it is asked for."""
+
+
+NumberFormat = Literal["float32", "float16", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How an export is written, and what its card says of where the model comes from.
+
+    Attributes:
+        dtype: number format of the weights, by its name in torch.
+        training_command: the command that trained the model; None = not known.
+    """
+
+    dtype: NumberFormat = "float32"
+    training_command: str | None = None
+
+
+class NothingToExportError(ValueError):
+    """A module has not what is to be exported, or it is of no use without the rest."""
+
+
+class Exporter(Protocol):
+    """Writes a part of a trained module in the format of another library.
+
+    Attributes:
+        kind: of the modules that it takes: "diffusion".
+    """
+
+    kind: str
+
+    def __init__(self, settings: ExportSettings = ...) -> None: ...
+
+    def export(self, module: Any, folder: Path) -> None:
+        """Writes the export into a folder, made if missing, with a card (README.md).
+
+        Args:
+            module: a trained module of this kind, averaged weights in place.
+            folder: an empty one, or one that is not there yet.
+
+        Raises:
+            NothingToExportError: the module has not what is to be exported; nothing is written.
+            ValueError: a weight is not finite in the number format.
+        """
+        ...
+
+    def load(self, folder: Path) -> Any:
+        """Returns what an export holds, as the other library's object or as weights by name.
+
+        Raises:
+            FileNotFoundError: nothing there.
+            ValueError: damaged, or weights missing, unknown or surplus.
+        """
+        ...
+
+
+class TrainedGenerator(Protocol):
+    """What an exporter of generators asks of one."""
+
+    hparams: Mapping[str, Any]
+    synthesiser: Any
+
+    def weights_fingerprint(self) -> str:
+        """Returns 16 hex digits over its weights."""
+        ...
+
+
+def make_exporter(what: str, settings: ExportSettings) -> Exporter:
+    """Returns the exporter of one entry of :data:`EXPORTERS`.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if what not in EXPORTERS:
+        raise ValueError(f"--what: found '{what}', expected one of {', '.join([*EXPORTERS, 'all'])}")
+    exporter: Exporter = imported_late(EXPORTERS[what])(settings)
+    return exporter
