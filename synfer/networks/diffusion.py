@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
@@ -21,6 +22,13 @@ from synfer.networks.latent_codec import AutoencoderKLCodec, LatentCodec, build_
 from synfer.networks.prediction_type import PredictionType
 from synfer.networks.quiet_loading import quiet_loading
 from synfer.networks.word_tokenizer import build_word_tokenizer
+
+TrainedPart = Literal["all", "adapter", "lora", "unet_only", "lora_only"]
+"""What learns on a loaded base: the UNet and the AU adapter ("all"), the adapter, LoRA and the adapter ("lora"), or the
+UNet or LoRA without an adapter."""
+
+LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+"""The projections of all attention layers."""
 
 SMALL_UNET: dict[str, Any] = {
     "block_out_channels": (96, 192, 192),
@@ -113,27 +121,46 @@ class DiffusionModel(nn.Module):
         plain = [{key: v for key, v in build.items() if not key.startswith(left_out)} for build in builds]
         return fingerprint((), json.dumps([self.codec.fingerprint(), *plain], sort_keys=True, default=str))
 
-    def choose_trained(self, part: str, lora_rank: int) -> None:
-        """Freezes a loaded model but for the part that is to learn.
+    def choose_trained(
+        self,
+        part: TrainedPart,
+        lora_rank: int = 4,
+        lora_alpha: float | None = None,
+        lora_targets: Sequence[str] = LORA_TARGETS,
+    ) -> None:
+        """Freezes a loaded model but for the part that is to learn, which is float32 from then on.
 
         Args:
-            part: the whole UNet ("all"), the AU adapter ("adapter"), or LoRA on the attention projections and the
-                adapter ("lora").
-            lora_rank: rank and alpha of LoRA.
+            part: which; the AU adapter is attached already where it takes part.
+            lora_rank: r of LoRA.
+            lora_alpha: its update is scaled by alpha ÷ r; None = r.
+            lora_targets: names, or ends of dotted names, of the layers that LoRA (Hu et al., arXiv 2106.09685) changes.
+
+        Raises:
+            ValueError: the UNet has no layer of such a name.
         """
         self.codec.requires_grad_(False)
         self.text_encoder.requires_grad_(False)
         self.unet.train()  # it comes in eval mode, and Lightning leaves modes as they are
-        if part == "all":
-            return
-        self.unet.requires_grad_(False)
-        if part == "lora":
+        learns_whole = part in ("all", "unet_only")
+        self.unet.requires_grad_(learns_whole)
+        if part in ("lora", "lora_only"):
             from peft import LoraConfig
 
-            targets = ["to_q", "to_k", "to_v", "to_out.0"]
-            self.unet.add_adapter(LoraConfig(r=lora_rank, lora_alpha=lora_rank, target_modules=targets))
-        for parameter in au_adapter_parameters(self.unet):
-            parameter.requires_grad_(True)
+            names = [name for name, _ in self.unet.named_modules()]
+            for target in lora_targets:
+                if not any(name == target or name.endswith(f".{target}") for name in names):
+                    raise ValueError(
+                        f"model.lora_targets: found '{target}', expected ends of names of the UNet's layers"
+                    )
+            alpha = lora_rank if lora_alpha is None else lora_alpha
+            self.unet.add_adapter(LoraConfig(r=lora_rank, lora_alpha=alpha, target_modules=list(lora_targets)))
+        if part in ("adapter", "lora"):
+            for parameter in au_adapter_parameters(self.unet):
+                parameter.requires_grad_(True)
+        for parameter in self.unet.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
 
 
 def small_diffusion_model(
