@@ -14,6 +14,7 @@ from datamodules.batch import Batch
 from lightning_modules.face_grid import log_face_grid
 from lightning_modules.generator_file import GeneratorFile
 from lightning_modules.trainer_access import data_of
+from lightning_modules.training_cache import TrainingCache
 from synfer.faces.action_units import ACTION_UNITS
 from synfer.faces.expressions import resolve_label_space
 from synfer.foundation.counter_based_random import keyed_seed
@@ -32,6 +33,7 @@ from synfer.networks.network_settings import NetworkSettings
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.schedule import Schedule
 from synfer.synthesis.conditions import fill_action_units
+from synfer.synthesis.diffusion.cache_settings import CacheSettings
 from synfer.synthesis.diffusion.condition_dropout import ConditionDropout
 from synfer.synthesis.diffusion.distribution_matching import distance_of_means
 from synfer.synthesis.diffusion.execution import ExecutionSettings, checkpoint_activations
@@ -74,6 +76,7 @@ class ExpressionGenerator(GeneratorFile):
         weight_decay: decoupled weight decay.
         warmup_fraction: share of the steps with rising rate; then a half cosine.
         ema_decay: decay of the average over trained parameters; None = off.
+        cache: latents and text tokens on disk, in place of codec and text encoder at every step.
         execution: how the UNet is laid out, rounded and compiled.
         sampling: default settings of synthesis.
         grid_samples: faces per expression in the grid logged after each validation; 0 = none.
@@ -103,6 +106,7 @@ class ExpressionGenerator(GeneratorFile):
         weight_decay: float = 1e-2,
         warmup_fraction: float = 0.03,
         ema_decay: float | None = 0.999,
+        cache: CacheSettings = CacheSettings(),  # noqa: B008 (frozen)
         execution: ExecutionSettings = ExecutionSettings(),  # noqa: B008 (frozen)
         sampling: SamplingSettings = SamplingSettings(),  # noqa: B008 (frozen)
         grid_samples: int = 8,
@@ -110,7 +114,7 @@ class ExpressionGenerator(GeneratorFile):
         super().__init__()
         self.region_masks: Tensor
         groups: dict[str, Any] = {"network": network, "drop": drop, "execution": execution, "sampling": sampling}
-        self.save_hyperparameters(ignore=list(groups), logger=False)
+        self.save_hyperparameters(ignore=[*groups, "cache"], logger=False)  # where a cache lies is not the model's
         for name, group in groups.items():  # plain types only: a checkpoint must load with weights_only=True
             self.hparams[name] = asdict(group)
         self.label_space = resolve_label_space(label_space)
@@ -118,6 +122,14 @@ class ExpressionGenerator(GeneratorFile):
         check_setting(
             min_snr_gamma is None or min_snr_gamma > 0, "min_snr_gamma", min_snr_gamma, "a number above 0 or null"
         )
+        check_setting(
+            base is not None or cache.path is None,
+            "cache.path",
+            cache.path,
+            "null without model.base: text encoders learn",
+        )
+        self._cache_settings = cache
+        self._cache: TrainingCache | None = None
         check_setting(lora_rank >= 1, "lora_rank", lora_rank, "at least 1")
         check_setting(lora_alpha is None or lora_alpha > 0, "lora_alpha", lora_alpha, "a number above 0 or null")
         check_setting(noise_offset >= 0, "noise_offset", noise_offset, "at least 0")
@@ -215,10 +227,24 @@ class ExpressionGenerator(GeneratorFile):
                 "model.network.codec 'autoencoder_kl' learns in turn with the UNet: found strategy ddp, expected "
                 "--trainer.strategy=ddp_find_unused_parameters_true"
             )
+        if stage == "fit" and self._cache_settings.path is not None:
+            self._cache = TrainingCache(self._cache_settings, self.model, self.image_size, self.trainer)
         if stage != "test":
             return
         if not any(type(callback).__name__ == "GeneratorTest" for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             rank_zero_warn("test: found no GeneratorTest among the trainer's callbacks, so no face is made and scored")
+
+    def on_fit_start(self) -> None:
+        """Fills the cache."""
+        super().on_fit_start()
+        if self._cache is not None:
+            self._cache.fill([self.hparams["null_caption"]])
+
+    def on_fit_end(self) -> None:
+        """Puts back what the cache took out of memory."""
+        if self._cache is not None:
+            self._cache.close()
+            self._cache = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss of one batch: of a learned codec in the first steps, of the diffusion model after them."""
@@ -226,6 +252,8 @@ class ExpressionGenerator(GeneratorFile):
             # With the batch, because accumulated batches share a step.
             keyed_seed(self._seed, self.global_rank, self.global_step, batch_idx, Stream.TRAINING_NOISE)
         )
+        if self._cache is not None:
+            return self._diffusion_loss(self._cache.latents(batch), batch, generator)
         image = self._images(batch)
         if self.global_step < self.hparams["autoencoder_steps"] and isinstance(self.model.codec, AutoencoderKLCodec):
             loss, psnr = self.model.codec.loss(image, generator)
@@ -234,6 +262,9 @@ class ExpressionGenerator(GeneratorFile):
             return loss
         with torch.no_grad():
             latents = self.model.codec.encode(image)
+        return self._diffusion_loss(latents, batch, generator)
+
+    def _diffusion_loss(self, latents: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         text, au = self._conditions(batch, generator)
         residual, weight = self._residual(latents, text, au, generator)
         loss = (weight * residual**2).mean()
@@ -264,7 +295,8 @@ class ExpressionGenerator(GeneratorFile):
             captions = [null if drop else c for c, drop in zip(captions, no_text.tolist(), strict=True)]
             au = au.masked_fill(no_au[:, None], torch.nan)
         unique = sorted(set(captions))
-        tokens = self.model.encode_text(unique)
+        in_training = generator is not None
+        tokens = self._cache.text(unique) if self._cache is not None and in_training else self.model.encode_text(unique)
         return tokens[[unique.index(caption) for caption in captions]], embed_action_units(au, self.region_masks)
 
     def _fill_action_units(self, batch: Batch) -> Tensor:
@@ -306,6 +338,18 @@ class ExpressionGenerator(GeneratorFile):
         return "cosine", self.hparams["warmup_fraction"]
 
     # ---------------------------------------------------------------- evaluation
+
+    def on_validation_start(self) -> None:
+        """Puts the averaged weights in place, and frozen networks back into memory."""
+        super().on_validation_start()
+        if self._cache is not None:
+            self._cache.restore()
+
+    def on_validation_end(self) -> None:
+        """Puts the training weights back, and frozen networks out of memory."""
+        super().on_validation_end()
+        if self._cache is not None:
+            self._cache.unload()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Takes the loss of one batch into the validation, under the same noise in every epoch."""

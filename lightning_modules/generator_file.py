@@ -11,11 +11,13 @@ from lightning_modules.synthesiser_file import with_setting_groups
 from lightning_modules.synthesiser_module import SynthesiserModule
 from synfer.networks.latent_codec import GENERATOR_FILE
 from synfer.networks.network_settings import NetworkSettings
+from synfer.synthesis.diffusion.cache_settings import CacheSettings
 from synfer.synthesis.diffusion.condition_dropout import ConditionDropout
 from synfer.synthesis.diffusion.execution import ExecutionSettings
 from synfer.synthesis.request import SamplingSettings
 
 _GROUPS = {
+    "cache": CacheSettings,
     "network": NetworkSettings,
     "drop": ConditionDropout,
     "execution": ExecutionSettings,
