@@ -30,6 +30,7 @@ from synfer.networks.au_adapter import (
 from synfer.networks.diffusion import LORA_TARGETS, TrainedPart, load_diffusion_model, small_diffusion_model
 from synfer.networks.latent_codec import AutoencoderKLCodec
 from synfer.networks.network_settings import NetworkSettings
+from synfer.networks.stable_diffusion.number_format import FrozenFormat
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.schedule import Schedule
 from synfer.synthesis.conditions import fill_action_units
@@ -63,6 +64,7 @@ class ExpressionGenerator(GeneratorFile):
         lora_rank: rank r of LoRA.
         lora_alpha: its update is scaled by alpha ÷ r; None = r.
         lora_targets: the layers that it changes, by the ends of their names; None = the attention projections.
+        frozen_dtype: number format in memory of what does not learn on a ``base``; what learns is float32.
         drop: shares of samples that train without caption, without AUs, or without either.
         null_caption: caption of samples without one, in training and where the negative prompt is empty. One that names
             all expressions makes the network used to the prompt that :class:`LabelAnnotator` reads with.
@@ -97,6 +99,7 @@ class ExpressionGenerator(GeneratorFile):
         lora_rank: int = 4,
         lora_alpha: float | None = None,
         lora_targets: list[str] | None = None,
+        frozen_dtype: FrozenFormat = "float32",
         drop: ConditionDropout = ConditionDropout(),  # noqa: B008 (frozen)
         null_caption: str = "",
         min_snr_gamma: float | None = 5.0,
@@ -147,7 +150,9 @@ class ExpressionGenerator(GeneratorFile):
                 image_size,
             )
         else:
-            self.model = load_diffusion_model(base, network.scheduler or {})
+            self.model = load_diffusion_model(
+                base, network.scheduler or {}, frozen_dtype, unet_learns=trained in ("all", "unet_only")
+            )
             unit = self.model.codec.downscale
             check_setting(image_size % unit == 0, "image_size", image_size, f"a multiple of {unit}")
         self.register_buffer("region_masks", region_masks(self.au_names), persistent=False)
@@ -157,6 +162,8 @@ class ExpressionGenerator(GeneratorFile):
             self.model.choose_trained(trained, lora_rank, lora_alpha, lora_targets or LORA_TARGETS)
         elif trained != "all":
             raise ValueError(f"model.trained: found '{trained}' without model.base, expected 'all'")
+        elif frozen_dtype != "float32":
+            raise ValueError(f"model.frozen_dtype: found '{frozen_dtype}' without model.base, expected 'float32'")
         if execution.channels_last:
             self.model.unet.to(memory_format=torch.channels_last)
             if base is not None:

@@ -84,6 +84,14 @@ def _hygiene() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plainest folder in diffusers' layout, of random weights; tests copy it before they change anything."""
+    from tests.fixtures.stable_diffusion_folder import save_stable_diffusion
+
+    return save_stable_diffusion(tmp_path_factory.mktemp("stable-diffusion") / "plain")
+
+
+@pytest.fixture(scope="session")
 def tiny_run() -> list[str]:
     """Command line of the smallest fit: a narrow classifier on 112 drawn faces, two steps in one epoch, on the CPU."""
     configs = PROJECT / "configs"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -13,14 +12,19 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
 
 from synfer.faces.captions import VOCABULARY
-from synfer.foundation.file_reading import FileError, plain_reason, reading
+from synfer.foundation.file_reading import reading
 from synfer.foundation.fingerprint import fingerprint
-from synfer.foundation.validate import check_config_keys
+from synfer.foundation.validate import check_config_keys, check_setting
 from synfer.networks.au_adapter import au_adapter_parameters
-from synfer.networks.diffusers_part import load_part
 from synfer.networks.latent_codec import AutoencoderKLCodec, LatentCodec, build_codec
 from synfer.networks.prediction_type import PredictionType
 from synfer.networks.quiet_loading import quiet_loading
+from synfer.networks.stable_diffusion.base_folder import find_base
+from synfer.networks.stable_diffusion.base_shape import check_parts, check_shape, read_part_config
+from synfer.networks.stable_diffusion.noise_schedule import noise_schedule
+from synfer.networks.stable_diffusion.number_format import FrozenFormat, in_stored_format
+from synfer.networks.stable_diffusion.part import load_part
+from synfer.networks.stable_diffusion.tokenizer import load_tokenizer
 from synfer.networks.word_tokenizer import build_word_tokenizer
 
 TrainedPart = Literal["all", "adapter", "lora", "unet_only", "lora_only"]
@@ -111,7 +115,8 @@ class DiffusionModel(nn.Module):
             truncation=True,
             return_tensors="pt",
         ).input_ids
-        return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
+        with in_stored_format(self.text_encoder):
+            return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
 
     def build_fingerprint(self) -> str:
         """Returns 16 hex digits over what decides the outputs beside the weights: codec, noise schedule, networks."""
@@ -160,7 +165,7 @@ class DiffusionModel(nn.Module):
                 parameter.requires_grad_(True)
         for parameter in self.unet.parameters():
             if parameter.requires_grad:
-                parameter.data = parameter.data.float()
+                parameter.data = parameter.data.float()  # on a base in half precision too
 
 
 def small_diffusion_model(
@@ -215,74 +220,37 @@ def small_diffusion_model(
     return DiffusionModel(network, encoder, tokenizer, latent_codec, {**SMALL_SCHEDULER, **scheduler})
 
 
-def load_diffusion_model(base: str, scheduler: dict[str, Any]) -> DiffusionModel:
+def load_diffusion_model(
+    base: str, scheduler: dict[str, Any], frozen_dtype: FrozenFormat = "float32", unet_learns: bool = True
+) -> DiffusionModel:
     """Loads a Stable-Diffusion-shaped model in diffusers' folder layout, from a local path or by Hub name.
 
-    Safetensors only, in any number format; a variant (``….fp16.safetensors``) where there are no others. All is
-    computed in float32. ``HF_HUB_OFFLINE=1`` is honoured by the libraries.
+    Safetensors only, in any number format; a variant (``….fp16.safetensors``) where there are no others. Of the stored
+    scheduler, whatever its class, the noise schedule counts. ``HF_HUB_OFFLINE=1`` is honoured.
 
     Args:
         base: folder or Hub id with ``unet/``, ``vae/``, ``text_encoder/``, ``tokenizer/``, ``scheduler/``.
         scheduler: keys that replace those of the stored noise schedule.
+        frozen_dtype: number format in memory of VAE and text encoder, and of a UNet that does not learn.
+        unet_learns: whether the whole UNet learns; it is then in float32.
 
     Raises:
         FileNotFoundError: the folder or one of its parts is missing.
         ValueError: an unknown key of the schedule, a model of another shape (SDXL, inpainting), a text encoder of
             another width, damaged files, or weights that are not finite.
     """
+    check_setting(frozen_dtype in (known := get_args(FrozenFormat)), "frozen_dtype", frozen_dtype, f"one of {known}")
     check_config_keys("model.network.scheduler", scheduler, inspect.signature(DDIMScheduler.__init__).parameters)
     from diffusers import AutoencoderKL
-    from transformers import AutoTokenizer
 
-    parts = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
-    if Path(base).exists():
-        for part in (*parts, "tokenizer", "scheduler"):
-            if not (Path(base) / part).is_dir():
-                raise FileNotFoundError(f"model.base '{base}': found no folder '{part}', expected a diffusers layout")
-    try:
-        with (
-            quiet_loading(),
-            reading("model.base", base, "a diffusers folder or Hub id of Stable Diffusion 1.x or 2.x"),
-        ):
-            _check_shapes(
-                base,
-                UNet2DConditionModel.load_config(base, subfolder="unet"),
-                AutoencoderKL.load_config(base, subfolder="vae"),
-                CLIPTextConfig.from_pretrained(base, subfolder="text_encoder").to_dict(),
-            )
-            unet, vae, text_encoder = (load_part(base, part, kind) for part, kind in parts.items())
-            tokenizer = AutoTokenizer.from_pretrained(base, subfolder="tokenizer")
-            stored = DDIMScheduler.load_config(base, subfolder="scheduler")
-            schedule = {**stored, "clip_sample": False, **scheduler}
-            return DiffusionModel(unet, text_encoder, tokenizer, AutoencoderKLCodec(vae), schedule)
-    except FileError as error:
-        if isinstance(error.__cause__, OSError):  # how these libraries say that something is not there
-            reason = plain_reason(error.__cause__)
-            raise FileNotFoundError(
-                f"model.base '{base}': {reason}, expected a diffusers folder or Hub id"
-            ) from error.__cause__
-        raise
-
-
-def _check_shapes(base: str, unet: dict[str, Any], vae: dict[str, Any], text: dict[str, Any]) -> None:
-    """Refuses models that this project cannot condition, by their configs, before any weight is read."""
-    latents = vae.get("latent_channels", 4)
-    taken, made = unet.get("in_channels", 4), unet.get("out_channels", 4)
-    expected = "expected the shape of Stable Diffusion 1.x or 2.x"
-    if unet.get("addition_embed_type") or unet.get("class_embed_type") or unet.get("encoder_hid_dim_type"):
-        kinds = ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type")
-        kind = next(name for name in kinds if unet.get(name))
-        also = " as in SDXL" if unet[kind] == "text_time" else ""
-        raise FileError(f"model.base '{base}': found a UNet with {kind} '{unet[kind]}'{also}, {expected}")
-    if taken != latents or made != latents:
-        also = " as for inpainting" if taken == 2 * latents + 1 else ""
-        raise FileError(
-            f"model.base '{base}': found a UNet that takes {taken} channels{also} and makes {made}, expected {latents} "
-            "like the latents of its VAE"
-        )
-    width, wanted = text.get("hidden_size"), unet.get("cross_attention_dim", 1280)
-    if width != wanted:
-        raise FileError(
-            f"model.base '{base}': found a text encoder of width {width} beside a UNet that reads {wanted} "
-            "(cross_attention_dim), expected the same"
-        )
+    found = find_base(base)
+    check_parts(found)
+    with quiet_loading(), reading("model.base", base, "a diffusers folder or Hub id of Stable Diffusion 1.x or 2.x"):
+        check_shape(found)
+        schedule = noise_schedule(base, read_part_config(found, "scheduler", "scheduler_config.json"))
+        text_encoder = load_part(found, "text_encoder", CLIPTextModel, frozen_dtype)
+        text = text_encoder.config
+        tokenizer = load_tokenizer(found, text.max_position_embeddings, text.vocab_size)
+        vae = load_part(found, "vae", AutoencoderKL, frozen_dtype)
+        unet = load_part(found, "unet", UNet2DConditionModel, "float32" if unet_learns else frozen_dtype)
+        return DiffusionModel(unet, text_encoder, tokenizer, AutoencoderKLCodec(vae), {**schedule, **scheduler})

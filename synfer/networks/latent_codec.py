@@ -18,8 +18,10 @@ from synfer.foundation.fingerprint import fingerprint
 from synfer.foundation.json_file import read_json
 from synfer.foundation.module_file import CONFIG_FILE, ModuleFormat
 from synfer.foundation.validate import check_config_keys
-from synfer.networks.diffusers_part import load_part
 from synfer.networks.quiet_loading import quiet_loading
+from synfer.networks.stable_diffusion.base_folder import BaseFolder, find_base
+from synfer.networks.stable_diffusion.number_format import in_stored_format
+from synfer.networks.stable_diffusion.part import load_part
 
 GENERATOR_FILE = ModuleFormat("diffusion", "model", "ExpressionGenerator", name="generator")
 """How the files of a generator, of which a codec is a part, are laid out."""
@@ -127,13 +129,15 @@ class AutoencoderKLCodec(LatentCodec):
 
     def encode(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Returns latents (B, C, h, w) of images in [−1, 1], (B, 3, H, W)."""
-        posterior = self.autoencoder.encode(image).latent_dist
+        with in_stored_format(self.autoencoder):
+            posterior = self.autoencoder.encode(image).latent_dist
         latents = posterior.sample(generator) if generator is not None else posterior.mode()
         return latents * self.autoencoder.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         """Returns images of about [−1, 1], (B, 3, H, W), of latents (B, C, h, w)."""
-        return self.autoencoder.decode(latents / self.autoencoder.config.scaling_factor).sample
+        with in_stored_format(self.autoencoder):
+            return self.autoencoder.decode(latents / self.autoencoder.config.scaling_factor).sample
 
     def loss(self, image: Tensor, generator: torch.Generator, kl_weight: float = 1e-6) -> tuple[Tensor, Tensor]:
         """Returns the training loss (L1 + L2 reconstruction + KL, Kingma and Welling 2014) and the PSNR in dB.
@@ -197,21 +201,25 @@ def load_codec(path: str | Path) -> LatentCodec:
         if codec is None:
             stored = (GENERATOR_FILE.read_folder if place.is_dir() else GENERATOR_FILE.read_checkpoint)(place)
             base = stored.settings.get("base")
-            codec = _codec_of_generator(stored.settings, stored.weights) if base is None else _autoencoder(base, "vae")
+            codec = (
+                _codec_of_generator(stored.settings, stored.weights)
+                if base is None
+                else _autoencoder(find_base(base, ["vae"]), "vae")
+            )
     return codec.eval().requires_grad_(False)
 
 
 def _codec_of_diffusers(place: Path) -> LatentCodec | None:
     """Returns the codec of a folder in diffusers' layout, or of its ``vae``; None where it is none."""
     if (place / "vae").is_dir():
-        return _autoencoder(str(place), "vae")
+        return _autoencoder(BaseFolder(str(place), place), "vae")
     config = place / CONFIG_FILE
     if config.is_file() and read_json(config, "config of a codec").get("_class_name") == "AutoencoderKL":
-        return _autoencoder(str(place.parent), place.name)
+        return _autoencoder(BaseFolder(str(place.parent), place.parent), place.name)
     return None
 
 
-def _autoencoder(base: str, part: str) -> LatentCodec:
+def _autoencoder(base: BaseFolder, part: str) -> LatentCodec:
     from diffusers import AutoencoderKL
 
     with quiet_loading():

@@ -14,6 +14,7 @@ from synfer.foundation.fingerprint import fingerprint
 from synfer.networks.au_adapter import AUTokens, embed_action_units, region_masks, set_au_scale
 from synfer.networks.diffusion import DiffusionModel
 from synfer.networks.prediction_type import PredictionType
+from synfer.networks.stable_diffusion.number_format import in_stored_format
 from synfer.synthesis.diffusion.denoising import denoise
 from synfer.synthesis.diffusion.denoising_state import DenoisingState
 from synfer.synthesis.diffusion.execution import attention_kernel
@@ -89,7 +90,7 @@ class DiffusionSynthesiser:
         embeds = au if isinstance(au, AUTokens) else [au]
         if self.compiled:
             timestep = torch.as_tensor(timestep, device=latents.device)  # each Python number would be compiled anew
-        with self._attention_kernel(latents.device):
+        with self._attention_kernel(latents.device), in_stored_format(self.model.unet):
             return self.model.unet(latents, timestep, text, added_cond_kwargs={"image_embeds": embeds}).sample
 
     def _network_on_tokens(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor) -> Tensor:

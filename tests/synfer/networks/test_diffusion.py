@@ -135,7 +135,11 @@ def changed_config(base: Path, folder: Path, part: str, **changes: Any) -> str:
     [
         ("unet", {"addition_embed_type": "text_time"}, "found a UNet with addition_embed_type 'text_time' as in SDXL"),
         ("unet", {"in_channels": 9}, "found a UNet that takes 9 channels as for inpainting and makes 4, expected 4"),
-        ("unet", {"in_channels": 8}, "found a UNet that takes 8 channels and makes 4, expected 4"),
+        (
+            "unet",
+            {"in_channels": 8},
+            "found a UNet that takes 8 channels as for editing by instruction and makes 4, expected 4",
+        ),
         ("text_encoder", {"hidden_size": 32}, "found a text encoder of width 32 beside a UNet that reads 16"),
         ("text_encoder", {"num_hidden_layers": 2}, r"found no '.*layers\.1.*' in the weights of text_encoder"),
         ("unet", {"layers_per_block": 2}, "expected "),
