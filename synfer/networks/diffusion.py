@@ -107,7 +107,7 @@ class DiffusionModel(nn.Module):
             )
 
     def encode_text(self, captions: list[str]) -> Tensor:
-        """Returns text tokens, (len(captions), L, D)."""
+        """Returns text tokens, float32 (len(captions), L, D)."""
         ids = self.tokenizer(
             captions,
             padding="max_length",
@@ -116,7 +116,7 @@ class DiffusionModel(nn.Module):
             return_tensors="pt",
         ).input_ids
         with in_stored_format(self.text_encoder):
-            return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
+            return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state.float()
 
     def build_fingerprint(self) -> str:
         """Returns 16 hex digits over what decides the outputs beside the weights: codec, noise schedule, networks."""

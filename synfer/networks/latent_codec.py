@@ -132,7 +132,7 @@ class AutoencoderKLCodec(LatentCodec):
         with in_stored_format(self.autoencoder):
             posterior = self.autoencoder.encode(image).latent_dist
         latents = posterior.sample(generator) if generator is not None else posterior.mode()
-        return latents * self.autoencoder.config.scaling_factor
+        return (latents * self.autoencoder.config.scaling_factor).float()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Returns images of about [−1, 1], (B, 3, H, W), of latents (B, C, h, w)."""

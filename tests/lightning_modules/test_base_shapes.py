@@ -5,52 +5,21 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 import train
-from datamodules.expression_data_module import ExpressionDataModule
-from datamodules.loading.augmentation import Augmentation
 from experiments.command_line.errors import one_line_errors
-from lightning_modules.generator import ExpressionGenerator
 from tests.fixtures import stable_diffusion_folder as sd
-from tests.fixtures.tiny_data import TinyReader, tiny_table
-from tests.fixtures.tiny_generator import NAMES, SIDE, tiny_generator
+from tests.fixtures.tiny_generator import tiny_generator
+from tests.fixtures.two_steps import two_steps
 
 PROJECT = Path(train.__file__).parent
 POSITIONS = torch.arange(sd.POSITIONS)[None]
 HALF = torch.float16
 PYTHON = r"NoneType|has no attribute|KeyError|TypeError|unexpected keyword|torch\.Size|cannot be read"
-
-
-def two_steps(base: str, folder: Path, precision: Any = "32-true", **changes: Any) -> ExpressionGenerator:
-    generator = tiny_generator(base=base, **{"trained": "lora", "min_snr_gamma": None, **changes})
-    tables = {split: tiny_table(8, split, SIDE, label_space=NAMES) for split in ("train", "val")}
-    data = ExpressionDataModule(TinyReader(**tables), batch_size=4, seed=0, augmentation=Augmentation(enabled=False))
-    before = {name: p.detach().clone() for name, p in generator.named_parameters()}
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_steps=2,
-        precision=precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        default_root_dir=folder,
-    )
-    trainer.fit(generator, datamodule=data)
-    assert trainer.global_step == 2 and trainer.callback_metrics["train/loss"].isfinite()
-    moved = {name for name, p in generator.named_parameters() if not torch.equal(p, before[name])}
-    learning = {name for name, p in generator.named_parameters() if p.requires_grad}
-    assert moved and moved <= learning
-    assert all(p.dtype == torch.float32 for p in generator.parameters() if p.requires_grad)
-    return generator
 
 
 LOADS: dict[str, list[sd.Change]] = {
