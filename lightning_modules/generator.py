@@ -28,6 +28,7 @@ from synfer.networks.au_adapter import (
     region_masks,
 )
 from synfer.networks.diffusion import LORA_TARGETS, TrainedPart, load_diffusion_model, small_diffusion_model
+from synfer.networks.frozen_layers import keep_less
 from synfer.networks.latent_codec import AutoencoderKLCodec
 from synfer.networks.network_settings import NetworkSettings
 from synfer.networks.stable_diffusion.number_format import FrozenFormat
@@ -160,6 +161,7 @@ class ExpressionGenerator(GeneratorFile):
             attach_au_adapter(self.model.unet, len(self.au_names))
         if base is not None:
             self.model.choose_trained(trained, lora_rank, lora_alpha, lora_targets or LORA_TARGETS)
+            keep_less(self.model.unet)
         elif trained != "all":
             raise ValueError(f"model.trained: found '{trained}' without model.base, expected 'all'")
         elif frozen_dtype != "float32":

@@ -93,7 +93,7 @@ class TrainingCache:
                 f"model.image_size is {self.image_size}, but the data has images of {found[0]}x{found[1]}: "
                 "set data.image_size"
             )
-        like = codec.encode(torch.zeros(1, 3, *found, device=device))[0]
+        like = codec.encode(torch.linspace(-1, 1, self.image_size, device=device).expand(1, 3, *found))[0]
         identity = {"kind": "latents", "codec": codec.fingerprint(), "image_size": self.image_size}
         self._latents = cache = self._open(identity, codec, like)
         numbers = all_views(table.sample_id.tolist(), augmentation)
@@ -123,9 +123,13 @@ class TrainingCache:
 
     def _open(self, identity: dict[str, Any], network: nn.Module, like: Tensor) -> TensorCache:
         device = like.device.type
-        autocast = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else "none"
-        computed_in = {"weights": str(next(network.parameters()).dtype), "autocast": autocast}
-        return TensorCache(str(self.settings.path), {**identity, **computed_in}, like)
+        weights = next(network.parameters()).dtype
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        # What was computed in half precision may come as float32, and is kept in half the room.
+        half = next((f for f in (autocast, weights) if f in (torch.bfloat16, torch.float16)), None)
+        kept = like.to(half) if half is not None and torch.equal(like.to(half).to(like.dtype), like) else like
+        computed_in = {"weights": str(weights), "autocast": str(autocast)}
+        return TensorCache(str(self.settings.path), {**identity, **computed_in}, kept)
 
     def _share(self, cache: TensorCache, keys: list[bytes], compute: Callable[[list[int]], Tensor], name: str) -> None:
         """Has each rank compute its share of what is missing; then each machine what its own disk still lacks."""
@@ -146,7 +150,12 @@ class TrainingCache:
                 places = mine[start : start + size]
                 # As many at a time as in a step: kernels may round otherwise for other numbers.
                 filled = places + places[-1:] * (size - len(places))
-                cache.add([keys[i] for i in places], compute(filled)[: len(places)])
+                made = compute(filled)[: len(places)]
+                if not torch.equal(made.to(cache.dtype).to(made.dtype), made):
+                    raise ValueError(
+                        f"cache of {name}: found values that {cache.dtype} rounds, expected such as it has"
+                    )
+                cache.add([keys[i] for i in places], made.to(cache.dtype))
             cache.flush()
         trainer.strategy.barrier()
         cache.refresh()
@@ -162,19 +171,19 @@ class TrainingCache:
     # ---------------------------------------------------------------- reading
 
     def latents(self, batch: Batch) -> Tensor:
-        """Returns what the codec makes of the batch's views, (B, C, h, w), on the device of the labels."""
+        """Returns what the codec makes of the batch's views, float32 (B, C, h, w), on the device of the labels."""
         assert self._latents is not None
         contents = [self._hash_of[name] for name in batch["sample_id"]]
         numbers = batch["augmentation"].cpu().numpy() if "augmentation" in batch else np.zeros((len(contents), 12))
         keys = view_keys(contents, self._data.augmentation, numbers)
-        return self._latents.rows(keys).to(batch["label"].device, non_blocking=True)
+        return self._latents.rows(keys).to(batch["label"].device, non_blocking=True).float()
 
     def text(self, captions: Sequence[str]) -> Tensor:
-        """Returns text tokens, (n, L, D); computed where they are not kept."""
+        """Returns text tokens, float32 (n, L, D); computed where they are not kept."""
         device = next(self.model.unet.parameters()).device
         if self._text is None:
             return self.model.encode_text(list(captions))
-        return self._text.rows([self._token_key(caption) for caption in captions]).to(device, non_blocking=True)
+        return self._text.rows([self._token_key(caption) for caption in captions]).to(device, non_blocking=True).float()
 
     def _key_of_caption(self, caption: str) -> bytes:
         ids = np.asarray(self.model.tokenizer(caption).input_ids, dtype="<i8")

@@ -11,7 +11,7 @@ class CacheSettings:
 
     Attributes:
         path: folder of the cache, which any number of runs may share; null = none, and both run at every step.
-        text: whether text tokens are kept too: as much as the latents of seven pictures of 512 pixels for each caption.
+        text: whether text tokens are kept too: a caption takes as much as the latents of seven pictures of 512 pixels.
         unload: take codec and text encoder out of memory once all is there; they come back for a validation.
     """
 
