@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
@@ -13,6 +14,7 @@ from torch.optim import Optimizer
 from datamodules.batch import Batch
 from lightning_modules.face_grid import log_face_grid
 from lightning_modules.generator_file import GeneratorFile
+from lightning_modules.sharding_checks import check_sharding
 from lightning_modules.trainer_access import data_of
 from lightning_modules.training_cache import TrainingCache
 from synfer.faces.action_units import ACTION_UNITS
@@ -242,6 +244,15 @@ class ExpressionGenerator(GeneratorFile):
             return
         if not any(type(callback).__name__ == "GeneratorTest" for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             rank_zero_warn("test: found no GeneratorTest among the trainer's callbacks, so no face is made and scored")
+
+    def configure_model(self) -> None:
+        """Shards a base's UNet over the ranks where the strategy asks for it; a collective."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ModelParallelStrategy):
+            from synfer.networks.sharded_unet import shard_unet  # a second to import
+
+            check_sharding(self.hparams, self.trainer)
+            shard_unet(self.model.unet, strategy.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
         """Fills the cache."""

@@ -441,7 +441,7 @@ def test_two_ranks_whose_shares_follow_recalls(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.ddp)])
 def test_lora_killed_again_and_again(ranks: int, tmp_path: Path) -> None:
-    """As kill -9 does, at five steps drawn by lot, of one rank or the other, and each time on from the last checkpoint."""
+    """At five steps drawn by lot, one rank or the other; each time it goes on from the last checkpoint."""
     trainer = {"devices": 2, "strategy": "ddp"} if ranks == 2 else {}
     given = config(tmp_path, "lora", trainer=trainer)
     every = ["--checkpoint.every_n_train_steps=1"]

@@ -187,7 +187,6 @@ def train_as_we_do(base: Path, args: argparse.Namespace, clock: Clock, cache: Pa
     import warnings
 
     warnings.filterwarnings("ignore")
-    import torch
     from lightning.pytorch import Callback, Trainer, seed_everything
 
     from datamodules.expression_data_module import ExpressionDataModule
