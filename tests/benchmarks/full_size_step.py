@@ -3,7 +3,7 @@
     python tests/benchmarks/full_size_step.py
     python tests/benchmarks/full_size_step.py --quick       # the same on a tiny model: does it run at all
 
-Writes the model in bfloat16 into a temporary folder (UNet of 860 million weights, VAE, CLIP ViT-L text encoder, 2.1 GB),
+Writes the model in bfloat16 into a temporary folder (UNet of 860 million weights, VAE, CLIP ViT-L text encoder),
 trains three steps of one picture at 256 pixels in bf16 with gradient checkpointing and the frozen parts in bfloat16, a
 checkpoint after each; then the same run is killed (SIGKILL) in its third step and goes on from the checkpoint. Each is
 a process of its own. Prints one JSON line: ``peak_gb`` of resident memory (the largest of those that ended, loading
