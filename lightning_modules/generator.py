@@ -248,11 +248,12 @@ class ExpressionGenerator(GeneratorFile):
     def configure_model(self) -> None:
         """Shards a base's UNet over the ranks where the strategy asks for it; a collective."""
         strategy = self.trainer.strategy
+        check_sharding(self.hparams, self.trainer)
         if isinstance(strategy, ModelParallelStrategy):
             from synfer.networks.sharded_unet import shard_unet  # a second to import
 
-            check_sharding(self.hparams, self.trainer)
             shard_unet(self.model.unet, strategy.device_mesh["data_parallel"])
+            self.strict_loading = False  # the strategy reads checkpoints itself, which hold what learns alone
 
     def on_fit_start(self) -> None:
         """Fills the cache."""

@@ -48,7 +48,8 @@ class GeneratorFile(SynthesiserModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes over the moving average, and puts in what the ``base`` gives back."""
-        checkpoint["state_dict"] = self._completed(checkpoint["state_dict"])
+        if "state_dict" in checkpoint:  # a strategy that shards has loaded it already
+            checkpoint["state_dict"] = self._completed(checkpoint["state_dict"])
         super().on_load_checkpoint(checkpoint)
 
     def _completed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
