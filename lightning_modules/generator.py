@@ -32,6 +32,7 @@ from synfer.networks.au_adapter import (
 from synfer.networks.diffusion import LORA_TARGETS, TrainedPart, load_diffusion_model, small_diffusion_model
 from synfer.networks.frozen_layers import keep_less
 from synfer.networks.latent_codec import AutoencoderKLCodec
+from synfer.networks.lora_layers import fuse_lora
 from synfer.networks.network_settings import NetworkSettings
 from synfer.networks.stable_diffusion.number_format import FrozenFormat
 from synfer.optimisation.ema import ParameterEMA
@@ -163,7 +164,8 @@ class ExpressionGenerator(GeneratorFile):
             attach_au_adapter(self.model.unet, len(self.au_names))
         if base is not None:
             self.model.choose_trained(trained, lora_rank, lora_alpha, lora_targets or LORA_TARGETS)
-            keep_less(self.model.unet)
+            fuse_lora(self.model.unet)
+            keep_less(self.model.unet, gates_alone=not execution.lean_backward)
         elif trained != "all":
             raise ValueError(f"model.trained: found '{trained}' without model.base, expected 'all'")
         elif frozen_dtype != "float32":

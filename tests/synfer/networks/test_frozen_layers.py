@@ -62,6 +62,14 @@ def test_outputs_and_gradients_are_the_same_and_less_is_kept(precision: Any, cha
     assert found[3] < 0.75 * expected[3]
 
 
+def test_gates_alone_keep_a_little_less() -> None:
+    plain, gates, lean = unet(), unet(), unet()
+    keep_less(gates, gates_alone=True)
+    keep_less(lean)
+    kept = [backward(network)[3] for network in (plain, gates, lean)]
+    assert kept == sorted(kept, reverse=True) and len(set(kept)) == 3
+
+
 def test_layers_that_learn_stay_as_they_are() -> None:
     plain = unet().requires_grad_(True)
     kinds = [type(module) for module in plain.modules()]
