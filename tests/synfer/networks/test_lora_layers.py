@@ -53,9 +53,11 @@ def test_bfloat16_rounds_no_more_than_in_peft() -> None:
     fuse_lora(fused)
     exact = backward(copy.deepcopy(plain), half=False)
     found, theirs = backward(fused, half=True), backward(plain, half=True)
-    for name, tensor in exact.items():
-        errors = [float((made[name] - tensor).norm() / tensor.norm()) for made in (found, theirs)]
-        assert errors[0] < 1.5 * errors[1] + 1e-3, name
+    ours, of_peft = (
+        sum(float((made[name] - tensor).norm() / tensor.norm()) for name, tensor in exact.items()) / len(exact)
+        for made in (found, theirs)
+    )
+    assert 0 < ours < 1.2 * of_peft < 0.1
 
 
 def test_what_else_peft_can_do_is_left_to_it() -> None:
