@@ -172,8 +172,8 @@ class ExpressionGenerator(GeneratorFile):
             raise ValueError(f"model.frozen_dtype: found '{frozen_dtype}' without model.base, expected 'float32'")
         if execution.channels_last:
             self.model.unet.to(memory_format=torch.channels_last)
-            if base is not None:
-                self.model.codec.to(memory_format=torch.channels_last)
+        if base is not None:  # it runs forward alone, and a tenth faster so
+            self.model.codec.to(memory_format=torch.channels_last)
         if execution.compile_backend is not None:
             self.model.unet.compile(backend=execution.compile_backend)  # in place: the names in checkpoints stay
         # No module: names in checkpoints are those of ``model``, which both hold.

@@ -241,7 +241,9 @@ def train_as_we_do(base: Path, args: argparse.Namespace, clock: Clock, cache: Pa
         learning_rate=RATE,
         ema_decay=None,
         cache=CacheSettings(path=None if cache is None else str(cache)),
-        execution=ExecutionSettings(gradient_checkpointing=args.checkpointing, lean_backward=args.lean),
+        execution=ExecutionSettings(
+            channels_last=False, gradient_checkpointing=args.checkpointing, lean_backward=args.lean
+        ),
         grid_samples=0,
     )
     Trainer(

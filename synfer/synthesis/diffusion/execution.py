@@ -20,7 +20,7 @@ class ExecutionSettings:
     """How the UNet is laid out, rounded and compiled.
 
     Attributes:
-        channels_last: memory format of the UNet, and of a loaded base's autoencoder, faster on CPU and GPU.
+        channels_last: memory format of the UNet, faster on CPU and GPU; not where a base trains in float32 on a CPU.
         bf16_sampling: run the network in bfloat16 autocast while sampling.
         compile_backend: backend of ``torch.compile`` for the UNet ("inductor"; on CPUs it needs a C++ compiler); None =
             not compiled. The first batch of each size then waits for the compiler.
