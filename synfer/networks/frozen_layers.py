@@ -25,6 +25,7 @@ def keep_less(unet: nn.Module, gates_alone: bool = False) -> None:
         unet: what learns in it requires gradients already, and is left as it is.
         gates_alone: leave convolutions and norms as they are.
     """
+    module: Any
     for module in unet.modules():
         if type(module) is GEGLU and _is_frozen(module.proj):
             module.__class__ = _FrozenGEGLU

@@ -110,7 +110,7 @@ def train(args: argparse.Namespace) -> None:
             times[-1] = time.perf_counter() - times[-1]
             losses[trainer.global_step] = float(outputs["loss"])
 
-    reader = DrawnReader({"train": 8, "val": 7, "test": 7}, image_size=side)
+    reader = DrawnReader({"train": 8, "val": 7, "test": 7}, image_size=max(side, 32), label_space="basic7")
     data = ExpressionDataModule(reader, batch_size=1, augmentation=Augmentation(enabled=False))
     generator = ExpressionGenerator(
         label_space="basic7",
