@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 BARS = {"peak_gb": 8, "checkpoint_mb": 200}
 STEPS, KILLED_IN = 3, 3
-SIDE, QUICK_SIDE = 256, 32
+SIDE, QUICK_SIDE = 256, 128
 
 UNET: dict[str, Any] = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 """What Stable Diffusion 1.5 has beside the defaults of ``UNet2DConditionModel``."""
@@ -110,7 +110,7 @@ def train(args: argparse.Namespace) -> None:
             times[-1] = time.perf_counter() - times[-1]
             losses[trainer.global_step] = float(outputs["loss"])
 
-    reader = DrawnReader({"train": 8, "val": 7, "test": 7}, image_size=max(side, 32), label_space="basic7")
+    reader = DrawnReader({"train": 8, "val": 7, "test": 7}, image_size=side, label_space="basic7")
     data = ExpressionDataModule(reader, batch_size=1, augmentation=Augmentation(enabled=False))
     generator = ExpressionGenerator(
         label_space="basic7",
