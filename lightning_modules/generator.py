@@ -348,13 +348,16 @@ class ExpressionGenerator(GeneratorFile):
     def build_optimiser(self) -> Optimizer:
         """Returns AdamW over what is trained, in one pass over the many small tensors of a base's LoRA."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # unscales before it clips: not with the fused
-        return torch.optim.AdamW(
+        optimiser = torch.optim.AdamW(
             [p for p in self.parameters() if p.requires_grad],
             lr=self.hparams["learning_rate"],
             weight_decay=self.hparams["weight_decay"],
             betas=(0.9, 0.99),
             fused=True if self.hparams["base"] is not None and scaler is None else None,
         )
+        if scaler is None:  # Lightning would refuse to clip, where there is nothing that the fused one could unscale
+            optimiser._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        return optimiser
 
     def learning_rate_schedule(self) -> tuple[Schedule, float]:
         """Returns a half cosine after a linear rise."""

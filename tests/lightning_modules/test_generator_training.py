@@ -129,8 +129,9 @@ def test_average_and_its_backup_hold_what_learns_alone(trained: str, base: str, 
     assert learns < 0.5 * sum(p.numel() for p in generator.parameters())
 
 
-def test_one_optimiser_pass_over_the_tensors_of_a_base(base: str, tmp_path: Path) -> None:
-    generator = fit(tiny_generator(base=base, trained="lora"), tmp_path, gradient_clip_val=1.0)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_one_optimiser_pass_over_the_tensors_of_a_base(precision: Any, base: str, tmp_path: Path) -> None:
+    generator = fit(tiny_generator(base=base, trained="lora"), tmp_path, gradient_clip_val=1.0, precision=precision)
     assert generator.trainer.optimizers[0].defaults["fused"] is True
     assert fit(tiny_generator(), tmp_path).trainer.optimizers[0].defaults["fused"] is None
 
