@@ -29,9 +29,12 @@ class Batch(_Required, total=False):
         caption: B strings.
         is_synthetic: bool (B,).
         sample_id: B strings.
+        augmentation: float32 (B, 12) in [0, 1), in training batches without pixels (``image`` is (B, 3, 0, 0)): the
+            numbers that would have chosen the view of each face.
         is_uncached: bool (B,), in training batches where ``data.augmentation.uncached_fraction`` > 0: no cached view.
     """
 
+    augmentation: Tensor
     is_uncached: Tensor
 
 

@@ -105,6 +105,7 @@ class ExpressionDataModule(ResumableDataModule):
         pool: the rank's pool; None unless online synthesis feeds the training.
         duplicate_report: duplicates of training rows in the evaluation splits that were read; None before setup.
         synthesis_done: indices of that list that exist already and are not made again; None = none.
+        reads_images: whether training batches hold pixels; false where a model keeps what it needs of them elsewhere.
         max_synthetic: distinct synthetic samples that may be used, over all ranks; None = unbounded. Online synthesis
             keeps to it; a synthetic table is cut to it here.
 
@@ -187,6 +188,7 @@ class ExpressionDataModule(ResumableDataModule):
         self.pool: SyntheticPool | None = None
         self.duplicate_report: DuplicateReport | None = None
         self.max_synthetic: int | None = None
+        self.reads_images = True
         self._all_training: ImageSource | None = None
         self._near_copies: NearCopies | None = None
         self.synthesis_done: np.ndarray | None = None
@@ -343,7 +345,7 @@ class ExpressionDataModule(ResumableDataModule):
     def make_training_loader(self, sampler: MixtureSampler) -> ResumableLoader:
         """Returns a new loader of the training batches that a sampler draws, from real rows and synthetic samples."""
         synthetic = self.pool if self.synthetic_table is None else self.synthetic_table
-        dataset = MixedDataset(self._need(self.train_table, "train"), synthetic, self.image_size)
+        dataset = MixedDataset(self._need(self.train_table, "train"), synthetic, self.image_size, self.reads_images)
         settings = loader_settings(self.num_workers)
         return ResumableLoader(dataset, batch_size=self.batch_size, sampler=sampler, **settings)
 

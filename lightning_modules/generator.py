@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
@@ -13,6 +14,8 @@ from torch.optim import Optimizer
 from datamodules.batch import Batch
 from lightning_modules.face_grid import log_face_grid
 from lightning_modules.generator_file import GeneratorFile
+from lightning_modules.sharding_checks import check_sharding
+from lightning_modules.training_cache import TrainingCache
 from synfer.export.lora_file import start_from_lora
 from synfer.faces.action_units import ACTION_UNITS
 from synfer.faces.expressions import resolve_label_space
@@ -26,16 +29,20 @@ from synfer.networks.au_adapter import (
     embed_action_units,
     region_masks,
 )
-from synfer.networks.diffusion import load_diffusion_model, small_diffusion_model
+from synfer.networks.diffusion import LORA_TARGETS, TrainedPart, load_diffusion_model, small_diffusion_model
+from synfer.networks.frozen_layers import keep_less
 from synfer.networks.latent_codec import AutoencoderKLCodec
+from synfer.networks.lora_layers import fuse_lora
 from synfer.networks.network_settings import NetworkSettings
 from synfer.networks.stable_diffusion.number_format import FrozenFormat
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.schedule import Schedule
 from synfer.synthesis.conditions import fill_action_units
+from synfer.synthesis.diffusion.cache_settings import CacheSettings
 from synfer.synthesis.diffusion.condition_dropout import ConditionDropout
-from synfer.synthesis.diffusion.execution import ExecutionSettings
-from synfer.synthesis.diffusion.prediction import min_snr_weight, signal_and_noise, training_target
+from synfer.synthesis.diffusion.distribution_matching import distance_of_means
+from synfer.synthesis.diffusion.execution import ExecutionSettings, checkpoint_activations
+from synfer.synthesis.diffusion.prediction import min_snr_weight, offset_noise, signal_and_noise, training_target
 from synfer.synthesis.diffusion.synthesiser import DiffusionSynthesiser
 from synfer.synthesis.request import SamplingSettings
 
@@ -56,18 +63,27 @@ class ExpressionGenerator(GeneratorFile):
         base: diffusers folder or Hub id; None builds the small model that ``network`` describes.
         network: what differs from the small model; on a ``base``, the noise schedule alone counts.
         autoencoder_steps: the first steps of a fit train a learned codec, the rest the diffusion model.
-        trained: what learns on a ``base``: everything ("all"), the AU adapter ("adapter"), LoRA and adapter ("lora").
-        lora_rank: rank and alpha of LoRA on the attention projections.
+        trained: what learns on a ``base``: UNet and AU adapter ("all"), the adapter ("adapter"), LoRA and the adapter
+            ("lora"); "unet_only" and "lora_only" have no adapter, and do not hear action units.
+        lora_rank: rank r of LoRA.
+        lora_alpha: its update is scaled by alpha ÷ r; None = r.
+        lora_targets: the layers that it changes, by the ends of their names; None = the attention projections.
         frozen_dtype: number format in memory of what does not learn on a ``base``; what learns is float32.
         lora_weights: file, folder or Hub id of a LoRA in diffusers' layout to start from.
         drop: shares of samples that train without caption, without AUs, or without either.
         null_caption: caption of samples without one, in training and where the negative prompt is empty. One that names
             all expressions makes the network used to the prompt that :class:`LabelAnnotator` reads with.
         min_snr_gamma: γ of min-SNR weighting; None = unweighted.
+        noise_offset: share of noise that is the same all over a channel, so that brightness is learned too (Guttenberg
+            2023 has 0.1); 0 = none.
+        distribution_matching: weight of the distance between the means, over the batches of all ranks, of what the
+            network gives and of its targets (Real-Fake, arXiv 2310.10402: 0.19 on means is its 0.003 on sums of eight);
+            0 = off. Accumulated batches count one by one.
         learning_rate: peak rate of AdamW.
         weight_decay: decoupled weight decay.
         warmup_fraction: share of the steps with rising rate; then a half cosine.
         ema_decay: decay of the average over trained parameters; None = off.
+        cache: latents and text tokens on disk, in place of codec and text encoder at every step.
         execution: how the UNet is laid out, rounded and compiled.
         sampling: default settings of synthesis.
         grid_samples: faces per expression in the grid logged after each validation; 0 = none.
@@ -84,17 +100,22 @@ class ExpressionGenerator(GeneratorFile):
         base: str | None = None,
         network: NetworkSettings = NetworkSettings(),  # noqa: B008 (frozen)
         autoencoder_steps: int = 0,
-        trained: Literal["all", "adapter", "lora"] = "all",
+        trained: TrainedPart = "all",
         lora_rank: int = 4,
+        lora_alpha: float | None = None,
+        lora_targets: list[str] | None = None,
         frozen_dtype: FrozenFormat = "float32",
         lora_weights: str | None = None,
         drop: ConditionDropout = ConditionDropout(),  # noqa: B008 (frozen)
         null_caption: str = "",
         min_snr_gamma: float | None = 5.0,
+        noise_offset: float = 0.0,
+        distribution_matching: float = 0.0,
         learning_rate: float = 4e-4,
         weight_decay: float = 1e-2,
         warmup_fraction: float = 0.03,
         ema_decay: float | None = 0.999,
+        cache: CacheSettings = CacheSettings(),  # noqa: B008 (frozen)
         execution: ExecutionSettings = ExecutionSettings(),  # noqa: B008 (frozen)
         sampling: SamplingSettings = SamplingSettings(),  # noqa: B008 (frozen)
         grid_samples: int = 8,
@@ -102,7 +123,7 @@ class ExpressionGenerator(GeneratorFile):
         super().__init__()
         self.region_masks: Tensor
         groups: dict[str, Any] = {"network": network, "drop": drop, "execution": execution, "sampling": sampling}
-        self.save_hyperparameters(ignore=list(groups), logger=False)
+        self.save_hyperparameters(ignore=[*groups, "cache"], logger=False)  # where a cache lies is not the model's
         for name, group in groups.items():  # plain types only: a checkpoint must load with weights_only=True
             self.hparams[name] = asdict(group)
         self.label_space = resolve_label_space(label_space)
@@ -110,6 +131,18 @@ class ExpressionGenerator(GeneratorFile):
         check_setting(
             min_snr_gamma is None or min_snr_gamma > 0, "min_snr_gamma", min_snr_gamma, "a number above 0 or null"
         )
+        check_setting(
+            base is not None or cache.path is None,
+            "cache.path",
+            cache.path,
+            "null without model.base: text encoders learn",
+        )
+        self._cache_settings = cache
+        self._cache: TrainingCache | None = None
+        check_setting(lora_rank >= 1, "lora_rank", lora_rank, "at least 1")
+        check_setting(lora_alpha is None or lora_alpha > 0, "lora_alpha", lora_alpha, "a number above 0 or null")
+        check_setting(noise_offset >= 0, "noise_offset", noise_offset, "at least 0")
+        check_setting(distribution_matching >= 0, "distribution_matching", distribution_matching, "at least 0")
         if network.codec == "autoencoder_kl" and base is None and autoencoder_steps < 1:
             raise ValueError("model.autoencoder_steps: found 0, expected at least 1 to train codec 'autoencoder_kl'")
         self.au_names = ACTION_UNITS
@@ -123,20 +156,27 @@ class ExpressionGenerator(GeneratorFile):
                 image_size,
             )
         else:
-            self.model = load_diffusion_model(base, network.scheduler or {}, frozen_dtype, unet_learns=trained == "all")
+            self.model = load_diffusion_model(
+                base, network.scheduler or {}, frozen_dtype, unet_learns=trained in ("all", "unet_only")
+            )
             unit = self.model.codec.downscale
             check_setting(image_size % unit == 0, "image_size", image_size, f"a multiple of {unit}")
         self.register_buffer("region_masks", region_masks(self.au_names), persistent=False)
-        attach_au_adapter(self.model.unet, len(self.au_names))
+        if not trained.endswith("_only"):
+            attach_au_adapter(self.model.unet, len(self.au_names))
         if base is not None:
-            self.model.choose_trained(trained, lora_rank)
+            self.model.choose_trained(trained, lora_rank, lora_alpha, lora_targets or LORA_TARGETS)
             start_from_lora(self.model.unet, lora_weights)
+            fuse_lora(self.model.unet)
+            keep_less(self.model.unet, gates_alone=not execution.lean_backward)
         elif trained != "all":
             raise ValueError(f"model.trained: found '{trained}' without model.base, expected 'all'")
         elif frozen_dtype != "float32":
             raise ValueError(f"model.frozen_dtype: found '{frozen_dtype}' without model.base, expected 'float32'")
         if execution.channels_last:
             self.model.unet.to(memory_format=torch.channels_last)
+        if base is not None:  # it runs forward alone, and a tenth faster so
+            self.model.codec.to(memory_format=torch.channels_last)
         if execution.compile_backend is not None:
             self.model.unet.compile(backend=execution.compile_backend)  # in place: the names in checkpoints stay
         # No module: names in checkpoints are those of ``model``, which both hold.
@@ -151,6 +191,8 @@ class ExpressionGenerator(GeneratorFile):
             training_step=self._fitting_step,
         )
         self.prediction = self.synthesiser.prediction
+        if execution.gradient_checkpointing:
+            checkpoint_activations(self.model.unet, self.synthesiser.latent_side**2)
         self.ema = None if ema_decay is None else ParameterEMA(self.model, ema_decay)
         self._validation_loss = MaskedMean()
 
@@ -199,10 +241,34 @@ class ExpressionGenerator(GeneratorFile):
                 "model.network.codec 'autoencoder_kl' learns in turn with the UNet: found strategy ddp, expected "
                 "--trainer.strategy=ddp_find_unused_parameters_true"
             )
+        if stage == "fit" and self._cache_settings.path is not None:
+            self._cache = TrainingCache(self._cache_settings, self.model, self.image_size, self.trainer)
         if stage != "test":
             return
         if not any(type(callback).__name__ == "GeneratorTest" for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             rank_zero_warn("test: found no GeneratorTest among the trainer's callbacks, so no face is made and scored")
+
+    def configure_model(self) -> None:
+        """Shards a base's UNet over the ranks where the strategy asks for it; a collective."""
+        strategy = self.trainer.strategy
+        check_sharding(self.hparams, self.trainer)
+        if isinstance(strategy, ModelParallelStrategy):
+            from synfer.networks.sharded_unet import shard_unet  # a second to import
+
+            shard_unet(self.model.unet, strategy.device_mesh["data_parallel"])
+            self.strict_loading = False  # the strategy reads checkpoints itself, which hold what learns alone
+
+    def on_fit_start(self) -> None:
+        """Fills the cache."""
+        super().on_fit_start()
+        if self._cache is not None:
+            self._cache.fill([self.hparams["null_caption"]])
+
+    def on_fit_end(self) -> None:
+        """Puts back what the cache took out of memory."""
+        if self._cache is not None:
+            self._cache.close()
+            self._cache = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss of one batch: of a learned codec in the first steps, of the diffusion model after them."""
@@ -210,6 +276,8 @@ class ExpressionGenerator(GeneratorFile):
             # With the batch, because accumulated batches share a step.
             keyed_seed(self._seed, self.global_rank, self.global_step, batch_idx, Stream.TRAINING_NOISE)
         )
+        if self._cache is not None:
+            return self._diffusion_loss(self._cache.latents(batch), batch, generator)
         image = self._images(batch)
         if self.global_step < self.hparams["autoencoder_steps"] and isinstance(self.model.codec, AutoencoderKLCodec):
             loss, psnr = self.model.codec.loss(image, generator)
@@ -218,9 +286,18 @@ class ExpressionGenerator(GeneratorFile):
             return loss
         with torch.no_grad():
             latents = self.model.codec.encode(image)
+        return self._diffusion_loss(latents, batch, generator)
+
+    def _diffusion_loss(self, latents: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         text, au = self._conditions(batch, generator)
-        loss = self._loss(latents, text, au, generator)
+        residual, weight = self._residual(latents, text, au, generator)
+        loss = (weight * residual**2).mean()
         self.log("train/loss", loss, prog_bar=True)
+        if self.hparams["distribution_matching"] > 0:
+            distance, ratio = distance_of_means(weight * residual)
+            self.log("train/distribution_loss", distance)
+            self.log("train/distribution_ratio", ratio)
+            loss = loss + self.hparams["distribution_matching"] * distance
         return loss
 
     def _images(self, batch: Batch) -> Tensor:
@@ -242,7 +319,8 @@ class ExpressionGenerator(GeneratorFile):
             captions = [null if drop else c for c, drop in zip(captions, no_text.tolist(), strict=True)]
             au = au.masked_fill(no_au[:, None], torch.nan)
         unique = sorted(set(captions))
-        tokens = self.model.encode_text(unique)
+        in_training = generator is not None
+        tokens = self._cache.text(unique) if self._cache is not None and in_training else self.model.encode_text(unique)
         return tokens[[unique.index(caption) for caption in captions]], embed_action_units(au, self.region_masks)
 
     def _fill_action_units(self, batch: Batch) -> Tensor:
@@ -253,29 +331,52 @@ class ExpressionGenerator(GeneratorFile):
         return torch.from_numpy(filled).to(batch["au"])
 
     def _loss(self, latents: Tensor, text: Tensor, au: Tensor, generator: torch.Generator) -> Tensor:
+        residual, weight = self._residual(latents, text, au, generator)
+        return (weight * residual**2).mean()
+
+    def _residual(self, latents: Tensor, text: Tensor, au: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Returns output minus target of the network at drawn noise, (B, C, h, w), and the weights (B, 1, 1, 1)."""
         alphas = self.model.scheduler.alphas_cumprod
         timestep = torch.randint(len(alphas), (len(latents),), generator=generator, device=self.device)
         eps = torch.randn(latents.shape, generator=generator, device=self.device)
+        eps = offset_noise(eps, self.hparams["noise_offset"], generator)
         signal, noise = signal_and_noise(alphas, timestep, latents)
         output = self.network(signal * latents + noise * eps, timestep, text, au).float()
         target = training_target(latents, eps, signal, noise, self.prediction)
         weight = min_snr_weight(signal, noise, self.hparams["min_snr_gamma"], self.prediction)
-        return (weight * (output - target) ** 2).mean()
+        return output - target, weight
 
     def build_optimiser(self) -> Optimizer:
-        """Returns AdamW over what is trained."""
-        return torch.optim.AdamW(
+        """Returns AdamW over what is trained, in one pass over the many small tensors of a base's LoRA."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # unscales before it clips: not with the fused
+        optimiser = torch.optim.AdamW(
             [p for p in self.parameters() if p.requires_grad],
             lr=self.hparams["learning_rate"],
             weight_decay=self.hparams["weight_decay"],
             betas=(0.9, 0.99),
+            fused=True if self.hparams["base"] is not None and scaler is None else None,
         )
+        if scaler is None:  # Lightning would refuse to clip, where there is nothing that the fused one could unscale
+            optimiser._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        return optimiser
 
     def learning_rate_schedule(self) -> tuple[Schedule, float]:
         """Returns a half cosine after a linear rise."""
         return "cosine", self.hparams["warmup_fraction"]
 
     # ---------------------------------------------------------------- evaluation
+
+    def on_validation_start(self) -> None:
+        """Puts the averaged weights in place, and frozen networks back into memory."""
+        super().on_validation_start()
+        if self._cache is not None:
+            self._cache.restore()
+
+    def on_validation_end(self) -> None:
+        """Puts the training weights back, and frozen networks out of memory."""
+        super().on_validation_end()
+        if self._cache is not None:
+            self._cache.unload()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Takes the loss of one batch into the validation, under the same noise in every epoch."""

@@ -13,11 +13,13 @@ from lightning_modules.synthesiser_module import SynthesiserModule
 from synfer.foundation.module_file import StoredModule
 from synfer.networks.latent_codec import GENERATOR_FILE
 from synfer.networks.network_settings import NetworkSettings
+from synfer.synthesis.diffusion.cache_settings import CacheSettings
 from synfer.synthesis.diffusion.condition_dropout import ConditionDropout
 from synfer.synthesis.diffusion.execution import ExecutionSettings
 from synfer.synthesis.request import SamplingSettings
 
 _GROUPS = {
+    "cache": CacheSettings,
     "network": NetworkSettings,
     "drop": ConditionDropout,
     "execution": ExecutionSettings,
@@ -56,7 +58,8 @@ class GeneratorFile(SynthesiserModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes over the moving average, and puts in what the ``base`` gives back."""
-        checkpoint["state_dict"] = self._completed(checkpoint["state_dict"])
+        if "state_dict" in checkpoint:  # a strategy that shards has loaded it already
+            checkpoint["state_dict"] = self._completed(checkpoint["state_dict"])
         super().on_load_checkpoint(checkpoint)
 
     def _completed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:

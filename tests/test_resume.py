@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import random
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from tests.fixtures.tiny_generator import (
     TINY_AUTOENCODER,
     TINY_TEXT,
     TINY_UNET,
+    save_base,
     save_checkpoint,
     tiny_classifier,
     tiny_generator,
@@ -61,6 +64,23 @@ def generator(folder: Path) -> dict[str, Any]:
             "unet": TINY_UNET,
             "text_encoder": TINY_TEXT,
             "bf16_sampling": False,
+            "ema_decay": 0.9,
+            "grid_samples": 0,
+        },
+    }
+
+
+def lora(folder: Path) -> dict[str, Any]:
+    return {
+        "class_path": "lightning_modules.generator.ExpressionGenerator",
+        "init_args": {
+            "label_space": "basic7",
+            "image_size": 16,
+            "base": str(save_base(folder / "base")),
+            "trained": "lora",
+            "distribution_matching": 0.19,
+            "cache": {"path": str(folder / "cache")},
+            "execution": {"bf16_sampling": False},
             "ema_decay": 0.9,
             "grid_samples": 0,
         },
@@ -112,6 +132,7 @@ def mixed(folder: Path) -> dict[str, Any]:
 MODULES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "classifier": classifier,
     "generator": generator,
+    "lora": lora,
     "augmenter": augmenter,
     "annotator": annotator,
     "au_estimator": au_estimator,
@@ -143,6 +164,8 @@ def config(folder: Path, module: str, **more: Any) -> Path:
             "enable_model_summary": False,
         },
     }
+    if module == "lora":  # views that a cache can hold
+        content["data"]["augmentation"]["cached_views"] = 3
     if module == "mixed":  # a ratio of 3.2 faces a batch, a pool that turns over, thresholds that move
         content["data"] |= {"synthetic_ratio": 0.4, "pool_size": 12, "steps_per_epoch": STEPS}
         content["synthesis"] = {"enabled": True, "generator": str(folder / "generator.ckpt"), "batch_size": 6}
@@ -413,6 +436,30 @@ def test_two_ranks_whose_shares_follow_recalls(tmp_path: Path) -> None:
     train.main(fit(given, tmp_path / "one", *one))
     before, after = (state["history"] for state in (stored_plan(checkpoint), plan_of(tmp_path / "one")))
     assert after["1"] == before["1"] and after["0"][: len(before["0"])] == before["0"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.ddp)])
+def test_lora_killed_again_and_again(ranks: int, tmp_path: Path) -> None:
+    """At five steps drawn by lot, one rank or the other; each time it goes on from the last checkpoint."""
+    trainer = {"devices": 2, "strategy": "ddp"} if ranks == 2 else {}
+    given = config(tmp_path, "lora", trainer=trainer)
+    every = ["--checkpoint.every_n_train_steps=1"]
+    assert in_a_process(fit(given, tmp_path / "whole", *every)) == 0
+    shutil.rmtree(tmp_path / "cache")
+
+    draw = random.Random(ranks)
+    steps_of_kills = sorted(draw.sample(range(2, 2 * STEPS + 4), 5))
+    more: list[str] = []
+    for step in steps_of_kills:
+        kill = stop_at(step, "SIGKILL", rank=draw.randrange(ranks))
+        assert in_a_process(fit(given, tmp_path / "killed", *every, *more, callbacks=(kill,))) != 0
+        found = tmp_path / "killed" / "run" / "checkpoints" / "last.ckpt"
+        # The step in which it was killed is lost: it had not been saved.
+        assert torch.load(found, weights_only=True)["global_step"] == step - 1
+        more = [f"--ckpt_path={found}"]
+    assert in_a_process(fit(given, tmp_path / "killed", *every, *more)) == 0
+    assert_same_run(tmp_path / "killed", tmp_path / "whole", steps_of_kills[-1] - 1, ranks=ranks)
 
 
 def in_a_process(command: list[str]) -> int:

@@ -20,7 +20,8 @@ def augment_batch(
     """Augments images and action units of a batch in place, on the device of its images.
 
     Args:
-        batch: images float in [0, 1], (B, 1 or 3, H, W); gets ``is_uncached`` where some uses draw no cached view.
+        batch: images float in [0, 1], (B, 1 or 3, H, W); gets ``is_uncached`` where some uses draw no cached view, and
+            ``augmentation`` where it comes without pixels.
         settings: strengths.
         mirrored_order: columns of the action units of a mirrored face.
         seed: of the run.
@@ -32,7 +33,10 @@ def augment_batch(
     uniform = numbers.to(device, non_blocking=True)
     if settings.uncached_fraction > 0:
         batch["is_uncached"] = uncached.to(device, non_blocking=True)
-    batch["image"] = augment(batch["image"], settings, uniform)
+    if batch["image"].numel():
+        batch["image"] = augment(batch["image"], settings, uniform)
+    else:
+        batch["augmentation"] = uniform
     # A flipped face has its one-sided action units on the other side.
     mirrored = batch["au"][:, list(mirrored_order)]
     batch["au"] = torch.where(is_flipped(settings, uniform)[:, None], mirrored, batch["au"])
@@ -57,8 +61,13 @@ def augmentation_numbers(
     else:
         draw = keyed_uniform(keys, 2 + UNIFORM_COLUMNS, *stream)  # which view, whether a new one, and that one
         chosen = (draw[:, 0] * views).astype(int)
-        names = [f"{name}, version {view}" for name, view in zip(sample_id, chosen, strict=True)]
-        stored = keyed_uniform(keys_of(names), UNIFORM_COLUMNS, Stream.AUGMENTATION)  # no seed: the same in every run
+        stored = cached_numbers(sample_id, chosen.tolist())
         uncached = draw[:, 1] < settings.uncached_fraction
         uniform = np.where(uncached[:, None], draw[:, 2:], stored)
     return torch.from_numpy(uniform.astype(np.float32)), torch.from_numpy(uncached)
+
+
+def cached_numbers(sample_id: Sequence[str], view: Sequence[int]) -> np.ndarray:
+    """Returns the numbers of one cached view of each sample, float64 (n, 12): of no seed, the same in every run."""
+    names = [f"{name}, version {number}" for name, number in zip(sample_id, view, strict=True)]
+    return keyed_uniform(keys_of(names), UNIFORM_COLUMNS, Stream.AUGMENTATION)

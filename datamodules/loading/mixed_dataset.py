@@ -34,12 +34,17 @@ class MixedDataset(Dataset):
         synthetic: pool or table; None for real rows only.
         image_size: side to which pictures of other sizes are cut and resized (uint8, antialiased); None leaves them
             alone.
+        with_images: whether the pixels of real rows are read; without them their pictures are (B, 1, 0, 0).
     """
 
     def __init__(
-        self, real: SampleTable, synthetic: SyntheticPool | SampleTable | None = None, image_size: int | None = None
+        self,
+        real: SampleTable,
+        synthetic: SyntheticPool | SampleTable | None = None,
+        image_size: int | None = None,
+        with_images: bool = True,
     ) -> None:
-        self.real = _TableRows(real, image_size)
+        self.real = _TableRows(real, image_size, with_images)
         self.synthetic: _TableRows | _PoolSlots | None = None
         if isinstance(synthetic, SyntheticPool):
             self.synthetic = _PoolSlots(synthetic, real.label_space)
@@ -76,8 +81,8 @@ class MixedDataset(Dataset):
 
 
 class _TableRows:
-    def __init__(self, table: SampleTable, image_size: int | None) -> None:
-        self.table, self.image_size = table, image_size
+    def __init__(self, table: SampleTable, image_size: int | None, with_images: bool = True) -> None:
+        self.table, self.image_size, self.with_images = table, image_size, with_images
         if table.caption is None:
             names = [table.label_space[label] for label in table.label.tolist()]
             self.caption = np.array(captions_for(names, keys_of(table.sample_id.tolist())))
@@ -90,8 +95,9 @@ class _TableRows:
     def batch(self, rows: np.ndarray) -> Batch:
         table, n = self.table, len(rows)
         au = np.full((n, len(table.au_names)), np.nan, dtype=np.float32) if table.au is None else table.au[rows]
+        no_image = torch.empty(n, 1, 0, 0, dtype=torch.uint8)
         return {
-            "image": _resized(table.images.batch(rows), self.image_size),
+            "image": _resized(table.images.batch(rows), self.image_size) if self.with_images else no_image,
             "label": torch.from_numpy(table.label[rows]),
             "soft_label": torch.from_numpy(table.soft_label[rows]),
             "au": torch.from_numpy(au),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from typing import Any, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
@@ -25,6 +26,13 @@ from synfer.networks.stable_diffusion.number_format import FrozenFormat, in_stor
 from synfer.networks.stable_diffusion.part import load_part
 from synfer.networks.stable_diffusion.tokenizer import load_tokenizer
 from synfer.networks.word_tokenizer import build_word_tokenizer
+
+TrainedPart = Literal["all", "adapter", "lora", "unet_only", "lora_only"]
+"""What learns on a loaded base: the UNet and the AU adapter ("all"), the adapter, LoRA and the adapter ("lora"), or the
+UNet or LoRA without an adapter."""
+
+LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+"""The projections of all attention layers."""
 
 SMALL_UNET: dict[str, Any] = {
     "block_out_channels": (96, 192, 192),
@@ -118,29 +126,52 @@ class DiffusionModel(nn.Module):
         plain = [{key: v for key, v in build.items() if not key.startswith(left_out)} for build in builds]
         return fingerprint((), json.dumps([self.codec.fingerprint(), *plain], sort_keys=True, default=str))
 
-    def choose_trained(self, part: str, lora_rank: int) -> None:
-        """Freezes a loaded model but for the part that is to learn.
+    def choose_trained(
+        self,
+        part: TrainedPart,
+        lora_rank: int = 4,
+        lora_alpha: float | None = None,
+        lora_targets: Sequence[str] = LORA_TARGETS,
+    ) -> None:
+        """Freezes a loaded model but for the part that is to learn, which is float32 from then on.
 
         Args:
-            part: the whole UNet ("all"), the AU adapter ("adapter"), or LoRA on the attention projections and the
-                adapter ("lora").
-            lora_rank: rank and alpha of LoRA.
+            part: which; the AU adapter is attached already where it takes part.
+            lora_rank: r of LoRA.
+            lora_alpha: its update is scaled by alpha ÷ r; None = r.
+            lora_targets: names, or ends of dotted names, of the layers that LoRA (Hu et al., arXiv 2106.09685) changes.
+
+        Raises:
+            ValueError: the UNet has no layer of such a name.
         """
         self.codec.requires_grad_(False)
         self.text_encoder.requires_grad_(False)
         self.unet.train()  # it comes in eval mode, and Lightning leaves modes as they are
-        if part != "all":
-            self.unet.requires_grad_(False)
-            if part == "lora":
-                from peft import LoraConfig
+        learns_whole = part in ("all", "unet_only")
+        self.unet.requires_grad_(learns_whole)
+        if part in ("lora", "lora_only"):
+            from peft import LoraConfig
 
-                targets = ["to_q", "to_k", "to_v", "to_out.0"]
-                self.unet.add_adapter(LoraConfig(r=lora_rank, lora_alpha=lora_rank, target_modules=targets))
+            names = [name for name, _ in self.unet.named_modules()]
+            found: list[str] = []
+            for target in lora_targets:
+                layers = [name for name in names if name == target or name.endswith(f".{target}")]
+                if not layers:
+                    raise ValueError(
+                        f"model.lora_targets: found '{target}', expected ends of names of the UNet's layers"
+                    )
+                found += layers
+            # The AU adapter's own layers learn as they are.
+            own = [name for name in found if not name.startswith("encoder_hid_proj.") and ".processor." not in name]
+            targets = list(lora_targets) if own == found else sorted(set(own))
+            alpha = lora_rank if lora_alpha is None else lora_alpha
+            self.unet.add_adapter(LoraConfig(r=lora_rank, lora_alpha=alpha, target_modules=targets))
+        if part in ("adapter", "lora"):
             for parameter in au_adapter_parameters(self.unet):
                 parameter.requires_grad_(True)
         for parameter in self.unet.parameters():
             if parameter.requires_grad:
-                parameter.data = parameter.data.float()  # what learns is float32 on a base in half precision too
+                parameter.data = parameter.data.float()  # on a base in half precision too
 
 
 def small_diffusion_model(

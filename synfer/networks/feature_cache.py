@@ -43,26 +43,36 @@ def image_keys(image: np.ndarray) -> list[bytes]:
 
 
 class FeatureCache:
-    """Float16 vectors by key, in memory-mapped shards.
+    """Vectors by key, float16 unless said otherwise, in memory-mapped shards.
 
     Args:
         root: folder that holds caches.
         identity: everything that the features depend on besides the image, as plain types; it names the folder.
         width: length D of a vector.
         shard_rows: rows gathered in memory before they become a shard; None = about 64 MB of them.
+        number_format: numpy's name of what they are stored as.
 
     Attributes:
         folder: where this cache lies.
     """
 
     def __init__(
-        self, root: str | os.PathLike[str], identity: Mapping[str, Any], width: int, shard_rows: int | None = None
+        self,
+        root: str | os.PathLike[str],
+        identity: Mapping[str, Any],
+        width: int,
+        shard_rows: int | None = None,
+        number_format: str = "float16",
     ) -> None:
         about = {"format": _FORMAT, "width": width, **identity}
+        if number_format != "float16":
+            about["number_format"] = number_format
         text = json.dumps(about, sort_keys=True)
         self.folder = Path(root) / f"features-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         self.width = width
-        self.shard_rows = shard_rows or max(1, 64 * 2**20 // (2 * width))
+        self.dtype = np.dtype(number_format)
+        self.row_bytes = width * self.dtype.itemsize
+        self.shard_rows = shard_rows or max(1, 64 * 2**20 // self.row_bytes)
         self._shards: set[str] = set()
         self._place: dict[bytes, tuple[str, int]] = {}
         # Each open shard holds a file descriptor, of which a process may often have no more than 1,024.
@@ -92,7 +102,7 @@ class FeatureCache:
             if path.name in self._shards:
                 continue
             try:
-                keys = _checked_keys(path, self.width)
+                keys = _checked_keys(path, self.width, self.dtype)
             except FileNotFoundError:
                 if not path.exists():  # another rank has just removed it
                     continue
@@ -119,12 +129,12 @@ class FeatureCache:
         return sorted(i for key, i in first.items() if key not in self._place and key not in self._waiting)
 
     def rows(self, keys: Sequence[bytes]) -> np.ndarray:
-        """Returns float16 (n, D).
+        """Returns the vectors, (n, D).
 
         Raises:
             KeyError: a key without features.
         """
-        found = np.empty((len(keys), self.width), dtype=np.float16)
+        found = np.empty((len(keys), self.width), dtype=self.dtype)
         for index, key in enumerate(keys):
             place = self._place.get(key)
             found[index] = self._waiting[key] if place is None else self._features(place[0])[place[1]]
@@ -138,7 +148,7 @@ class FeatureCache:
         """
         if features.shape != (len(keys), self.width):
             raise ValueError(f"feature cache: found features {features.shape}, expected {(len(keys), self.width)}")
-        for key, row in zip(keys, features.astype(np.float16), strict=True):
+        for key, row in zip(keys, features.astype(self.dtype), strict=True):
             if key not in self._place:
                 self._waiting[key] = row
         if len(self._waiting) >= self.shard_rows:
@@ -169,11 +179,11 @@ class FeatureCache:
         self._waiting = {}
 
 
-def _checked_keys(path: Path, width: int) -> np.ndarray:
+def _checked_keys(path: Path, width: int, dtype: np.dtype) -> np.ndarray:
     """Returns the keys, uint8 (n, 16), of a shard whose checksums hold."""
     keys = np.load(path / _KEYS)
     features = np.load(path / _FEATURES, mmap_mode="r")
-    if keys.dtype != np.uint8 or features.dtype != np.float16:
+    if keys.dtype != np.uint8 or features.dtype != dtype:
         raise ValueError(f"found {keys.dtype} keys and {features.dtype} features")
     if keys.shape != (len(keys), _KEY_BYTES) or features.shape != (len(keys), width):
         raise ValueError(f"found keys {keys.shape} and features {features.shape}, expected {width} numbers per row")

@@ -127,8 +127,12 @@ class ParameterEMA:
                     tensor.copy_(self.average[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns plain types and tensors only, so that a checkpoint loads with ``weights_only=True``."""
-        return {"decay": self.decay, "num_updates": self.num_updates, "average": dict(self.average)}
+        """Returns plain types and tensors only, so that a checkpoint loads with ``weights_only=True``.
+
+        Tensors whose shards lie on several ranks come whole: a collective then.
+        """
+        whole = {name: _whole(tensor) for name, tensor in self.average.items()}
+        return {"decay": self.decay, "num_updates": self.num_updates, "average": whole}
 
     def buffers_of_ranks(self) -> list[dict[str, Tensor]]:
         """Returns the averaged buffers of every rank; empty where they cannot differ. A collective.
@@ -158,7 +162,10 @@ class ParameterEMA:
                     f"EMA state does not fit {type(self.module).__name__}: '{odd[0]}' differs "
                     f"({len(odd)} of {len(live)} tensors)"
                 )
-            self.average = {name: saved[name].to(device=t.device, dtype=t.dtype, copy=True) for name, t in live.items()}
+            self.average = {
+                name: _sharded_as(t, saved[name].to(device=t.device, dtype=t.dtype, copy=True))
+                for name, t in live.items()
+            }
         self.num_updates = int(state["num_updates"])
 
     def _live(self) -> dict[str, Tensor]:
@@ -172,6 +179,20 @@ class ParameterEMA:
         for name, tensor in live.items():
             if self.average[name].device != tensor.device:
                 self.average[name] = self.average[name].to(tensor.device)
+
+
+def _whole(tensor: Any) -> Tensor:
+    whole: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return whole
+
+
+def _sharded_as(like: Any, tensor: Tensor) -> Tensor:
+    """Returns a whole tensor in shards as another one's, or as it is where that one is whole."""
+    if not hasattr(like, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor  # a second to import
+
+    return distribute_tensor(tensor, like.device_mesh, like.placements)
 
 
 def _trained_buffer_names(module: nn.Module) -> list[str]:

@@ -25,7 +25,7 @@ from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.generator_file import generator_arguments
 from synfer.synthesis.request import SamplingSettings
-from tests.fixtures.tiny_generator import save_checkpoint
+from tests.fixtures.tiny_generator import SIDE, save_base, save_checkpoint
 
 CONFIGS = Path(train.__file__).parent / "configs"
 FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
@@ -123,6 +123,10 @@ def test_one_batch(name: str, tmp_path: Path, weights: dict[str, Path]) -> None:
     more = [f"--data.reader.init_args.label_space={space}", DRAWN[1]]  # few faces, whatever the file says
     if found.get("model", {}).get("class_path", "").endswith("ExpressionGenerator"):  # a small sample grid will do
         more += ["--model.init_args.grid_samples=1", "--model.init_args.sampling.num_steps=2"]
+    if found.get("model", {}).get("init_args", {}).get("base") is not None:  # at 16 pixels, a step as a large one's
+        more += [f"--model.init_args.base={save_base(tmp_path / 'base')}", f"--model.init_args.image_size={SIDE}"]
+        more += [f"--model.init_args.cache.path={tmp_path / 'cache'}", f"--data.image_size={SIDE}"]
+        more += ["--trainer.num_nodes=1"]
     if found.get("model", {}).get("class_path", "").endswith("SemanticAugmenter"):
         more.append("--model.init_args.grid_samples=1")
     if found.get("model", {}).get("init_args", {}).get("guide") is not None:

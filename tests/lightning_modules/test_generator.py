@@ -397,10 +397,12 @@ IS_TRAINED: dict[str, Callable[[str], bool]] = {
     "all": lambda name: not frozen_parts(name),
     "adapter": lambda name: "_ip." in name or "encoder_hid_proj" in name,
     "lora": lambda name: "_ip." in name or "encoder_hid_proj" in name or "lora_" in name,
+    "unet_only": lambda name: not frozen_parts(name),
+    "lora_only": lambda name: "lora_" in name,
 }
 
 
-@pytest.mark.parametrize("trained", ["all", "adapter", "lora"])
+@pytest.mark.parametrize("trained", list(IS_TRAINED))
 def test_on_a_base_only_what_is_chosen_learns_and_is_saved(trained: Any, base: str, tmp_path: Path) -> None:
     generator = tiny_generator(base=base, trained=trained, ema_decay=0.9)
     before = weights(generator)
@@ -434,6 +436,11 @@ def test_sizes_of_what_learns(base: str) -> None:
     assert counts[2] == sum(p.numel() for p in au_adapter_parameters(adapter.model.unet))
     ranks = {p.shape[0] for name, p in lora.named_parameters() if "lora_A" in name}
     assert ranks == {4}
+    for kind, with_adapter in (("unet_only", whole), ("lora_only", lora)):
+        without = tiny_generator(base=base, trained=kind)
+        found = sum(p.numel() for p in without.parameters() if p.requires_grad)
+        assert found == sum(p.numel() for p in with_adapter.parameters() if p.requires_grad) - counts[2]
+        assert not [name for name in without.state_dict() if IS_TRAINED["adapter"](name)]
 
 
 def test_a_run_on_a_base_can_be_resumed(base: str, tmp_path: Path) -> None:
@@ -539,7 +546,8 @@ def test_an_older_checkpoint_holds_its_settings_one_by_one(tmp_path: Path) -> No
     stored = checkpoint["hyper_parameters"]
     flat = {**stored.pop("network"), **stored.pop("execution")}
     flat |= {f"drop_{name}": share for name, share in stored.pop("drop").items()}
-    del flat["text_encoder"], flat["channels_last"], flat["drop_both"]  # older than these: their defaults
+    for name in ("text_encoder", "channels_last", "drop_both", "gradient_checkpointing", "lean_backward"):
+        del flat[name]  # older than these: their defaults
     checkpoint["hyper_parameters"] |= flat
     with pytest.raises(ValueError, match="hidden_size"):  # so what is stored is read
         torch.save(checkpoint, path)

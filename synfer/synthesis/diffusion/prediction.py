@@ -18,6 +18,17 @@ def signal_and_noise(alphas_cumprod: Tensor, timestep: Tensor | int, like: Tenso
     return alpha.sqrt(), (1 - alpha).sqrt()
 
 
+def offset_noise(eps: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Returns noise (B, C, h, w) with a part that is the same all over each channel: ε + share · δ, δ (B, C, 1, 1).
+
+    So that a network learns to change the mean of a picture, which plain noise hardly touches (Guttenberg 2023,
+    crosslabs.org/blog/diffusion-with-offset-noise). Nothing is drawn where the share is 0.
+    """
+    if share == 0:
+        return eps
+    return eps + share * torch.randn(*eps.shape[:2], 1, 1, generator=generator, device=eps.device)
+
+
 def predict_clean(output: Tensor, noisy: Tensor, signal: Tensor, noise: Tensor, prediction: PredictionType) -> Tensor:
     """Returns x̂0 from the network's output (for ε: METHOD's x̂0 = (x_t − s·ε) / a)."""
     if prediction == "sample":

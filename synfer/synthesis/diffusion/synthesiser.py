@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from synfer.faces.action_units import ACTION_UNITS
 from synfer.foundation.fingerprint import fingerprint
@@ -18,6 +17,7 @@ from synfer.networks.prediction_type import PredictionType
 from synfer.networks.stable_diffusion.number_format import in_stored_format
 from synfer.synthesis.diffusion.denoising import denoise
 from synfer.synthesis.diffusion.denoising_state import DenoisingState
+from synfer.synthesis.diffusion.execution import attention_kernel
 from synfer.synthesis.diffusion.expression_strength import strengthened_text
 from synfer.synthesis.diffusion.samplers import make_sampler
 from synfer.synthesis.faces import Faces
@@ -97,9 +97,13 @@ class DiffusionSynthesiser:
     def _network_on_tokens(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor) -> Tensor:
         return self.network(latents, timestep, text, AUTokens([au]))
 
+    @property
+    def latent_side(self) -> int:
+        """Rows, and columns, of the latents of a face."""
+        return self.image_size // self.model.codec.downscale
+
     def _attention_kernel(self, device: torch.device) -> AbstractContextManager[Any]:
-        # On a CPU the fused kernel loses to plain matrix products at these few tokens (13 % of a training step).
-        return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+        return attention_kernel(device, self.latent_side**2)
 
     @contextmanager
     def _checkpointing(self, enabled: bool) -> Iterator[None]:
@@ -109,7 +113,8 @@ class DiffusionSynthesiser:
             return
         unet = self.model.unet
         before = {module: module.gradient_checkpointing for module in unet.modules() if hasattr(module, _CHECKPOINTING)}
-        unet.enable_gradient_checkpointing()
+        if not any(before.values()):  # else as the training has set it up
+            unet.enable_gradient_checkpointing()
         try:
             with self._attention_kernel(self.device):  # what is recomputed must be what was computed
                 yield
@@ -122,7 +127,12 @@ class DiffusionSynthesiser:
         return embed_action_units(au, self._masks.to(au.device))
 
     def _au_tokens(self, au: Tensor) -> Tensor:
-        """Returns AU tokens (n, R, D), float32, of action units (n, A); equal for all steps of a synthesis."""
+        """Returns AU tokens (n, R, D), float32, of action units (n, A); equal for all steps of a synthesis.
+
+        Without an AU adapter there are none: (n, 0, 0).
+        """
+        if self.model.unet.encoder_hid_proj is None:
+            return au.new_zeros(len(au), 0, 0)
         with self._autocast():
             return self.model.unet.encoder_hid_proj([self.au_input(au)])[0].float()
 
@@ -194,8 +204,7 @@ class DiffusionSynthesiser:
         strength = settings.expression_strength
         wanted = strengthened_text(text[1:], request.captions, request.expressions, strength, self.encode_text)
         au = torch.from_numpy(request.action_units).to(self.device)
-        side = self.image_size // self.model.codec.downscale
-        shape = (self.model.codec.latent_channels, side, side)
+        shape = (self.model.codec.latent_channels, self.latent_side, self.latent_side)
         sampler = make_sampler(settings.scheduler, self.model.scheduler.config, settings.num_steps)
         return DenoisingState(
             request=request,
