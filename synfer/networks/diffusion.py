@@ -153,17 +153,19 @@ class DiffusionModel(nn.Module):
             from peft import LoraConfig
 
             names = [name for name, _ in self.unet.named_modules()]
-            found: list[str] = []
+            own: list[str] = []
+            of_adapter = False
             for target in lora_targets:
                 layers = [name for name in names if name == target or name.endswith(f".{target}")]
-                if not layers:
+                plain = [name for name in layers if not _of_au_adapter(name)]
+                if not plain:
                     raise ValueError(
                         f"model.lora_targets: found '{target}', expected ends of names of the UNet's layers"
                     )
-                found += layers
-            # The AU adapter's own layers learn as they are.
-            own = [name for name in found if not name.startswith("encoder_hid_proj.") and ".processor." not in name]
-            targets = list(lora_targets) if own == found else sorted(set(own))
+                own += plain
+                of_adapter |= plain != layers
+            # The AU adapter's own layers learn as they are: where a target means them too, all others are named in full.
+            targets = sorted(set(own)) if of_adapter else list(lora_targets)
             alpha = lora_rank if lora_alpha is None else lora_alpha
             self.unet.add_adapter(LoraConfig(r=lora_rank, lora_alpha=alpha, target_modules=targets))
         if part in ("adapter", "lora"):
@@ -172,6 +174,10 @@ class DiffusionModel(nn.Module):
         for parameter in self.unet.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()  # on a base in half precision too
+
+
+def _of_au_adapter(layer: str) -> bool:
+    return layer.startswith("encoder_hid_proj.") or ".processor." in layer
 
 
 def small_diffusion_model(

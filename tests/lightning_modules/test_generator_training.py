@@ -36,6 +36,8 @@ def test_other_layers_may_be_chosen(base: str) -> None:
     layers = lora_layers(tiny_generator(base=base, trained="lora_only", lora_targets=["to_q", "ff.net.2"]))
     assert {name.endswith(("to_q", "ff.net.2")) for name in layers} == {True}
     assert any(name.endswith("ff.net.2") for name in layers)
+    beside_adapter = lora_layers(tiny_generator(base=base, trained="lora", lora_targets=["to_q", "ff.net.2"]))
+    assert set(beside_adapter) == set(layers), "the AU adapter has a layer of such a name, which learns as it is"
     with pytest.raises(ValueError, match=r"model.lora_targets: found 'to_x', expected ends of names"):
         tiny_generator(base=base, trained="lora", lora_targets=["to_q", "to_x"])
 
