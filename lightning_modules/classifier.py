@@ -319,7 +319,7 @@ class ExpressionClassifier(ExpressionModule):
         self.log("train/loss_step", loss.detach(), prog_bar=True, on_step=True, on_epoch=False, batch_size=len(losses))
         return loss
 
-    def _losses(self, logits: Tensor, soft_label: Tensor, synthetic: Tensor) -> Tensor:
+    def _losses(self, logits: Tensor, soft_label: Tensor, synthetic: Tensor | None = None) -> Tensor:
         smoothing = self.label_smoothing
         if self.mined_knowledge is not None and self.loss_settings.smoothing == "rebalanced":
             soft_label, smoothing = self.mined_knowledge.smoothed(soft_label, smoothing), 0.0

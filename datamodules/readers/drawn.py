@@ -185,7 +185,7 @@ class DrawnReader(Reader):
             self._add_free_units(vectors, split)
         return vectors
 
-    def _add_free_units(self, vectors: np.ndarray, split: Split) -> None:
+    def _add_free_units(self, vectors: np.ndarray, split: str) -> None:
         """Adds action units of no expression, in place, to some of the rows, (N, A)."""
         rows = np.arange(len(vectors))
         uniform = keyed_uniform(rows, 2 + 2 * MOST_FREE_UNITS, *self._stream(split, DrawnFace.FREE_UNITS))

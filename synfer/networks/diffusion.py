@@ -164,7 +164,7 @@ class DiffusionModel(nn.Module):
                     )
                 own += plain
                 of_adapter |= plain != layers
-            # The AU adapter's own layers learn as they are: where a target means them too, all others are named in full.
+            # The AU adapter's own layers learn as they are: where a target means them too, others are named in full.
             targets = sorted(set(own)) if of_adapter else list(lora_targets)
             alpha = lora_rank if lora_alpha is None else lora_alpha
             self.unet.add_adapter(LoraConfig(r=lora_rank, lora_alpha=alpha, target_modules=targets))
