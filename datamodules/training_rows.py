@@ -120,6 +120,9 @@ class TrainingRows:
     def _long_tailed(self, rows: SampleTable, ratio: float, seed: int) -> SampleTable:
         """Returns a long-tailed part of the rows, and says how many of each class it has."""
         available = rows.count_per_class()
+        if available.sum() < len(rows):
+            without = len(rows) - available.sum()
+            raise ValueError(f"data.imbalance={ratio:g}: found {without} rows without an expression, expected none")
         counts = long_tailed_counts(available, ratio, self.imbalance_largest)
         whole = [rows.label_space[c] for c in np.flatnonzero((counts == available) & (available > 0))]
         rows = rows.select(choose_counts(rows.label, rows.sample_id, counts, seed))

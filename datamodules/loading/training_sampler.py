@@ -7,7 +7,7 @@ from typing import Any
 from datamodules.loading.class_sampling import ClassSampling
 from datamodules.loading.mixture_sampler import MixtureSampler
 from datamodules.loading.repeating_sampler import RepeatingSampler
-from datamodules.rows.sample_table import SampleTable
+from datamodules.rows.sample_table import UNLABELLED, SampleTable
 
 
 def build_training_sampler(
@@ -38,7 +38,13 @@ def build_training_sampler(
         class_balance: b in [0, 1] of shares ∝ n^(1 − b).
         class_sampling: the sampler of real rows, in its place.
         trainer: Lightning's trainer, which may take fewer batches or the same ones in every epoch; None = none.
+
+    Raises:
+        ValueError: classes are to be drawn, and some rows have none.
     """
+    if (train.label == UNLABELLED).any() and (class_balance > 0 or class_sampling.kind != "none"):
+        key = "class_balance" if class_balance > 0 else "class_sampling.kind"
+        raise ValueError(f"data.{key}: found training rows without an expression, expected an expression of each")
     overfits = getattr(trainer, "overfit_batches", 0) > 0
     sampler = (RepeatingSampler if overfits else MixtureSampler)(
         len(train),

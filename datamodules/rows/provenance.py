@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.rows.near_duplicates import find_near_duplicates, thumbnails
-from datamodules.rows.sample_table import SampleTable
+from datamodules.rows.sample_table import UNLABELLED, SampleTable
 
 
 def content_hash(image: np.ndarray) -> str:
@@ -39,9 +39,8 @@ def split_manifest(table: SampleTable) -> dict[str, Any]:
     Returns:
         ``{"rows": n, "sha256": first 16 hex digits over the sorted pairs of content hash and label name}``.
     """
-    rows = sorted(
-        f"{digest} {table.label_space[code]}\n" for digest, code in zip(table.content_hash, table.label, strict=True)
-    )
+    names = (table.label_space[code] if code != UNLABELLED else "unlabelled" for code in table.label.tolist())
+    rows = sorted(f"{digest} {name}\n" for digest, name in zip(table.content_hash, names, strict=True))
     return {"rows": len(rows), "sha256": hashlib.sha256("".join(rows).encode()).hexdigest()[:16]}
 
 

@@ -33,7 +33,7 @@ def draw_conditions(
 
 def fill_action_units(
     units: np.ndarray,
-    expressions: Sequence[str],
+    expressions: Sequence[str | None],
     sample_ids: Sequence[str],
     *stream: int,
     au_names: Sequence[str] = ACTION_UNITS,
@@ -42,7 +42,7 @@ def fill_action_units(
 
     Args:
         units: float32 (n, A), NaN = unknown.
-        expressions: n canonical names.
+        expressions: n canonical names; None = not known, and the action units stay unknown.
         sample_ids: n ids; with the stream they decide what a sample gets.
         stream: what tells this use from others.
         au_names: names of the A action units.
@@ -50,12 +50,12 @@ def fill_action_units(
     Returns:
         float32 (n, A); ``units`` itself where nothing is to be filled.
     """
-    rows = np.flatnonzero(np.isnan(units).all(1))
+    rows = np.flatnonzero(np.isnan(units).all(1) & np.array([name is not None for name in expressions], dtype=bool))
     if not len(rows):
         return units
     uniform = keyed_uniform(keys_of(sample_ids[row] for row in rows.tolist()), 2 * len(au_names), *stream)
     filled = units.copy()
-    names = [expressions[row] for row in rows.tolist()]
+    names = [name for row in rows.tolist() if (name := expressions[row]) is not None]
     filled[rows] = sample_action_units(names, uniform.reshape(len(rows), 2, -1), au_names)
     return filled
 
