@@ -26,8 +26,8 @@ def check_caption_words(data: Any, tokenizer: Any, closed: bool) -> None:
     """
     if closed and getattr(getattr(data, "captions", None), "action_units", False):
         raise ValueError(
-            "data.captions.action_units=true: found the closed vocabulary of the small generator, expected a model.base "
-            "(whose text encoder knows the words)"
+            "data.captions.action_units=true: found the closed vocabulary of the small generator, expected a "
+            "model.base (whose text encoder knows the words)"
         )
     for name in ("train_table", "val_table"):
         table: SampleTable | None = getattr(data, name, None)

@@ -33,7 +33,7 @@ class Stream(IntEnum):
     POOL_SHARES = 0x50A2
     AU_SENTENCE = 0xA5E7
     STREAM_ORDER = 0x57E0
-    HELD_OUT_PARTS = 0x4E1D
+    HELD_OUT_ROWS = 0x4E1D
 
 
 class Mixing(IntEnum):

@@ -35,7 +35,7 @@ def test_templates_are_read_as_they_are() -> None:
 
 def test_unknown_words_are_said_in_one_line() -> None:
     captions = ["a man with a beard", "a Photo of a face", "a man", "a face"]
-    with pytest.warns(UserWarning) as said:
+    with pytest.warns(UserWarning, match="do not|does not know") as said:
         check_caption_words(data(captions), SMALL, closed=True)
     (line,) = [str(warning.message) for warning in said]
     assert line == (
@@ -55,7 +55,7 @@ def test_ends_that_do_not_fit_are_said() -> None:
 
 def test_action_units_need_an_open_vocabulary(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"data\.captions\.action_units=true: found the closed vocabulary of the small"
+        ValueError, match=r"data\.captions\.action_units=true: found the closed vocabulary"
     ):
         check_caption_words(data(None, action_units=True), SMALL, closed=True)
     check_caption_words(data(None, action_units=True), SMALL, closed=False)
