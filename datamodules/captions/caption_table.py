@@ -47,8 +47,12 @@ def write_caption_table(path: str | Path, captions: Mapping[str, str], written_b
     return path
 
 
-def read_caption_table(path: str | Path) -> dict[str, str]:
-    """Returns sample id → caption; empty captions are left out.
+def read_caption_table(path: str | Path, with_empty: bool = False) -> dict[str, str]:
+    """Returns sample id → caption.
+
+    Args:
+        path: the file.
+        with_empty: whether empty captions count; else they are left out.
 
     Raises:
         FileNotFoundError: no such file.
@@ -60,7 +64,8 @@ def read_caption_table(path: str | Path) -> dict[str, str]:
         twice = [name for name, times in Counter(ids).items() if times > 1]
         if twice:
             raise FileError(f"{_KIND} '{path}': found sample id '{twice[0]}' more than once, expected each once")
-        return {str(name): text.strip() for name, text in zip(ids, captions, strict=True) if text and text.strip()}
+        texts = ((str(name), (text or "").strip()) for name, text in zip(ids, captions, strict=True))
+        return {name: text for name, text in texts if text or with_empty}
 
 
 def written_by(path: str | Path) -> dict[str, Any]:

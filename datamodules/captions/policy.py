@@ -47,7 +47,7 @@ def _join(captions: np.ndarray, rows: SampleTable, path: str) -> tuple[np.ndarra
     except ValueError as error:
         raise ValueError(f"data.captions.path: {error}") from error
     matched = np.array([name in written for name in rows.sample_id.tolist()], dtype=bool)
-    if not matched.any():
+    if not matched.any() and rows.split == "train":  # it may be of training rows alone
         raise ValueError(
             f"data.captions.path '{path}': found captions of none of the {len(rows)} {rows.split} rows (its first is "
             f"of '{next(iter(written), '')}', the first row is '{rows.sample_id[0]}'), expected their sample ids"
@@ -89,8 +89,10 @@ def _say_units(captions: np.ndarray, rows: SampleTable) -> str:
     count = 0
     if rows.au is not None:
         keys = keys_of(rows.sample_id.tolist()).tolist()
+        columns = (getattr(rows, "au_source", None) or {}).get("columns", {})  # of a table that says what it holds
+        presence = {name for name, column in columns.items() if column["kind"] in ("presence", "probability")}
         for row in np.flatnonzero(~np.isnan(rows.au).all(1)).tolist():
-            sentence = au_sentence(rows.au[row], rows.au_names, keys[row])
+            sentence = au_sentence(rows.au[row], rows.au_names, keys[row], presence)
             captions[row] = f"{str(captions[row]).rstrip(' .')}. {sentence}"
             count += 1
     if not count:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -61,7 +61,7 @@ def au_phrase(name: str) -> str:
     return phrase.format(side, s="" if side else "s")
 
 
-def au_sentence(units: np.ndarray, au_names: Sequence[str], key: int) -> str:
+def au_sentence(units: np.ndarray, au_names: Sequence[str], key: int, without_strength: Collection[str] = ()) -> str:
     """Returns the known action units of one face in words: "Slightly raised inner brows, clearly parted lips.".
 
     A one-sided unit is not said beside its two-sided one. The units come in an order of the sample's own, so that no
@@ -71,18 +71,22 @@ def au_sentence(units: np.ndarray, au_names: Sequence[str], key: int) -> str:
         units: float (A,) in [0, 1], 0 = does not act, NaN = unknown.
         au_names: names of the A units.
         key: integer of the sample, which alone decides the order.
+        without_strength: units whose numbers say whether they act (presence, or how sure a tool is of it), and not how
+            strongly: above one half they are said without a word for it, else they do not act.
 
     Returns:
         the sentence; "" where no unit is known.
     """
     if np.isnan(units).all():
         return ""
-    acting = {name: float(v) for name, v in zip(au_names, units.tolist(), strict=True) if v > 0}
+    known = zip(au_names, units.tolist(), strict=True)
+    acting = {name: float(v) for name, v in known if v > (0.5 if name in without_strength else 0)}
     said = [name for name in acting if not (name[:3] in ("AUL", "AUR") and f"AU{name[3:]}" in acting)]
     if not said:
         return f"{AT_REST.capitalize()}."
     order = keyed_uniform(np.array([key], dtype=np.uint64), len(said), Stream.AU_SENTENCE)[0].argsort()
-    phrases = [f"{_strength(acting[said[i]])} {au_phrase(said[i])}" for i in order.tolist()]
+    strengths = {name: "" if name in without_strength else f"{_strength(acting[name])} " for name in said}
+    phrases = [f"{strengths[said[i]]}{au_phrase(said[i])}" for i in order.tolist()]
     return f"{', '.join(phrases).capitalize()}."
 
 

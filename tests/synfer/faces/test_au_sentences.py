@@ -48,6 +48,12 @@ def test_what_is_unknown_is_not_said() -> None:
     assert au_sentence(some, ACTION_UNITS, 0) == "Extremely wrinkled nose."
 
 
+def test_presence_has_no_strength() -> None:
+    face = units(AU25=1, AU12=0.4, AU4=0.6)
+    said = au_sentence(face, ACTION_UNITS, 0, without_strength={"AU25", "AU12"})
+    assert sorted(said[:-1].lower().split(", ")) == ["clearly lowered brows", "parted lips"]
+
+
 def test_one_side_is_not_said_beside_both() -> None:
     assert au_sentence(units(AU12=1, AUL12=1), ACTION_UNITS, 0) == "Extremely pulled-up lip corners."
     assert au_sentence(units(AUR12=1), ACTION_UNITS, 0) == "Extremely pulled-up right lip corner."
