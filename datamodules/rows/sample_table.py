@@ -122,8 +122,8 @@ class SampleTable:
         if n == 0:
             raise ValueError(f"{self.split} table is empty: found 0 usable rows, expected at least one")
         if self.label.min() < UNLABELLED or self.label.max() >= k:
-            found = f"labels {self.label.min()}…{self.label.max()}"
-            raise ValueError(f"{self.split} table: {found}, expected 0…{k - 1}, or {UNLABELLED} where there is none")
+            labels = f"labels {self.label.min()}…{self.label.max()}"
+            raise ValueError(f"{self.split} table: {labels}, expected 0…{k - 1}, or {UNLABELLED} where there is none")
         if self.au is not None:
             with np.errstate(invalid="ignore"):
                 wrong = np.flatnonzero(((self.au < 0) | (self.au > 1)).any(axis=1) | np.isinf(self.au).any(axis=1))

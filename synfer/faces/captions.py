@@ -80,7 +80,7 @@ def _templates(keys: np.ndarray) -> list[int]:
     uniform = keyed_uniform(keys, 1, Stream.CAPTION)[:, 0]
     others = len(TEMPLATES) - 1
     template = np.where(uniform < 0.5, 0, 1 + np.minimum((uniform - 0.5) * 2 * others, others - 1).astype(np.int64))
-    return template.tolist()  # type: ignore[no-any-return]
+    return template.tolist()
 
 
 def _fill(template: int, expression: str) -> str:

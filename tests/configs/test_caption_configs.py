@@ -59,7 +59,7 @@ def test_a_classifier_refuses_unlabelled_rows(pairs: Path, tmp_path: Path, capsy
     with pytest.raises(SystemExit) as ended:
         train.main(["fit", *files, *given, *small, f"--run_dir={tmp_path / 'a'}"])
     said = capsys.readouterr().err
-    assert ended.value.code == 2 and "rows without an expression, the first of them '00" in said
+    assert ended.value.code and "rows without an expression, the first of them '00" in said
     assert "expected an expression of each for ExpressionClassifier" in said
     named = ["--data.reader.init_args.label_column=label", f"--run_dir={tmp_path / 'b'}"]
     cli = train.main(["fit", *files, *given, *small, *named])

@@ -59,7 +59,8 @@ def test_what_is_done_is_not_written_again(models: dict[str, Path], faces: torch
     assert module.predict_step(batch, 0) == {"sample_id": [], "caption": []}
 
 
-def test_refusals(models: dict[str, Path], tmp_path: Path) -> None:
+def test_refusals(models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # read when that package was imported
     with pytest.raises(ValueError, match=r"captions in predict: found data\.predict_split=synthesis, expected"):
         ready(models["blip"], "synthesis")
     with pytest.raises(ValueError, match=r"captions in validate: found"):

@@ -189,7 +189,9 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         ImageCaptionsReader(str(tmp_path), format="webdataset", held_out={"val": 1.0})
 
 
-def test_a_hub_id_goes_through_datasets_which_stays_offline(tmp_path: Path) -> None:
+def test_a_hub_id_goes_through_datasets_which_stays_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    for constants in ("huggingface_hub.constants", "datasets.config"):  # read when these packages were imported
+        monkeypatch.setattr(f"{constants}.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match=r"data\.reader\.init_args\.path 'somebody/fetext': ") as caught:
         ImageCaptionsReader("somebody/fetext")
     assert "\n" not in str(caught.value)
