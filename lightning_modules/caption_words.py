@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from datamodules.rows.sample_table import SampleTable
 
@@ -28,6 +28,11 @@ def check_caption_words(data: Any, tokenizer: Any, closed: bool) -> None:
         raise ValueError(
             "data.captions.action_units=true: found the closed vocabulary of the small generator, expected a "
             "model.base (whose text encoder knows the words)"
+        )
+    if not getattr(getattr(data, "captions", None), "mention_expression", True):
+        rank_zero_info(
+            "data.captions.mention_expression=false: prompts of sampling name the expression all the same, in words "
+            "that this training does not show"
         )
     for name in ("train_table", "val_table"):
         table: SampleTable | None = getattr(data, name, None)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.readers import DrawnReader
 from lightning_modules.captioner import Captioner
 from synfer.faces.expression_words import names_expression
+from tests.fixtures.processes import run_to_end
 from tests.fixtures.tiny_captioner import save_llava
 
 CONFIGS = Path(train.__file__).parent / "configs"
@@ -97,3 +100,29 @@ def test_another_model_has_nothing_to_write() -> None:
         CaptionTableWriter().setup(Trainer(accelerator="cpu", logger=False), LightningModule(), "predict")
     with pytest.raises(ValueError, match=r"CaptionTableWriter\.every: found 0"):
         CaptionTableWriter(every=0)
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_two_ranks_write_the_same_table_as_one(model: Path, tmp_path: Path, capsys: Any) -> None:
+    write(model, tmp_path / "one.parquet", tmp_path / "one")
+    table = tmp_path / "two.parquet"
+    with pytest.raises(SystemExit):  # begun on one rank
+        write(model, table, tmp_path / "begun", "--trainer.limit_predict_batches=1")
+    assert "(20 of 28 rows)" in capsys.readouterr().err
+    command = [sys.executable, str(CONFIGS.parent / "train.py"), "predict"]
+    command += [
+        f"--config={tmp_path / 'begun' / 'config.yaml'}",
+        "--trainer.devices=2",
+        "--trainer.strategy=ddp",
+        "--data.eval_batch_size=5",
+    ]
+    done = run_to_end(
+        [*command, "--trainer.limit_predict_batches=1.0", f"--run_dir={tmp_path / 'two'}"],
+        cwd=CONFIGS.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (read_caption_table(path, with_empty=True) for path in (tmp_path / "one.parquet", table))
+    assert list(one.items()) == list(two.items())
+    assert json.loads((tmp_path / "two" / "summary.json").read_text())["counts"]["captions"] == 20
