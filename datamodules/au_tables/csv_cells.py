@@ -1,105 +1,70 @@
-"""Cells of CSV files of action units, with errors that name file, line and column."""
+"""Cells of CSV files."""
 
 from __future__ import annotations
 
 import csv
-import math
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-ID_COLUMNS = ("sample_id", "id", "image", "image_path", "image_name", "file", "filename", "file_name", "name", "input")
-"""Columns in which tables name their pictures, the first that is there counts."""
+from datamodules.au_tables.table_cells import TableCells, keep_none, kept_columns
 
-_NOT_A_NUMBER = re.compile(r"(-?nan(\(ind\))?)?", re.IGNORECASE)  # as compilers of different makers print it
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
-@dataclass(frozen=True)
-class CsvCells:
-    """A CSV file as text: header names without blanks around them.
+def csv_header(path: Path) -> tuple[str, ...]:
+    """Returns the names of the columns, without blanks around them.
 
-    Attributes:
-        path: the file.
-        header: names of the columns.
-        lines: cells by line of the file, as many as the header has.
+    Raises:
+        ValueError: no header, or a column twice.
     """
-
-    path: Path
-    header: tuple[str, ...]
-    lines: dict[int, list[str]]
-
-    def find(self, *names: str) -> int | None:
-        """Returns the place of the first of these columns that is there, whatever its case; None without one."""
-        places = {name.casefold(): place for place, name in reversed(list(enumerate(self.header)))}
-        return next((places[name.casefold()] for name in names if name.casefold() in places), None)
-
-    def id_column(self, asked: str | None) -> int | None:
-        """Returns the place of the column with the names of the pictures; None where there is none.
-
-        Args:
-            asked: name of the column; None = one of :data:`ID_COLUMNS`.
-
-        Raises:
-            ValueError: the column asked for is not there.
-        """
-        place = self.find(*(ID_COLUMNS if asked is None else (asked,)))
-        if place is None and asked is not None:
-            raise ValueError(f"{self.path}: found no column '{asked}' ({self.columns_found}), expected it")
-        return place
-
-    @property
-    def columns_found(self) -> str:
-        """The header in an error."""
-        return f"found {', '.join(self.header)[:120]}"
-
-    def number(self, line: int, column: int, low: float, high: float) -> float:
-        """Returns one cell as a number, NaN where it is empty or says so.
-
-        Raises:
-            ValueError: no number, or one outside [low, high].
-        """
-        text = self.lines[line][column]
-        try:
-            value = math.nan if _NOT_A_NUMBER.fullmatch(text) else float(text)
-        except ValueError:
-            value = math.inf
-        if value < low or value > high:
-            raise ValueError(
-                f"{self.path} line {line}: found '{text}' in column '{self.header[column]}', expected a number in "
-                f"[{low:g}, {high:g}]"
-            )
-        return value
+    with _opened(path) as reader:
+        header = _header(path, reader)
+    kept_columns(path, header, keep_none)
+    return header
 
 
-def read_cells(path: Path) -> CsvCells:
-    """Reads a CSV file.
+def read_csv(path: Path, keep: Callable[[str], bool]) -> TableCells:
+    """Reads the columns of a CSV file that are needed, cells without blanks around them.
+
+    Args:
+        path: the file.
+        keep: whether the cells of a column are needed, given its name in lower case.
 
     Raises:
         ValueError: no header, a column twice, broken CSV, or a line with another number of cells.
     """
-    lines: dict[int, list[str]] = {}
+    lines: list[int] = []
+    with _opened(path) as reader:
+        header = _header(path, reader)
+        columns: dict[int, list[str]] = {place: [] for place in kept_columns(path, header, keep)}
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise ValueError(
+                    f"{path} line {reader.line_num}: found {len(cells)} cells, expected {len(header)} as in the header"
+                )
+            lines.append(reader.line_num)
+            for place, column in columns.items():
+                column.append(cells[place].strip())
+    return TableCells(path, header, columns, lines)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        reader = csv.reader(file, skipinitialspace=True)
+        reader = csv.reader(file, skipinitialspace=True, strict=True)
         try:
-            header = tuple(name.strip() for name in next(reader, []))
-            for cells in reader:
-                if cells:
-                    lines[reader.line_num] = [cell.strip() for cell in cells]
+            yield reader
         except csv.Error as error:
             raise ValueError(f"{path} line {reader.line_num}: found broken CSV ({error}), expected cells") from error
-    if not any(header):
-        raise ValueError(f"{path}: found an empty file, expected a CSV file with a header")
-    _check_cells(path, header, lines)
-    return CsvCells(path, header, lines)
 
 
-def _check_cells(path: Path, header: Sequence[str], lines: dict[int, list[str]]) -> None:
-    seen: set[str] = set()
-    for name in header:
-        if name.casefold() in seen and name:
-            raise ValueError(f"{path}: found column '{name}' twice, expected it once")
-        seen.add(name.casefold())
-    for line, cells in lines.items():
-        if len(cells) != len(header):
-            raise ValueError(f"{path} line {line}: found {len(cells)} cells, expected {len(header)} as in the header")
+def _header(path: Path, reader: Any) -> tuple[str, ...]:
+    header: Sequence[str] = tuple(name.strip() for name in next(reader, []))
+    for separator, name in _OTHER_SEPARATORS.items():
+        if len(header) == 1 and separator in header[0]:
+            raise ValueError(f"{path}: found columns separated by {name} ('{header[0][:40]}…'), expected commas")
+    return tuple(header)

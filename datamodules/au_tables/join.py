@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from datamodules.au_tables.au_table import AUTable
+from datamodules.au_tables.au_table import AUTable, DescribedTable
 from datamodules.rows.sample_table import SampleTable
 
 
@@ -23,8 +23,9 @@ def join_action_units(rows: SampleTable, table: AUTable) -> tuple[SampleTable, s
         raise ValueError(
             f"data.au_table: found action units {', '.join(table.names)}, expected some of {', '.join(rows.au_names)}"
         )
+    ids = rows.sample_id.tolist()
     try:
-        found = table.read(rows.sample_id.tolist())[:, [table.names.index(name) for name in used]]
+        found = table.read(ids)[:, [table.names.index(name) for name in used]]
     except ValueError as error:
         raise ValueError(f"data.au_table: {rows.split} split of {len(rows)} rows: {error}") from error
     unknown = np.flatnonzero(np.isnan(found).all(axis=1))
@@ -36,8 +37,19 @@ def join_action_units(rows: SampleTable, table: AUTable) -> tuple[SampleTable, s
     au[:, [rows.au_names.index(name) for name in used]] = found
     said = f"data.au_table: {len(used)} action units of {len(rows) - len(unknown)} of {len(rows)} {rows.split} rows"
     if len(unknown):
-        said += f"; unknown for {len(unknown)}, the first of them '{rows.sample_id[unknown[0]]}'"
+        said += f"; unknown for {len(unknown)}, the first of them '{ids[unknown[0]]}'"
+    record = None
+    if isinstance(table, DescribedTable):
+        without_row = len(rows) - int(table.has(ids).sum())
+        without_face = len(unknown) - without_row
+        if len(unknown):
+            said += f" ({without_row} have no row there, {without_face} a row without a face)"
+        known = len(rows) - len(unknown)
+        record = {**table.source.record(), "known": known, "without_row": without_row, "without_face": without_face}
     left_out = [name for name in table.names if name not in rows.au_names]
     if left_out:
         said += f"; left out {', '.join(left_out)}, which no model knows"
-    return replace(rows, au=au), said
+    over = table.never_read() if isinstance(table, DescribedTable) else []
+    if over:
+        said += f"; {len(over)} rows there are of no picture read so far, the first of them '{over[0]}'"
+    return replace(rows, au=au, au_source=record), said

@@ -89,7 +89,7 @@ def _say_units(captions: np.ndarray, rows: SampleTable) -> str:
     count = 0
     if rows.au is not None:
         keys = keys_of(rows.sample_id.tolist()).tolist()
-        columns = (getattr(rows, "au_source", None) or {}).get("columns", {})  # of a table that says what it holds
+        columns = (rows.au_source or {}).get("columns", {})  # of a table that says what it holds
         presence = {name for name, column in columns.items() if column["kind"] in ("presence", "probability")}
         for row in np.flatnonzero(~np.isnan(rows.au).all(1)).tolist():
             sentence = au_sentence(rows.au[row], rows.au_names, keys[row], presence)

@@ -37,11 +37,13 @@ def split_manifest(table: SampleTable) -> dict[str, Any]:
     """Returns the number of rows of a split and one hash of them all: equal where pixels and labels are, in any order.
 
     Returns:
-        ``{"rows": n, "sha256": first 16 hex digits over the sorted pairs of content hash and label name}``.
+        ``{"rows": n, "sha256": first 16 hex digits over the sorted pairs of content hash and label name}``; with
+        ``"action_units"``, where another tool's have been joined: which, and what kind of numbers they are.
     """
     names = (table.label_space[code] if code != UNLABELLED else "unlabelled" for code in table.label.tolist())
     rows = sorted(f"{digest} {name}\n" for digest, name in zip(table.content_hash, names, strict=True))
-    return {"rows": len(rows), "sha256": hashlib.sha256("".join(rows).encode()).hexdigest()[:16]}
+    manifest = {"rows": len(rows), "sha256": hashlib.sha256("".join(rows).encode()).hexdigest()[:16]}
+    return manifest if table.au_source is None else {**manifest, "action_units": table.au_source}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -86,6 +86,8 @@ class SampleTable:
         split: "train", "val" or "test".
         au: float32 (N, A) in [0, 1], NaN = unknown; None = unknown for all.
         au_names: names of the A columns.
+        au_source: where the action units come from, in plain types: tool, columns, what kind of number each is; None =
+            the reader's own.
         caption: N captions; None = made from templates.
         is_synthetic: whether these rows were generated.
         report: what the reader met.
@@ -100,6 +102,7 @@ class SampleTable:
     split: str
     au: np.ndarray | None = None
     au_names: tuple[str, ...] = ACTION_UNITS
+    au_source: dict[str, Any] | None = None
     caption: np.ndarray | None = None
     is_synthetic: bool = False
     report: ReadReport = field(default_factory=ReadReport)

@@ -30,6 +30,7 @@ from datamodules.synthetic.synthetic_manifest import (
 from synfer.foundation.atomic_file import atomic_write
 from synfer.foundation.file_reading import plain_reason
 from synfer.foundation.json_file import read_json
+from synfer.foundation.renamed_settings import with_added
 
 _RECORD = "synthesis.json"
 LOCK = ".lock"
@@ -262,7 +263,7 @@ def check_record(folder: Path, made_with: Mapping[str, Any]) -> None:
     if path.is_file():
         before = _read_record(path)
         for name in sorted({*before, *wanted}):
-            if before.get(name) != wanted.get(name):
+            if with_added(name, before.get(name), wanted.get(name)) != wanted.get(name):
                 raise ValueError(
                     f"synthetic set '{folder}': its faces were made with {name} {before.get(name)}, found "
                     f"{wanted.get(name)}, expected the same (or another folder)"

@@ -5,6 +5,7 @@ The vocabulary is small and closed, so a tokenizer can be built from :data:`VOCA
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -74,6 +75,24 @@ def expression_in(caption: str) -> str:
     if len(found) != 1:
         raise ValueError(f"caption '{caption}': found {len(found)} expressions in it, expected one")
     return found[0]
+
+
+def neutral_caption(caption: str, expression: str) -> str:
+    """Returns the same caption of a neutral face: "an angry woman" becomes "a neutral woman".
+
+    Args:
+        caption: that calls the expression as :data:`ADJECTIVES` do, in whatever case.
+        expression: canonical name.
+
+    Raises:
+        ValueError: the caption does not say that word: what in it is the expression is not known.
+    """
+    word = ADJECTIVES[expression]
+    pattern = rf"\b(?:(a)n?(\s+))?{re.escape(word)}\b"
+    neutral, found = re.subn(pattern, lambda m: f"{m[1] or ''}{m[2] or ''}neutral", caption, flags=re.IGNORECASE)
+    if not found:
+        raise ValueError(f"found the caption '{caption}' of a face that is to be {word}, expected one with that word")
+    return neutral
 
 
 def _templates(keys: np.ndarray) -> list[int]:

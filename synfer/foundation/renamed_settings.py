@@ -48,6 +48,23 @@ setting has left its group for another: then the user is told.
 """
 
 
+ADDED: dict[str, dict[str, Any]] = {"sampling": {"expression_strength": 1.0}}
+"""Group of settings → one that older files do not have → what they mean without it."""
+
+
+def with_added(group: str, stored: Any, present: Any) -> Any:
+    """Returns a group of stored settings with what it means without those that came later.
+
+    Args:
+        group: name of the group: "sampling".
+        stored: its settings in a file; something else than a mapping stays as it is.
+        present: the settings that it is to be compared with: only what they have is added.
+    """
+    if not isinstance(stored, Mapping) or not isinstance(present, Mapping):
+        return stored
+    return {**{name: value for name, value in ADDED.get(group, {}).items() if name in present}, **stored}
+
+
 def present_settings(kind: str, stored: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings of a file as its class takes them now.
 

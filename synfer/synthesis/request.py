@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
@@ -40,6 +41,8 @@ class SamplingSettings:
             0 ≤ start < end ≤ 1 (Kynkäänniemi et al. 2024, arXiv 2404.07724); outside, a step costs half as much.
         au_scale: strength of the AU branch; 0 switches it off.
         au_edits: intensities in [0, 1] of action units by name ("AU12": 0.8), in place of the drawn ones.
+        expression_strength: how far the text goes from neutral, 0, to the expression, 1, and beyond, ≥ 0
+            (:func:`~synfer.synthesis.diffusion.expression_strength.strengthened_text`). Action units stay as drawn.
         negative_prompt: caption of the unconditional branch.
         scheduler: name of the sampler, "ddim" or "dpm_solver++".
 
@@ -52,6 +55,7 @@ class SamplingSettings:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     au_scale: float = 1.0
     au_edits: dict[str, float] = field(default_factory=dict)
+    expression_strength: float = 1.0
     negative_prompt: str = ""
     scheduler: str = "ddim"
 
@@ -66,6 +70,11 @@ class SamplingSettings:
                 f"sampling.guidance_interval: found {list(self.guidance_interval)}, expected 0 ≤ start < end ≤ 1"
             )
         _check_au_edits(self.au_edits, ACTION_UNITS)
+        if not (math.isfinite(self.expression_strength) and self.expression_strength >= 0):
+            raise ValueError(
+                f"sampling.expression_strength: found {self.expression_strength}, expected a number of at least 0 "
+                "(0 = neutral, 1 = as the caption says)"
+            )
         if self.au_scale < 0:
             raise ValueError(f"sampling.au_scale: found {self.au_scale}, expected at least 0")
         if self.scheduler not in SAMPLERS:

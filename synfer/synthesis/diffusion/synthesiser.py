@@ -17,6 +17,7 @@ from synfer.networks.diffusion import DiffusionModel
 from synfer.networks.prediction_type import PredictionType
 from synfer.synthesis.diffusion.denoising import denoise
 from synfer.synthesis.diffusion.denoising_state import DenoisingState
+from synfer.synthesis.diffusion.expression_strength import strengthened_text
 from synfer.synthesis.diffusion.samplers import make_sampler
 from synfer.synthesis.faces import Faces
 from synfer.synthesis.finite_faces import check_finite_faces
@@ -189,6 +190,8 @@ class DiffusionSynthesiser:
         settings = request.settings if isinstance(request.settings, SamplingSettings) else self.sampling
         set_au_scale(self.model.unet, settings.au_scale)
         text = self.encode_text([settings.negative_prompt or self.null_caption, *request.captions])
+        strength = settings.expression_strength
+        wanted = strengthened_text(text[1:], request.captions, request.expressions, strength, self.encode_text)
         au = torch.from_numpy(request.action_units).to(self.device)
         side = self.image_size // self.model.codec.downscale
         shape = (self.model.codec.latent_channels, side, side)
@@ -204,7 +207,7 @@ class DiffusionSynthesiser:
             prediction=self.prediction,
             sampler=sampler,
             latents=initial_noise(request, shape).to(self.device) * sampler.initial_scale,
-            text=text[1:],
+            text=wanted,
             null_text=text[:1].expand(n, -1, -1),
             au=self._au_tokens(au),
             null_au=self._au_tokens(torch.full_like(au[:1], torch.nan)).expand(n, -1, -1),

@@ -40,6 +40,28 @@ def test_the_whole_name_comes_first() -> None:
         table.read(["val/sad/7.jpg"])
 
 
+def test_paths_below_another_folder_are_found_by_their_end() -> None:
+    table = rows("/home/me/faces/train/happy/7.jpg", "/home/me/faces/train/sad/7.jpg", "clip/9.jpg", "D:\\f\\x\\8.jpg")
+    expected = np.linspace(0, 1, 8, dtype=np.float32).reshape(-1, 2)
+    for name, row in (
+        ("train/sad/7.jpg", 1),
+        ("sad/7", 1),
+        ("train/happy/7.png", 0),
+        ("val/clip/9", 2),
+        ("x/8.jpg", 3),
+    ):
+        np.testing.assert_array_equal(table.read([name]), expected[row : row + 1])
+    with pytest.raises(ValueError, match=r"found several rows for 'test/sad/7\.jpg'"):
+        table.read(["test/sad/7.jpg"])  # neither is the end of the other
+
+
+def test_points_in_names() -> None:
+    table = rows("faces/photo.1", "faces/photo.2")
+    np.testing.assert_allclose(
+        table.read(["faces/photo.2.jpg", "faces/photo.1.jpg"]), [[2 / 3, 1], [0, 1 / 3]], rtol=1e-6
+    )
+
+
 def test_two_pictures_of_one_row_are_refused() -> None:
     with pytest.raises(ValueError, match=r"found one row for 'train/sad/7\.jpg' and 'train/happy/7\.jpg'"):
         rows("7").read(["train/sad/7.jpg", "x", "train/happy/7.jpg"])

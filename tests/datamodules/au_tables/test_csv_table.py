@@ -42,7 +42,7 @@ def test_the_column_of_names_can_be_said(tmp_path: Path) -> None:
         ("image,AU01_r\nx,0\n", r"found column 'AU01_r', expected names such as AU12.*format=openface"),
         ("image,AU1,AU01\nx,0,0\n", "found action unit 'AU1' 2 times"),
         ("image,AU1,AU1\nx,0,0\n", "found column 'AU1' twice"),
-        ("image,AU1\nx,0\nx,1\n", "found picture 'x' 2 times"),
+        ("image,AU1\nx,0\nx,1\n", "line 3: found picture 'x' twice"),
         ("image,AU1\nx,much\n", r"line 2: found 'much' in column 'AU1', expected a number in \[0, 1\]"),
         ("image,AU1\nx,0\ny,-1\n", r"line 3: found '-1' in column 'AU1'"),
         ("image,AU1\nx,3.2\n", r"line 2: found '3\.2' in column 'AU1'"),

@@ -120,3 +120,38 @@ def test_an_empty_folder_and_a_picture_in_two_files(tmp_path: Path) -> None:
         write(tmp_path / f"{name}.csv", ["image", "AU01_r"], ["x.jpg", "1"])
     with pytest.raises(ValueError, match=r"found picture 'x\.jpg' twice"):
         OpenFaceTable(tmp_path)
+
+
+def test_a_still_without_a_face_is_no_neutral_face(tmp_path: Path) -> None:
+    header = [*STILL, *COLUMNS]
+    write(tmp_path / "found.csv", header, ["0", "0.95", *cells(0, 0)])
+    write(tmp_path / "lost.csv", header, ["0", "0", *(["0"] * len(COLUMNS))])
+    table = OpenFaceTable(tmp_path)
+    assert table.has(["found", "lost", "other"]).tolist() == [True, True, False]
+    found = table.read(["found", "lost"])
+    assert (found[0] == 0).all() and np.isnan(found[1]).all()
+
+
+def test_zeros_are_unknown_where_nothing_says_that_there_was_a_face(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", ["image", "AU01_r", "AU02_r"], ["a", "0", "0"], ["b", "0", "0.5"])
+    found = OpenFaceTable(path).read(["a", "b"])
+    assert np.isnan(found[0]).all() and found[1].tolist() == [0, np.float32(0.1)]
+
+
+def test_a_face_that_was_seen_comes_before_a_surer_one_that_was_not(tmp_path: Path) -> None:
+    lines = (["1", "0", "0.9", "0", "3"], ["1", "1", "0.6", "1", "2.5"])
+    write(tmp_path / "a.csv", ["frame", "face_id", "confidence", "success", "AU01_r"], *lines)
+    assert OpenFaceTable(tmp_path).read(["a"])[0, 0] == 0.5
+
+
+def test_columns_of_forks_are_named_and_not_read(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", ["face", "confidence", "AU01_r", "AU01_d", "AUdio"], ["0", "1", "5", "0.3", "7"])
+    table = OpenFaceTable(tmp_path)
+    assert table.names == ("AU1",) and table.source.not_read == ("AU01_d",)
+    assert "not read AU01_d" in str(table.source)
+
+
+def test_a_picture_twice_without_numbers_of_faces(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", ["image", "confidence", "AU01_r"], ["x", "0.5", "1"], ["x", "0.9", "2"])
+    with pytest.raises(ValueError, match=r"a\.csv line 3: found picture 'x' twice"):
+        OpenFaceTable(path)

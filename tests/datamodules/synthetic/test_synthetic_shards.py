@@ -268,3 +268,13 @@ def test_a_damaged_record(folder: Path) -> None:
             check_record(folder, {"seed": 1})
     (folder / "synthesis.json").write_text(json.dumps({"seed": 1}))
     check_record(folder, {"seed": 1})
+
+
+def test_a_set_that_was_begun_before_a_setting_came_goes_on_where_the_setting_changes_nothing(folder: Path) -> None:
+    old = {"sampling": {"num_steps": 3}, "seed": 1}
+    (folder / "synthesis.json").write_text(json.dumps(old))
+    check_record(folder, {"sampling": {"num_steps": 3, "expression_strength": 1.0}, "seed": 1})
+    check_record(folder, old)
+    with pytest.raises(ValueError, match=r"its faces were made with sampling \{'num_steps': 3\}, found .*: 0\.5"):
+        check_record(folder, {"sampling": {"num_steps": 3, "expression_strength": 0.5}, "seed": 1})
+    assert json.loads((folder / "synthesis.json").read_text()) == old

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from synfer.faces.captions import TEMPLATES, VOCABULARY, caption_for, captions_for, captions_without_expression
+from synfer.faces.captions import (
+    TEMPLATES,
+    VOCABULARY,
+    caption_for,
+    captions_for,
+    captions_without_expression,
+    neutral_caption,
+)
 from synfer.faces.expression_words import without_expression
 from synfer.faces.expressions import EXPRESSIONS
 
@@ -42,3 +49,30 @@ def test_captions_without_expression_are_those_of_the_same_keys_without_the_word
     for name in EXPRESSIONS:
         assert without == [without_expression(caption) for caption in captions_for([name] * 200, keys)]
     assert {word for caption in without for word in caption.split()} <= set(VOCABULARY)
+
+
+def test_the_neutral_face_of_every_template_caption() -> None:
+    for name in EXPRESSIONS:
+        for key in range(50):
+            assert neutral_caption(caption_for(name, key), name) == caption_for("neutral", key)
+
+
+@pytest.mark.parametrize(
+    ("caption", "neutral"),
+    [
+        ("An angry man, angry at heart", "A neutral man, neutral at heart"),
+        ("the Angry\tone", "the neutral\tone"),
+        ("a   angry face", "a   neutral face"),
+        ("Chan angry", "Chan neutral"),
+    ],
+)
+def test_neutral_captions_of_ones_own(caption: str, neutral: str) -> None:
+    assert neutral_caption(caption, "anger") == neutral
+
+
+def test_a_caption_that_does_not_say_the_expression() -> None:
+    for caption in ("a face", "a sad face", "a face full of anger", "an angryish face"):
+        with pytest.raises(
+            ValueError, match=f"found the caption '{caption}' of a face that is to be angry, expected one"
+        ):
+            neutral_caption(caption, "anger")

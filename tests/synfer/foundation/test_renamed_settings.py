@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from synfer.foundation.renamed_settings import present_settings
+from synfer.foundation.renamed_settings import present_settings, with_added
 
 
 def test_a_generator_s_settings_stand_in_groups() -> None:
@@ -26,3 +26,11 @@ def test_what_stands_in_a_group_already_stays() -> None:
 
 def test_another_module_s_settings_stay() -> None:
     assert present_settings("classifier", {"channels_last": True}) == {"channels_last": True}
+
+
+def test_settings_that_came_later_mean_what_was_so_without_them() -> None:
+    now = {"num_steps": 3, "expression_strength": 1.0}
+    assert with_added("sampling", {"num_steps": 3}, now) == now
+    assert with_added("sampling", {"num_steps": 3, "expression_strength": 0.5}, now)["expression_strength"] == 0.5
+    assert with_added("sampling", {"strength": 1.0}, {"strength": 1.0}) == {"strength": 1.0}  # of a VAE-GAN
+    assert with_added("seed", 1, 1) == 1 and with_added("sampling", None, now) is None
