@@ -6,20 +6,21 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.rows.sample_table import SampleTable
 
 _LOOKED_AT = 2_000
 
 
-def check_caption_words(data: Any, tokenizer: Any, closed: bool) -> None:
+def check_caption_words(data: Any, tokenizer: Any, closed: bool, sampling_names: bool | None = None) -> None:
     """Says, before a training, which captions are not read as they are written; templates always are.
 
     Args:
         data: the run's data module.
         tokenizer: of the generator.
         closed: whether it knows a fixed list of whole words, as that of the small generator does.
+        sampling_names: whether its prompts name the expression; None = not known.
 
     Raises:
         ValueError: action units are to be said, in words that it does not know.
@@ -29,10 +30,11 @@ def check_caption_words(data: Any, tokenizer: Any, closed: bool) -> None:
             "data.captions.action_units=true: found the closed vocabulary of the small generator, expected a "
             "model.base (whose text encoder knows the words)"
         )
-    if not getattr(getattr(data, "captions", None), "mention_expression", True):
-        rank_zero_info(
-            "data.captions.mention_expression=false: prompts of sampling name the expression all the same, in words "
-            "that this training does not show"
+    named = getattr(getattr(data, "captions", None), "mention_expression", True)
+    if sampling_names is not None and named != sampling_names:
+        rank_zero_warn(
+            f"data.captions.mention_expression={str(named).lower()}, but sampling.mention_expression="
+            f"{str(sampling_names).lower()}: faces are asked for in other words than this training shows"
         )
     for name in ("train_table", "val_table"):
         table: SampleTable | None = getattr(data, name, None)

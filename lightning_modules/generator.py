@@ -192,7 +192,8 @@ class ExpressionGenerator(GeneratorFile):
         if tuple(found) != self.label_space:
             raise ValueError(f"data has the label space {list(found)}, the generator {list(self.label_space)}")
         if stage == "fit":
-            check_caption_words(data_of(self.trainer), self.model.tokenizer, closed=self.hparams["base"] is None)
+            named = self.sampling.mention_expression
+            check_caption_words(data_of(self.trainer), self.model.tokenizer, self.hparams["base"] is None, named)
         options = getattr(self.trainer.strategy, "_ddp_kwargs", None)
         learned = self.model.codec.learned and self.hparams["base"] is None
         if stage == "fit" and learned and options is not None and not options.get("find_unused_parameters"):

@@ -120,8 +120,11 @@ def captions_without_expression(keys: np.ndarray) -> list[str]:
     return [_WITHOUT_EXPRESSION[index] for index in _templates(keys)]
 
 
+PLAIN_CAPTION = "a photo of a face"
+"""The canonical sentence without the adjective."""
+
 _WITHOUT_EXPRESSION = (
-    "a photo of a face",
+    PLAIN_CAPTION,
     "a photo of a person",
     "a close-up portrait of a person",
     "a picture of a person",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from synfer.faces.action_units import ACTION_UNITS, sample_action_units
-from synfer.faces.captions import caption_for
+from synfer.faces.captions import PLAIN_CAPTION, caption_for
+from synfer.faces.expression_words import without_expression
 from synfer.foundation.counter_based_random import keyed_uniform, keys_of
 
 
@@ -29,6 +31,18 @@ def draw_conditions(
     keys = keys_of(sample_name(seed, index) for index in indices)
     uniform = keyed_uniform(keys, 2 * len(au_names), seed).reshape(len(keys), 2, len(au_names))
     return [caption_for(name) for name in expressions], sample_action_units(expressions, uniform, au_names)
+
+
+def asked_captions(captions: Sequence[str], settings: Any) -> tuple[str, ...]:
+    """Returns captions as settings of sampling want them asked: without the expression where they say so.
+
+    Args:
+        captions: n captions.
+        settings: of a synthesiser of any kind; those without ``mention_expression``, and None, leave captions alone.
+    """
+    if getattr(settings, "mention_expression", True):
+        return tuple(captions)
+    return tuple(without_expression(caption) or PLAIN_CAPTION for caption in captions)
 
 
 def fill_action_units(

@@ -38,7 +38,7 @@ def test_every_file_is_tested_here() -> None:
 def test_a_generator_learns_from_unlabelled_captions(pairs: Path, tmp_path: Path) -> None:
     files = [config("captions/image_captions.yaml"), config("generator/tiny.yaml")]
     given = [f"--data.reader.init_args.path={pairs}", "--data.reader.init_args.held_out={val: 0.2}"]
-    policy = ["--data.captions.mention_expression=false"]
+    policy = ["--data.captions.mention_expression=false", "--model.sampling.mention_expression=false"]
     cli = train.main(["fit", *files, *given, *policy, *SMALL, f"--run_dir={tmp_path}"])
     table = cli.datamodule.train_table
     assert set(table.caption) == {"a photo of a person"} and (table.label == -1).all()
@@ -73,6 +73,7 @@ def test_a_stream(pairs: Path, tmp_path: Path) -> None:
         f"--data.reader.init_args.path={pairs}",
         "--data.num_workers=0",
         "--data.captions.mention_expression=false",
+        "--model.sampling.mention_expression=false",
     ]
     cli = train.main(["fit", *files, *given, *SMALL, f"--run_dir={tmp_path}"])
     assert isinstance(cli.datamodule.training_sampler(), StreamSampler)

@@ -54,8 +54,17 @@ def test_ends_that_do_not_fit_are_said() -> None:
 
 
 def test_action_units_need_an_open_vocabulary(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"data\.captions\.action_units=true: found the closed vocabulary"
-    ):
+    with pytest.raises(ValueError, match=r"data\.captions\.action_units=true: found the closed vocabulary"):
         check_caption_words(data(None, action_units=True), SMALL, closed=True)
     check_caption_words(data(None, action_units=True), SMALL, closed=False)
+
+
+def test_prompts_unlike_the_captions_are_said() -> None:
+    with pytest.warns(UserWarning, match=r"data\.captions\.mention_expression=false, but sampling\.mention"):
+        check_caption_words(data(None, mention_expression=False), SMALL, True, sampling_names=True)
+    with pytest.warns(UserWarning, match=r"data\.captions\.mention_expression=true, but sampling\.mention"):
+        check_caption_words(data(None), SMALL, True, sampling_names=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_caption_words(data(None, mention_expression=False), SMALL, True, sampling_names=False)
+        check_caption_words(data(None), SMALL, True, sampling_names=True)

@@ -15,6 +15,7 @@ from synfer.foundation.fingerprint import fingerprint
 from synfer.networks.au_adapter import AUTokens, embed_action_units, region_masks, set_au_scale
 from synfer.networks.diffusion import DiffusionModel
 from synfer.networks.prediction_type import PredictionType
+from synfer.synthesis.conditions import asked_captions
 from synfer.synthesis.diffusion.denoising import denoise
 from synfer.synthesis.diffusion.denoising_state import DenoisingState
 from synfer.synthesis.diffusion.expression_strength import strengthened_text
@@ -189,9 +190,10 @@ class DiffusionSynthesiser:
         n = len(request)
         settings = request.settings if isinstance(request.settings, SamplingSettings) else self.sampling
         set_au_scale(self.model.unet, settings.au_scale)
-        text = self.encode_text([settings.negative_prompt or self.null_caption, *request.captions])
+        captions = asked_captions(request.captions, settings)
+        text = self.encode_text([settings.negative_prompt or self.null_caption, *captions])
         strength = settings.expression_strength
-        wanted = strengthened_text(text[1:], request.captions, request.expressions, strength, self.encode_text)
+        wanted = strengthened_text(text[1:], captions, request.expressions, strength, self.encode_text)
         au = torch.from_numpy(request.action_units).to(self.device)
         side = self.image_size // self.model.codec.downscale
         shape = (self.model.codec.latent_channels, side, side)
