@@ -14,7 +14,7 @@ from datamodules.captions.caption_row import CaptionColumns, CaptionRow, FoundRo
 from datamodules.captions.row_groups import RowGroups, StreamedCell, image_bytes
 from datamodules.captions.split_names import files_by_split
 from datamodules.captions.stored_image import InMemory, StoredImage
-from synfer.foundation.file_reading import reading
+from synfer.foundation.file_reading import plain_reason, reading
 
 _EXPECTED = "a Parquet file with pictures and captions"
 
@@ -36,9 +36,14 @@ class ParquetCaptions:
     """
 
     def __init__(self, path: str, columns: CaptionColumns, streamed: RowGroups | None = None) -> None:
-        self._filesystem, root = fsspec.core.url_to_fs(path)
         self._path, self._streamed, self._columns = path, streamed, columns
-        every = [str(name) for name in self._filesystem.find(root) if str(name).endswith(".parquet")]
+        try:
+            self._filesystem, root = fsspec.core.url_to_fs(path)
+            every = [str(name) for name in self._filesystem.find(root) if str(name).endswith(".parquet")]
+        except Exception as error:  # each file system raises what it likes
+            raise FileNotFoundError(
+                f"data.reader.init_args.path '{path}': {plain_reason(error)}, expected Parquet files there"
+            ) from error
         self._root = root.rstrip("/") if every != [root] else root.rpartition("/")[0]
         self._files = files_by_split([name.removeprefix(self._root).lstrip("/") for name in every])
         if not self._files:

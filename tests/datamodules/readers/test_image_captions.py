@@ -195,6 +195,10 @@ def test_a_hub_id_goes_through_datasets_which_stays_offline(monkeypatch: pytest.
     with pytest.raises(FileNotFoundError, match=r"data\.reader\.init_args\.path 'somebody/fetext': ") as caught:
         ImageCaptionsReader("somebody/fetext")
     assert "\n" not in str(caught.value)
+    for path in ("somebody/fetext", "nowhere://x"):
+        with pytest.raises(FileNotFoundError, match=r"path '(hf://datasets/somebody/fetext|nowhere://x)': ") as caught:
+            ImageCaptionsReader(path, streaming=True, image_size=16)
+        assert "\n" not in str(caught.value)
 
 
 def test_what_datasets_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
