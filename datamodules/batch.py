@@ -7,6 +7,8 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from datamodules.rows.sample_table import UNLABELLED
+
 
 class _Required(TypedDict):
     image: Tensor
@@ -23,7 +25,7 @@ class Batch(_Required, total=False):
 
     Keys:
         image: after the transfer hook float32 in [0, 1], (B, 3, H, W), RGB; in the loader uint8, grey: (B, 1, H, W).
-        label: int64 (B,).
+        label: int64 (B,); −1 where the expression is not known, which only modules with ``uses_unlabelled_rows`` get.
         soft_label: float32 (B, K), rows sum to 1.
         au: float32 (B, A) in [0, 1], NaN = unknown.
         caption: B strings.
@@ -62,7 +64,7 @@ def validate_batch(batch: Batch, label_space: tuple[str, ...]) -> None:
     flat = image.float().flatten(1)
     _first(~((flat >= 0) & (flat <= 1)).all(1), ids, "image has NaN pixels or pixels outside [0, 1]")
     _first((batch["soft_label"].float().sum(1) - 1).abs() > 1e-3, ids, "soft label does not sum to 1")
-    _first((batch["label"] < 0) | (batch["label"] >= k), ids, f"label outside 0…{k - 1}")
+    _first((batch["label"] < UNLABELLED) | (batch["label"] >= k), ids, f"label outside 0…{k - 1}")
     au = torch.nan_to_num(batch["au"], nan=0.0, posinf=2.0, neginf=-1.0)
     _first(((au < 0) | (au > 1)).any(1), ids, "action unit outside [0, 1]")
 

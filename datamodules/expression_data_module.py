@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from datamodules.au_tables.au_table import AUTable
 from datamodules.au_tables.settings import AUTableSettings
 from datamodules.batch import validate_batch
+from datamodules.captions.settings import CaptionSettings
 from datamodules.loading.augmentation import Augmentation
 from datamodules.loading.batch_augmentation import augment_batch
 from datamodules.loading.class_sampling import ClassSampling, drawn_shares, label_shares
@@ -30,7 +31,8 @@ from datamodules.rows.grey_or_colour import as_rgb
 from datamodules.rows.near_copies import NearCopies
 from datamodules.rows.provenance import DuplicateReport
 from datamodules.rows.sample_table import ImageSource, SampleTable, square_side
-from datamodules.setting_range import check_range
+from datamodules.rows.unlabelled import check_labels_needed
+from datamodules.setting_range import check_counts, check_range
 from datamodules.synthetic.finished_set import most_synthetic, read_finished_set, refuse_beside_folds
 from datamodules.synthetic.planned_set import PlannedSet
 from datamodules.synthetic.pool_folder import PoolFolder
@@ -95,6 +97,7 @@ class ExpressionDataModule(ResumableDataModule):
             Evaluation labels are never replaced.
         au_table: action units of the faces, for data sets that come without; in place of the reader's own, in every
             split that is used. None = the reader's.
+        captions: what the captions of real rows may say, those of the data set and those from templates.
 
     Attributes:
         train_table: real training rows, after dropping duplicates and taking the subset; None before setup.
@@ -144,11 +147,13 @@ class ExpressionDataModule(ResumableDataModule):
         fold: int | None = None,
         label_table: str | None = None,
         au_table: AUTableSettings | None = None,
+        captions: CaptionSettings = CaptionSettings(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__()
         check_range("synthetic_ratio", synthetic_ratio, 0 <= synthetic_ratio <= 1, "a number in [0, 1]")
         check_range("class_balance", class_balance, 0 <= class_balance <= 1, "a number in [0, 1]")
         class_sampling.check_beside(class_balance)
+        captions.check_beside(synthetic_ratio)
         if synthetic_multiple is not None:
             check_range("synthetic_multiple", synthetic_multiple, synthetic_multiple > 0, "a number above 0")
         self._training_rows = TrainingRows(
@@ -156,15 +161,8 @@ class ExpressionDataModule(ResumableDataModule):
         )
         if synthetic_reader is not None and synthetic_ratio > 0:
             refuse_beside_folds(folds)
-        at_least_one = {
-            "batch_size": batch_size,
-            "eval_batch_size": eval_batch_size,
-            "pool_size": pool_size,
-            "image_size": image_size,
-            "steps_per_epoch": steps_per_epoch,
-        }
-        for name, value in at_least_one.items():
-            check_range(name, value, value is None or value >= 1, "at least 1")
+        check_counts({"batch_size": batch_size, "eval_batch_size": eval_batch_size, "pool_size": pool_size})
+        check_counts({"image_size": image_size, "steps_per_epoch": steps_per_epoch})
         check_range("num_workers", num_workers, num_workers >= 0, "at least 0")
         # config.yaml in the run folder keeps the settings; in a checkpoint they could only contradict the command line.
         self.reader, self.synthetic_reader = reader, synthetic_reader
@@ -179,7 +177,8 @@ class ExpressionDataModule(ResumableDataModule):
         self.predict_split, self.synthesis_count = predict_split, synthesis_count
         wanted = synthesis_expressions if synthesis_expressions is not None else self.label_space
         self.planned_set = PlannedSet(synthesis_plan, synthesis_count, wanted)
-        self.folds, self.fold, self.label_table, self.au_table = folds, fold, label_table, au_table
+        self.folds, self.fold, self.label_table = folds, fold, label_table
+        self.au_table, self.captions = au_table, captions
 
         self.train_table: SampleTable | None = None
         self.val_table: SampleTable | None = None
@@ -265,7 +264,9 @@ class ExpressionDataModule(ResumableDataModule):
     def _read(self, split: Split) -> SampleTable:
         if self.au_table is not None and self._action_units is None:
             self._action_units = self.au_table.open()
-        return read_split(self.reader, split, self._action_units)
+        table = read_split(self.reader, split, self._action_units, self.captions)
+        check_labels_needed(table, split, self.trainer)
+        return table
 
     def read_if_there(self, split: Split) -> list[SampleTable]:
         """Reads a split for comparison with the training rows; none, with a warning, where it cannot be read."""

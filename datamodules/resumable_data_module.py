@@ -102,10 +102,19 @@ class ResumableDataModule(LightningDataModule, ABC):
     def state_dict(self) -> dict[str, Any]:
         """Returns the position; all ranks hold the same, so rank 0's, the only one stored, serves them all."""
         position = self.position
-        return {} if position is None else {"position": position.state_dict()}
+        if position is None or self._train_loader is None:
+            return {}
+        order = sampler_of(self._train_loader).order_settings()
+        return {"position": position.state_dict(), **({"order": order} if order else {})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Makes a fit go on from the position of a checkpoint."""
+        """Makes a fit go on from the position of a checkpoint.
+
+        Raises:
+            ValueError: the rows come in another order now.
+        """
+        if "order" in state_dict:
+            self.training_sampler().check_order(state_dict["order"])
         if "position" in state_dict:
             self.resume_at(TrainingPosition.from_state_dict(state_dict["position"]))
         elif "counts" in state_dict:  # of an older checkpoint, whose position Lightning's loops tell

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
+from datamodules.captions.streamed_images import StreamedImages
 from datamodules.rows.folds import assign_folds
 from datamodules.rows.long_tail import long_tailed_counts
 from datamodules.rows.provenance import DuplicateReport, find_duplicates
@@ -66,7 +67,15 @@ class TrainingRows:
         check_range("imbalance_largest", largest, largest is None or ratio is not None, "data.imbalance with it")
 
     def outside_fold(self, rows: SampleTable) -> SampleTable:
-        """Returns the rows that are not held out; all of them without folds."""
+        """Returns the rows that are not held out; all of them without folds.
+
+        Raises:
+            ValueError: content counts, and the pictures of a stream are not read before they are needed.
+        """
+        if isinstance(rows.images, StreamedImages):
+            check_range("folds", self.folds, self.folds is None, "null with a stream: folds are cut by content")
+            drop = self.drop_duplicates
+            check_range("drop_duplicates", drop, not drop, "false with a stream: its pictures are not compared")
         return rows if self.folds is None else rows.select(assign_folds(rows, self.folds) != self.fold)
 
     def inside_fold(self, rows: SampleTable) -> SampleTable:
@@ -98,8 +107,12 @@ class TrainingRows:
         Raises:
             ValueError: no row is left, or the label table does not fit.
         """
-        report = find_duplicates(rows, list(evaluation), self.near_duplicates)
-        rank_zero_info(str(report))
+        if isinstance(rows.images, StreamedImages):
+            report = DuplicateReport(0, 0, 0)
+            rank_zero_info("duplicates: not looked for, pictures of a stream are not read before they are needed")
+        else:
+            report = find_duplicates(rows, list(evaluation), self.near_duplicates)
+            rank_zero_info(str(report))
         if self.drop_duplicates and len(report.rows_to_drop):
             kept = np.setdiff1d(np.arange(len(rows)), report.rows_to_drop)
             if not len(kept):
@@ -120,6 +133,9 @@ class TrainingRows:
     def _long_tailed(self, rows: SampleTable, ratio: float, seed: int) -> SampleTable:
         """Returns a long-tailed part of the rows, and says how many of each class it has."""
         available = rows.count_per_class()
+        if available.sum() < len(rows):
+            without = len(rows) - available.sum()
+            raise ValueError(f"data.imbalance={ratio:g}: found {without} rows without an expression, expected none")
         counts = long_tailed_counts(available, ratio, self.imbalance_largest)
         whole = [rows.label_space[c] for c in np.flatnonzero((counts == available) & (available > 0))]
         rows = rows.select(choose_counts(rows.label, rows.sample_id, counts, seed))

@@ -10,6 +10,7 @@ from typing import Any
 
 _CLASSES = {
     "ActionUnitEstimator": "action_unit_estimator",
+    "Captioner": "captioner",
     "ExpressionClassifier": "classifier",
     "ExpressionGenerator": "generator",
     "LabelAnnotator": "annotator",
@@ -20,6 +21,7 @@ _CLASSES = {
 
 __all__ = [
     "ActionUnitEstimator",
+    "Captioner",
     "ExpressionClassifier",
     "ExpressionGenerator",
     "LabelAnnotator",

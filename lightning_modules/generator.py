@@ -12,9 +12,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from datamodules.batch import Batch
+from datamodules.rows.unlabelled import expression_names
+from lightning_modules.caption_words import check_caption_words
 from lightning_modules.face_grid import log_face_grid
 from lightning_modules.generator_file import GeneratorFile
 from lightning_modules.sharding_checks import check_sharding
+from lightning_modules.trainer_access import data_of
 from lightning_modules.training_cache import TrainingCache
 from synfer.export.lora_file import start_from_lora
 from synfer.faces.action_units import ACTION_UNITS
@@ -92,6 +95,9 @@ class ExpressionGenerator(GeneratorFile):
         ValueError: a value out of range, or parts that do not fit each other.
         FileNotFoundError: ``base`` is missing.
     """
+
+    uses_unlabelled_rows = True
+    """Their caption is all that is known of them: their action units stay unknown."""
 
     def __init__(
         self,
@@ -234,6 +240,9 @@ class ExpressionGenerator(GeneratorFile):
             ValueError: it does not.
         """
         self._check_label_space_of_data(stage)
+        if stage == "fit":
+            named = self.sampling.mention_expression
+            check_caption_words(data_of(self.trainer), self.model.tokenizer, self.hparams["base"] is None, named)
         options = getattr(self.trainer.strategy, "_ddp_kwargs", None)
         learned = self.model.codec.learned and self.hparams["base"] is None
         if stage == "fit" and learned and options is not None and not options.get("find_unused_parameters"):
@@ -325,7 +334,7 @@ class ExpressionGenerator(GeneratorFile):
 
     def _fill_action_units(self, batch: Batch) -> Tensor:
         """Gives samples without any known AU a draw from their expression's FACS prototype."""
-        names = [self.label_space[label] for label in batch["label"].tolist()]
+        names = expression_names(batch["label"].tolist(), self.label_space)
         stream = (self._seed, self.global_step if self.training else 0, Stream.TRAINING_ACTION_UNITS)
         filled = fill_action_units(batch["au"].cpu().numpy(), names, batch["sample_id"], *stream)
         return torch.from_numpy(filled).to(batch["au"])

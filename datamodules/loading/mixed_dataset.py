@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from datamodules.batch import Batch
 from datamodules.rows.grey_or_colour import join_pictures
 from datamodules.rows.sample_table import SampleTable
+from datamodules.rows.template_captions import template_captions
 from datamodules.synthetic.synthetic_pool import SyntheticPool
 from synfer.faces.captions import captions_for
 from synfer.faces.face_shape import resize_faces
@@ -84,8 +85,7 @@ class _TableRows:
     def __init__(self, table: SampleTable, image_size: int | None, with_images: bool = True) -> None:
         self.table, self.image_size, self.with_images = table, image_size, with_images
         if table.caption is None:
-            names = [table.label_space[label] for label in table.label.tolist()]
-            self.caption = np.array(captions_for(names, keys_of(table.sample_id.tolist())))
+            self.caption = template_captions(table)
         else:
             self.caption = table.caption
 

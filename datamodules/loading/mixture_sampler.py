@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset, DistributedSampler
@@ -136,6 +137,17 @@ class MixtureSampler(DistributedSampler):
     def limit_to(self, steps: int) -> None:
         """Says that the trainer takes only the first batches of each epoch (``limit_train_batches``)."""
         self.used_steps = max(1, min(steps, self.steps))
+
+    def order_settings(self) -> dict[str, Any]:
+        """Returns what beside seed, ranks and batches decides the order of the rows, for a checkpoint; {} = nothing."""
+        return {}
+
+    def check_order(self, stored: Mapping[str, Any]) -> None:
+        """Compares what :meth:`order_settings` gave with this sampler.
+
+        Raises:
+            ValueError: a run that went on would leave rows out.
+        """
 
     def resume_at(self, position: TrainingPosition) -> TrainingPosition:
         """Makes the run go on from where another process has stopped.

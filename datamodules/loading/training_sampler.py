@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from datamodules.captions.streamed_images import StreamedImages
 from datamodules.loading.class_sampling import ClassSampling
 from datamodules.loading.mixture_sampler import MixtureSampler
 from datamodules.loading.repeating_sampler import RepeatingSampler
-from datamodules.rows.sample_table import SampleTable
+from datamodules.loading.stream_sampler import StreamSampler
+from datamodules.rows.sample_table import UNLABELLED, SampleTable
 
 
 def build_training_sampler(
@@ -38,22 +40,47 @@ def build_training_sampler(
         class_balance: b in [0, 1] of shares ∝ n^(1 − b).
         class_sampling: the sampler of real rows, in its place.
         trainer: Lightning's trainer, which may take fewer batches or the same ones in every epoch; None = none.
+
+    Raises:
+        ValueError: classes are to be drawn, and some rows have none, or they are a stream.
     """
     overfits = getattr(trainer, "overfit_batches", 0) > 0
-    sampler = (RepeatingSampler if overfits else MixtureSampler)(
-        len(train),
-        num_synthetic_slots,
-        batch_size,
-        ratio,
-        seed,
-        num_replicas=ranks[0],
-        rank=ranks[1],
-        steps_per_epoch=steps_per_epoch,
-        class_labels=train.label,
-        class_balance=class_balance,
-        synthetic_shared=synthetic_shared,
-        class_shares=None if class_sampling.kind == "none" else class_sampling.shares(train.count_per_class()),
-    )
+    stream = train.images if isinstance(train.images, StreamedImages) and not overfits else None
+    if class_balance > 0 or class_sampling.kind != "none":
+        key = "class_balance" if class_balance > 0 else "class_sampling.kind"
+        if (train.label == UNLABELLED).any():
+            raise ValueError(f"data.{key}: found training rows without an expression, expected an expression of each")
+        if stream is not None:
+            raise ValueError(f"data.{key}: found a stream, whose rows are drawn as they lie, expected 0 or none")
+    sampler: MixtureSampler
+    if stream is not None:
+        sampler = StreamSampler(
+            stream.parts,
+            stream.settings,
+            num_synthetic_slots,
+            batch_size,
+            ratio,
+            seed,
+            num_replicas=ranks[0],
+            rank=ranks[1],
+            steps_per_epoch=steps_per_epoch,
+            synthetic_shared=synthetic_shared,
+        )
+    else:
+        sampler = (RepeatingSampler if overfits else MixtureSampler)(
+            len(train),
+            num_synthetic_slots,
+            batch_size,
+            ratio,
+            seed,
+            num_replicas=ranks[0],
+            rank=ranks[1],
+            steps_per_epoch=steps_per_epoch,
+            class_labels=train.label,
+            class_balance=class_balance,
+            synthetic_shared=synthetic_shared,
+            class_shares=None if class_sampling.kind == "none" else class_sampling.shares(train.count_per_class()),
+        )
     if trainer is not None:
         limit = trainer.limit_train_batches
         sampler.limit_to(limit if isinstance(limit, int) else int(limit * sampler.steps))

@@ -2,6 +2,7 @@
 
 from datamodules.readers.drawn import DrawnReader
 from datamodules.readers.fer2013 import FER2013Reader
+from datamodules.readers.image_captions import ImageCaptionsReader
 from datamodules.readers.image_folder import ImageFolderReader
 from datamodules.readers.joined import JoinedReader
 from datamodules.readers.reader import Reader
@@ -11,6 +12,7 @@ from datamodules.readers.synthetic_set import SyntheticSetReader
 __all__ = [
     "DrawnReader",
     "FER2013Reader",
+    "ImageCaptionsReader",
     "ImageFolderReader",
     "JoinedReader",
     "Reader",

@@ -1,4 +1,4 @@
-"""Reading one split for a run: with action units of a table, and a line on what was left out."""
+"""Reading one split for a run: action units of a table, captions as wanted, and a line on what was left out."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from datamodules.au_tables.au_table import AUTable
 from datamodules.au_tables.join import join_action_units
+from datamodules.captions.policy import apply_policy
+from datamodules.captions.settings import CaptionSettings
 from datamodules.readers.reader import Reader, Split
 from datamodules.rows.sample_table import SampleTable
 
 
-def read_split(reader: Reader, split: Split, au_table: AUTable | None = None) -> SampleTable:
+def read_split(
+    reader: Reader, split: Split, au_table: AUTable | None = None, captions: CaptionSettings | None = None
+) -> SampleTable:
     """Returns the rows of one split.
 
     Args:
         reader: the data set.
         split: which.
         au_table: action units in place of the reader's; None = its own.
+        captions: what captions may say; None = they stay as they are.
 
     Raises:
-        ValueError: the split cannot be used, or none of its rows is in the table of action units.
+        ValueError: the split cannot be used, or none of its rows is in the table of action units or of captions.
     """
     table = reader.read(split)
     if table.report.excluded or table.report.skipped:
@@ -30,6 +35,10 @@ def read_split(reader: Reader, split: Split, au_table: AUTable | None = None) ->
     if au_table is not None:
         table, said = join_action_units(table, au_table)
         rank_zero_info(said)
+    if captions is not None:
+        table, lines = apply_policy(table, captions)
+        for line in lines:
+            rank_zero_info(line)
     return table
 
 

@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 
 from datamodules.readers.reader import Reader, Split
-from datamodules.rows.sample_table import SampleTable
+from datamodules.rows.sample_table import UNLABELLED, SampleTable
 from synfer.faces.expressions import map_label_space, resolve_label_space
 
 
@@ -54,9 +54,10 @@ class RemappedReader(Reader):
         table = self.reader.read(self.splits.get(split, split))  # type: ignore[arg-type]
         if self.label_space == table.label_space:
             return table
-        label = map_label_space(self.label_space, table.label_space)[table.label]
+        unlabelled = table.label == UNLABELLED
+        label = np.where(unlabelled, UNLABELLED, map_label_space(self.label_space, table.label_space)[table.label])
         soft_label = table.soft_label[:, map_label_space(table.label_space, self.label_space)]
-        kept = np.flatnonzero((label >= 0) & (soft_label.sum(1) > 0))
+        kept = np.flatnonzero((unlabelled | (label >= 0)) & (soft_label.sum(1) > 0))
         if not len(kept):
             raise ValueError(f"split '{split}': found no row of {', '.join(self.label_space)}, expected at least one")
         left_out = {"expression outside the label space": len(table) - len(kept)}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.rows.near_duplicates import find_near_duplicates, thumbnails
-from datamodules.rows.sample_table import SampleTable
+from datamodules.rows.sample_table import UNLABELLED, SampleTable
 
 
 def content_hash(image: np.ndarray) -> str:
@@ -40,9 +40,8 @@ def split_manifest(table: SampleTable) -> dict[str, Any]:
         ``{"rows": n, "sha256": first 16 hex digits over the sorted pairs of content hash and label name}``; with
         ``"action_units"``, where another tool's have been joined: which, and what kind of numbers they are.
     """
-    rows = sorted(
-        f"{digest} {table.label_space[code]}\n" for digest, code in zip(table.content_hash, table.label, strict=True)
-    )
+    names = (table.label_space[code] if code != UNLABELLED else "unlabelled" for code in table.label.tolist())
+    rows = sorted(f"{digest} {name}\n" for digest, name in zip(table.content_hash, names, strict=True))
     manifest = {"rows": len(rows), "sha256": hashlib.sha256("".join(rows).encode()).hexdigest()[:16]}
     return manifest if table.au_source is None else {**manifest, "action_units": table.au_source}
 

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from synfer.faces.action_units import ACTION_UNITS
 
+UNLABELLED = -1
+"""Label of a row whose expression is not known; its soft label has every class alike."""
+
 
 class ImageSource(Protocol):
     """Images by row number, in memory or read when asked for."""
@@ -75,7 +78,7 @@ class SampleTable:
 
     Attributes:
         images: N images.
-        label: int64 (N,), index into ``label_space``.
+        label: int64 (N,), index into ``label_space``; −1 (:data:`UNLABELLED`) = not known.
         soft_label: float32 (N, K), rows sum to 1.
         sample_id: str (N,), unique.
         content_hash: str (N,): first 16 hex digits of SHA-256 over the decoded pixels (one channel for grey images).
@@ -121,8 +124,9 @@ class SampleTable:
                 raise ValueError(f"{self.split} table: {name} has shape {found}, expected {expected}")
         if n == 0:
             raise ValueError(f"{self.split} table is empty: found 0 usable rows, expected at least one")
-        if self.label.min() < 0 or self.label.max() >= k:
-            raise ValueError(f"{self.split} table: labels {self.label.min()}…{self.label.max()}, expected 0…{k - 1}")
+        if self.label.min() < UNLABELLED or self.label.max() >= k:
+            labels = f"labels {self.label.min()}…{self.label.max()}"
+            raise ValueError(f"{self.split} table: {labels}, expected 0…{k - 1}, or {UNLABELLED} where there is none")
         if self.au is not None:
             with np.errstate(invalid="ignore"):
                 wrong = np.flatnonzero(((self.au < 0) | (self.au > 1)).any(axis=1) | np.isinf(self.au).any(axis=1))
@@ -160,8 +164,8 @@ class SampleTable:
         return dict(zip(self.label_space, self.count_per_class().tolist(), strict=True))
 
     def count_per_class(self) -> np.ndarray:
-        """Returns the number of rows per class, int64 (K,), in the order of the label space."""
-        return np.bincount(self.label, minlength=len(self.label_space))
+        """Returns the number of labelled rows per class, int64 (K,), in the order of the label space."""
+        return np.bincount(self.label[self.label != UNLABELLED], minlength=len(self.label_space))
 
 
 def one_hot(label: np.ndarray, num_classes: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from datamodules.rows.provenance import check_sources
 from datamodules.rows.sample_table import SampleTable
+from datamodules.rows.unlabelled import expression_names
 
 
 class TrainingSources:
@@ -43,9 +44,8 @@ class TrainingSources:
     def rows_of(self, expression: str) -> np.ndarray:
         """Returns the row numbers of the faces that show an expression, int64, ascending; none where no face does."""
         if expression not in self._rows:
-            known = expression in self.label_space
-            code = self.label_space.index(expression) if known else -1
-            self._rows[expression] = np.flatnonzero(self.table.label == code)
+            known = [code for code, name in enumerate(self.label_space) if name == expression]
+            self._rows[expression] = np.flatnonzero(np.isin(self.table.label, known))
         return self._rows[expression]
 
     def images(self, rows: np.ndarray) -> Tensor:
@@ -62,7 +62,7 @@ class TrainingSources:
 
     def fingerprint(self) -> str:
         """Returns 16 hex digits over pixels and labels, in the order of the rows: it decides who gets which."""
-        names = (self.table.label_space[code] for code in self.table.label)
+        names = expression_names(self.table.label, self.label_space)
         rows = "".join(f"{digest} {name}\n" for digest, name in zip(self.table.content_hash, names, strict=True))
         return hashlib.sha256(rows.encode()).hexdigest()[:16]
 

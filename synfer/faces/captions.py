@@ -61,10 +61,7 @@ def captions_for(expressions: Sequence[str], keys: np.ndarray) -> list[str]:
     Raises:
         ValueError: an expression is unknown.
     """
-    uniform = keyed_uniform(keys, 1, Stream.CAPTION)[:, 0]
-    others = len(TEMPLATES) - 1
-    template = np.where(uniform < 0.5, 0, 1 + np.minimum((uniform - 0.5) * 2 * others, others - 1).astype(np.int64))
-    return [_fill(index, name) for index, name in zip(template.tolist(), expressions, strict=True)]
+    return [_fill(index, name) for index, name in zip(_templates(keys), expressions, strict=True)]
 
 
 def expression_in(caption: str) -> str:
@@ -98,6 +95,13 @@ def neutral_caption(caption: str, expression: str) -> str:
     return neutral
 
 
+def _templates(keys: np.ndarray) -> list[int]:
+    uniform = keyed_uniform(keys, 1, Stream.CAPTION)[:, 0]
+    others = len(TEMPLATES) - 1
+    template = np.where(uniform < 0.5, 0, 1 + np.minimum((uniform - 0.5) * 2 * others, others - 1).astype(np.int64))
+    return template.tolist()
+
+
 def _fill(template: int, expression: str) -> str:
     try:
         return _FILLED[expression][template]
@@ -106,6 +110,27 @@ def _fill(template: int, expression: str) -> str:
             f"no caption for expression '{expression}': expected one of {', '.join(EXPRESSIONS)}"
         ) from None
 
+
+def captions_without_expression(keys: np.ndarray) -> list[str]:
+    """Returns one caption per sample that names no expression, spread as those of :func:`captions_for` are.
+
+    Args:
+        keys: n integers, one per sample, that choose the templates.
+    """
+    return [_WITHOUT_EXPRESSION[index] for index in _templates(keys)]
+
+
+PLAIN_CAPTION = "a photo of a face"
+"""The canonical sentence without the adjective."""
+
+_WITHOUT_EXPRESSION = (
+    PLAIN_CAPTION,
+    "a photo of a person",
+    "a close-up portrait of a person",
+    "a picture of a person",
+    "a face",
+)
+"""The sentences of :data:`TEMPLATES` without the adjective; their words are all in :data:`VOCABULARY`."""
 
 _FILLED = {name: tuple(template.format(word) for template in TEMPLATES) for name, word in ADJECTIVES.items()}
 

@@ -31,6 +31,9 @@ class Stream(IntEnum):
     MEAN_CODES = 0x3EA2
     LONG_TAIL_OF_ROWS = 0x107A
     POOL_SHARES = 0x50A2
+    AU_SENTENCE = 0xA5E7
+    STREAM_ORDER = 0x57E0
+    HELD_OUT_ROWS = 0x4E1D
 
 
 class Mixing(IntEnum):

@@ -48,7 +48,7 @@ setting has left its group for another: then the user is told.
 """
 
 
-ADDED: dict[str, dict[str, Any]] = {"sampling": {"expression_strength": 1.0}}
+ADDED: dict[str, dict[str, Any]] = {"sampling": {"expression_strength": 1.0, "mention_expression": True}}
 """Group of settings → one that older files do not have → what they mean without it."""
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from synfer.faces.action_units import ACTION_UNITS, sample_action_units
-from synfer.faces.captions import caption_for
+from synfer.faces.captions import PLAIN_CAPTION, caption_for
+from synfer.faces.expression_words import without_expression
 from synfer.foundation.counter_based_random import keyed_uniform, keys_of
 
 
@@ -31,9 +33,21 @@ def draw_conditions(
     return [caption_for(name) for name in expressions], sample_action_units(expressions, uniform, au_names)
 
 
+def asked_captions(captions: Sequence[str], settings: Any) -> tuple[str, ...]:
+    """Returns captions as settings of sampling want them asked: without the expression where they say so.
+
+    Args:
+        captions: n captions.
+        settings: of a synthesiser of any kind; those without ``mention_expression``, and None, leave captions alone.
+    """
+    if getattr(settings, "mention_expression", True):
+        return tuple(captions)
+    return tuple(without_expression(caption) or PLAIN_CAPTION for caption in captions)
+
+
 def fill_action_units(
     units: np.ndarray,
-    expressions: Sequence[str],
+    expressions: Sequence[str | None],
     sample_ids: Sequence[str],
     *stream: int,
     au_names: Sequence[str] = ACTION_UNITS,
@@ -42,7 +56,7 @@ def fill_action_units(
 
     Args:
         units: float32 (n, A), NaN = unknown.
-        expressions: n canonical names.
+        expressions: n canonical names; None = not known, and the action units stay unknown.
         sample_ids: n ids; with the stream they decide what a sample gets.
         stream: what tells this use from others.
         au_names: names of the A action units.
@@ -50,12 +64,12 @@ def fill_action_units(
     Returns:
         float32 (n, A); ``units`` itself where nothing is to be filled.
     """
-    rows = np.flatnonzero(np.isnan(units).all(1))
+    rows = np.flatnonzero(np.isnan(units).all(1) & np.array([name is not None for name in expressions], dtype=bool))
     if not len(rows):
         return units
     uniform = keyed_uniform(keys_of(sample_ids[row] for row in rows.tolist()), 2 * len(au_names), *stream)
     filled = units.copy()
-    names = [expressions[row] for row in rows.tolist()]
+    names = [name for row in rows.tolist() if (name := expressions[row]) is not None]
     filled[rows] = sample_action_units(names, uniform.reshape(len(rows), 2, -1), au_names)
     return filled
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from synfer.faces.action_units import ACTION_UNITS, action_unit_indices
 from synfer.faces.expressions import canonical_expression
 from synfer.foundation.counter_based_random import keyed_seed
-from synfer.synthesis.conditions import draw_conditions
+from synfer.synthesis.conditions import asked_captions, draw_conditions
 from synfer.synthesis.diffusion.samplers import SAMPLERS
 
 
@@ -43,6 +43,8 @@ class SamplingSettings:
         au_edits: intensities in [0, 1] of action units by name ("AU12": 0.8), in place of the drawn ones.
         expression_strength: how far the text goes from neutral, 0, to the expression, 1, and beyond, ≥ 0
             (:func:`~synfer.synthesis.diffusion.expression_strength.strengthened_text`). Action units stay as drawn.
+        mention_expression: whether the text names the expression; false for a generator that was trained on captions
+            without it (``data.captions.mention_expression``), and is asked by action units alone.
         negative_prompt: caption of the unconditional branch.
         scheduler: name of the sampler, "ddim" or "dpm_solver++".
 
@@ -56,6 +58,7 @@ class SamplingSettings:
     au_scale: float = 1.0
     au_edits: dict[str, float] = field(default_factory=dict)
     expression_strength: float = 1.0
+    mention_expression: bool = True
     negative_prompt: str = ""
     scheduler: str = "ddim"
 
@@ -74,6 +77,11 @@ class SamplingSettings:
             raise ValueError(
                 f"sampling.expression_strength: found {self.expression_strength}, expected a number of at least 0 "
                 "(0 = neutral, 1 = as the caption says)"
+            )
+        if not self.mention_expression and self.expression_strength != 1:
+            raise ValueError(
+                f"sampling.expression_strength: found {self.expression_strength} with mention_expression=false, "
+                "expected 1: it is of the text, which says no expression"
             )
         if self.au_scale < 0:
             raise ValueError(f"sampling.au_scale: found {self.au_scale}, expected at least 0")
@@ -148,7 +156,8 @@ class SynthesisRequest:
         names = tuple(canonical_expression(name) for name in expressions)
         captions, units = draw_conditions(names, sample_ids, seed, au_names)
         _edit_action_units(units, {**(settings.au_edits if settings else {}), **(au_edits or {})}, au_names)
-        return cls(names, tuple(sample_ids), seed, tuple(captions), units, settings, tuple(au_names))
+        asked = asked_captions(captions, settings)
+        return cls(names, tuple(sample_ids), seed, asked, units, settings, tuple(au_names))
 
     def under(self, settings: SynthesisSettings, au_names: Sequence[str] = ACTION_UNITS) -> SynthesisRequest:
         """Returns the same samples made under these settings, by whoever takes these action units.
@@ -157,7 +166,8 @@ class SynthesisRequest:
         """
         units = self.action_units_of(au_names)
         _edit_action_units(units, settings.au_edits, au_names)
-        return replace(self, action_units=units, settings=settings, au_names=tuple(au_names))
+        captions = asked_captions(self.captions, settings)
+        return replace(self, captions=captions, action_units=units, settings=settings, au_names=tuple(au_names))
 
     def action_units_of(self, au_names: Sequence[str]) -> np.ndarray:
         """Returns the intensities of these action units, float32 (n, len(au_names)), NaN where nothing was asked."""

@@ -15,6 +15,7 @@ from synfer.networks.au_adapter import AUTokens, embed_action_units, region_mask
 from synfer.networks.diffusion import DiffusionModel
 from synfer.networks.prediction_type import PredictionType
 from synfer.networks.stable_diffusion.number_format import in_stored_format
+from synfer.synthesis.conditions import asked_captions
 from synfer.synthesis.diffusion.denoising import denoise
 from synfer.synthesis.diffusion.denoising_state import DenoisingState
 from synfer.synthesis.diffusion.execution import attention_kernel
@@ -200,9 +201,10 @@ class DiffusionSynthesiser:
         n = len(request)
         settings = request.settings if isinstance(request.settings, SamplingSettings) else self.sampling
         set_au_scale(self.model.unet, settings.au_scale)
-        text = self.encode_text([settings.negative_prompt or self.null_caption, *request.captions])
+        captions = asked_captions(request.captions, settings)
+        text = self.encode_text([settings.negative_prompt or self.null_caption, *captions])
         strength = settings.expression_strength
-        wanted = strengthened_text(text[1:], request.captions, request.expressions, strength, self.encode_text)
+        wanted = strengthened_text(text[1:], captions, request.expressions, strength, self.encode_text)
         au = torch.from_numpy(request.action_units).to(self.device)
         shape = (self.model.codec.latent_channels, self.latent_side, self.latent_side)
         sampler = make_sampler(settings.scheduler, self.model.scheduler.config, settings.num_steps)

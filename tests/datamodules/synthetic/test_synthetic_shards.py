@@ -274,6 +274,8 @@ def test_a_set_that_was_begun_before_a_setting_came_goes_on_where_the_setting_ch
     old = {"sampling": {"num_steps": 3}, "seed": 1}
     (folder / "synthesis.json").write_text(json.dumps(old))
     check_record(folder, {"sampling": {"num_steps": 3, "expression_strength": 1.0}, "seed": 1})
+    both = {"num_steps": 3, "expression_strength": 1.0, "mention_expression": True}
+    check_record(folder, {"sampling": both, "seed": 1})
     check_record(folder, old)
     with pytest.raises(ValueError, match=r"its faces were made with sampling \{'num_steps': 3\}, found .*: 0\.5"):
         check_record(folder, {"sampling": {"num_steps": 3, "expression_strength": 0.5}, "seed": 1})

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from synfer.faces.captions import TEMPLATES, VOCABULARY, caption_for, captions_for, neutral_caption
+from synfer.faces.captions import (
+    TEMPLATES,
+    VOCABULARY,
+    caption_for,
+    captions_for,
+    captions_without_expression,
+    neutral_caption,
+)
+from synfer.faces.expression_words import without_expression
 from synfer.faces.expressions import EXPRESSIONS
 
 
@@ -33,6 +41,14 @@ def test_choice_depends_on_the_key_alone_and_uses_all_templates() -> None:
 def test_unknown_expression(key: int | None) -> None:
     with pytest.raises(ValueError, match="no caption for expression 'bored'"):
         caption_for("bored", key)
+
+
+def test_captions_without_expression_are_those_of_the_same_keys_without_the_word() -> None:
+    keys = np.arange(200, dtype=np.uint64)
+    without = captions_without_expression(keys)
+    for name in EXPRESSIONS:
+        assert without == [without_expression(caption) for caption in captions_for([name] * 200, keys)]
+    assert {word for caption in without for word in caption.split()} <= set(VOCABULARY)
 
 
 def test_the_neutral_face_of_every_template_caption() -> None:
