@@ -82,6 +82,11 @@ class TrainingCache:
             if self.settings.text:
                 self._fill_text(captions)
         if self.settings.unload:
+            # One rank writes first, then one of each machine whose disk is another.
+            for writes in (self._trainer.global_rank == 0, self._trainer.local_rank == 0):
+                if writes:
+                    self._frozen_weights().store()
+                self._trainer.strategy.barrier()
             self.unload()
 
     def _fill_latents(self, device: torch.device) -> None:
@@ -193,14 +198,16 @@ class TrainingCache:
 
     def unload(self) -> None:
         """Takes the frozen networks out of memory: the codec, and the text encoder where its tokens are kept."""
-        if not self.settings.unload:
-            return
+        if self.settings.unload:
+            self._frozen_weights().unload()
+
+    def _frozen_weights(self) -> UnloadedWeights:
         if self._frozen is None:
             modules: dict[str, nn.Module] = {"codec": self.model.codec}
             if self.settings.text:
                 modules["text_encoder"] = self.model.text_encoder
             self._frozen = UnloadedWeights(Path(str(self.settings.path)), modules)
-        self._frozen.unload()
+        return self._frozen
 
     def restore(self) -> None:
         """Puts the frozen networks back."""

@@ -38,12 +38,16 @@ class UnloadedWeights:
         """Whether the weights are out of memory."""
         return self._device is not None
 
+    def store(self) -> None:
+        """Writes the file where there is none; one process at a time."""
+        if self._parameters and not self.is_out and not self._path.is_file():
+            write_safetensors(self._path, self._parameters)
+
     def unload(self) -> None:
         """Takes the weights out of memory; does nothing where they are out."""
         if self.is_out or not self._parameters:
             return
-        if not self._path.is_file():
-            write_safetensors(self._path, self._parameters)
+        self.store()
         self._device = next(iter(self._parameters.values())).device
         for parameter in self._parameters.values():
             parameter.data = parameter.data.new_empty(0)
