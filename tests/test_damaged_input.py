@@ -202,7 +202,7 @@ def read_cache(folder: Path) -> Any:
 
 
 def read_ckpt_path(folder: Path) -> Any:
-    path = locate(str(folder))
+    path = locate(str(folder), fit=True)
     check_fits(path, tiny_classifier())
     state = torch.load(path, weights_only=True)["state_dict"]
     return {name: tensor.numpy().tobytes() for name, tensor in state.items()}
