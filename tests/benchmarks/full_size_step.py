@@ -28,29 +28,11 @@ from typing import Any
 # Started as a file, Python looks for modules beside that file only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from tests.fixtures.published_shapes import SD15_TEXT, SD15_UNET, SD_VAE
+
 BARS = {"peak_gb": 8, "checkpoint_mb": 200}
 STEPS, KILLED_IN = 3, 3
 SIDE, QUICK_SIDE = 256, 128
-
-UNET: dict[str, Any] = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
-"""What Stable Diffusion 1.5 has beside the defaults of ``UNet2DConditionModel``."""
-
-VAE: dict[str, Any] = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-    "latent_channels": 4,
-    "sample_size": 512,
-}
-TEXT: dict[str, Any] = {
-    "vocab_size": 49408,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "max_position_embeddings": 77,
-}
 
 
 def save_model(folder: Path, quick: bool) -> None:
@@ -63,12 +45,12 @@ def save_model(folder: Path, quick: bool) -> None:
     from synfer.networks.word_tokenizer import build_word_tokenizer
 
     small: dict[str, Any] = {"block_out_channels": (32, 32, 32, 32)} if quick else {}
-    unet = {**UNET, **small, **({"cross_attention_dim": 32} if quick else {})}
-    text = {**TEXT, **({"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 4} if quick else {})}
+    unet = {**SD15_UNET, **small, **({"cross_attention_dim": 32} if quick else {})}
+    text = {**SD15_TEXT, **({"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 4} if quick else {})}
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
     UNet2DConditionModel(**unet).save_pretrained(folder / "unet")
-    AutoencoderKL(**{**VAE, **small}).save_pretrained(folder / "vae")
+    AutoencoderKL(**{**SD_VAE, **small}).save_pretrained(folder / "vae")
     tokenizer = build_word_tokenizer(VOCABULARY, 77)
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     CLIPTextModel(CLIPTextConfig(**text, **ids)).save_pretrained(folder / "text_encoder")
