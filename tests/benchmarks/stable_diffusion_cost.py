@@ -41,6 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from synfer.faces.action_units import ACTION_UNITS, REGIONS
 from synfer.networks.au_adapter import attach_au_adapter, au_adapter_parameters
+from synfer.networks.diffusion import LORA_TARGETS
 from tests.fixtures.published_shapes import SD15_TEXT, SD15_UNET, SD_VAE
 
 GB = 1e9
@@ -208,8 +209,7 @@ def build_unet(shape: dict[str, Any], part: str, rank: int, frozen: torch.dtype,
         unet.requires_grad_(False)
         unet.to(frozen)
         if part.startswith("lora"):
-            targets = ["to_q", "to_k", "to_v", "to_out.0"]
-            unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets))
+            unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_TARGETS)))
         for parameter in au_adapter_parameters(unet):
             parameter.requires_grad_(True)
         for module in unet.modules():
