@@ -17,6 +17,7 @@ import yaml
 
 import train
 from experiments.command_line.cli import SWITCHED_GROUPS
+from synfer.foundation.bfloat16 import warn_of_slow_bfloat16
 from tests.fixtures.processes import run_to_end
 
 PROJECT = Path(train.__file__).parent
@@ -152,6 +153,19 @@ def test_test_adds_its_metrics_to_the_summary_of_the_fit(finished: train.SynferC
     assert "test/accuracy" in after["metrics"]
     assert after["metrics"]["val/accuracy"] == before["metrics"]["val/accuracy"]
     assert (folder / "config.test.yaml").is_file()
+
+
+@pytest.mark.filterwarnings("default:.*without bfloat16 units")
+def test_bfloat16_on_a_processor_without_it_is_said(
+    tiny_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    warn_of_slow_bfloat16.cache_clear()
+    with pytest.warns(UserWarning, match=r"trainer.precision: found bf16-mixed on .* expected 32-true"):
+        train.main(
+            ["fit", *tiny_run, "--trainer.precision=bf16-mixed", "--trainer.logger=false", f"--run_dir={tmp_path}/b"]
+        )
+    warn_of_slow_bfloat16.cache_clear()
 
 
 def test_default_run_folder(tiny_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ from experiments.command_line.lost_rank import how_ranks_ended, is_lost_connecti
 from experiments.command_line.parent_watch import announce_parent
 from experiments.command_line.parser import with_interpolations
 from experiments.command_line.run_folder import choose_run_dir, refuse_occupied
+from synfer.foundation.bfloat16 import computes_bfloat16_fast, warn_of_slow_bfloat16
 from synfer.foundation.checkpoint_file import read_checkpoint
 
 SWITCHED_GROUPS = ("synthesis", "layout", "guidance", "pseudo_labels")
@@ -261,6 +262,9 @@ class SynferCLI(LightningCLI):
                 f"asked for, found {trainer.world_size} started, expected as many (SLURM: srun with --ntasks-per-node="
                 f"{trainer.num_devices}; torchrun: --nproc-per-node={trainer.num_devices})"
             )
+        precision, device = str(trainer.precision), trainer.strategy.root_device.type
+        if precision.startswith("bf16") and not computes_bfloat16_fast(device):
+            warn_of_slow_bfloat16("trainer.precision", precision, "32-true")
         rank_zero_info(f"run folder: {self.run_dir}")
         return trainer
 

@@ -9,13 +9,15 @@ token of each, and each AU comes with a flag that tells "does not act" from "unk
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
 from diffusers.models.embeddings import IPAdapterFullImageProjection, MultiIPAdapterImageProjection
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from synfer.faces.action_units import REGIONS
 
@@ -63,13 +65,35 @@ class AUProjection(MultiIPAdapterImageProjection):  # type: ignore[misc]
         return list(image_embeds) if isinstance(image_embeds, AUTokens) else super().forward(image_embeds)
 
 
-def attach_au_adapter(unet: UNet2DConditionModel, num_action_units: int, scale: float = 1.0) -> None:
+class LowRankChange(nn.Module):
+    """W + B·A, W being fixed: what a layer learns beyond the weights that it starts from (Hu et al., arXiv 2106.09685).
+
+    Args:
+        weight: W, (out, in).
+        rank: r, the rows of A and the columns of B.
+    """
+
+    def __init__(self, weight: Tensor, rank: int) -> None:
+        super().__init__()
+        self.down = nn.Parameter(torch.empty(rank, weight.shape[1], device=weight.device))
+        self.up = nn.Parameter(torch.zeros(weight.shape[0], rank, device=weight.device))
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Returns the changed weight, float32 (out, in)."""
+        return weight.float() + self.up @ self.down
+
+
+def attach_au_adapter(
+    unet: UNet2DConditionModel, num_action_units: int, scale: float = 1.0, rank: int | None = None
+) -> None:
     """Adds the AU branch to a UNet, in place; its K/V start as copies of the text K/V.
 
     Args:
         unet: any ``UNet2DConditionModel`` with cross-attention.
         num_action_units: A.
         scale: s, strength of the AU branch.
+        rank: of what K/V learn beyond these copies, which then stay as they are; None = all of them learn.
 
     Raises:
         ValueError: the UNet has no cross-attention layer.
@@ -87,6 +111,10 @@ def attach_au_adapter(unet: UNet2DConditionModel, num_action_units: int, scale: 
             processor.to_k_ip[0].weight.copy_(attention.to_k.weight)
             processor.to_v_ip[0].weight.copy_(attention.to_v.weight)
         processors[name] = processor.to(attention.to_k.weight)
+        if rank is not None:
+            for layer in (processor.to_k_ip[0], processor.to_v_ip[0]):
+                change = LowRankChange(layer.weight, rank)
+                parametrize.register_parametrization(layer, "weight", change, unsafe=True)  # half becomes float32
     if not any(isinstance(p, IPAdapterAttnProcessor2_0) for p in processors.values()):
         raise ValueError("the UNet has no cross-attention layer: the AU adapter has nothing to attach to")
     unet.set_attn_processor(processors)
@@ -103,9 +131,9 @@ def set_au_scale(unet: UNet2DConditionModel, scale: float) -> None:
 
 
 def au_adapter_parameters(unet: UNet2DConditionModel) -> list[torch.nn.Parameter]:
-    """Returns the adapter's own parameters: K/V of the AU branch and the projection."""
+    """Returns what the adapter learns: K/V of the AU branch, or their changes of low rank, and the projection."""
     parameters = list(unet.encoder_hid_proj.parameters())
     for processor in unet.attn_processors.values():
         if isinstance(processor, IPAdapterAttnProcessor2_0):
-            parameters.extend(processor.parameters())
+            parameters.extend(p for name, p in processor.named_parameters() if not name.endswith(".original"))
     return parameters

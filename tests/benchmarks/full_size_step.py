@@ -1,6 +1,7 @@
 """A training step at the size of Stable Diffusion 1.5: its published shape with random weights, LoRA and AU adapter.
 
     python tests/benchmarks/full_size_step.py
+    python tests/benchmarks/full_size_step.py --au_rank 0   # the adapter's keys and values learn whole
     python tests/benchmarks/full_size_step.py --quick       # the same on a tiny model: does it run at all
 
 Writes the model in bfloat16 into a temporary folder (UNet of 860 million weights, VAE, CLIP ViT-L text encoder),
@@ -99,6 +100,7 @@ def train(args: argparse.Namespace) -> None:
         image_size=side,
         base=str(args.base),
         trained="lora",
+        au_rank=args.au_rank or None,
         frozen_dtype="bfloat16",
         learning_rate=1e-4,
         execution=ExecutionSettings(gradient_checkpointing=True),
@@ -133,7 +135,7 @@ def run(base: Path, folder: Path, args: argparse.Namespace, *more: str) -> tuple
         RuntimeError: it failed without being killed.
     """
     command = [sys.executable, str(Path(__file__).resolve()), "--base", str(base), "--folder", str(folder), *more]
-    command += ["--threads", str(args.threads)] + ["--quick"] * args.quick
+    command += ["--threads", str(args.threads), "--au_rank", str(args.au_rank)] + ["--quick"] * args.quick
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
@@ -146,6 +148,7 @@ def main() -> None:
     """Measures and prints one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--au_rank", type=int, default=64, help="as configs/generator/sd15_lora.yaml; 0: whole")
     parser.add_argument("--quick", action="store_true", help="a tiny model")
     for name in ("--base", "--folder"):
         parser.add_argument(name, type=Path, help=argparse.SUPPRESS)
@@ -178,6 +181,7 @@ def main() -> None:
         "losses": expected["losses"],
         "weights": expected["weights"],
         "learns": expected["learns"],
+        "au_rank": args.au_rank or None,
         "side": QUICK_SIDE if args.quick else SIDE,
         "threads": args.threads,
         "bars": BARS,

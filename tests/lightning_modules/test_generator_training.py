@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from lightning_modules.generator import ExpressionGenerator
 from synfer.synthesis.diffusion.prediction import offset_noise
 from tests.fixtures.tiny_generator import SIDE, request_for, save_base, tiny_generator
 from tests.lightning_modules.test_generator import batch_of, fit, weights
@@ -54,6 +55,29 @@ def test_without_an_adapter_action_units_are_not_heard(base: str) -> None:
     generator = tiny_generator(base=base, trained="lora_only")
     faces = generator.synthesise(request_for(au_scale=1.0)).images
     assert torch.equal(faces, generator.synthesise(request_for(au_scale=0.0)).images)
+
+
+def test_an_adapter_of_low_rank_learns_little_and_comes_back_from_files(base: str, tmp_path: Path) -> None:
+    settings = {"base": base, "trained": "adapter", "ema_decay": None}
+    fitted = fit(tiny_generator(**settings, au_rank=2), tmp_path)
+    whole = tiny_generator(**settings)
+    sizes = [sum(p.numel() for p in g.parameters() if p.requires_grad) for g in (fitted, whole)]
+    assert sizes[0] < sizes[1]
+    fresh = tiny_generator(**settings, au_rank=2)
+    layers = {name for name, p in fresh.model.unet.named_parameters() if ".parametrizations.weight.0." in name}
+    before, after = fresh.state_dict(), fitted.state_dict()
+    assert layers and not any(torch.equal(before[f"model.unet.{n}"], after[f"model.unet.{n}"]) for n in layers)
+
+    fitted.trainer.save_checkpoint(tmp_path / "low.ckpt")
+    stored = torch.load(tmp_path / "low.ckpt", weights_only=True)["state_dict"]
+    assert not any(name.endswith(".original") for name in stored)
+    expected = fitted.eval().synthesise(request_for()).images
+    loaded = ExpressionGenerator.load_trained(tmp_path / "low.ckpt")
+    assert torch.equal(loaded.synthesise(request_for()).images, expected)
+    with pytest.raises(ValueError, match=r"model.au_rank: found 0, expected at least 1"):
+        tiny_generator(**settings, au_rank=0)
+    with pytest.raises(ValueError, match=r"model.au_rank: found 2, expected null without .* 'adapter' or 'lora'"):
+        tiny_generator(base=base, trained="lora_only", au_rank=2)
 
 
 # ---------------------------------------------------------------- noise and losses
@@ -143,6 +167,10 @@ def test_one_optimiser_pass_over_the_tensors_of_a_base(precision: Any, base: str
     [
         ({"lora_rank": 0}, r"model.lora_rank: found 0, expected at least 1"),
         ({"lora_alpha": 0.0}, r"model.lora_alpha: found 0.0, expected a number above 0 or null"),
+        (
+            {"au_rank": 4},
+            r"model.au_rank: found 4, expected null without model.base and model.trained 'adapter' or 'lora'",
+        ),
         ({"noise_offset": -0.1}, r"model.noise_offset: found -0.1, expected at least 0"),
         ({"distribution_matching": -1.0}, r"model.distribution_matching: found -1.0, expected at least 0"),
         ({"trained": "lora_only"}, r"model.trained: found 'lora_only' without model.base"),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from synfer.faces.face_shape import resize_faces
+from synfer.foundation.bfloat16 import bfloat16_autocast
 from synfer.networks.au_adapter import embed_action_units
 from synfer.networks.diffusion_features import capture, word_prompt
 from synfer.networks.feature_cache import FeatureCache, image_keys
@@ -113,7 +114,7 @@ class GeneratorReader:
     def own_precision(self) -> torch.autocast:
         """The generator's, whatever the training runs in: cached features and predictions must not depend on that."""
         enabled = bool(self.generator.hparams["execution"]["bf16_sampling"])
-        return torch.autocast(self.generator.device.type, torch.bfloat16, enabled=enabled)
+        return bfloat16_autocast(self.generator.device, enabled, "model.execution.bf16_sampling of the generator")
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from synfer.faces.action_units import ACTION_UNITS
+from synfer.foundation.bfloat16 import bfloat16_autocast
 from synfer.foundation.fingerprint import fingerprint
 from synfer.networks.au_adapter import AUTokens, embed_action_units, region_masks, set_au_scale
 from synfer.networks.diffusion import DiffusionModel
@@ -138,7 +139,7 @@ class DiffusionSynthesiser:
             return self.model.unet.encoder_hid_proj([self.au_input(au)])[0].float()
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+        return bfloat16_autocast(self.device, self.bf16, "model.execution.bf16_sampling")
 
     def encode_text(self, captions: list[str]) -> Tensor:
         """Returns float32 text tokens, (len(captions), L, D); equal captions are encoded once."""

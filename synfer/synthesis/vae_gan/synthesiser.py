@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from synfer.faces.face_shape import resize_faces
+from synfer.foundation.bfloat16 import bfloat16_autocast
 from synfer.foundation.counter_based_random import keyed_uniform
 from synfer.foundation.fingerprint import fingerprint
 from synfer.foundation.random_streams import Stream
@@ -277,7 +278,7 @@ class VAEGANSynthesiser:
         return step, *(part for w, version in versions for part in (id(w), version, w.device, w.dtype))
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+        return bfloat16_autocast(self.device, self.bf16, "model.bf16_sampling")
 
     def _known_sources(self) -> SourceFaces:
         if self.sources is None:

@@ -47,8 +47,9 @@ def rows_of(generator: ExpressionGenerator, place: int) -> torch.Tensor:
     return generator.synthesiser.au_input(both)
 
 
-def test_diffusers_own_loader_makes_the_same_latents_with_it(base: Path, tmp_path: Path) -> None:
-    generator = generator_of(base, trained="adapter")
+@pytest.mark.parametrize("rank", [None, 2])
+def test_diffusers_own_loader_makes_the_same_latents_with_it(base: Path, tmp_path: Path, rank: int | None) -> None:
+    generator = generator_of(base, trained="adapter", au_rank=rank)
     AUAdapterExporter().export(generator, tmp_path)
     asked, pipe = request(), stock_pipeline(base)
     without = their_latents(pipe, asked)

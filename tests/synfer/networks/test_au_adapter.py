@@ -157,6 +157,34 @@ def test_gradients_reach_every_adapter_parameter() -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in au_adapter_parameters(unet))
 
 
+def test_of_low_rank_it_starts_the_same_and_learns_less() -> None:
+    plain = tiny_unet()
+    whole, low = adapted(plain), copy.deepcopy(plain)
+    torch.manual_seed(1)
+    attach_au_adapter(low, A, rank=2)
+    low.encoder_hid_proj.load_state_dict(whole.encoder_hid_proj.state_dict())
+    au = torch.rand(2, A)
+    assert torch.equal(run(low.eval(), au), run(whole, au))
+    learnt = {id(p) for p in au_adapter_parameters(low)}
+    frozen = [name for name, p in low.named_parameters() if "_ip." in name and id(p) not in learnt]
+    assert frozen and all(name.endswith("weight.original") for name in frozen)
+    layers = [p for name, p in low.named_parameters() if "_ip." in name and id(p) in learnt]
+    assert all(2 in parameter.shape for parameter in layers) and len(layers) == 2 * len(frozen)
+
+
+def test_of_low_rank_half_weights_change_in_float32() -> None:
+    unet = tiny_unet().to(torch.bfloat16)
+    attach_au_adapter(unet, A, rank=2)
+    layer = next(p.to_k_ip[0] for p in unet.attn_processors.values() if isinstance(p, IPAdapterAttnProcessor2_0))
+    change = layer.parametrizations.weight[0]
+    assert layer.parametrizations.weight.original.dtype is torch.bfloat16
+    with torch.no_grad():
+        change.up.fill_(1e-4)
+    expected = layer.parametrizations.weight.original.float() + 1e-4 * change.down.sum(0)
+    torch.testing.assert_close(layer.weight, expected.expand_as(layer.weight), atol=1e-7, rtol=0)
+    assert layer.weight.dtype is torch.float32
+
+
 def test_a_unet_without_cross_attention_is_refused() -> None:
     torch.manual_seed(0)
     blind = {**TINY_UNET, "down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2}
