@@ -11,21 +11,13 @@ it reads are the same.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
-import shlex
-import shutil
-import signal
-import subprocess
 import sys
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiments.command_line.child_output import last_error_line
+from demo.chained_runs import DemoError, Part, Progress, do_what_is_missing, run_part
 from experiments.command_line.project import PROJECT, shipped
-from synfer.runs.run_format import last_checkpoint, read_summary
 
 FOLDER = Path("runs/demo")
 """Where everything goes: in the checkout, or in the folder from which an installed demo is started."""
@@ -39,53 +31,14 @@ MIXED_CONFIGS = ("configs/demo/mixed.yaml",)
 
 PACKAGES = ("torch", "lightning", "diffusers", "transformers", "timm", "jsonargparse", "matplotlib", "safetensors")
 
-_FINGERPRINT = "demo_fingerprint.txt"
-_POLL_S, _HEARTBEAT_S, _TIMEOUT_S = 0.25, 20.0, 20.0
-
-
-class DemoError(Exception):
-    """What keeps the demo from going on, as one line."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One run of ``train.py``.
-
-    Attributes:
-        name: its folder in ``runs/demo``.
-        options: command line after ``train.py fit``, without the run folder.
-        reads: files whose content decides whether an earlier result is still good.
-    """
-
-    name: str
-    options: tuple[str, ...]
-    reads: tuple[Path, ...] = field(default=())
-
-    @property
-    def run_dir(self) -> Path:
-        """The run folder, seen from the project's folder."""
-        return FOLDER / self.name
-
-    @property
-    def checkpoint(self) -> Path:
-        """The run's last checkpoint."""
-        return last_checkpoint(self.run_dir)
-
-    @property
-    def log(self) -> Path:
-        """What the run printed."""
-        return FOLDER / f"{self.name}.log"
-
-    def command(self) -> list[str]:
-        """Returns the command line after the interpreter."""
-        return [str(shipped("train.py")), "fit", *self.options, f"--run_dir={self.run_dir}"]
-
 
 def parts() -> tuple[Part, Part]:
     """Returns the real-only run and the mixed run, in the order in which they must happen."""
     generator = shipped(GENERATOR)
     shared = [word for config in CONFIGS for word in ("--config", config)]
-    real_only = Part("real_only", tuple(shared), tuple(shipped(config) for config in CONFIGS))
+    # One thread: networks this small lose more by waiting for a second one than they gain, and the numbers do not
+    # depend on how many cores there are.
+    real_only = Part("real_only", tuple(shared), FOLDER, tuple(shipped(config) for config in CONFIGS))
     mixed = Part(
         "mixed",
         (
@@ -97,6 +50,7 @@ def parts() -> tuple[Part, Part]:
             "--pseudo_labels.enabled=true",
             f"--pseudo_labels.voters=[{real_only.checkpoint}]",
         ),
+        FOLDER,
         (
             *real_only.reads,
             *(shipped(config) for config in MIXED_CONFIGS),
@@ -121,12 +75,7 @@ def main() -> None:
     progress = Progress()
     real_only, mixed = parts()
     for part in (real_only, mixed):
-        if is_done(part):
-            progress.say(f"{part.name}: finished earlier with the same settings, kept")
-            continue
-        shutil.rmtree(part.run_dir, ignore_errors=True)
-        run_part(part, progress)
-        (part.run_dir / _FINGERPRINT).write_text(fingerprint(part))
+        do_what_is_missing(part, progress, run_part)
     progress.say("report: some more faces for the picture")
     table = report(real_only, mixed)
     progress.say("done")
@@ -143,18 +92,6 @@ def report(real_only: Part, mixed: Part) -> str:
     table = result_table(*results)
     (FOLDER / "report.txt").write_text(table + "\n")
     return table
-
-
-class Progress:
-    """Prints lines with the time since the start."""
-
-    def __init__(self) -> None:
-        self.started = time.monotonic()
-
-    def say(self, line: str) -> None:
-        """Prints one line."""
-        minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
-        print(f"[{minutes:2d}:{seconds:02d}] {line}", flush=True)
 
 
 def check_installation() -> None:
@@ -175,80 +112,3 @@ def check_installation() -> None:
                 else ""
             )
             raise DemoError(f"found no {path}, expected it in {PROJECT}{hint}")
-
-
-def fingerprint(part: Part) -> str:
-    """Returns what the result of a part depends on: SHA-256 over its command line and the files it reads."""
-    digest = hashlib.sha256("\0".join(part.command()).encode())
-    for path in part.reads:
-        digest.update(f"\0{path}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def is_done(part: Part) -> bool:
-    """Whether the part finished earlier, from the same command line, configs and weights."""
-    stamp = part.run_dir / _FINGERPRINT
-    finished = read_summary(part.run_dir).get("status") == "finished" and part.checkpoint.is_file() and stamp.is_file()
-    return finished and all(path.is_file() for path in part.reads) and stamp.read_text() == fingerprint(part)
-
-
-def run_part(part: Part, progress: Progress) -> None:
-    """Runs one part in a process of its own and tells how far it is.
-
-    Raises:
-        DemoError: it failed; the line holds its own error and where its output is.
-        KeyboardInterrupt: stopped by the user; the process has ended.
-    """
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    command = part.command()
-    progress.say(f"{part.name}: python {shlex.join(command)}")
-    quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
-    # Nothing of a demo should show up in somebody's W&B account. One thread: networks this small lose more by waiting
-    # for a second one than they gain, and the numbers do not depend on how many cores there are.
-    environment = {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", **os.environ}
-    with part.log.open("w") as log:
-        # In a session of its own, Ctrl-C reaches it through us, once, and we can wait until it has ended.
-        process = subprocess.Popen(
-            [sys.executable, *command, *quiet],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
-        try:
-            _follow(process, part, progress)
-        except BaseException:
-            _end(process)
-            raise
-    if process.returncode != 0 or read_summary(part.run_dir).get("status") != "finished":
-        raise DemoError(
-            f"{part.name} ended with exit code {process.returncode}: {last_error_line(part.log)} "
-            f"(all of its output: {part.log})"
-        )
-
-
-def _follow(process: subprocess.Popen[bytes], part: Part, progress: Progress) -> None:
-    """Prints each new validation accuracy until the process ends, and a sign of life where none comes for long."""
-    said, epochs = time.monotonic(), 0
-    while process.poll() is None:
-        time.sleep(_POLL_S)
-        summary = read_summary(part.run_dir)
-        accuracy = summary.get("metrics", {}).get("val/accuracy")
-        if accuracy is not None and summary["steps"] > epochs:
-            said, epochs = time.monotonic(), summary["steps"]
-            progress.say(f"{part.name}: step {epochs}, validation accuracy {100 * accuracy:.1f} %")
-        elif time.monotonic() - said > _HEARTBEAT_S:
-            said = time.monotonic()
-            progress.say(f"{part.name}: {'going on' if summary else 'starting'}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Asks the process to stop as Ctrl-C would, and makes it stop where it does not."""
-    for number in (signal.SIGINT, signal.SIGKILL):
-        if process.poll() is not None:
-            return
-        os.killpg(process.pid, number)
-        try:
-            process.wait(timeout=_TIMEOUT_S)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            continue

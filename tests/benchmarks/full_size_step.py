@@ -79,7 +79,7 @@ def train(args: argparse.Namespace) -> None:
 
     torch.set_num_threads(args.threads)
     seed_everything(1, verbose=False)
-    side = QUICK_SIDE if args.quick else SIDE
+    side = args.side or (QUICK_SIDE if args.quick else SIDE)
     losses: dict[int, float] = {}
     times: list[float] = []
 
@@ -136,6 +136,7 @@ def run(base: Path, folder: Path, args: argparse.Namespace, *more: str) -> tuple
     """
     command = [sys.executable, str(Path(__file__).resolve()), "--base", str(base), "--folder", str(folder), *more]
     command += ["--threads", str(args.threads), "--au_rank", str(args.au_rank)] + ["--quick"] * args.quick
+    command += ["--side", str(args.side)] if args.side else []
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
@@ -148,6 +149,7 @@ def main() -> None:
     """Measures and prints one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--side", type=int, help="pixels; smaller where only the checkpoint is asked for")
     parser.add_argument("--au_rank", type=int, default=64, help="as configs/generator/sd15_lora.yaml; 0: whole")
     parser.add_argument("--quick", action="store_true", help="a tiny model")
     for name in ("--base", "--folder"):
@@ -182,7 +184,7 @@ def main() -> None:
         "weights": expected["weights"],
         "learns": expected["learns"],
         "au_rank": args.au_rank or None,
-        "side": QUICK_SIDE if args.quick else SIDE,
+        "side": args.side or (QUICK_SIDE if args.quick else SIDE),
         "threads": args.threads,
         "bars": BARS,
     }
