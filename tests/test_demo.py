@@ -15,6 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from demo import chained_runs
 from demo import two_runs as demo
 from demo.report import FinishedRun, draw_report, read_run, result_table
 from lightning_modules.generator import ExpressionGenerator
@@ -74,7 +75,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def script(monkeypatch: pytest.MonkeyPatch, text: str) -> demo.Part:
     """A part that runs a few lines of Python instead of train.py."""
     monkeypatch.setattr(demo.Part, "command", lambda part: ["-c", text])
-    return demo.Part("part", ())
+    return demo.Part("part", (), demo.FOLDER)
 
 
 def test_finished_parts_are_kept(configs: tuple[Path, Path], started: list[str]) -> None:
@@ -154,7 +155,7 @@ def test_stopping_stops_the_run_as_well(folder: Path, monkeypatch: pytest.Monkey
 def test_progress_tells_each_validation_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "_POLL_S", 0.01)
+    monkeypatch.setattr(chained_runs, "_POLL_S", 0.01)
     text = """
 import json, pathlib, time
 place = pathlib.Path({0!r})
