@@ -1,4 +1,4 @@
-"""The chain of FER2013's networks: its commands are right, it goes on where it was stopped, and says what is missing."""
+"""The chain of FER2013 networks: its commands parse, it goes on where it was stopped, and says what is missing."""
 
 from __future__ import annotations
 
