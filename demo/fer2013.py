@@ -100,7 +100,7 @@ STEPS = (
         "guided_test",
         "how many of 1,000 guided faces show what was asked, to the judge",
         10,
-        "test/judge_accuracy",
+        "test/fer_accuracy",
         ("data/ferplus_majority.yaml", "generator/fer2013.yaml"),
         (
             "--guidance.enabled=true",
