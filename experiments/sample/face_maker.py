@@ -18,7 +18,7 @@ from callbacks.synthesis.semantic_guidance import SemanticGuidance
 from datamodules.rows.images import check_not_constant, read_image
 from datamodules.rows.sample_table import ArrayImages, SampleTable, one_hot
 from datamodules.rows.source_faces import TrainingSources
-from experiments.command_line.project import shipped
+from experiments.command_line.project import SHIPPED_GENERATOR, shipped
 from experiments.sample.face_order import FaceOrder, StartFace, check_known
 from lightning_modules.base_generator import generator_of_base, is_base
 from synfer.faces.expressions import EXPRESSIONS
@@ -26,9 +26,6 @@ from synfer.synthesis.faces import Faces
 from synfer.synthesis.hooks import FaceHook
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest, SynthesisSettings
 from synfer.synthesis.synthesiser import Synthesiser, TakesSources, load_synthesiser
-
-SHIPPED_GENERATOR = Path("demo/weights/drawn_generator")
-"""The small generator of drawn faces that comes with the project."""
 
 _STRENGTHS = ("expression_strength", "strength")
 """What the settings of a diffusion model, and those of a VAE-GAN, call the strength."""
@@ -43,14 +40,14 @@ class FaceMaker:
     Args:
         checkpoint: a checkpoint, a run folder, a folder of ``save_trained``, a Stable Diffusion in diffusers' layout or
             its Hub id; what comes with the project is found from any folder.
-        guide: a classifier that guides a diffusion model; None = no guidance.
-        guidance_step_size: length of each of its steps; None = the callback's own. It guides in the later half of the
-            steps: before, it sees no face yet.
+        guide: a classifier that guides a diffusion model in the later half of the steps (before, it sees no face yet);
+            None = no guidance.
         device: "cpu", "cuda"; None = an accelerator where there is one.
 
     Attributes:
         name: the checkpoint as it was given.
         au_names: action units that it hears; () where it hears none.
+        step_size: length of the guide's steps where an order says nothing; 0 without a guide.
 
     Raises:
         FileNotFoundError: nothing there.
@@ -61,14 +58,11 @@ class FaceMaker:
         self,
         checkpoint: str | Path = SHIPPED_GENERATOR,
         guide: str | None = None,
-        guidance_step_size: float | None = None,
         device: str | None = None,
     ) -> None:
         self.name = str(checkpoint)
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.guide, self.guidance_step_size = guide, guidance_step_size
-        if guide is not None:
-            SemanticGuidance(True, guide, **self._step_size())  # what cannot be is said before weights are loaded
+        self._guidance = None if guide is None else SemanticGuidance(True, guide)
         self.synthesiser = load(checkpoint).to(self.device)
         unet = getattr(getattr(self.synthesiser, "model", None), "unet", None)
         deaf = unet is not None and unet.encoder_hid_proj is None
@@ -76,7 +70,7 @@ class FaceMaker:
         if guide is not None and not self.denoises:
             raise ValueError(f"guide: found '{guide}' for '{self.name}', which does not denoise, expected none")
         self._weights: str | None = None
-        self._guidance: SemanticGuidance | None = None
+        self.step_size = 0.0 if self._guidance is None else self._guidance.step_size
 
     @property
     def label_space(self) -> tuple[str, ...]:
@@ -170,19 +164,16 @@ class FaceMaker:
             layout = LayoutInitialisation(True, steps)
             layout.use_table(_table(order.start, (order.start.shows,)), [])
             hooks.append(layout)
-        if self.guide is not None:
-            hooks.append(self.guidance(steps))
+        if self._guidance is not None and order.guidance_step_size != 0:
+            self._guidance.step_size = self.step_size if order.guidance_step_size is None else order.guidance_step_size
+            self._guidance.start_step = steps // 2
+            hooks.append(self._guidance)
         return hooks
 
-    def guidance(self, steps: int) -> SemanticGuidance:
-        """Returns the guidance of the later half of so many steps; the guide is loaded once."""
-        if self._guidance is None:
-            self._guidance = SemanticGuidance(True, self.guide, **self._step_size())
-        self._guidance.start_step = steps // 2
-        return self._guidance
-
-    def _step_size(self) -> dict[str, Any]:
-        return {} if self.guidance_step_size is None else {"step_size": self.guidance_step_size}
+    @property
+    def guide(self) -> Any:
+        """The network that guides; None = there is none."""
+        return None if self._guidance is None else self._guidance.guide
 
     # ---------------------------------------------------------------- what is said of it
 
@@ -213,7 +204,7 @@ class FaceMaker:
             "checkpoint": self.name,
             "weights": self._weights,
         }
-        if self._guidance is not None:
+        if self._guidance is not None and order.guidance_step_size != 0:
             record["guidance"] = self._guidance.recipe()
         if order.start is not None:
             pixels = hashlib.sha256(order.start.path.read_bytes()).hexdigest()[:16]

@@ -47,6 +47,8 @@ class FaceOrder:
         steps: of denoising, at least 1; None = the generator's own.
         caption: in place of the one that names the expression.
         start: a face to begin at; None = at noise.
+        guidance_step_size: length of each step of the guide, where there is one, at least 0; 0 = no guidance; None =
+            :class:`~callbacks.synthesis.semantic_guidance.SemanticGuidance`'s own.
 
     Raises:
         ValueError: an unknown expression, or a value out of range.
@@ -62,6 +64,7 @@ class FaceOrder:
     steps: int | None = None
     caption: str | None = None
     start: StartFace | None = None
+    guidance_step_size: float | None = None
 
     def __post_init__(self) -> None:
         if not self.expressions:
@@ -74,9 +77,10 @@ class FaceOrder:
         for name, value in self.action_units.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"action unit {name}: found {value:g}, expected an intensity in [0, 1]")
-        for name, number in (("strength", self.strength), ("guidance_scale", self.guidance_scale)):
-            if number is not None and not math.isfinite(number):
-                raise ValueError(f"{name}: found {number}, expected a finite number")
+        for name in ("strength", "guidance_scale", "guidance_step_size"):
+            number = getattr(self, name)
+            if number is not None and not (math.isfinite(number) and number >= 0):
+                raise ValueError(f"{name}: found {number}, expected a number of at least 0")
 
     @property
     def sample_ids(self) -> range:

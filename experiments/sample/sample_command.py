@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from experiments.command_line.errors import debugging, explain, report
 from experiments.command_line.one_line_parser import OneLineParser, finite_number, whole_number
+from experiments.command_line.project import SHIPPED_GENERATOR
 from synfer.faces.expressions import EXPRESSIONS
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from experiments.sample.face_order import FaceOrder
 
 ALL = "all"
-_GENERATOR = "demo/weights/drawn_generator"
 
 _WORDS = {
     "sampling.guidance_scale": "--guidance-scale",
@@ -31,6 +31,8 @@ _WORDS = {
     "guidance_scale": "--guidance-scale",
     "expression_strength": "--strength",
     "num_steps": "--steps",
+    "guidance_step_size": "--guidance-step-size",
+    "guide": "--guide",
     "first_id": "--sample-id",
     "action units": "--au",
     "action unit": "--au",
@@ -75,7 +77,7 @@ def _sample(options: argparse.Namespace) -> None:
     from experiments.sample.face_files import write_faces
     from experiments.sample.face_maker import FaceMaker  # seconds to import: what is misspelt is said before
 
-    maker = FaceMaker(options.checkpoint, options.guide, options.guidance_step_size, options.device)
+    maker = FaceMaker(options.checkpoint, options.guide, options.device)
     order = _with_all(order, options, maker)
     out = out or Path(f"{'-'.join(order.expressions)}.png")
     maker.request(order)  # refuses what it does not know
@@ -109,6 +111,7 @@ def _order(options: argparse.Namespace) -> FaceOrder:
         steps=options.steps,
         caption=options.caption,
         start=start,
+        guidance_step_size=options.guidance_step_size,
     )
 
 
@@ -179,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, help="a .png file, of several faces a grid; or a folder (default: EXPRESSION.png)")
     add(
         "--checkpoint",
-        default=_GENERATOR,
+        default=SHIPPED_GENERATOR,
         metavar="PATH",
         help="checkpoint, run folder, folder of weights, Stable Diffusion (default: the generator of drawn faces)",
     )

@@ -58,8 +58,13 @@ def save_png(picture: Image.Image, path: Path, text: Mapping[str, str]) -> None:
         path: where to.
         text: what the file says of itself, by keyword (the format's own text entries).
     """
+    with atomic_write(path) as partial:
+        picture.save(partial, format="png", pnginfo=png_text(text))
+
+
+def png_text(text: Mapping[str, str]) -> PngImagePlugin.PngInfo:
+    """Returns the text entries of a PNG file, by keyword."""
     said = PngImagePlugin.PngInfo()
     for keyword, words in text.items():
         said.add_itxt(keyword, words) if not words.isascii() else said.add_text(keyword, words)
-    with atomic_write(path) as partial:
-        picture.save(partial, format="png", pnginfo=said)
+    return said
