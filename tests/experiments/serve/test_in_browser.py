@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("gradio", reason="the page needs gradio: pip install '.[page]'")
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install '.[dev]'")
+pytest.importorskip("selenium", reason="needs selenium: pip install '.[dev]'")
 
+from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
