@@ -33,6 +33,9 @@ _STRENGTHS = ("expression_strength", "strength")
 _PIXELS = 64 * 48 * 48
 """Pixels that are made at a time."""
 
+_SMALL = 64
+"""Side up to which a face is small."""
+
 
 class FaceMaker:
     """A trained generator, ready to make faces.
@@ -200,7 +203,7 @@ class FaceMaker:
             "sample_id": request.sample_ids[place],
             "caption": request.captions[place] if self.denoises else "",
             "action_units": units,
-            "settings": asdict(request.settings),  # type: ignore[call-overload]
+            "settings": asdict(self.settings(order)),  # type: ignore[arg-type]
             "checkpoint": self.name,
             "weights": self._weights,
         }
@@ -210,6 +213,12 @@ class FaceMaker:
             pixels = hashlib.sha256(order.start.path.read_bytes()).hexdigest()[:16]
             record["layout"] = {"image": order.start.path.name, "sha256": pixels, "shows": order.start.shows}
         return record
+
+
+def suit_threads(maker: FaceMaker) -> None:
+    """Has this process compute on one thread where faces are small: there more threads wait longer than they help."""
+    if maker.device == "cpu" and maker.synthesiser.image_size <= _SMALL:
+        torch.set_num_threads(1)
 
 
 def as_text(records: list[dict[str, Any]]) -> dict[str, str]:

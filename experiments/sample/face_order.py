@@ -74,9 +74,9 @@ class FaceOrder:
         for name, value, least in (("seed", self.seed, 0), ("first_id", self.first_id, 0), ("count", self.count, 1)):
             if value < least:
                 raise ValueError(f"{name}: found {value}, expected a whole number of at least {least}")
-        for name, value in self.action_units.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"action unit {name}: found {value:g}, expected an intensity in [0, 1]")
+        for name, intensity in self.action_units.items():
+            if not 0 <= intensity <= 1:
+                raise ValueError(f"action unit {name}: found {intensity:g}, expected an intensity in [0, 1]")
         for name in ("strength", "guidance_scale", "guidance_step_size"):
             number = getattr(self, name)
             if number is not None and not (math.isfinite(number) and number >= 0):

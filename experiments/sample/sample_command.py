@@ -75,9 +75,13 @@ def _sample(options: argparse.Namespace) -> None:
     order = _order(options)
     out = _check_out(options)
     from experiments.sample.face_files import write_faces
-    from experiments.sample.face_maker import FaceMaker  # seconds to import: what is misspelt is said before
+    from experiments.sample.face_maker import (
+        FaceMaker,
+        suit_threads,
+    )  # seconds to import: what is misspelt is said before
 
     maker = FaceMaker(options.checkpoint, options.guide, options.device)
+    suit_threads(maker)
     order = _with_all(order, options, maker)
     out = out or Path(f"{'-'.join(order.expressions)}.png")
     maker.request(order)  # refuses what it does not know

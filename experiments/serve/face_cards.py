@@ -14,6 +14,7 @@ from experiments.serve.face_readers import Reading
 from synfer.pictures.sample_grid import png_text
 
 STYLE = """
+h1 { font-size: 1.4rem !important; }
 .faces { display: grid; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr)); gap: 18px; }
 .faces figure { margin: 0; max-width: 340px; }
 .faces img { width: 100%; aspect-ratio: 1; border-radius: 10px; display: block; margin: 0 !important; }
@@ -22,10 +23,10 @@ STYLE = """
 .bars { display: grid; grid-template-columns: auto 1fr 40px; gap: 3px 8px; align-items: center; font-size: 13px; }
 .bars h4 { grid-column: 1 / -1; margin: 8px 0 2px !important; font-size: 13px; font-weight: 600; }
 .bars .bar { height: 11px; border-radius: 3px; background: var(--background-fill-secondary, #eee); }
-.bars .bar i { display: block; height: 100%; border-radius: 3px; background: #7f8ea3; min-width: 1px; }
+.bars .bar i { display: block; height: 100%; border-radius: 3px; background: #7f8ea3; }
 .bars .asked { font-weight: 600; }
 .bars .bar.asked i { background: #0072b2; }
-.bars .share { text-align: right; font-variant-numeric: tabular-nums; }
+.bars .share { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .hint { font-size: 14px; opacity: 0.8; }
 .unit .min_value, .unit .max_value { display: none; }
 #shown { position: sticky; top: 12px; align-self: flex-start; }

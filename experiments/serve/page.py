@@ -209,7 +209,7 @@ class FacePage:
             html = self.show(edits, **wanted)
             return html, {"shown": shown, "edits": edits}, *(round(value, 2) for value in shown.values())
 
-        once = {"trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private"}
+        once: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private"}
         small = [strength, count, guidance_scale, steps, share, guide_step, *sliders]
         gr.on(
             [c.input for c in small] + [shows.input, layout.change], in_words(changed), inputs, [faces, state], **once

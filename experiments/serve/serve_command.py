@@ -6,12 +6,13 @@ import argparse
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from experiments.command_line.errors import debugging, explain, report
 from experiments.command_line.one_line_parser import OneLineParser, whole_number
@@ -23,7 +24,7 @@ _NEEDED = "gradio>=6.31,<7"
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Serves the page until Ctrl-C.
+    """Serves the page until Ctrl-C, or until it is told to end.
 
     Args:
         args: command line without the program's name; None = ``sys.argv[1:]``.
@@ -32,6 +33,8 @@ def main(args: Sequence[str] | None = None) -> int:
         0, or 2 after one line on stderr where the page cannot be made.
     """
     options = _parser().parse_args(args)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)  # what was uploaded is removed then too
     try:
         address, close = start(options)
     except KeyboardInterrupt:
@@ -50,6 +53,10 @@ def main(args: Sequence[str] | None = None) -> int:
     finally:
         close()
     return 0
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def start(options: argparse.Namespace) -> tuple[str, Any]:
@@ -100,11 +107,12 @@ def start(options: argparse.Namespace) -> tuple[str, Any]:
 
 
 def _page(options: argparse.Namespace) -> Any:
-    from experiments.sample.face_maker import FaceMaker
+    from experiments.sample.face_maker import FaceMaker, suit_threads
     from experiments.serve.face_readers import FaceReaders
     from experiments.serve.page import FacePage
 
     maker = FaceMaker(options.checkpoint, options.guide, options.device)
+    suit_threads(maker)
     of_drawn_faces = options.checkpoint == SHIPPED_GENERATOR and not options.judge
     judge = options.judge or (SHIPPED_JUDGE if of_drawn_faces and shipped(SHIPPED_JUDGE).is_dir() else None)
     hint = "This judge has seen drawn faces alone; of photographs it knows nothing. --judge takes another."
