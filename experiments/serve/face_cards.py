@@ -29,6 +29,7 @@ h1 { font-size: 1.4rem !important; }
 .bars .share { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .hint { font-size: 14px; opacity: 0.8; }
 .unit .min_value, .unit .max_value { display: none; }
+.gradio-container { overflow: clip !important; }
 #shown { position: sticky; top: 12px; align-self: flex-start; }
 @media (max-width: 767px) {
   #shown { order: -1; top: 0; z-index: 20; background: var(--body-background-fill, #fff); padding-bottom: 6px; }
@@ -47,7 +48,7 @@ def face_card(
 
     Args:
         image: uint8 (3, H, W), RGB.
-        title: the line beneath it.
+        title: the line beneath it; with the expression before it, what the picture is for those who cannot see it.
         file_name: under which it is saved.
         text: what the saved file says of itself, by keyword.
         readings: what is seen in it.
@@ -56,7 +57,7 @@ def face_card(
     address = as_address(image, text)
     bars = "".join(bars_of(reading, asked) for reading in readings)
     return (
-        f'<figure><img src="{address}" alt="{escape(title)}"><figcaption><span>{escape(title)}</span>'
+        f'<figure><img src="{address}" alt="{escape(asked)}, {escape(title)}"><figcaption><span>{escape(title)}</span>'
         f'<a download="{escape(file_name)}" href="{address}">save</a></figcaption>'
         f'<div class="bars">{bars}</div></figure>'
     )

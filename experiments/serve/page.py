@@ -60,7 +60,7 @@ class FacePage:
             for place, readings in enumerate(self.readers.read(images)):
                 record = self.maker.record(order, faces, place)
                 name, number = record["expression"], record["sample_id"]
-                title = f"{name}, seed {order.seed}, face {number}"
+                title = f"seed {order.seed}, face {number}"
                 file_name = f"{name}-seed{order.seed}-{number}.png"
                 figures.append(face_card(images[place], title, file_name, as_text([record]), readings, name))
         return cards(figures)
@@ -209,7 +209,12 @@ class FacePage:
             html = self.show(edits, **wanted)
             return html, {"shown": shown, "edits": edits}, *(round(value, 2) for value in shown.values())
 
-        once: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private"}
+        once: dict[str, Any] = {
+            "trigger_mode": "always_last",
+            "show_progress": "minimal",
+            "show_progress_on": faces,
+            "api_visibility": "private",
+        }
         small = [strength, count, guidance_scale, steps, share, guide_step, *sliders]
         gr.on(
             [c.input for c in small] + [shows.input, layout.change], in_words(changed), inputs, [faces, state], **once
