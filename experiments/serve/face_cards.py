@@ -20,7 +20,7 @@ h1 { font-size: 1.4rem !important; }
 .faces img { width: 100%; aspect-ratio: 1; border-radius: 10px; display: block; margin: 0 !important; }
 .faces figcaption { display: flex; justify-content: space-between; margin: 6px 0 4px; font-size: 13px; }
 .faces figcaption a { text-decoration: underline; }
-.bars { display: grid; grid-template-columns: auto 1fr 40px; gap: 3px 8px; align-items: center; font-size: 13px; }
+.bars { display: grid; grid-template-columns: auto 1fr 48px; gap: 3px 8px; align-items: center; font-size: 13px; }
 .bars h4 { grid-column: 1 / -1; margin: 8px 0 2px !important; font-size: 13px; font-weight: 600; }
 .bars .bar { height: 11px; border-radius: 3px; background: var(--background-fill-secondary, #eee); }
 .bars .bar i { display: block; height: 100%; border-radius: 3px; background: #7f8ea3; }
@@ -28,14 +28,18 @@ h1 { font-size: 1.4rem !important; }
 .bars .bar.asked i { background: #0072b2; }
 .bars .share { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .hint { font-size: 14px; opacity: 0.8; }
+#expression input:checked, #expression input:checked:focus {
+  background-color: #2563eb !important; border-color: #2563eb !important; background-image: var(--radio-circle) !important;
+}
 .unit .min_value, .unit .max_value { display: none; }
 .gradio-container { overflow: clip !important; }
 #shown { position: sticky; top: 12px; align-self: flex-start; }
 @media (max-width: 767px) {
-  #shown { order: -1; top: 0; z-index: 20; background: var(--body-background-fill, #fff); padding-bottom: 6px; }
+  #shown { order: -1; top: 0; z-index: 100; background: var(--body-background-fill, #fff); padding-bottom: 6px; }
   .faces { display: flex; overflow-x: auto; gap: 10px; }
   .faces figure { flex: 0 0 44%; }
-  .faces .bars { grid-template-columns: auto 1fr 34px; gap: 1px 5px; font-size: 11px; }
+  .faces .bars { grid-template-columns: auto 1fr 38px; gap: 1px 5px; font-size: 11px; }
+  .faces figcaption { font-size: 11px; }
   .faces .bars .bar { height: 8px; }
 }
 """
