@@ -29,7 +29,9 @@ h1 { font-size: 1.4rem !important; }
 .bars .share { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .hint { font-size: 14px; opacity: 0.8; }
 #expression input:checked, #expression input:checked:focus {
-  background-color: #2563eb !important; border-color: #2563eb !important; background-image: var(--radio-circle) !important;
+  background-color: #2563eb !important;
+  border-color: #2563eb !important;
+  background-image: var(--radio-circle) !important;
 }
 .unit .min_value, .unit .max_value { display: none; }
 .gradio-container { overflow: clip !important; }
