@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_modules.classifier import ExpressionClassifier
 from synfer.faces.captions import caption_for
 from synfer.foundation.checkpoint_file import find_checkpoint
+from synfer.foundation.module_file import is_folder_of_weights
 from synfer.metrics.face_scores import JudgeAgreement
 from synfer.metrics.gathered_rows import GatheredRows
 from synfer.networks.au_estimator import ActionUnitNetwork, read_config
@@ -28,13 +29,17 @@ BATCH = 64
 """Faces through a scoring network at once; a CPU is slower on more."""
 
 
+def _is_trained(path: str, key: str) -> bool:
+    return find_checkpoint(path, key).is_file() or is_folder_of_weights(path)
+
+
 @dataclass(frozen=True)
 class ScoringFiles:
     """Where the networks of a test are; checked before anything is loaded.
 
     Args:
-        judge: checkpoint of a classifier.
-        features: checkpoint of a classifier, or a timm name; None = the judge.
+        judge: checkpoint of a classifier, or a folder of its ``save_trained``.
+        features: the same, or a timm name; None = the judge.
         features_weights: file of weights where ``features`` is a timm name.
         au_estimator: folder of an ``ActionUnitNetwork``; None = action units are not scored.
 
@@ -49,7 +54,7 @@ class ScoringFiles:
     au_estimator: str | None = None
 
     def __post_init__(self) -> None:
-        if self.judge is not None and not find_checkpoint(self.judge, "test.judge").is_file():
+        if self.judge is not None and not _is_trained(self.judge, "test.judge"):
             raise FileNotFoundError(f"test.judge '{self.judge}': no such file, expected a classifier checkpoint")
         if self.features_weights is not None:
             if self.features is None:
@@ -62,7 +67,7 @@ class ScoringFiles:
                     f"test.features_weights '{self.features_weights}': no such file, expected weights of "
                     f"'{self.features}'"
                 )
-        elif self.features is not None and not find_checkpoint(self.features, "test.features").is_file():
+        elif self.features is not None and not _is_trained(self.features, "test.features"):
             import timm  # seconds to import, and only for this error
 
             if timm.is_model(self.features):

@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassCalibrationError, MulticlassCo
 
 from datamodules.batch import Batch
 from lightning_modules.class_statistics import adapt_to_classes, named_weights, real_class_counts
-from lightning_modules.expression_module import ExpressionModule
+from lightning_modules.classifier_file import ClassifierFile
 from synfer.faces.expressions import resolve_label_space
 from synfer.faces.face_shape import resize_faces
 from synfer.foundation.checkpoint_file import find_checkpoint
@@ -44,7 +44,7 @@ from synfer.pictures.confusion_matrix import save_confusion_matrix
 from synfer.pictures.reliability_diagram import save_reliability_diagram
 
 
-class ExpressionClassifier(ExpressionModule):
+class ExpressionClassifier(ClassifierFile):
     """Classifies facial expressions with a timm network.
 
     Trains with the cross-entropy between the network's probabilities and ``batch["soft_label"]``, or another ``loss``;
@@ -248,7 +248,7 @@ class ExpressionClassifier(ExpressionModule):
         """Loads a trained classifier for use: averaged weights if there are any, evaluation mode, gradients off.
 
         Args:
-            path: a checkpoint of this class, or a run folder, which means its last one.
+            path: a checkpoint of this class, a run folder (its last one), or a folder of :meth:`save_trained`.
             map_location: device to load to.
             label_space: the label space that the caller needs; None takes any.
 
@@ -257,7 +257,7 @@ class ExpressionClassifier(ExpressionModule):
             ValueError: not a checkpoint, not one of this class, of another label space, or weights that are not finite.
         """
         path = find_checkpoint(path, "classifier")
-        stored = cls.file_format.read_checkpoint(path, map_location)
+        stored = cls.file_format.read_trained(path, map_location)
         with reading("classifier checkpoint", path, "one written by training"):
             classifier = cls._restored(path, stored, label_space)
         return classifier.to(map_location).eval().requires_grad_(False)

@@ -15,7 +15,7 @@ from lightning_modules.training_provenance import TrainingProvenance
 from synfer.foundation.checkpoint_file import find_checkpoint, read_checkpoint
 from synfer.foundation.file_reading import FileError, reading
 from synfer.foundation.json_file import read_json
-from synfer.foundation.module_file import CONFIG_FILE
+from synfer.foundation.module_file import CONFIG_FILE, KIND
 from synfer.labels.voters import VOTERS, Voter, VoterKind
 
 _EXPECTED = (
@@ -33,7 +33,7 @@ class LoadedVoter:
         trained_on: content hashes of its training rows, int64, sorted; None = a network from elsewhere. Of an annotator
             these are the rows of its head alone.
         generator: what the generator was trained on that an annotator reads; None = no annotator.
-        recorded: whether it is known what it was trained on; False for old checkpoints of this project.
+        recorded: whether it is known what it was trained on; False for old checkpoints, and folders, of this project.
     """
 
     name: str
@@ -48,10 +48,10 @@ def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Lo
 
     Args:
         path: a checkpoint (``.ckpt``) of an :class:`ExpressionClassifier` or a :class:`LabelAnnotator`, or a run
-            folder, which means its last one; a folder with a
-            timm network (``config.json`` with ``architecture``) or a CLIP model (``model_type`` "clip"); or a ``.json``
-            file {"path": …} with more to say: "generator" (where an annotator's generator lies now) or "prompts" (for
-            CLIP, expression → captions). Paths in it are relative to it.
+            folder, which means its last one; a folder of a classifier's ``save_trained``; a folder with a timm network
+            (``config.json`` with ``architecture``) or a CLIP model (``model_type`` "clip"); or a ``.json`` file
+            {"path": …} with more to say: "generator" (where an annotator's generator lies now) or "prompts" (for CLIP,
+            expression → captions). Paths in it are relative to it.
         map_location: device.
 
     Raises:
@@ -75,7 +75,7 @@ def load_voter(path: str | Path, map_location: str | torch.device = "cpu") -> Lo
     with reading("voter", place, _EXPECTED), fork_rng(devices=[]):  # a training beside it must not be disturbed
         network = kind.load(place, map_location, options.get(kind.option or ""))
         if place.is_dir():
-            return LoadedVoter(name, network)
+            return LoadedVoter(name, network, recorded=KIND not in found)  # folders of ours hold weights alone
         own = TrainingProvenance.of_checkpoint(dict(found), network.label_space).trained_on
     return LoadedVoter(name, network, own, own is not None, getattr(network, "generator_data", None))
 

@@ -138,7 +138,7 @@ def test_what_compares_runs_needs_no_torch() -> None:
             waiting += [module for module in modules if module in sources()]
 
 
-@pytest.mark.parametrize("name", ["train.py", "sweep.py", "compare.py", "export.py"])
+@pytest.mark.parametrize("name", ["train.py", "sweep.py", "compare.py", "export.py", "sample.py", "serve.py"])
 def test_programs_only_call(name: str) -> None:
     assert len((PROJECT / name).read_text().splitlines()) <= PROGRAM_LINES
 

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from experiments.command_line.project import shipped
 from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
 from synfer.foundation.file_reading import FileError, reading
 from synfer.foundation.module_file import KIND, is_folder_of_weights, read_folder_as_checkpoint
@@ -29,6 +30,7 @@ def locate(given: str, fit: bool) -> str:
         FileNotFoundError: nothing there.
         ValueError: a folder of bare weights in ``fit``, a damaged file, or no checkpoint.
     """
+    given = str(shipped(given))
     if not Path(given).exists():
         raise FileNotFoundError(f"ckpt_path: found no file '{given}', expected a checkpoint or a run folder")
     if is_folder_of_weights(given):

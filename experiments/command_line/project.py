@@ -8,6 +8,13 @@ PROJECT = Path(__file__).resolve().parents[2]
 """The checkout, or the folder that the packages are installed into."""
 
 
+SHIPPED_GENERATOR = "demo/weights/drawn_generator"
+"""The small generator of drawn faces that comes with the project."""
+
+SHIPPED_JUDGE = "demo/weights/drawn_judge"
+"""A small judge of drawn faces, which has seen none of that generator's training faces."""
+
+
 def shipped(path: str | Path) -> Path:
     """Returns a path as it is where something lies there, else the file of this name that comes with the project.
 

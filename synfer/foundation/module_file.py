@@ -109,6 +109,17 @@ class ModuleFormat:
     entry: str | None = None
     name: str | None = None
 
+    def read_trained(self, path: Path, map_location: str | torch.device = "cpu") -> StoredModule:
+        """Reads a checkpoint, or a folder that :func:`write_folder` wrote; a run folder means its last checkpoint.
+
+        Raises:
+            FileNotFoundError: nothing there.
+            ValueError: damaged, of another kind, or weights that are not finite.
+        """
+        if is_folder_of_weights(path):
+            return self.read_folder(path)
+        return self.read_checkpoint(path, map_location)
+
     def read_checkpoint(self, path: Path, map_location: str | torch.device = "cpu") -> StoredModule:
         """Reads a checkpoint: nothing in it is executed, and all its weights are numbers.
 

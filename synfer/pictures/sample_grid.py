@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
+
+from synfer.foundation.atomic_file import atomic_write
 
 
 def save_sample_grid(
-    images: Tensor, row_names: Sequence[str], columns: int, path: Path, zoom: int | None = None
+    images: Tensor,
+    row_names: Sequence[str],
+    columns: int,
+    path: Path,
+    zoom: int | None = None,
+    text: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a grid as PNG.
 
@@ -21,6 +28,7 @@ def save_sample_grid(
         columns: faces per row.
         path: where to; missing folders are made.
         zoom: whole-number enlargement; None brings small faces to about 96 pixels.
+        text: what the file says of itself, by keyword.
 
     Raises:
         ValueError: the number of images is not rows × columns.
@@ -39,5 +47,24 @@ def save_sample_grid(
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(16)
     for row, name in enumerate(row_names):
         draw.text((8, row * height + height // 2 - 8), name, fill=(0, 0, 0), font=font)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    save_png(picture, path, text or {})
+
+
+def save_png(picture: Image.Image, path: Path, text: Mapping[str, str]) -> None:
+    """Writes a picture as PNG, whole or not at all; missing folders are made.
+
+    Args:
+        picture: what to write.
+        path: where to.
+        text: what the file says of itself, by keyword (the format's own text entries).
+    """
+    with atomic_write(path) as partial:
+        picture.save(partial, format="png", pnginfo=png_text(text))
+
+
+def png_text(text: Mapping[str, str]) -> PngImagePlugin.PngInfo:
+    """Returns the text entries of a PNG file, by keyword."""
+    said = PngImagePlugin.PngInfo()
+    for keyword, words in text.items():
+        said.add_itxt(keyword, words) if not words.isascii() else said.add_text(keyword, words)
+    return said

@@ -24,6 +24,8 @@ from lightning.pytorch import LightningModule
 from experiments.command_line.train_command import _as_command_line, _command_line, _ParsedOnly
 from experiments.compare import compare_command
 from experiments.export import export_command
+from experiments.sample import sample_command
+from experiments.serve import serve_command
 from experiments.sweep import sweep_command
 from experiments.sweep.sweep_error import SweepError
 from experiments.sweep.sweep_file import read_sweep_file
@@ -69,6 +71,10 @@ def _look_at(command: Command) -> tuple[str | None, list[Command]]:
         return _through_argparse(lambda: compare_command.main(words[1:]), "compare.py", words[1:]), []
     if program == "python" and words[0] == "export.py":
         return _through_argparse(lambda: export_command.main(words[1:]), "export.py", words[1:]), []
+    if program == "python" and words[0] == "sample.py":
+        return _through_argparse(lambda: sample_command.main(words[1:]), "sample.py", words[1:]), []
+    if program == "python" and words[0] == "serve.py":
+        return _through_argparse(lambda: serve_command.main(words[1:]), "serve.py", words[1:]), []
     others: dict[str, Callable[[list[str]], str | None]] = {
         "python": _of_python,
         "make": _of_make,
