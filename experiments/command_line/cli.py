@@ -31,6 +31,7 @@ from callbacks.recording.wandb_run import WandbOptions, WandbRun
 from callbacks.step_seed import StepSeed
 from callbacks.synthesis.face_table import FaceTable
 from experiments.command_line.checkpoint_argument import check_fits, is_file_name, locate
+from experiments.command_line.commands import is_synfer
 from experiments.command_line.errors import debugging, one_line_errors, report, this_rank
 from experiments.command_line.lost_rank import how_ranks_ended, is_lost_connection
 from experiments.command_line.parent_watch import announce_parent
@@ -336,5 +337,6 @@ def makes_faces(model: type) -> bool:
 
 
 def _from_shell() -> bool:
-    """Whether this process was started as ``python train.py``, with its own arguments."""
-    return Path(getattr(sys.modules["__main__"], "__file__", None) or "").name == "train.py"
+    """Whether this process was started as ``python train.py`` or ``synfer``, with its own arguments."""
+    program = getattr(sys.modules["__main__"], "__file__", None) or ""
+    return Path(program).name == "train.py" or is_synfer(program)
