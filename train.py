@@ -4,7 +4,7 @@ from typing import Any
 
 from experiments.command_line.train_program import main
 
-__all__ = ["SynferCLI", "main", "parse"]
+__all__ = ["SynferCLI", "main", "parse"]  # noqa: F822  (two of them on first use)
 
 
 def __getattr__(name: str) -> Any:

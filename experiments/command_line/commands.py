@@ -37,7 +37,9 @@ COMMANDS: dict[str, Command] = {
     "export": Command("experiments.export.export_command:main", "a trained model in the formats of other libraries"),
     "serve": Command("experiments.serve.serve_command:main", "a page in the browser, to make and label faces"),
     "presets": Command("experiments.command_line.presets_command:main", "list the presets; presets NAME prints one"),
-    "completion": Command("experiments.command_line.completion_command:main", "what bash or zsh need to complete words"),
+    "completion": Command(
+        "experiments.command_line.completion_command:main", "what bash or zsh need to complete words"
+    ),
 }
 """Name → command, in the order of the help. One whose module is not there is left out of it, and refused."""
 
@@ -55,7 +57,6 @@ def called_as(name: str, program: str) -> str:
         program: path of what was started, ``sys.argv[0]``.
     """
     return f"{SYNFER} {name}" if is_synfer(program) else f"{name}.py"
-
 
 
 def is_synfer(program: str) -> bool:

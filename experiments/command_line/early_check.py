@@ -98,10 +98,11 @@ def settings_of(group: str) -> tuple[str, ...]:
     except (OSError, SyntaxError, ValueError):
         return ()
     kinds = [node for node in module.body if isinstance(node, ast.ClassDef) and node.name == name]
-    return _settings_of_class(kinds[0]) if kinds else ()
+    return settings_of_class(kinds[0]) if kinds else ()
 
 
-def _settings_of_class(kind: ast.ClassDef) -> tuple[str, ...]:
+def settings_of_class(kind: ast.ClassDef) -> tuple[str, ...]:
+    """Returns the names of the arguments of a class; () where it does not say them all itself."""
     for node in kind.body:
         if isinstance(node, ast.FunctionDef) and node.name == "__init__":
             taken = node.args

@@ -10,6 +10,9 @@ from typing import Any
 from synfer.foundation.deferred_package import defer
 from synfer.foundation.late_import import imported_late
 
+_FIRST = "torchmetrics.utilities.checks"
+"""The module of torchmetrics to be imported first: it and that of Metric import each other."""
+
 
 def defer_what_is_not_used() -> None:
     """Defers torchmetrics, before anything has imported it.
@@ -22,7 +25,7 @@ def defer_what_is_not_used() -> None:
         {
             "__version__": lambda: version("torchmetrics"),
             "_logger": lambda: logging.getLogger("torchmetrics"),
-            "Metric": lambda: imported_late("torchmetrics.utilities.checks:Metric"),  # this module is the first of a circle
+            "Metric": lambda: imported_late(f"{_FIRST}:Metric"),
             "MetricCollection": _metric_collection,
         },
     )
@@ -30,5 +33,5 @@ def defer_what_is_not_used() -> None:
 
 
 def _metric_collection() -> Any:
-    import_module("torchmetrics.utilities.checks")
+    import_module(_FIRST)
     return imported_late("torchmetrics.collections:MetricCollection")

@@ -1,4 +1,4 @@
-"""``train.py`` and ``synfer fit | validate | test | predict``: what can be told at once is told before Lightning loads."""
+"""``train.py`` and ``synfer fit | validate | test | predict``: what can be told at once is, before Lightning loads."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@
 
 Prints one JSON line of medians; each figure is of a process of its own, user and system time together:
 
-- ``torch_cpu_s``: ``python -c "import torch"``, which no training starts without; ``…_ratio`` is a figure divided by it,
-  to be compared between machines;
+- ``torch_cpu_s``: ``python -c "import torch"``, which no training starts without; ``…_ratio`` is a figure divided
+  by it, to be compared between machines;
 - ``help_cpu_s``: ``synfer --help``;
 - ``fit_help_cpu_s``: ``synfer fit --help``, all options of a training;
 - ``typo_cpu_s``: ``fit --data.batchsize 3``, a misspelt key of a group; ``class_typo_cpu_s``: one of a class that a
@@ -52,7 +52,9 @@ def cpu_seconds(command: list[str], project: Path, expected: int) -> float:
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, env={**os.environ, **ENVIRONMENT})
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != expected:
-        raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}, expected {expected}: {done.stderr[-500:]}")
+        raise RuntimeError(
+            f"{' '.join(command)}: exit code {done.returncode}, expected {expected}: {done.stderr[-500:]}"
+        )
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
