@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.ddp, pytest.mark.slow]
     "start",
     [
         [sys.executable, "-m", "synfer"],
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m", "synfer"],
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "synfer"],
     ],
     ids=["lightning", "torchrun"],
 )
