@@ -36,6 +36,7 @@ from experiments.command_line.errors import debugging, one_line_errors, report, 
 from experiments.command_line.lost_rank import how_ranks_ended, is_lost_connection
 from experiments.command_line.parent_watch import announce_parent
 from experiments.command_line.parser import with_interpolations
+from experiments.command_line.project import shipped
 from experiments.command_line.run_folder import choose_run_dir, refuse_occupied
 from synfer.foundation.bfloat16 import computes_bfloat16_fast, warn_of_slow_bfloat16
 from synfer.foundation.checkpoint_file import read_checkpoint
@@ -95,7 +96,7 @@ class SynferCLI(LightningCLI):
         settings = self.config[self.config.subcommand]
         if is_file_name(settings.get("ckpt_path")):
             with one_line_errors(exit_code=2):
-                settings.ckpt_path = locate(str(settings.ckpt_path), fit=self.config.subcommand == "fit")
+                settings.ckpt_path = locate(str(shipped(str(settings.ckpt_path))), fit=self.config.subcommand == "fit")
 
     def _set_seed(self) -> None:
         # As Lightning's, without its line of text: an error of the configuration is to be the only line.
@@ -123,6 +124,8 @@ class SynferCLI(LightningCLI):
         self.config_yaml = with_interpolations(
             self._parser(subcommand).dump(again, skip_unset=False), self._written_interpolations(subcommand)
         )
+        if config.synthesis.generator is not None:  # that of the demo is found from any folder, as its config is
+            config.synthesis.generator = str(shipped(config.synthesis.generator))
         config.trainer.default_root_dir = str(self.run_dir)
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(self.run_dir / "checkpoints")
         self.continues = fit and bool(config.get("ckpt_path"))
