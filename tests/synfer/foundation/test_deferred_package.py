@@ -65,7 +65,7 @@ def test_training_does_without_what_torchmetrics_imports_and_nothing_of_it_is_mi
         "from experiments.command_line.lean_imports import defer_what_is_not_used\n"
         "defer_what_is_not_used()\n"
         "import experiments.command_line.train_command, lightning_modules.classifier\n"
-        "names = ('scipy', 'transformers', 'torchmetrics.text', 'torchmetrics.image')\n"
+        "names = ('scipy', 'transformers', 'matplotlib', 'torchmetrics.text', 'torchmetrics.image')\n"
         "heavy = [name for name in names if name in sys.modules]\n"
         "assert not heavy, heavy\n"
         "import torch, torchmetrics\n"
@@ -73,6 +73,9 @@ def test_training_does_without_what_torchmetrics_imports_and_nothing_of_it_is_mi
         "from torchmetrics.text import BLEUScore\n"
         "assert issubclass(torchmetrics.Accuracy(task='binary').__class__, torchmetrics.Metric)\n"
         "assert float(accuracy(torch.tensor([1, 0]), torch.tensor([1, 1]), task='binary')) == 0.5\n"
+        "import matplotlib; matplotlib.use('Agg')\n"
+        "metric = torchmetrics.Accuracy(task='binary'); metric.update(torch.tensor([1]), torch.tensor([1]))\n"
+        "assert metric.plot()[0].axes and 'matplotlib.pyplot' in sys.modules\n"
         "missing = [name for name in torchmetrics.__all__ if not hasattr(torchmetrics, name)]\n"
         "assert not missing and len(torchmetrics.__all__) > 90, missing\n"
     )
