@@ -86,6 +86,10 @@ class SynferCLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.groups = {**(parser.groups or {}), TEST_GROUP: self._test_group}
+        parser.epilog = (
+            "shorthands: --preset NAME is the config of that name in configs/presets (synfer presets); --data FOLDER "
+            "is the root of a reader of image folders (docs/command_line.md)"
+        )
         parser.set_defaults({"weights_only": True})  # a checkpoint is data: nothing in it may run
         if subcommand == "predict":  # callbacks write predictions; kept in memory, a large set would fill it
             parser.set_defaults({"return_predictions": False})

@@ -49,6 +49,7 @@ def test_the_sources_say_what_the_parser_takes() -> None:
     for action in make_parser()._actions:
         children |= action.choices if isinstance(action.choices, dict) else {}
     for child in children.values():
+        assert "--preset NAME" in child.epilog and "--data FOLDER" in child.format_help()
         for option in child._option_string_actions:
             group, _, rest = option.removeprefix("--").partition(".")
             found[group].add(rest.partition(".")[0].rstrip("+"))
