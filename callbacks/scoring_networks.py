@@ -78,7 +78,7 @@ class ScoringFiles:
                 f"test.features '{self.features}': no such file, expected a classifier checkpoint or a timm name"
             )
         if self.au_estimator is not None:
-            read_config(Path(self.au_estimator))
+            read_config(self.au_estimator)
 
 
 class ScoringNetworks:

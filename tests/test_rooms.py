@@ -19,6 +19,9 @@ LIBRARY = (
 )
 """The same among the folders of ``synfer``."""
 
+PROGRAM = "synfer.__main__"
+"""``python -m synfer``: a program as those in the project's folder, and no part of the library."""
+
 LIBRARY_IS_WITHOUT = {"lightning", "pytorch_lightning", "jsonargparse", "wandb"}
 HEAVY = {"torch", "lightning", "diffusers", "transformers", "timm"}
 MAX_LINES, PROGRAM_LINES = 450, 60
@@ -56,14 +59,14 @@ def graph() -> dict[str, set[str]]:
 def rank(name: str) -> tuple[int, int]:
     """Returns how far up a module stands: (room, folder of the library)."""
     room, *rest = name.split(".")
-    if room not in ROOMS:
+    if room not in ROOMS or name == PROGRAM:
         return len(ROOMS), 0
     folder = LIBRARY.index(rest[0]) if room == "synfer" and rest else -1
     return ROOMS.index(room), folder
 
 
 def test_every_folder_has_its_place() -> None:
-    folders = {name.split(".")[1] for name in sources() if name.startswith("synfer.")}
+    folders = {name.split(".")[1] for name in sources() if name.startswith("synfer.") and name != PROGRAM}
     assert folders <= set(LIBRARY)
     for path in sources().values():
         if path.name == "__init__.py":
@@ -138,7 +141,10 @@ def test_what_compares_runs_needs_no_torch() -> None:
             waiting += [module for module in modules if module in sources()]
 
 
-@pytest.mark.parametrize("name", ["train.py", "sweep.py", "compare.py", "export.py", "sample.py", "serve.py"])
+_PROGRAMS = ("train.py", "sweep.py", "compare.py", "export.py", "sample.py", "serve.py", "label.py", "synfer/__main__.py")
+
+
+@pytest.mark.parametrize("name", [name for name in _PROGRAMS if (PROJECT / name).is_file()])
 def test_programs_only_call(name: str) -> None:
     assert len((PROJECT / name).read_text().splitlines()) <= PROGRAM_LINES
 

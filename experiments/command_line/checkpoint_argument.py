@@ -12,6 +12,10 @@ from experiments.command_line.project import shipped
 from synfer.foundation.checkpoint_file import check_finite, find_checkpoint, read_checkpoint
 from synfer.foundation.file_reading import FileError, reading
 from synfer.foundation.module_file import KIND, is_folder_of_weights, read_folder_as_checkpoint
+from synfer.runs.run_format import CHECKPOINTS
+
+_OF_SHARDS = (".metadata", "meta.pt", "checkpoint", "latest")
+"""Files or folders, one of which every sharded checkpoint holds: of torch, of FSDP in Lightning, of DeepSpeed."""
 
 
 def is_file_name(given: Any) -> bool:
@@ -47,6 +51,12 @@ def locate(given: str, fit: bool) -> str:
             raise FileError(f"ckpt_path: found no weights in '{path}', expected a checkpoint of train.py fit")
     elif not any(path.iterdir()):
         raise FileNotFoundError(f"ckpt_path: found an empty folder '{path}', expected a checkpoint or a run folder")
+    elif not any((path / name).exists() for name in _OF_SHARDS):
+        runs = sorted(folder.parent.name for folder in path.glob(f"*/{CHECKPOINTS}"))
+        inside = f" (one of the runs in it: {', '.join(runs[:3])})" if runs else ""
+        raise FileError(
+            f"ckpt_path: found no checkpoint in the folder '{path}', expected a checkpoint or a run folder{inside}"
+        )
     return str(path)
 
 

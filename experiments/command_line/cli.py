@@ -31,10 +31,12 @@ from callbacks.recording.wandb_run import WandbOptions, WandbRun
 from callbacks.step_seed import StepSeed
 from callbacks.synthesis.face_table import FaceTable
 from experiments.command_line.checkpoint_argument import check_fits, is_file_name, locate
+from experiments.command_line.commands import is_synfer
 from experiments.command_line.errors import debugging, one_line_errors, report, this_rank
 from experiments.command_line.lost_rank import how_ranks_ended, is_lost_connection
 from experiments.command_line.parent_watch import announce_parent
 from experiments.command_line.parser import with_interpolations
+from experiments.command_line.project import shipped
 from experiments.command_line.run_folder import choose_run_dir, refuse_occupied
 from synfer.foundation.bfloat16 import computes_bfloat16_fast, warn_of_slow_bfloat16
 from synfer.foundation.checkpoint_file import read_checkpoint
@@ -84,6 +86,10 @@ class SynferCLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.groups = {**(parser.groups or {}), TEST_GROUP: self._test_group}
+        parser.epilog = (
+            "shorthands: --preset NAME is the config of that name in configs/presets (synfer presets); --data FOLDER "
+            "is the root of a reader of image folders (docs/command_line.md)"
+        )
         parser.set_defaults({"weights_only": True})  # a checkpoint is data: nothing in it may run
         if subcommand == "predict":  # callbacks write predictions; kept in memory, a large set would fill it
             parser.set_defaults({"return_predictions": False})
@@ -94,7 +100,7 @@ class SynferCLI(LightningCLI):
         settings = self.config[self.config.subcommand]
         if is_file_name(settings.get("ckpt_path")):
             with one_line_errors(exit_code=2):
-                settings.ckpt_path = locate(str(settings.ckpt_path), fit=self.config.subcommand == "fit")
+                settings.ckpt_path = locate(str(shipped(str(settings.ckpt_path))), fit=self.config.subcommand == "fit")
 
     def _set_seed(self) -> None:
         # As Lightning's, without its line of text: an error of the configuration is to be the only line.
@@ -122,6 +128,8 @@ class SynferCLI(LightningCLI):
         self.config_yaml = with_interpolations(
             self._parser(subcommand).dump(again, skip_unset=False), self._written_interpolations(subcommand)
         )
+        if config.synthesis.generator is not None:  # that of the demo is found from any folder, as its config is
+            config.synthesis.generator = str(shipped(config.synthesis.generator))
         config.trainer.default_root_dir = str(self.run_dir)
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(self.run_dir / "checkpoints")
         self.continues = fit and bool(config.get("ckpt_path"))
@@ -336,5 +344,6 @@ def makes_faces(model: type) -> bool:
 
 
 def _from_shell() -> bool:
-    """Whether this process was started as ``python train.py``, with its own arguments."""
-    return Path(getattr(sys.modules["__main__"], "__file__", None) or "").name == "train.py"
+    """Whether this process was started as ``python train.py`` or ``synfer``, with its own arguments."""
+    program = getattr(sys.modules["__main__"], "__file__", None) or ""
+    return Path(program).name == "train.py" or is_synfer(program)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,10 @@ _GROUPS = (
     "wandb",
     "checkpoint",
 )
+INCLUDE = "include"
+"""Key of a config that names other configs, which are read before it."""
+
+_INCLUDES = re.compile(rf"^{INCLUDE}\s*:", re.MULTILINE)
 _MISSING = object()
 _NAMES: dict[type, str] = {list: "a list", str: "text"}
 
@@ -121,6 +126,74 @@ def with_configs_first(args: Sequence[str]) -> list[str]:
         if following is not None:
             files.append(following)
     return [*task, *files, *others]
+
+
+def with_included_configs(args: Sequence[str]) -> list[str]:
+    """Returns a command line in which the configs that a config includes stand before it, each file once.
+
+    A config names others under ``include``, a list of paths: as behind ``--config``, or beside the file. They come
+    before it, so that its own settings win; a file that was named before is not read again.
+
+    Args:
+        args: command line without the program's name.
+
+    Raises:
+        ValueError: what stands under ``include`` is no list of files.
+    """
+    words: list[str] = []
+    read: set[Path] = set()
+    left = iter(args)
+    for word in left:
+        name, equals, value = word.partition("=")
+        following = None if equals or name not in ("--config", "-c") else next(left, None)
+        if name not in ("--config", "-c") or not (value or following):
+            words += [word] if following is None else [word, following]
+            continue
+        for path in _with_included(shipped(value or str(following)), read):
+            words += [f"{name}={path}"] if equals else [name, str(path)]
+    return words
+
+
+def without_include(text: str) -> str:
+    """Returns the text of a config without what it includes, which stands on the command line by then."""
+    if not _INCLUDES.search(text):
+        return text
+    content = yaml.safe_load(text)
+    return yaml.safe_dump({name: value for name, value in content.items() if name != INCLUDE}, sort_keys=False)
+
+
+def _with_included(path: Path, read: set[Path]) -> list[Path]:
+    """Returns a config after those that it includes, without any that is among ``read``; all are added there."""
+    read.add(path.resolve())
+    found: list[Path] = []
+    for other in included(path):
+        if other.resolve() not in read:
+            found += _with_included(other, read)
+    return [*found, path]
+
+
+def included(path: Path) -> list[Path]:
+    """Returns the configs that a config names under ``include``; [] where it is no readable config.
+
+    Raises:
+        ValueError: no list of files, or a file that is not there.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        content = yaml.safe_load(text) if _INCLUDES.search(text) else {}
+    except (OSError, ValueError, yaml.YAMLError):
+        return []  # whoever reads it says what is wrong with it
+    names = content.get(INCLUDE, []) if isinstance(content, dict) else []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise FileError(f"config '{path}': found {names!r} under '{INCLUDE}', expected a list of config files")
+    found = []
+    for name in names:
+        beside = path.parent / name
+        other = shipped(name)
+        if not other.is_file() and not beside.is_file():
+            raise FileError(f"config '{path}': found no file '{name}', which it includes, expected a config there")
+        found.append(other if other.is_file() else beside)
+    return found
 
 
 def _files(args: Sequence[str]) -> list[Path]:

@@ -14,7 +14,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.command_line.config_files import file_with, model_class, with_configs_first, with_shipped_configs
+from experiments.command_line.config_files import file_with, model_class, with_configs_first, without_include
 from experiments.command_line.errors import debugging, report, this_rank
 from experiments.command_line.moved_names import (
     MovedKeyError,
@@ -22,6 +22,7 @@ from experiments.command_line.moved_names import (
     with_present_names,
     with_present_options,
 )
+from experiments.command_line.shorthands import written_out
 from synfer.foundation.file_reading import did_you_mean
 
 _CONFIGS = {"data.reader": "configs/data/drawn.yaml", "model": "configs/classifier/tiny.yaml"}
@@ -50,7 +51,10 @@ class SynferParser(LightningArgumentParser):
         self, args: Sequence[str] | None = None, *more: Any, **options: Any
     ) -> Namespace:
         """Parses a command line; what has moved may be called by its old name."""
-        words = with_configs_first(with_shipped_configs(sys.argv[1:] if args is None else args))
+        try:
+            words = with_configs_first(written_out(sys.argv[1:] if args is None else args))
+        except (OSError, ValueError) as error:
+            self.error(str(error), error)
         words = [with_present_names(word) for word in words]
         try:
             words = with_present_options(words, lambda: model_class(words))
@@ -60,6 +64,7 @@ class SynferParser(LightningArgumentParser):
 
     def _load_config_parser_mode(self, content: str, path: Any = "", *args: Any, **options: Any) -> Namespace:
         words = with_configs_first(sys.argv[1:])
+        content = without_include(content)
         content, moved = with_present_config(with_present_names(content), lambda: model_class(words))
         if moved and this_rank() == 0:
             where = f"config '{Path(str(path)).absolute()}'" if path else "a config"

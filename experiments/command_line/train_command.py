@@ -1,4 +1,4 @@
-"""``train.py``: one run, or the settings of one without running it."""
+"""``train.py`` and ``synfer fit``: one run, or the settings of one without running it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningCLI
 
@@ -20,6 +20,7 @@ from experiments.command_line.errors import one_line_errors
 from experiments.command_line.parent_watch import end_with_parent
 from experiments.command_line.parser import SynferParser
 from experiments.command_line.project import PROJECT
+from experiments.command_line.shorthands import written_out
 
 
 class _ParsedOnly(SynferCLI):
@@ -56,7 +57,7 @@ def main(args: list[str] | None = None) -> SynferCLI:
     try:
         with _as_command_line(args), one_line_errors(exit_code=1):
             with one_line_errors(exit_code=2):
-                check_config_files(sys.argv[1:])
+                _write_out()
             done = _command_line(SynferCLI)
         exit_code = 0
         return done
@@ -76,9 +77,26 @@ def parse(args: list[str]) -> Namespace:
     """
     with _as_command_line(args):
         with one_line_errors(exit_code=2):
-            check_config_files(sys.argv[1:])
+            _write_out()
         config = _command_line(_ParsedOnly).config
     return config[config.subcommand]
+
+
+def make_parser() -> ArgumentParser:
+    """Returns the parser of the four commands, without parsing anything that a user has said."""
+    stored = ("configs/data/drawn.yaml", "configs/classifier/tiny.yaml")  # the least that a command needs
+    with _as_command_line(["fit", *(f"--config={PROJECT / name}" for name in stored)]):
+        return _command_line(_ParsedOnly).parser
+
+
+def _write_out() -> None:
+    """Puts what shorthands stand for into ``sys.argv``, which the ranks that are started run again, and checks files.
+
+    Raises:
+        ValueError: an unknown preset, or a file that is no config.
+    """
+    sys.argv = [sys.argv[0], *written_out(sys.argv[1:])]
+    check_config_files(sys.argv[1:])
 
 
 def _command_line(kind: type[SynferCLI]) -> SynferCLI:

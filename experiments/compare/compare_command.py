@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.command_line.commands import called_as
 from experiments.compare.charts import draw_charts
 from experiments.compare.checks import check, usable_runs
 from experiments.compare.groups import choose_metric, compare
@@ -77,7 +78,7 @@ def _compare(options: argparse.Namespace) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="compare.py",
+        prog=called_as("compare", sys.argv[0]),
         description="Compare finished runs: a table, curves, and a report with both.",
         allow_abbrev=False,
     )

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
+from experiments.command_line.commands import called_as
 from experiments.command_line.errors import debugging, explain, report
 from synfer.export.exporter import EXPORTERS, ExportSettings, NothingToExportError, NumberFormat, make_exporter
 from synfer.runs.run_format import CONFIG
@@ -107,7 +108,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="export.py",
+        prog=called_as("export", sys.argv[0]),
         description="Write a trained generator, or a part of it, in the formats of diffusers.",
         allow_abbrev=False,
     )

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from experiments.command_line.commands import called_as
 from experiments.sweep.grid import file_name
 from experiments.sweep.local_runner import LocalRunner
 from experiments.sweep.parser_check import check_against_parser
@@ -81,7 +82,7 @@ def _sweep(options: argparse.Namespace, extra: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="sweep.py",
+        prog=called_as("sweep", sys.argv[0]),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Options after -- go to every run: python sweep.py FILE -- --trainer.max_steps 10",

@@ -28,7 +28,7 @@ def find_checkpoint(path: str | Path, kind: str) -> Path:
         kind: whose checkpoint it should be, for errors: "classifier".
 
     Raises:
-        FileNotFoundError: a run folder without ``last.ckpt``.
+        FileNotFoundError: a run folder without ``last.ckpt``, as one of ``predict`` is.
     """
     path = Path(path)
     if not path.is_dir():
@@ -40,6 +40,11 @@ def find_checkpoint(path: str | Path, kind: str) -> Path:
     if others or folder.name == "checkpoints":
         found = f"found {others[0].name}, but no {LAST}" if others else f"found no {LAST}"
         raise FileNotFoundError(f"{kind} checkpoint '{path}': {found} in '{folder}', expected the path of a checkpoint")
+    if (path / "summary.json").is_file() and not any((path / name).exists() for name in ("config.json", ".metadata")):
+        raise FileNotFoundError(
+            f"{kind} checkpoint '{path}': found a run folder without checkpoints, expected that of a fit (or the "
+            "path of a checkpoint)"
+        )
     return path
 
 

@@ -94,7 +94,7 @@ class ActionUnitNetwork(OnFaces):
             FileNotFoundError: the folder or one of its files is missing.
             ValueError: the files do not describe an estimator.
         """
-        folder = Path(folder)
+        folder = estimator_folder(folder)
         config = read_config(folder)
         with reading("AU estimator", folder, f"{WEIGHTS_FILE} and {CONFIG_FILE} that fit each other"):
             weights = read_safetensors(folder / WEIGHTS_FILE, "AU estimator")
@@ -103,13 +103,24 @@ class ActionUnitNetwork(OnFaces):
         return estimator.eval().requires_grad_(False)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def estimator_folder(path: str | Path) -> Path:
+    """Returns the folder that a path means: itself, or what a run that trained an estimator left in its run folder."""
+    path = Path(path)
+    inside = path / _FILE_KIND
+    return inside if missing_file(path) is not None and inside.is_dir() else path
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
     """Reads and checks the description of an estimator, without its weights.
+
+    Args:
+        folder: of the estimator, or of the run that trained it.
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing.
         ValueError: no JSON, a key too many or too few, or an unknown action unit.
     """
+    folder = estimator_folder(folder)
     if (name := missing_file(folder)) is not None:
         raise FileNotFoundError(f"AU estimator '{folder}': found no {name}, expected a folder with one")
     config = read_json(folder / CONFIG_FILE, "AU estimator", f"an object with {', '.join(_KEYS)}")

@@ -29,15 +29,20 @@ from tests.fixtures.tiny_generator import SIDE, save_base, save_checkpoint
 
 CONFIGS = Path(train.__file__).parent / "configs"
 FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
-ROOMS = ("data", "debug", "trainer", "sweeps", "annotator", "captions", "labels", "synthesise", "rivals")
-"""Those with tests of their own; annotator, labels: test_annotator_configs.py; captions: test_caption_configs.py."""
+ROOMS = ("data", "debug", "trainer", "sweeps", "annotator", "captions", "labels", "synthesise", "rivals", "presets")
+"""Those with tests of their own; annotator, labels: test_annotator_configs.py; captions: test_caption_configs.py;
+presets: test_presets.py."""
 OF_ROOM = {room: [name for name in FILES if name.startswith(f"{room}/")] for room in ROOMS}
 AFTER = {  # change what another file says
     "generator/drawn_au.yaml": "generator/drawn.yaml",
     "mixed/gpu.yaml": "mixed/fer2013.yaml",
     "mixed/layout.yaml": "mixed/fer2013.yaml",
 }
-LOOPS = [name for name in FILES if "synthesis" in yaml.safe_load((CONFIGS / name).read_text())]
+LOOPS = [
+    name
+    for name in FILES
+    if "synthesis" in yaml.safe_load((CONFIGS / name).read_text()) and not name.startswith("presets/")
+]
 OTHERS = [name for name in FILES if name.split("/")[0] not in ROOMS and name not in LOOPS]  # runs of their own
 
 ONE_BATCH = [

@@ -18,7 +18,7 @@ from tests.docs.pages import lines_of, name_of, spans_of
 
 _WRITE_DOWN = r"""command_not_found_handle() { printf '%s\0' "${BASH_LINENO[0]}" "$#" "$@"; }"""
 _NOT_RUN = "".join(f"; {builtin}() {{ :; }}" for builtin in ("source", "cd", "echo", "kill"))
-_PROGRAMS = ("python", "make", "pytest", "torchrun", "wandb", "pip")
+_PROGRAMS = ("python", "synfer", "make", "pytest", "torchrun", "wandb", "pip")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def commented_commands(config: Path) -> list[Command]:
     """Returns the commands in the comments of a config file: indented by three blanks, by five where they go on."""
     found: list[tuple[int, str]] = []
     for number, line in enumerate(config.read_text(encoding="utf-8").splitlines(), start=1):
-        begun, goes_on = re.match(r"# {3}((?:python|wandb) .*)", line), re.match(r"# {5,}(--.*)", line)
+        begun, goes_on = re.match(r"# {3}((?:python|synfer|wandb) .*)", line), re.match(r"# {5,}(--.*)", line)
         if begun is not None:
             found.append((number, begun[1]))
         elif goes_on is not None and found:
@@ -107,7 +107,8 @@ def _of_spans(page: Path) -> list[Command]:
     found = []
     for number, text in spans_of(page):
         words = tuple(shlex.split(_named(text))) if text.split(" ")[0] in _PROGRAMS else ()
-        named_alone = len(words) < 2 or (len(words) == 2 and words[1].endswith(".py") and "/" not in words[1])
+        of_program = len(words) == 2 and (words[0] == "synfer" or (words[1].endswith(".py") and "/" not in words[1]))
+        named_alone = len(words) < 2 or of_program
         if not named_alone and "…" not in text and "$" not in text:
             found.append(Command(name_of(page), number, words))
     return found

@@ -21,6 +21,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 
+from experiments.command_line.commands import TRAINING, available
 from experiments.command_line.train_command import _as_command_line, _command_line, _ParsedOnly
 from experiments.compare import compare_command
 from experiments.export import export_command
@@ -30,13 +31,14 @@ from experiments.sweep import sweep_command
 from experiments.sweep.sweep_error import SweepError
 from experiments.sweep.sweep_file import read_sweep_file
 from experiments.sweep.sweep_run import plan_runs
+from synfer.foundation.late_import import imported_late
 from tests.docs.documented_commands import Command
 from tests.docs.pages import PROJECT
 
 _STORED = ("configs/data/drawn.yaml", "configs/classifier/tiny.yaml")
 """What stands for the config.yaml of a run, which holds all settings of it."""
-_CLASSES = ("--model", "--data.reader", "--data.synthetic_reader")
-"""Options that choose a class, and with it which other options there are."""
+_CLASSES = ("--preset", "--model", "--data.reader", "--data.synthetic_reader")
+"""Options that choose a class, or files, and with it which other options there are."""
 
 
 class _Parsed(Exception):
@@ -58,6 +60,10 @@ def complaints(commands: Sequence[Command]) -> list[str]:
 def _look_at(command: Command) -> tuple[str | None, list[Command]]:
     """Returns what a program says of a command, and the train.py commands that it stands for."""
     program, *words = command.words
+    if program == "synfer" or (program, words[:2]) == ("python", ["-m", "synfer"]):
+        return _of_synfer(command, words if program == "synfer" else words[2:])
+    if program == "torchrun" and "synfer" in words:
+        return _of_synfer(command, words[words.index("synfer") + 1 :])
     if program == "torchrun" and "train.py" in words:
         return None, [_of_words(command, words[words.index("train.py") + 1 :])]
     if program == "wandb":
@@ -86,6 +92,21 @@ def _look_at(command: Command) -> tuple[str | None, list[Command]]:
     if program not in others:
         return f"no parser is known for '{program}', expected one of {', '.join(others)}, torchrun, wandb", []
     return others[program](words), []
+
+
+def _of_synfer(command: Command, words: Sequence[str]) -> tuple[str | None, list[Command]]:
+    """Returns what the command says that the first word names."""
+    name = words[0] if words else "--help"
+    if name.startswith("-"):
+        return (None if name in ("--help", "--version") else f"synfer has no option '{name}'"), []
+    if name not in available():
+        return f"synfer has no command '{name}'", []
+    if name in TRAINING:
+        return None, [_of_words(command, words)]
+    if (PROJECT / f"{name}.py").is_file():
+        return _look_at(Command(command.page, command.line, ("python", f"{name}.py", *words[1:])))
+    main = imported_late(available()[name].target)
+    return _through_argparse(lambda: main(list(words[1:])), f"synfer {name}", list(words[1:])), []
 
 
 def known_keys() -> set[str]:
@@ -117,9 +138,11 @@ def _train_parser() -> ArgumentParser:
 
 def _of_words(command: Command, words: Sequence[str]) -> Command:
     """Returns the command of train.py; the config of a run that does not exist here becomes that of another."""
-    known = []
+    known: list[str] = []
     for word in words:
-        if re.fullmatch(r"(--config=)?runs/[\w-]+/config\.yaml", word) is None:
+        if known and known[-1] == "--data" and "{" not in word:  # a folder of the reader's, which does not exist here
+            known[-1:] = ["--data.reader=datamodules.readers.ImageFolderReader", f"--data.reader.init_args.root={word}"]
+        elif re.fullmatch(r"(--config=)?runs/[\w-]+/config\.yaml", word) is None:
             known.append(word)
         elif word.startswith("--config="):
             known += [f"--config={name}" for name in _STORED]

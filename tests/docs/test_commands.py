@@ -124,6 +124,12 @@ def test_loops_variables_and_lines_that_go_on_are_expanded(tmp_path: Path) -> No
         ("pytest tests/test_nowhere.py", "tests/test_nowhere.py"),
         ("pip install 'synfer[slum]'", "slum"),
         ("pyhton train.py fit $D", "pyhton"),
+        ("synfer fit $D --data.batchsize 3", "did you mean data.batch_size?"),
+        ("python -m synfer fit --preset mixd", "did you mean mixed?"),
+        ("torchrun --nproc_per_node 8 -m synfer fit --preset demo --data.batchsize 3", "did you mean data.batch_size?"),
+        ("synfer fti $D", "fti"),
+        ("synfer compare runs/ --metrics val/accuracy", "--metrics"),
+        ("synfer completion fish", "fish"),
     ],
 )
 def test_what_would_be_refused_is_named_with_page_and_line(command: str, said: str, tmp_path: Path) -> None:

@@ -41,6 +41,22 @@ def test_what_is_no_checkpoint(tmp_path: Path) -> None:
     assert is_file_name("x") and not any(map(is_file_name, (None, "last", "best", "hpc", "s3://a/b")))
 
 
+def test_folders_that_hold_none(run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "predicted").mkdir()
+    (tmp_path / "predicted" / "summary.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"ckpt_path checkpoint '.*': found a run folder without checkpoints"):
+        locate(str(tmp_path / "predicted"), fit=False)
+    (tmp_path / "faces" / "happy").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"^ckpt_path: found no checkpoint in the folder '.*faces', expected [\w ]+$"):
+        locate(str(tmp_path / "faces"), fit=False)
+    said = rf"expected a checkpoint or a run folder \(one of the runs in it: .*{run_folder.name}"
+    with pytest.raises(ValueError, match=said):
+        locate(str(run_folder.parent), fit=True)
+    (tmp_path / "sharded").mkdir()
+    (tmp_path / "sharded" / ".metadata").touch()  # as torch writes them
+    assert locate(str(tmp_path / "sharded"), fit=True) == str(tmp_path / "sharded")
+
+
 def test_checkpoints_of_other_models(run_folder: Path) -> None:
     last = locate(str(run_folder), fit=True)
     wider = {"img_size": SIDE, "patch_size": 4, "embed_dim": 32, "depth": 1, "num_heads": 2}

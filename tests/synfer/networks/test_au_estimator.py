@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from synfer.networks.au_estimator import CONFIG_FILE, WEIGHTS_FILE, ActionUnitNetwork
+from synfer.networks.au_estimator import CONFIG_FILE, WEIGHTS_FILE, ActionUnitNetwork, read_config
 
 TINY: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
 
@@ -26,6 +26,12 @@ def test_comes_back_from_its_folder(tmp_path: Path) -> None:
     assert torch.equal(found, estimator(image)) and found.shape == (3, 2) and not found.requires_grad
     assert ((found > 0) & (found < 1)).all()
     assert loaded.au_names == ("AU12", "AU4") and not loaded.training
+
+
+def test_a_run_folder_means_the_estimator_that_its_run_left_there(tmp_path: Path) -> None:
+    tiny().save(tmp_path / "run" / "au_estimator")
+    assert ActionUnitNetwork.load(tmp_path / "run").au_names == ("AU12", "AU4")
+    assert read_config(tmp_path / "run") == read_config(tmp_path / "run" / "au_estimator")
 
 
 def test_unknown_intensities_teach_nothing() -> None:
