@@ -141,10 +141,10 @@ def test_what_compares_runs_needs_no_torch() -> None:
             waiting += [module for module in modules if module in sources()]
 
 
-_PROGRAMS = ("train.py", "sweep.py", "compare.py", "export.py", "sample.py", "serve.py", "label.py", "synfer/__main__.py")
+_PROGRAMS = ("train", "sweep", "compare", "export", "label", "sample", "serve", "synfer/__main__")
 
 
-@pytest.mark.parametrize("name", [name for name in _PROGRAMS if (PROJECT / name).is_file()])
+@pytest.mark.parametrize("name", [f"{name}.py" for name in _PROGRAMS if (PROJECT / f"{name}.py").is_file()])
 def test_programs_only_call(name: str) -> None:
     assert len((PROJECT / name).read_text().splitlines()) <= PROGRAM_LINES
 
