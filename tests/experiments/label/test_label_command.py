@@ -43,7 +43,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def test_a_folder_is_a_table(run: Path, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "labels.csv"
-    assert label.main([*run_of, str(out), "--batch_size", "2"]) == 0
+    assert label.main([str(faces), "--checkpoint", str(run), "--out", str(out), "--batch_size", "2"]) == 0
     rows = rows_of(out)
     assert [row["path"] for row in rows] == [
         str(faces / name) for name in ("a.jpg", "b.png", "deeper/c.webp", "deeper/d.png", "z/e.bmp")
@@ -123,7 +123,7 @@ def test_ctrl_c_keeps_what_was_labelled(
 
     monkeypatch.setattr(labelling, "read_ahead", broken_off)
     out = tmp_path / "labels.csv"
-    words = [*run_of, str(out), "--batch_size", "3"]
+    words = [str(faces), "--checkpoint", str(run), "--out", str(out), "--batch_size", "3"]
     assert main(words) == 130
     assert len(rows_of(out)) == 3
     assert "interrupted: the table holds what was labelled until then" in capsys.readouterr().err
