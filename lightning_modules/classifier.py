@@ -236,6 +236,7 @@ class ExpressionClassifier(ClassifierFile):
             ValueError: images of whole numbers, of another shape or, where it is cheap to see, far outside of [0, 1].
         """
         check_range_of_batch(image)
+        image = resize_faces(image, self.image_size)  # before it is mirrored: both show the same part of the picture
         probabilities = self(image).float().softmax(1)
         if self.flip_tta if flip is None else flip:
             probabilities = (probabilities + self(image.flip(-1)).float().softmax(1)) / 2
