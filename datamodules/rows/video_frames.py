@@ -32,7 +32,7 @@ def video_frames(name: str, every: int = 1) -> Iterator[tuple[int, np.ndarray]]:
         raise ValueError(f"'{name}': found no camera's number, expected camera:0, camera:1, …")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # we say ourselves what is wrong with a file
     cv2 = optional_package("cv2", "faces", f"'{name}'")
-    cv2.setLogLevel(0)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     capture = cv2.VideoCapture(int(number)) if is_camera else cv2.VideoCapture(name)
     try:
         if not capture.isOpened():

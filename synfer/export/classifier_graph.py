@@ -33,8 +33,9 @@ class PixelsToProbabilities(nn.Module):
         self.size = int(module.image_size)
         self.grey = module.in_channels == 1
         self.flip = bool(module.flip_tta)
-        self.register_buffer("mean", module.mean.detach().clone())
-        self.register_buffer("std", module.std.detach().clone())
+        # Without an axis for the faces: torch.export takes a size of one there for the size of the batch.
+        self.register_buffer("mean", module.mean.detach().clone().reshape(-1, 1, 1))
+        self.register_buffer("std", module.std.detach().clone().reshape(-1, 1, 1))
         self.mean: Tensor
         self.std: Tensor
 
