@@ -46,7 +46,7 @@ class PixelsToProbabilities(nn.Module):
         if torch.jit.is_scripting():  # noqa: SIM108 (the compiler drops the other branch of a statement alone)
             side = min(height, width)
         else:  # of sizes that are not known while the graph is drawn
-            side = torch.sym_min(height, width)
+            side = torch.sym_min(height, width)  # type: ignore[assignment]
         top, left = (height - side) // 2, (width - side) // 2
         image = image[:, :, top : top + side, left : left + side]
         if not torch.jit.is_scripting():

@@ -27,7 +27,6 @@ from experiments.compare import compare_command
 from experiments.export import export_command
 from experiments.sample import sample_command
 from experiments.serve import serve_command
-from experiments.label import label_command
 from experiments.sweep import sweep_command
 from experiments.sweep.sweep_error import SweepError
 from experiments.sweep.sweep_file import read_sweep_file
