@@ -112,6 +112,8 @@ def main() -> None:
         "met": ratio >= BAR,
         "cpu_ratio": round(statistics.median(bare_s[1] / label_s[1] for label_s, bare_s in taken), 3),
         "pictures_per_s": round(args.count / statistics.median(label_s[0] for label_s, _ in taken), 1),
+        "cpu_ms": round(1e3 * statistics.median(label_s[1] for label_s, _ in taken) / args.count, 2),
+        "bare_cpu_ms": round(1e3 * statistics.median(bare_s[1] for _, bare_s in taken) / args.count, 2),
         "bare_pictures_per_s": round(args.count / statistics.median(bare_s[0] for _, bare_s in taken), 1),
         "repeats": [round(bare_s[0] / label_s[0], 3) for label_s, bare_s in taken],
         "config": args.config.stem,
