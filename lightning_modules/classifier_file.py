@@ -94,8 +94,9 @@ class ClassifierFile(ExpressionModule):
     def save_trained(self, folder: str | Path) -> None:
         """Writes what labelling needs, and nothing else: ``model.safetensors`` (float32) and ``config.json``.
 
-        Averaged weights where there are any, in float32, so that the folder has the fingerprint of the checkpoint, and a
-        guide is known as itself when it is given as the judge. The folder is read by :meth:`load_trained`.
+        Averaged weights where there are any. In float32, so that the folder has the fingerprint of the checkpoint, and
+        a guide is known as itself when it is given as the judge. :meth:`load_trained` reads it, and whatever takes a
+        classifier's checkpoint to use it.
 
         Args:
             folder: made if missing.

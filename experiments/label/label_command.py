@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.command_line.errors import debugging, explain, report
+from experiments.command_line.one_line_parser import OneLineParser
 
 SOME_BAD, REFUSED, INTERRUPTED = 1, 2, 130
 
@@ -121,7 +122,7 @@ def _share(text: str) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="label.py", description="Label the faces in pictures with a trained classifier.", allow_abbrev=False
     )
     parser.add_argument(
