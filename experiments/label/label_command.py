@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.command_line.commands import called_as
 from experiments.command_line.errors import debugging, explain, report
 from experiments.command_line.one_line_parser import OneLineParser
 
@@ -123,7 +124,9 @@ def _share(text: str) -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
-        prog="label.py", description="Label the faces in pictures with a trained classifier.", allow_abbrev=False
+        prog=called_as("label", sys.argv[0]),
+        description="Label the faces in pictures with a trained classifier.",
+        allow_abbrev=False,
     )
     parser.add_argument(
         "paths", nargs="+", metavar="PATH", help="an image, a folder with images at any depth, a video, or camera:0"
