@@ -15,6 +15,7 @@ _CLASSES = {
     "ExpressionGenerator": "generator",
     "LabelAnnotator": "annotator",
     "LabelEvaluation": "label_evaluation",
+    "Labeller": "labeller",
     "Relabeller": "relabeller",
     "SemanticAugmenter": "augmenter",
 }
@@ -26,6 +27,7 @@ __all__ = [
     "ExpressionGenerator",
     "LabelAnnotator",
     "LabelEvaluation",
+    "Labeller",
     "Relabeller",
     "SemanticAugmenter",
 ]

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor, nn
-from torch.random import fork_rng
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
@@ -18,11 +17,9 @@ from datamodules.batch import Batch
 from lightning_modules.class_statistics import adapt_to_classes, named_weights, real_class_counts
 from lightning_modules.classifier_file import ClassifierFile
 from synfer.faces.expressions import resolve_label_space
+from synfer.faces.face_batch import check_batch, check_range_of_batch
 from synfer.faces.face_shape import resize_faces
-from synfer.foundation.checkpoint_file import find_checkpoint
-from synfer.foundation.file_reading import reading
 from synfer.foundation.fingerprint import fingerprint
-from synfer.foundation.module_file import ModuleFormat, StoredModule
 from synfer.foundation.rank_states import own_state, states_of_ranks
 from synfer.foundation.validate import check_setting
 from synfer.labels.class_weights import check_class_weights
@@ -87,8 +84,6 @@ class ExpressionClassifier(ClassifierFile):
         ValueError: a value out of range, an unknown label space or a backbone that cannot be built.
         FileNotFoundError: no file at ``pretrained_path`` or ``latents_of``.
     """
-
-    file_format = ModuleFormat("classifier", "backbone", "ExpressionClassifier", entry="expression_classifier")
 
     def __init__(
         self,
@@ -194,7 +189,12 @@ class ExpressionClassifier(ClassifierFile):
     # ------------------------------------------------------------------ the network
 
     def forward(self, image: Tensor) -> Tensor:
-        """Returns logits (B, K) of RGB images (B, 3, H, W), float in [0, 1]; differentiable in the images."""
+        """Returns logits (B, K) of RGB images (B, 3, H, W), float in [0, 1]; differentiable in the images.
+
+        Raises:
+            ValueError: images of whole numbers, or of another shape.
+        """
+        check_batch(image)
         image = resize_faces(image, self.image_size)
         if self._codec:
             return self.forward_latents(self._codec[0].to(self.device).encode(image * 2 - 1))
@@ -231,53 +231,16 @@ class ExpressionClassifier(ClassifierFile):
         Args:
             image: the images.
             flip: whether to average over each image and its mirror image; None does what the config says.
+
+        Raises:
+            ValueError: images of whole numbers, of another shape or, where it is cheap to see, far outside of [0, 1].
         """
+        check_range_of_batch(image)
+        image = resize_faces(image, self.image_size)  # before it is mirrored: both show the same part of the picture
         probabilities = self(image).float().softmax(1)
         if self.flip_tta if flip is None else flip:
             probabilities = (probabilities + self(image.flip(-1)).float().softmax(1)) / 2
         return probabilities
-
-    @classmethod
-    @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
-    def load_trained(
-        cls,
-        path: str | Path,
-        map_location: str | torch.device = "cpu",
-        label_space: str | Sequence[str] | None = None,
-    ) -> ExpressionClassifier:
-        """Loads a trained classifier for use: averaged weights if there are any, evaluation mode, gradients off.
-
-        Args:
-            path: a checkpoint of this class, a run folder (its last one), or a folder of :meth:`save_trained`.
-            map_location: device to load to.
-            label_space: the label space that the caller needs; None takes any.
-
-        Raises:
-            FileNotFoundError: no file there.
-            ValueError: not a checkpoint, not one of this class, of another label space, or weights that are not finite.
-        """
-        path = find_checkpoint(path, "classifier")
-        stored = cls.file_format.read_trained(path, map_location)
-        with reading("classifier checkpoint", path, "one written by training"):
-            classifier = cls._restored(path, stored, label_space)
-        return classifier.to(map_location).eval().requires_grad_(False)
-
-    @classmethod
-    def _restored(
-        cls, path: Path, stored: StoredModule, label_space: str | Sequence[str] | None
-    ) -> ExpressionClassifier:
-        """Returns the classifier of a checkpoint with its averaged weights, if there are any."""
-        # The weights come from this file: nothing is to be fetched or read a second time.
-        classifier = cls(**{**stored.settings, "pretrained": False, "pretrained_path": None})
-        classifier._check_label_space(path, label_space)
-        found = None if classifier.codec is None else classifier.codec.fingerprint()
-        if found != stored.entry.get("codec", found):
-            raise ValueError(
-                f"classifier checkpoint {path} was trained on the latents of another codec than that of "
-                f"'{stored.settings['latents_of']}' now: found {found}, expected {stored.entry['codec']}"
-            )
-        classifier.load_state_dict(stored.weights)
-        return classifier
 
     def weights_fingerprint(self) -> str:
         """Returns 16 hex digits of SHA-256 over all parameters: tells whether two classifiers are the same one."""

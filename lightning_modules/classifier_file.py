@@ -1,30 +1,114 @@
-"""How a trained classifier is stored for use: a folder of settings and weights beside the checkpoints of a training."""
+"""How a classifier is stored: as a checkpoint, or as a folder of what labelling needs and nothing else."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
+from torch.random import fork_rng
 
 from lightning_modules.expression_module import ExpressionModule
-from synfer.foundation.module_file import WEIGHTS_ALONE, with_average, write_folder
+from synfer.foundation.checkpoint_file import check_finite, find_checkpoint
+from synfer.foundation.file_reading import reading
+from synfer.foundation.module_file import (
+    WEIGHTS_ALONE,
+    ModuleFormat,
+    StoredModule,
+    is_folder_of_weights,
+    with_average,
+    write_folder,
+)
 from synfer.foundation.renamed_settings import present_settings
+from synfer.networks.latent_codec import LatentCodec
+
+_CODEC = "_codec"  # beside the settings of a folder: fingerprint of the codec whose latents are read
+
+Module = TypeVar("Module", bound="ClassifierFile")
 
 
 class ClassifierFile(ExpressionModule):
-    """A classifier that can be written as a folder, and takes the weights of one."""
+    """A classifier that can be loaded for use alone."""
 
-    def save_trained(self, folder: str | Path) -> None:
-        """Writes what a finished classifier needs, and nothing else: ``model.safetensors`` and ``config.json``.
+    file_format = ModuleFormat("classifier", "backbone", "ExpressionClassifier", entry="expression_classifier")
 
-        Averaged weights where there are any. In float32, so that the folder has the fingerprint of the checkpoint, and
-        a guide is known as itself when it is given as the judge.
+    @property
+    @abstractmethod
+    def codec(self) -> LatentCodec | None:
+        """The codec whose latents the network reads; None = it reads pixels."""
+
+    @classmethod
+    @fork_rng(devices=[])  # building networks draws random numbers, and must not disturb a training beside
+    def load_trained(
+        cls: type[Module],
+        path: str | Path,
+        map_location: str | torch.device = "cpu",
+        label_space: str | Sequence[str] | None = None,
+    ) -> Module:
+        """Loads a trained classifier for use: averaged weights if there are any, evaluation mode, gradients off.
 
         Args:
-            folder: made if missing; ``load_trained`` reads it, and whatever takes a classifier's checkpoint to use it.
+            path: a checkpoint of this class, a run folder, which means its last one, or a folder of
+                :meth:`save_trained`.
+            map_location: device to load to.
+            label_space: the label space that the caller needs; None takes any.
+
+        Raises:
+            FileNotFoundError: no file there.
+            ValueError: not a checkpoint, not one of this class, of another label space, or weights that are not finite.
+        """
+        path = find_checkpoint(path, "classifier")
+        if path.is_dir() and not is_folder_of_weights(path):
+            raise FileNotFoundError(
+                f"classifier '{path}': found a folder without checkpoints/last.ckpt and without model.safetensors, "
+                "expected a checkpoint, a run folder that has one, or a folder of save_trained"
+            )
+        stored = cls.file_format.read_trained(path, map_location)
+        with reading("classifier checkpoint", path, "one written by training"):
+            classifier = cls._restored(path, stored, label_space)
+        return classifier.to(map_location).eval().requires_grad_(False)
+
+    @classmethod
+    def _restored(
+        cls: type[Module], path: Path, stored: StoredModule, label_space: str | Sequence[str] | None
+    ) -> Module:
+        """Returns the classifier of a file with its averaged weights, if there are any."""
+        settings = dict(stored.settings)
+        trained_on = settings.pop(_CODEC, None)
+        make: Any = cls  # arguments by their names in the file
+        # The weights come from this file: nothing is to be fetched or read a second time.
+        classifier: Module = make(**{**settings, "pretrained": False, "pretrained_path": None})
+        classifier._check_label_space(path, label_space)
+        found = None if classifier.codec is None else classifier.codec.fingerprint()
+        expected = stored.entry.get("codec", trained_on or found)
+        if found != expected:
+            raise ValueError(
+                f"classifier checkpoint {path} was trained on the latents of another codec than that of "
+                f"'{settings['latents_of']}' now: found {found}, expected {expected}"
+            )
+        classifier.load_state_dict(stored.weights)
+        return classifier
+
+    def save_trained(self, folder: str | Path) -> None:
+        """Writes what labelling needs, and nothing else: ``model.safetensors`` (float32) and ``config.json``.
+
+        Averaged weights where there are any. In float32, so that the folder has the fingerprint of the checkpoint, and
+        a guide is known as itself when it is given as the judge. :meth:`load_trained` reads it, and whatever takes a
+        classifier's checkpoint to use it.
+
+        Args:
+            folder: made if missing.
+
+        Raises:
+            ValueError: a weight is not finite, and nothing is written.
         """
         average = None if self.ema is None or self.ema.is_swapped else self.ema.state_dict()
         weights = with_average(self.state_dict(), average, self.file_format.submodule)
-        write_folder(Path(folder), self.file_format.kind, self._config, weights)
+        check_finite(weights, "classifier", Path(folder))
+        settings = {**self._config, _CODEC: None if self.codec is None else self.codec.fingerprint()}
+        write_folder(Path(folder), self.file_format.kind, settings, weights)
 
     def _entry_of(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
         if checkpoint.get(WEIGHTS_ALONE):

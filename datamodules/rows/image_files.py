@@ -68,6 +68,16 @@ def find_class_files(folder: Path) -> ClassFiles:
     return found
 
 
+def find_images(folder: Path) -> ClassFiles:
+    """Finds the images anywhere below a folder, in its own order whatever the machine: ``images[folder]``.
+
+    No folder is read twice, whatever the links; every other file is counted with the reason.
+    """
+    found = ClassFiles(images={folder: []})
+    _walk(folder, found.images[folder], {os.path.realpath(folder)}, found)
+    return found
+
+
 def split_folders(root: Path, names: Mapping[str, Sequence[str]]) -> dict[str, Path]:
     """Returns the folder of each split, whatever the case of its name.
 

@@ -41,7 +41,7 @@ def decode_image(data: bytes | None, where: str, size: int | tuple[int, int] | N
     try:
         with Image.open(io.BytesIO(data)) as opened:
             opened.load()
-            array = _to_array(opened)
+            array = image_array(opened)
     except Exception as error:  # each decoder of Pillow raises what it likes for a damaged file
         what = "no known image format" if isinstance(error, Image.UnidentifiedImageError) else one_line(error)
         raise BadImageError(
@@ -68,6 +68,25 @@ def read_image(path: Path, size: int | tuple[int, int] | None = None) -> np.ndar
             f"{path}: cannot be read ({error.strerror or error}), expected a readable image file"
         ) from error
     return decode_image(data, str(path), size)
+
+
+def image_array(image: Image.Image) -> np.ndarray:
+    """Returns uint8 (H, W) or (H, W, 3), upright as the camera meant it; see ``decode_image``.
+
+    Raises:
+        ValueError: pixels of floats or 32-bit integers.
+    """
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I;16") or (upright.mode == "I" and image.format in ("PNG", "PPM")):
+        return (np.asarray(upright) >> 8).astype(np.uint8)
+    if upright.mode in ("I", "F"):  # Pillow would cut them off at 255: a white picture
+        kind = "32-bit integers" if upright.mode == "I" else "floating-point numbers"
+        raise ValueError(f"pixels of {kind}, expected 8 or 16 bits")
+    if upright.has_transparency_data:
+        return _on_black(upright)
+    if upright.mode not in ("L", "RGB"):
+        upright = upright.convert("L" if upright.mode == "1" else "RGB")
+    return np.array(upright)
 
 
 def check_not_constant(image: np.ndarray, where: str) -> None:
@@ -152,21 +171,6 @@ def _stack(images: list[np.ndarray], image_size: int | None) -> Tensor:
         images = [resize_square(image, image_size) for image in images]
     rgb = [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1) for image in images]
     return torch.from_numpy(np.stack(rgb)).permute(0, 3, 1, 2).contiguous()
-
-
-def _to_array(image: Image.Image) -> np.ndarray:
-    """Returns uint8 (H, W) or (H, W, 3), upright as the camera meant it."""
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16") or (upright.mode == "I" and image.format in ("PNG", "PPM")):
-        return (np.asarray(upright) >> 8).astype(np.uint8)
-    if upright.mode in ("I", "F"):  # Pillow would cut them off at 255: a white picture
-        kind = "32-bit integers" if upright.mode == "I" else "floating-point numbers"
-        raise ValueError(f"pixels of {kind}, expected 8 or 16 bits")
-    if upright.has_transparency_data:
-        return _on_black(upright)
-    if upright.mode not in ("L", "RGB"):
-        upright = upright.convert("L" if upright.mode == "1" else "RGB")
-    return np.array(upright)
 
 
 def _on_black(image: Image.Image) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any, get_args
 from experiments.command_line.commands import called_as
 from experiments.command_line.errors import debugging, explain, report
 from synfer.export.exporter import EXPORTERS, ExportSettings, NothingToExportError, NumberFormat, make_exporter
+from synfer.foundation.optional_package import MissingPackageError
 from synfer.runs.run_format import CONFIG
 
 
@@ -44,13 +45,15 @@ def _export(options: argparse.Namespace) -> None:
     exporters = {
         what: make_exporter(what, settings) for what in (EXPORTERS if options.what == "all" else [options.what])
     }
-    module = _load(options.checkpoint, options.what, {exporter.kind for exporter in exporters.values()})
+    kind = _kind(options.checkpoint, options.what, {exporter.kind for exporter in exporters.values()})
+    exporters = {what: exporter for what, exporter in exporters.items() if exporter.kind == kind}
+    module = _load(options.checkpoint, kind)
     with _new_folder(options.out) as folder:
         left_out = {}
         for what, exporter in exporters.items():
             try:
                 exporter.export(module, folder if options.what != "all" else folder / what)
-            except NothingToExportError as error:
+            except (NothingToExportError, MissingPackageError) as error:
                 if options.what != "all":
                     raise
                 left_out[what] = str(error)
@@ -62,15 +65,13 @@ def _export(options: argparse.Namespace) -> None:
         print(f"{card.parent}: {card} tells how to use it")
 
 
-def _load(path: Path, what: str, kinds: set[str]) -> Any:
-    """Returns the module in a checkpoint.
+def _kind(path: Path, what: str, kinds: set[str]) -> str:
+    """Returns the kind of module in a checkpoint, as far as a file says it.
 
     Raises:
-        FileNotFoundError: nothing there.
         ValueError: damaged, or a module of which there is no such export.
     """
     from synfer.foundation.module_file import kind_of
-    from synfer.synthesis.synthesiser import load_synthesiser
 
     found = kind_of(path, "model") if path.exists() else None
     if found is not None and found not in kinds:
@@ -78,6 +79,22 @@ def _load(path: Path, what: str, kinds: set[str]) -> Any:
             f"--what {what}: found a model of the kind '{found}' in '{path}', expected one of the kind "
             f"{' or '.join(repr(kind) for kind in sorted(kinds))}"
         )
+    return found or ("diffusion" if "diffusion" in kinds else next(iter(kinds)))
+
+
+def _load(path: Path, kind: str) -> Any:
+    """Returns the module in a checkpoint.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: damaged.
+    """
+    if kind == "classifier":
+        from lightning_modules.classifier import ExpressionClassifier
+
+        return ExpressionClassifier.load_trained(path)
+    from synfer.synthesis.synthesiser import load_synthesiser
+
     return load_synthesiser(path)
 
 
@@ -109,13 +126,14 @@ def _new_folder(out: Path) -> Iterator[Path]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=called_as("export", sys.argv[0]),
-        description="Write a trained generator, or a part of it, in the formats of diffusers.",
+        description="Write a trained generator or classifier, or a part of it, in the formats of other libraries.",
         allow_abbrev=False,
     )
     parser.add_argument("checkpoint", type=Path, help="a checkpoint, a run folder, or a folder of weights")
     parser.add_argument(
         "--what", required=True, metavar="|".join([*EXPORTERS, "all"]),
-        help="LoRA, the AU adapter, a whole pipeline, or all that it has, each in a folder of its own",
+        help="of a generator LoRA, the AU adapter or a whole pipeline for diffusers; of a classifier an ONNX or "
+        "TorchScript graph; or all that it has, each in a folder of its own",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="folder to write to: a new or an empty one")
     parser.add_argument(

@@ -13,6 +13,8 @@ EXPORTERS = {
     "lora": "synfer.export.lora:LoRAExporter",
     "au_adapter": "synfer.export.au_adapter:AUAdapterExporter",
     "pipeline": "synfer.export.pipeline:PipelineExporter",
+    "onnx": "synfer.export.onnx_graph:OnnxExporter",
+    "torchscript": "synfer.export.torchscript_graph:TorchScriptExporter",
 }
 """What is exported → "module:class" of its :class:`Exporter`, imported when it is asked for."""
 
@@ -41,7 +43,7 @@ class Exporter(Protocol):
     """Writes a part of a trained module in the format of another library.
 
     Attributes:
-        kind: of the modules that it takes: "diffusion".
+        kind: of the modules that it takes: "diffusion" or "classifier".
     """
 
     kind: str
@@ -76,6 +78,40 @@ class TrainedGenerator(Protocol):
 
     hparams: Mapping[str, Any]
     synthesiser: Any
+
+    def weights_fingerprint(self) -> str:
+        """Returns 16 hex digits over its weights."""
+        ...
+
+
+class TrainedClassifier(Protocol):
+    """What an exporter of classifiers asks of one: averaged weights in place, evaluation mode, no gradients.
+
+    Attributes:
+        hparams: its settings by name.
+        label_space: names of its K classes.
+        image_size: side in pixels that its network works on.
+        in_channels: 3, or 1 for the mean over the colours.
+        flip_tta: whether it averages over an image and its mirror image.
+        mean: per channel, (1, C, 1, 1), for images in [0, 1].
+        std: likewise.
+        backbone: normalised images (B, C, S, S) → logits (B, K).
+        codec: None = it reads pixels.
+    """
+
+    hparams: Mapping[str, Any]
+    label_space: tuple[str, ...]
+    image_size: int
+    in_channels: int
+    flip_tta: bool
+    mean: Any
+    std: Any
+    backbone: Any
+    codec: Any
+
+    def predict_probabilities(self, image: Any) -> Any:
+        """Returns probabilities float32 (B, K) of images (B, 3, H, W) in [0, 1]."""
+        ...
 
     def weights_fingerprint(self) -> str:
         """Returns 16 hex digits over its weights."""

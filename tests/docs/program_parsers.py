@@ -25,6 +25,7 @@ from experiments.command_line.commands import TRAINING, available
 from experiments.command_line.train_command import _as_command_line, _command_line, _ParsedOnly
 from experiments.compare import compare_command
 from experiments.export import export_command
+from experiments.label import label_command
 from experiments.sample import sample_command
 from experiments.serve import serve_command
 from experiments.sweep import sweep_command
@@ -77,6 +78,8 @@ def _look_at(command: Command) -> tuple[str | None, list[Command]]:
         return _through_argparse(lambda: compare_command.main(words[1:]), "compare.py", words[1:]), []
     if program == "python" and words[0] == "export.py":
         return _through_argparse(lambda: export_command.main(words[1:]), "export.py", words[1:]), []
+    if program == "python" and words[0] == "label.py":
+        return _through_argparse(lambda: label_command.main(words[1:]), "label.py", words[1:]), []
     if program == "python" and words[0] == "sample.py":
         return _through_argparse(lambda: sample_command.main(words[1:]), "sample.py", words[1:]), []
     if program == "python" and words[0] == "serve.py":
