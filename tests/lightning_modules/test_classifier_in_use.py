@@ -45,7 +45,12 @@ def test_a_folder_is_tested_and_votes(tmp_path: Path) -> None:
 
     data = ExpressionDataModule(TinyReader(test=tiny_table(6, "test", SIDE, label_space=NAMES)))
     trainer = Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, plugins=[AtomicCheckpointIO()], devices=1
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        plugins=[AtomicCheckpointIO()],
+        devices=1,
+        default_root_dir=tmp_path,
     )
     trainer.test(other, datamodule=data, ckpt_path=str(tmp_path), verbose=False)
     assert other.weights_fingerprint() == classifier.weights_fingerprint()

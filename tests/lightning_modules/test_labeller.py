@@ -56,7 +56,7 @@ def test_the_probabilities_are_those_of_evaluation(
     reader = ImageFolderReader(str(root), list(NAMES), image_size=reader_size)
     data = ExpressionDataModule(reader, eval_batch_size=5, image_size=data_size, predict_split="test")
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = Trainer(accelerator="cpu", devices=1, **quiet)
+    trainer = Trainer(accelerator="cpu", devices=1, default_root_dir=tmp_path, **quiet)
     batches: Any = trainer.predict(ExpressionClassifier.load_trained(run), datamodule=data)
     expected = torch.cat([batch["probabilities"] for batch in batches])
     names = [name for batch in batches for name in batch["sample_id"]]
