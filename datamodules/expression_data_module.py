@@ -56,7 +56,7 @@ class ExpressionDataModule(ResumableDataModule):
         batch_size: training samples per step and rank.
         eval_batch_size: samples per step and rank in validation, test and predict.
         image_size: side in pixels to which faces are cut (the central square) and resized; "model" takes that of the
-            model, None keeps the size of the training images.
+            model, where it has one; None keeps the size of the training images.
         synthetic_ratio: share of synthetic samples in every training batch, in [0, 1] (contract C4).
         synthetic_multiple: bound on distinct synthetic samples, as a multiple of the real training rows; None = none.
             Of a finished set that many are chosen at random, each class with the share that it has in the set; a

@@ -30,8 +30,10 @@ from synfer.metrics.confusion_scores import confusion_scores
 from synfer.metrics.gathered_rows import GatheredRows
 from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.backbone import Stem, averaged_for_grey, build_backbone, normalisation
+from synfer.networks.backbone_source import find_backbone
 from synfer.networks.channels_last import to_channels_last
 from synfer.networks.class_activation import check_has_maps, with_mirrored_maps
+from synfer.networks.frozen_backbone import as_frozen, freeze_all_but_head
 from synfer.networks.latent_codec import LatentCodec, load_codec
 from synfer.networks.normalised_head import normalise_head
 from synfer.optimisation.ema import ParameterEMA
@@ -50,10 +52,11 @@ class ExpressionClassifier(ClassifierFile):
 
     Args:
         label_space: "basic7", "ferplus8" or a list of expression names; the order of the K logits.
-        backbone: name of a timm network.
+        backbone: name of a timm network; "hf_hub:<owner>/<model>" or a folder in timm's layout for its weights as well.
         backbone_kwargs: further arguments of that network.
         pretrained: whether timm fetches ImageNet weights (needs the network).
         pretrained_path: a local file of weights in timm's layout instead.
+        freeze_backbone: whether the last layer alone learns, and the pretrained rest stays: for hundreds of faces.
         stem: "small" keeps the resolution of small faces, "half" halves it once, "native" is timm's own, "auto" is
             small up to 64 pixels.
         image_size: side in pixels that the network works on; images of another size are resized in ``forward``.
@@ -112,6 +115,7 @@ class ExpressionClassifier(ClassifierFile):
         channels_last: bool = True,
         mean: list[float] | None = None,
         std: list[float] | None = None,
+        freeze_backbone: bool = False,
     ) -> None:
         config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
@@ -122,6 +126,13 @@ class ExpressionClassifier(ClassifierFile):
         self.hparams["loss"] = config["loss"]
         # The hyperparameters that Lightning saves have another form under the command line; load_trained reads these.
         self._config = config
+        if (source := find_backbone(backbone)) is not None:
+            backbone, pretrained_path = source.architecture, pretrained_path or source.weights
+            backbone_kwargs = {**source.arguments, **(backbone_kwargs or {})}
+            mean, std = mean or source.mean, std or source.std
+            # What a checkpoint needs to be loaded without that folder.
+            config |= {"backbone": backbone, "backbone_kwargs": backbone_kwargs, "mean": mean, "std": std}
+        self._is_pretrained = pretrained or pretrained_path is not None
         self.label_space = resolve_label_space(label_space)
         k = len(self.label_space)
         check_setting(0 <= drop_rate < 1, "drop_rate", drop_rate, "a number in [0, 1)")
@@ -161,6 +172,9 @@ class ExpressionClassifier(ClassifierFile):
         )
         if loss.kind == "ldam":
             normalise_head(self.backbone, backbone, loss.scale)
+        self.freeze_backbone = freeze_backbone
+        if freeze_backbone:
+            freeze_all_but_head(self.backbone, backbone)
         if channels_last:
             to_channels_last(self.backbone)
         expected_mean, expected_std = normalisation(self.backbone)
@@ -257,11 +271,24 @@ class ExpressionClassifier(ClassifierFile):
         super().setup(stage)
         if stage != "fit":
             return
+        check_setting(
+            self._is_pretrained or not self.freeze_backbone,
+            "freeze_backbone",
+            True,
+            "pretrained weights (model.backbone=hf_hub:<owner>/<model> or a folder, or model.pretrained_path)",
+        )
         if self._weights_name is not None:
             self.class_weights.copy_(named_weights(self._weights_name, self._data, self.loss_settings.beta))
         adapt_to_classes(self.class_losses, self._data, self.synthetic_loss_weight)
         if self.mined_knowledge is not None:
             self.mined_knowledge.adapt(torch.from_numpy(real_class_counts(self._data, "model.loss")))
+
+    def train(self, mode: bool = True) -> ExpressionClassifier:
+        """Puts the network into training mode, but for what is frozen."""
+        super().train(mode)
+        if self.freeze_backbone:
+            as_frozen(self.backbone)
+        return self
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the mean loss of one batch, weighted by class and by origin."""

@@ -31,6 +31,6 @@ def check_generator_fits(path: str | Path, generator: Synthesiser, datamodule: A
     elif made < wanted:
         rank_zero_warn(
             f"synthesis.generator '{path}': found faces of {made} pixels, enlarged to the {wanted} of the data: their "
-            f"blur tells them from real ones; expected --data.image_size {made} --model.image_size {made}, or a "
+            f"blur tells them from real ones; expected --model.image_size {made} (and --data.image_size model), or a "
             f"generator of {wanted}"
         )

@@ -92,7 +92,8 @@ class OnlineSynthesis(SynthesisCallback):
             raise ValueError("synthesis.generator: found none, expected a generator checkpoint")
         if enabled and not Path(str(generator)).exists():
             raise FileNotFoundError(
-                f"synthesis.generator '{generator}': no such file or folder, expected a trained generator"
+                f"synthesis.generator '{generator}': no such file or folder, expected a trained generator (its run "
+                "folder; python train.py fit with a config of configs/generator/ makes one)"
             )
         self.generator_path = generator
         self.batch_size = batch_size

@@ -5,18 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 
-def side_of_model(trainer: Any) -> int:
-    """Returns the ``image_size`` of the model of a run, in pixels: for ``data.image_size=model``.
+def side_of_model(trainer: Any) -> int | None:
+    """Returns the ``image_size`` of the model of a run, in pixels; None of a model that takes faces of any size.
 
     Args:
-        trainer: of the run.
-
-    Raises:
-        ValueError: there is no model, or one that works on faces of any size.
+        trainer: of the run; None = there is no model.
     """
-    model = getattr(trainer, "lightning_module", None)
-    side = getattr(model, "image_size", None)
-    if not isinstance(side, int):
-        found = "no model" if model is None else f"a {type(model).__name__}, which has no size of its own"
-        raise ValueError(f"data.image_size=model: found {found}, expected data.image_size=<side in pixels>")
-    return side
+    side = getattr(getattr(trainer, "lightning_module", None), "image_size", None)
+    return side if isinstance(side, int) else None

@@ -626,9 +626,7 @@ def test_a_checkpoint_knows_which_rows_were_held_out() -> None:
     data = _data_without_validation(val_fraction=0.3)
     data.setup("fit")
     data.trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"))  # type: ignore[assignment]
-    with pytest.raises(
-        ValueError, match=r"data\.val_fraction=0\.3, .*trained with data\.val_fraction=0\.2, data\.val_s"
-    ):
+    with pytest.raises(ValueError, match=r"data\.val_fraction=0\.3, .*trained with data\.val_fraction=0\.2,"):
         data.load_state_dict(state)
 
 
@@ -638,22 +636,18 @@ def test_a_model_is_not_scored_on_rows_that_it_has_learned_from() -> None:
     for data in (same, other):
         data.setup("validate")
     same.load_state_dict(state)
-    with pytest.raises(
-        ValueError, match=r"learned from \d+ of the 14 rows held out.*val_fraction=0\.2, data\.val_seed=1"
-    ):
+    with pytest.raises(ValueError, match=r"learned from \d+ of the 14 rows held out.*0\.2, data\.val_seed=1"):
         other.load_state_dict(state)
 
 
 def test_the_model_s_size() -> None:
     data = ExpressionDataModule(_reader(), image_size="model")
-    with pytest.raises(ValueError, match=r"data\.image_size=model: found no model, expected"):
-        data.setup("fit")
+    data.trainer = SimpleNamespace(lightning_module=BoringModel())  # type: ignore[assignment]
+    data.setup("test")
+    assert data.image_size is None and data.reader.wanted_size is None  # it takes any
     data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(image_size=12))  # type: ignore[assignment]
     data.setup("fit")
     assert data.image_size == 12 and data.reader.wanted_size == 12
-    data.trainer = SimpleNamespace(lightning_module=BoringModel())  # type: ignore[assignment]
-    with pytest.raises(ValueError, match="found a BoringModel, which has no size of its own"):
-        data.setup("test")
 
 
 def test_a_class_without_a_training_face_is_named() -> None:
