@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor, nn
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from datamodules.batch import Batch
 from lightning_modules.class_statistics import adapt_to_classes, named_weights, real_class_counts
 from lightning_modules.classifier_file import ClassifierFile
+from lightning_modules.classifier_scores import evaluation_metrics, save_evaluation_pictures
 from synfer.faces.expressions import resolve_label_space
 from synfer.faces.face_batch import check_batch, check_range_of_batch
 from synfer.faces.face_shape import resize_faces
@@ -27,20 +26,17 @@ from synfer.labels.long_tail_losses import LOSSES, LossSettings, check_together
 from synfer.labels.mined_knowledge import MinedKnowledge
 from synfer.labels.soft_label_loss import expected_losses
 from synfer.metrics.confusion_scores import confusion_scores
-from synfer.metrics.gathered_rows import GatheredRows
 from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.backbone import Stem, averaged_for_grey, build_backbone, normalisation
-from synfer.networks.backbone_source import find_backbone
+from synfer.networks.backbone_source import with_source
 from synfer.networks.channels_last import to_channels_last
 from synfer.networks.class_activation import check_has_maps, with_mirrored_maps
-from synfer.networks.frozen_backbone import as_frozen, freeze_all_but_head
+from synfer.networks.frozen_backbone import as_frozen, check_worth_freezing, freeze_all_but_head
 from synfer.networks.latent_codec import LatentCodec, load_codec
 from synfer.networks.normalised_head import normalise_head
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.optimiser import OptimiserName
 from synfer.optimisation.schedule import Schedule
-from synfer.pictures.confusion_matrix import save_confusion_matrix
-from synfer.pictures.reliability_diagram import save_reliability_diagram
 
 
 class ExpressionClassifier(ClassifierFile):
@@ -125,13 +121,9 @@ class ExpressionClassifier(ClassifierFile):
         self.save_hyperparameters(ignore=["loss"], logger=False)
         self.hparams["loss"] = config["loss"]
         # The hyperparameters that Lightning saves have another form under the command line; load_trained reads these.
+        config, pretrained_path = with_source(config)
         self._config = config
-        if (source := find_backbone(backbone)) is not None:
-            backbone, pretrained_path = source.architecture, pretrained_path or source.weights
-            backbone_kwargs = {**source.arguments, **(backbone_kwargs or {})}
-            mean, std = mean or source.mean, std or source.std
-            # What a checkpoint needs to be loaded without that folder.
-            config |= {"backbone": backbone, "backbone_kwargs": backbone_kwargs, "mean": mean, "std": std}
+        backbone, backbone_kwargs, mean, std = (config[n] for n in ("backbone", "backbone_kwargs", "mean", "std"))
         self._is_pretrained = pretrained or pretrained_path is not None
         self.label_space = resolve_label_space(label_space)
         k = len(self.label_space)
@@ -175,6 +167,7 @@ class ExpressionClassifier(ClassifierFile):
         self.freeze_backbone = freeze_backbone
         if freeze_backbone:
             freeze_all_but_head(self.backbone, backbone)
+            as_frozen(self.backbone)  # Lightning does not call train()
         if channels_last:
             to_channels_last(self.backbone)
         expected_mean, expected_std = normalisation(self.backbone)
@@ -198,7 +191,7 @@ class ExpressionClassifier(ClassifierFile):
         self.train_metrics = nn.ModuleDict(
             {name: MaskedMean() for name in ("loss", "loss_real", "loss_synthetic", "accuracy")}
         )
-        self.evaluation_metrics = nn.ModuleDict({f"{stage}_stage": _evaluation_metrics(k) for stage in ("val", "test")})
+        self.evaluation_metrics = nn.ModuleDict({f"{stage}_stage": evaluation_metrics(k) for stage in ("val", "test")})
 
     # ------------------------------------------------------------------ the network
 
@@ -271,12 +264,8 @@ class ExpressionClassifier(ClassifierFile):
         super().setup(stage)
         if stage != "fit":
             return
-        check_setting(
-            self._is_pretrained or not self.freeze_backbone,
-            "freeze_backbone",
-            True,
-            "pretrained weights (model.backbone=hf_hub:<owner>/<model> or a folder, or model.pretrained_path)",
-        )
+        if self.freeze_backbone:
+            check_worth_freezing(self._is_pretrained)
         if self._weights_name is not None:
             self.class_weights.copy_(named_weights(self._weights_name, self._data, self.loss_settings.beta))
         adapt_to_classes(self.class_losses, self._data, self.synthetic_loss_weight)
@@ -371,21 +360,7 @@ class ExpressionClassifier(ClassifierFile):
         scores = {**confusion_scores(confusion, self.label_space), **{name: float(v) for name, v in values.items()}}
         self._log_scores(stage, scores, in_progress_bar=("accuracy", "mean_class_accuracy"))
         if self._writes_pictures:
-            self._save_pictures(stage, confusion, confidence)
-
-    def _save_pictures(self, stage: str, confusion: Tensor, rows: dict[str, Tensor]) -> None:
-        folder = Path(self.trainer.default_root_dir) / "samples"
-        title = f"{stage}, epoch {self.current_epoch}" if stage == "val" else stage
-        pictures = {
-            "confusion": save_confusion_matrix(confusion, self.label_space, folder / f"confusion_{stage}.png", title),
-            "reliability": save_reliability_diagram(
-                rows["confidence"], rows["right"] > 0, folder / f"reliability_{stage}.png", title
-            ),
-        }
-        for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                for name, path in pictures.items():
-                    logger.log_image(f"{stage}/{name}", [str(path)])
+            save_evaluation_pictures(self.trainer, stage, self.label_space, confusion, confidence)
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -414,18 +389,6 @@ class ExpressionClassifier(ClassifierFile):
         sums = own_state(saved.get("epoch_so_far")) or {}
         for name, metric in self._train_metrics():
             metric.add_sums(*sums.get(name, (0.0, 0)))
-
-
-def _evaluation_metrics(num_classes: int) -> nn.ModuleDict:
-    return nn.ModuleDict(
-        {
-            "confusion": MulticlassConfusionMatrix(num_classes, validate_args=False),
-            "ece": MulticlassCalibrationError(num_classes, n_bins=15, norm="l1", validate_args=False),
-            # The probability of the chosen class, and whether it was the true one.
-            "confidence": GatheredRows({"confidence": torch.empty(0), "right": torch.empty(0)}, keyed=False),
-            "loss": MaskedMean(),
-        }
-    )
 
 
 def _scale_of_cosines(loss: Mapping[str, Any]) -> float | None:

@@ -59,6 +59,28 @@ def find_backbone(name: str) -> BackboneSource | None:
     return None
 
 
+def with_source(config: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Returns a classifier's settings as they are kept, so that nobody needs the source again, and its weights.
+
+    Args:
+        config: settings with ``backbone``, ``backbone_kwargs``, ``pretrained_path``, ``mean``, ``std``.
+
+    Returns:
+        The settings with a plain name of timm as backbone and what the source says beside it, and the file of weights
+        to start from; None = none.
+    """
+    source = find_backbone(config["backbone"])
+    if source is None:
+        return config, config["pretrained_path"]
+    known = {
+        "backbone": source.architecture,
+        "backbone_kwargs": {**source.arguments, **(config["backbone_kwargs"] or {})},
+        "mean": config["mean"] or source.mean,
+        "std": config["std"] or source.std,
+    }
+    return {**config, **known}, config["pretrained_path"] or source.weights
+
+
 def _read(folder: Path, name: str) -> BackboneSource:
     missing = [file for file in _FILES if not (folder / file).is_file()]
     if missing:

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from synfer.foundation.validate import check_setting
+
 
 def freeze_all_but_head(network: nn.Module, name: str) -> None:
     """Switches off the gradients of everything but the last layer.
@@ -22,6 +24,20 @@ def freeze_all_but_head(network: nn.Module, name: str) -> None:
         raise ValueError(f"model.freeze_backbone: '{name}' has no last layer with weights, expected another backbone")
     network.requires_grad_(False)
     head.requires_grad_(True)
+
+
+def check_worth_freezing(is_pretrained: bool) -> None:
+    """Refuses to freeze random weights.
+
+    Raises:
+        ValueError: nothing has pretrained them.
+    """
+    check_setting(
+        is_pretrained,
+        "freeze_backbone",
+        True,
+        "pretrained weights (model.backbone=hf_hub:<owner>/<model> or a folder, or model.pretrained_path)",
+    )
 
 
 def as_frozen(network: nn.Module) -> None:

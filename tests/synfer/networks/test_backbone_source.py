@@ -43,7 +43,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         find_backbone("models/gone")
     save_folder(tmp_path / "net")
     (tmp_path / "net" / "model.safetensors").rename(tmp_path / "net" / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="found no model.safetensors in "):
+    with pytest.raises(ValueError, match=r"found no model\.safetensors in "):
         find_backbone(str(tmp_path / "net"))
     (tmp_path / "net" / "pytorch_model.bin").rename(tmp_path / "net" / "model.safetensors")
     (tmp_path / "net" / "config.json").write_text("{}")
