@@ -9,7 +9,7 @@ WORKDIR /opt/synfer
 COPY constraints.txt ./
 RUN pip install --index-url https://download.pytorch.org/whl/cpu --constraint constraints.txt torch torchvision
 
-COPY pyproject.toml README.md LICENSE train.py sweep.py compare.py export.py ./
+COPY pyproject.toml README.md LICENSE *.py ./
 COPY synfer ./synfer
 COPY datamodules ./datamodules
 COPY lightning_modules ./lightning_modules
