@@ -5,9 +5,10 @@ FROM python:3.11-slim-bookworm
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 MPLCONFIGDIR=/tmp/matplotlib
 WORKDIR /opt/synfer
 
-# torch first: the ordinary index gives Linux the build with CUDA, of several gigabytes.
+# torch first: the ordinary index gives Linux the build with CUDA, of several gigabytes. What it needs beside itself
+# comes with the rest: that index has not every version of it.
 COPY constraints.txt ./
-RUN pip install --index-url https://download.pytorch.org/whl/cpu --constraint constraints.txt torch torchvision
+RUN pip install --no-deps --index-url https://download.pytorch.org/whl/cpu --constraint constraints.txt torch torchvision
 
 COPY pyproject.toml README.md LICENSE *.py ./
 COPY synfer ./synfer
