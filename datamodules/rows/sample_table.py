@@ -90,6 +90,8 @@ class SampleTable:
             the reader's own.
         caption: N captions; None = made from templates.
         is_synthetic: whether these rows were generated.
+        held_out: how training rows were divided into these and others, in plain types: share, seed; None = they were
+            not.
         report: what the reader met.
     """
 
@@ -105,6 +107,7 @@ class SampleTable:
     au_source: dict[str, Any] | None = None
     caption: np.ndarray | None = None
     is_synthetic: bool = False
+    held_out: dict[str, Any] | None = None
     report: ReadReport = field(default_factory=ReadReport)
 
     def __post_init__(self) -> None:
