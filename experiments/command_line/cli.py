@@ -59,6 +59,7 @@ class SynferCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the run folder and the groups of callbacks."""
         from callbacks.generator_test import GeneratorTest
+        from callbacks.misclassified_faces import MisclassifiedFaces
         from callbacks.synthesis.layout_initialisation import LayoutInitialisation
         from callbacks.synthesis.online_synthesis import OnlineSynthesis
         from callbacks.synthesis.pseudo_labeller import PseudoLabeller
@@ -73,6 +74,7 @@ class SynferCLI(LightningCLI):
         groups = (OnlineSynthesis, LayoutInitialisation, SemanticGuidance, PseudoLabeller)
         for name, callback in zip(SWITCHED_GROUPS, groups, strict=True):
             parser.add_lightning_class_args(callback, name)
+        parser.add_lightning_class_args(MisclassifiedFaces, "misclassified")
         parser.add_lightning_class_args(GeneratorTest, TEST_GROUP)
         assert parser.groups is not None
         self._test_group = parser.groups.pop(TEST_GROUP)  # a name that the arguments of trainer.test take as well

@@ -16,8 +16,10 @@ def number_text(value: float) -> str:
     """Returns a number with four digits that count, whole ones from 10 on as they are: 0.7100, 12.31, 40, 40210."""
     if not math.isfinite(value):
         return "?"
-    if abs(value) >= 10 and value == int(value) or abs(value) >= 10**DIGITS:
+    if (abs(value) >= 10 and value == int(value)) or abs(value) >= 10**DIGITS:
         return f"{value:.0f}"
+    if 0.001 <= abs(value) < 1:  # shares, below each other
+        return f"{value:.{DIGITS}f}"
     return f"{value:#.{DIGITS}g}".removesuffix(".") if value else "0"
 
 
