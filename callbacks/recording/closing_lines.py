@@ -37,12 +37,12 @@ def closing_lines(run_dir: str | Path, task: str, makes_faces: bool = False, has
     if summary.get("task") != "fit" or summary.get("status") in (None, "running", "failed"):
         return []
     run = [str(Path(folder) / CONFIG), "--ckpt_path"]
-    lines = [f"{_what_came(summary)} → {folder}"]
-    if not is_complete(summary):
+    if not is_complete(summary):  # RunRecord has said how far it came
         if not last_checkpoint(run_dir).is_file():
-            return lines
+            return []
         checkpoint = str(last_checkpoint(folder))
-        return [*lines, *_next(program("fit"), "--config", *run, checkpoint, "--run_dir", folder, word="go on")]
+        return _next(program("fit"), "--config", *run, checkpoint, "--run_dir", folder, word="go on")
+    lines = [f"{_what_came(summary)} → {folder}"]
     if makes_faces:
         lines += _next(
             *(program("predict"), "--config", run[0], "--config", SYNTHETIC_SET, "--ckpt_path", folder),

@@ -37,8 +37,13 @@ class Beat:
         """Whether a line is due; asking takes it."""
         if now < self._next:
             return False
-        self._next = now + min(max((now - self._began) / 4, FIRST_LINE_S), LONGEST_WAIT_S)
+        self._next = now + longest_silence(now - self._began)
         return True
+
+
+def longest_silence(elapsed: float) -> float:
+    """Returns how many seconds a log may stay silent after so many."""
+    return min(max(elapsed / 4, FIRST_LINE_S), LONGEST_WAIT_S)
 
 
 class Task:
@@ -119,11 +124,12 @@ class LogDisplay(Display):
 
     def __init__(self, file: TextIO | None = None) -> None:
         self._file = file
-        self._beat: Beat | None = None
+        self._began: float | None = None
+        self._said = 0.0
 
     def say(self, line: str) -> None:
         """Writes a line at once: whoever follows a log waits for it."""
-        self._beat = None
+        self._said = time.monotonic()
         with contextlib.suppress(OSError, ValueError):  # the reader of a pipe may have gone; training goes on
             print(line, file=self._file or sys.stdout, flush=True)
 
@@ -145,12 +151,10 @@ class LogDisplay(Display):
     def run(self, share: float, line: Callable[[], str]) -> None:
         """Writes a line where nothing else has been written for long."""
         now = time.monotonic()
-        if self._beat is None:
-            self._beat = Beat(now)
-        if self._beat.is_due(now):
-            beat = self._beat
+        if self._began is None:
+            self._began = self._said = now
+        if now - self._said >= longest_silence(now - self._began):
             self.say(line())
-            self._beat = beat  # its own line does not make the next one come sooner
 
 
 class TerminalDisplay(Display):

@@ -113,7 +113,9 @@ class RunProgress(Callback):
         """Returns images of all ranks per second since the last line, validations left out."""
         seconds = time.monotonic() - self._line_began - self._validation_s
         images = (self._counted(trainer) - self._images) * trainer.world_size
-        return f"{number_text(round(images / seconds, 1))} images/s" if images > 0 and seconds > 0 else ""
+        if images <= 0 or seconds <= 0:
+            return ""
+        return f"{images / seconds:.{0 if images > 100 * seconds else 1}f} images/s"
 
     def _begin_line(self, trainer: Trainer) -> None:
         self._line_began, self._validation_s = time.monotonic(), 0.0

@@ -126,6 +126,8 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*It is recommended to use `self.log.*sync_dist=True")
     # The size in MB of the model summary, which nobody reads under mixed precision.
     warnings.filterwarnings("ignore", message=".*is not supported by the model summary")
+    # A run that goes on in its folder; another run's folder is refused by us.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     # Advertisements of other packages, and what the lines of RunProgress say better.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_says_something)
 

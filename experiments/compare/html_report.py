@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from experiments.compare.drawing import COLOURS, Chart
 from experiments.compare.groups import Comparison
-from experiments.compare.run_rows import run_rows, tested_metrics
+from experiments.compare.run_rows import metrics_of_tests, run_rows
 from experiments.compare.sample_strips import Strip
 from experiments.compare.swept_keys import short_name
 from experiments.compare.tables import interval_notes, rows, show_interval
@@ -53,7 +53,7 @@ def write_report(
         recalls=_recall_tables(comparison),
         strips=strips,
         runs=run_rows(comparison, path.parent),
-        tested=tested_metrics(comparison.groups),
+        tested=metrics_of_tests(comparison.groups),
         notes=interval_notes(comparison),
         colours=COLOURS,
     )

@@ -85,7 +85,7 @@ def _wandb_address(name: str) -> str:
     return f"{web_address()}/{quote(project)}/runs/{quote(run)}" if project.count("/") == 1 else ""
 
 
-def tested_metrics(groups: Sequence[Group]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+def metrics_of_tests(groups: Sequence[Group]) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Returns the groups whose runs were tested, and each test metric of whole sets with its mean in each of them.
 
     Main figures come first; shares are in per cent.

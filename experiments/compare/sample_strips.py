@@ -44,7 +44,7 @@ def sample_strips(groups: Iterable[Group]) -> tuple[list[Strip], list[str]]:
     warnings: list[str] = []
     room, left_out = MAX_PICTURES, 0
     for group in groups:
-        run = next((run for run in group.runs if run.samples), None)
+        run = next((run for run in group.runs if run.samples or (run.misclassified and run.may_be_shown)), None)
         if run is None:
             continue
         pictures: list[tuple[str, str, int, int]] = []

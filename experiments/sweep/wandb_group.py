@@ -25,9 +25,11 @@ def group_lines(environment: Mapping[str, str], sweep_dir: Path, options: Sequen
     Returns:
         One line; [] where W&B is switched off.
     """
-    if _value(options, "--trainer.logger") in ("false", "False") or choose_mode() == "disabled":
+    asked = environment.get("WANDB_MODE", "")
+    mode = asked if asked in ("offline", "disabled") else choose_mode()
+    if _value(options, "--trainer.logger") in ("false", "False") or mode == "disabled":
         return []
-    if choose_mode() == "offline":
+    if mode == "offline":
         folder = shlex.quote(str(sweep_dir))
         return [f"W&B: kept offline in {folder}/*/wandb; to send it: wandb sync {folder}/*/wandb/offline-run-*"]
     known = {**os.environ, **environment}
@@ -42,7 +44,7 @@ def group_lines(environment: Mapping[str, str], sweep_dir: Path, options: Sequen
 def _value(options: Sequence[str], name: str) -> str | None:
     """Returns the last value of an option, given as ``--name=value`` or ``--name value``."""
     found = None
-    for word, following in zip(options, [*options[1:], ""], strict=True):
+    for word, following in zip(options, [*options, ""][1:], strict=True):
         if word == name:
             found = following
         elif word.startswith(f"{name}="):
