@@ -265,7 +265,7 @@ class SynferCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, AtomicCheckpointIO()]
         chosen = {**given, "logger": loggers or False, "plugins": plugins, **kwargs}
-        use_run_progress(chosen, callbacks, settings)
+        use_run_progress(chosen, callbacks, settings, subcommand)
         trainer = self._instantiate_trainer(chosen, callbacks)
         asked = trainer.num_devices * trainer.num_nodes
         if trainer.world_size != asked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from callbacks.recording.closing_lines import closing_lines
 from callbacks.recording.run_progress import RunProgress
 
 
-def use_run_progress(chosen: dict[str, Any], callbacks: list[Callback], settings: Mapping[str, Any]) -> None:
+def use_run_progress(
+    chosen: dict[str, Any], callbacks: list[Callback], settings: Mapping[str, Any], task: str
+) -> None:
     """Adds :class:`RunProgress`, and switches off what Lightning would show beside it.
 
     A progress bar or a model summary that the user has put among ``trainer.callbacks`` stays.
@@ -23,7 +26,10 @@ def use_run_progress(chosen: dict[str, Any], callbacks: list[Callback], settings
         chosen: arguments of the trainer, changed in place.
         callbacks: those of the run, changed in place; the first one stays the first.
         settings: the settings of the command; ``verbose`` is that of ``test`` and ``validate``.
+        task: fit, validate, test or predict.
     """
+    if task != "fit":  # which write no checkpoint, wherever the one that they read lies
+        warnings.filterwarnings("ignore", message="The dirpath has changed from")
     given = chosen.get("callbacks") or []
     given = given if isinstance(given, list) else [given]
     has_bar = any(isinstance(callback, ProgressBar) for callback in given)
