@@ -15,9 +15,7 @@ from callbacks.recording.closing_lines import closing_lines
 from callbacks.recording.run_progress import RunProgress
 
 
-def use_run_progress(
-    chosen: dict[str, Any], callbacks: list[Callback], settings: Mapping[str, Any], task: str
-) -> None:
+def use_run_progress(chosen: dict[str, Any], callbacks: list[Callback], settings: Mapping[str, Any], task: str) -> None:
     """Adds :class:`RunProgress`, and switches off what Lightning would show beside it.
 
     A progress bar or a model summary that the user has put among ``trainer.callbacks`` stays.

@@ -209,13 +209,28 @@ def compare(
     if control and not controls:
         warnings.append("no group has a control: none agrees with the control's group in all other swept keys")
     differences = {}
-    bounds = bounds_of(metric)
-    span = bounds and (bounds[0] - bounds[1], bounds[1] - bounds[0])
     for number, other in controls.items():
-        difference = paired_difference(groups[number].last, groups[other].last, bounds=span)
+        treated, base = groups[number].last, groups[other].last
+        difference = paired_difference(treated, base, bounds=_possible_difference(metric, treated, base))
         if difference:
             differences[number] = difference
     return Comparison(metric, keys, tuple(groups), controls, differences, tuple(warnings))
+
+
+def _possible_difference(
+    metric: str, treated: Mapping[Seed, float], control: Mapping[Seed, float]
+) -> tuple[float, float] | None:
+    """Returns the least and greatest possible difference of two means; None where the metric is no share.
+
+    Of two seeds it is what the control's own mean leaves room for: their interval is hardly ever worth more than that.
+    """
+    bounds = bounds_of(metric)
+    if bounds is None:
+        return None
+    shared = [control[seed] for seed in treated if seed in control]
+    if len(shared) == 2:
+        return bounds[0] - sum(shared) / 2, bounds[1] - sum(shared) / 2
+    return bounds[0] - bounds[1], bounds[1] - bounds[0]
 
 
 def _group(values: tuple[Value, ...], label: str, runs: list[Run], metric: str, warnings: list[str]) -> Group:

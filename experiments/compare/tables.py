@@ -98,7 +98,9 @@ def interval_notes(comparison: Comparison) -> list[str]:
     """Returns what must be known of intervals that are not the plain ones; [] where all of them are."""
     notes = []
     if any(interval.is_withheld for interval in comparison.intervals):
-        notes.append("± ?: the interval of these two seeds would reach beyond what is possible, so nothing is known")
+        notes.append(
+            "±\u00a0?: the interval of these two seeds would reach beyond what is possible, so nothing is known"
+        )
     if any(interval.is_cut for interval in comparison.intervals):
         notes.append("an interval that would reach beyond what is possible ends there")
     return notes
