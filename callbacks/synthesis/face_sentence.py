@@ -34,14 +34,14 @@ def face_sentence(
 
 def _settings_in_words(settings: Any) -> str:
     """Returns sampler, steps and guidance scale, and every other setting that is not the default."""
-    if not is_dataclass(settings):
+    if not is_dataclass(settings) or isinstance(settings, type):
         return ""
     words = []
     skipped: set[str] = set()
     if isinstance(settings, SamplingSettings):
         words.append(f"{settings.scheduler} {settings.num_steps} steps, guidance scale {settings.guidance_scale:g}")
         skipped = {"scheduler", "num_steps", "guidance_scale"}
-    default = asdict(type(settings)())  # type: ignore[arg-type]
+    default = asdict(type(settings)())
     for field in fields(settings):
         value = getattr(settings, field.name)
         text = f"{field.name.replace('_', ' ')} {value}"
