@@ -75,7 +75,8 @@ def _next(command: str, *words: str, word: str = "next") -> list[str]:
 
 def program(subcommand: str) -> str:
     """Returns how a command is typed by whoever started this process: ``python train.py test``, or ``synfer test``."""
-    name = Path(sys.argv[0] or "train.py").name
+    path = Path(sys.argv[0] or "train.py")
+    name = path.parent.name if path.name == "__main__.py" else path.name  # python -m synfer
     if name == "train.py" or name.endswith(".py"):
         return f"python {subcommand}.py" if subcommand in ("compare", "sweep") else f"python train.py {subcommand}"
     return f"{name} {subcommand}"

@@ -79,8 +79,9 @@ def test_a_test_leads_to_the_comparison(tmp_path: Path) -> None:
 
 def test_the_command_is_the_one_that_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert program("test") == "python train.py test" and program("compare") == "python compare.py"
-    monkeypatch.setattr(sys, "argv", ["/venv/bin/synfer", "fit"])
-    assert program("test") == "synfer test" and program("compare") == "synfer compare"
+    for typed in ("/venv/bin/synfer", "/project/synfer/__main__.py"):
+        monkeypatch.setattr(sys, "argv", [typed, "fit"])
+        assert program("test") == "synfer test" and program("compare") == "synfer compare"
 
 
 def test_paths_below_here_are_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
