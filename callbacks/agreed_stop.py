@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,6 +16,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_HEARD = {
+    signal.SIGINT: "Ctrl-C: the run stops after this step{saving}; Ctrl-C once more ends it at once",
+    signal.SIGTERM: "SIGTERM: the run stops after this step{saving}",
+}
 _NO_STEP = -(2**62)
 _STEPS_ON_DEVICES = 10
 """On an accelerator the ranks agree after every tenth step: each look waits for the device."""
@@ -59,11 +65,13 @@ class AgreedStop(Callback):
         self._received = 0
         self._bad_step: Tensor | None = None
         self._before: dict[int, Any] = {}
+        self._saves: bool | None = None  # None = another rank tells
 
     # ------------------------------------------------------------------ signals
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listens for signals; Lightning has just put its own handlers in place."""
+        self._saves = bool(trainer.checkpoint_callbacks) if trainer.is_global_zero else None
         self._listen(self._remember)
         self._bad_step = torch.full((), -1, dtype=torch.int64, device=pl_module.device)
 
@@ -110,6 +118,11 @@ class AgreedStop(Callback):
         if number == signal.SIGINT and self._received == signal.SIGINT:
             raise KeyboardInterrupt
         self._received = number
+        if self._saves is not None:
+            line = _HEARD[signal.Signals(number)].format(saving=" and is saved" if self._saves else "")
+            # Straight to stderr: the signal may have come in the middle of a print, which cannot be entered twice.
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{line}\n".encode())
 
     def _end_now(self, number: int, frame: Any) -> None:
         self.signal = self._received = number

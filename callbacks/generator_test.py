@@ -14,7 +14,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from callbacks.copies_of_training import against_sources, near_copies, nearest_training
+from callbacks.recording.run_progress import display_of, face_count
 from callbacks.scoring_networks import BATCH, ScoringFiles, ScoringNetworks, as_float
+from callbacks.synthesis.face_sentence import face_sentence
 from datamodules.batch import Batch
 from datamodules.rows.reference_faces import ReferenceFaces, real_test_faces, some_training_faces
 from datamodules.rows.source_faces import training_sources
@@ -169,7 +171,8 @@ class GeneratorTest(Callback):
         hooks = active_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         request = self._request(pl_module)
         started = time.monotonic()
-        made = self._make(pl_module, request, hooks)
+        display_of(trainer).say(face_sentence(pl_module, "", None, hooks, "even"))
+        made = self._make(trainer, pl_module, request, hooks, "faces of the test")
         metrics = {"test/images_per_s": self.samples / (time.monotonic() - started)}
         fake, real = self._score_generated(trainer, made, request), self._real.compute()
         report = self.report
@@ -192,7 +195,7 @@ class GeneratorTest(Callback):
             metrics |= report.nearest(distance[:count], distance[count:], faces.weights)
         metrics |= near_copies(self._data, made, self.networks.device)
         metrics |= against_sources(self._data, made, fake, self.networks, report)
-        unguided = self._unguided(pl_module, request, hooks)
+        unguided = self._unguided(trainer, pl_module, request, hooks)
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir) / "samples"
             self._save_pictures(made["images"], fake["label"], unguided, folder)
@@ -206,18 +209,24 @@ class GeneratorTest(Callback):
         names, count = self.report.names, self.samples
         return EvenPlan(count, names, self.report.seed, module.sampling, module.au_names).request(range(count))
 
-    def _make(self, module: Synthesiser, request: SynthesisRequest, hooks: Sequence[FaceHook]) -> dict[str, Tensor]:
-        made = synthesise_over_ranks(module, request, hooks, self.batch_size)
+    def _make(
+        self, trainer: Trainer, module: Synthesiser, request: SynthesisRequest, hooks: Sequence[FaceHook], name: str
+    ) -> dict[str, Tensor]:
+        with face_count(trainer, name, -(-len(request) // trainer.world_size)) as count:
+            made = synthesise_over_ranks(module, request, [*hooks, count], self.batch_size)
         return {**made, "label": self._codes[made["label"]]}
 
-    def _unguided(self, module: Synthesiser, request: SynthesisRequest, hooks: Sequence[FaceHook]) -> Tensor | None:
+    def _unguided(
+        self, trainer: Trainer, module: Synthesiser, request: SynthesisRequest, hooks: Sequence[FaceHook]
+    ) -> Tensor | None:
         """Makes the first faces of each expression again, from the same seeds without the guide (a collective)."""
         if not any(hasattr(hook, "guide_fingerprint") for hook in hooks):
             return None
         # A vote changes no picture, and would count these faces as if they were more of the test's.
         others = [h for h in hooks if not hasattr(h, "guide_fingerprint") and getattr(h, "changes_picture", True)]
         counted = [(hook, hook.state_dict()) for hook in others if isinstance(hook, Callback)]
-        images = self._make(module, request.part(0, COLUMNS * len(self.report.names)), others)["images"]
+        first = request.part(0, COLUMNS * len(self.report.names))
+        images = self._make(trainer, module, first, others, "faces without guidance")["images"]
         for hook, state in counted:  # nor are discarded copies among them more of the test's
             hook.load_state_dict(state)
         return images

@@ -342,7 +342,7 @@ class ExpressionClassifier(ClassifierFile):
     def _metrics(self, stage: str) -> dict[str, Metric]:
         return dict(self.evaluation_metrics[f"{stage}_stage"].items())  # type: ignore[operator]
 
-    def _evaluate(self, stage: str, batch: Batch) -> None:
+    def _evaluate(self, stage: str, batch: Batch) -> Tensor:
         probabilities = self.predict_probabilities(batch["image"])
         metrics = self._metrics(stage)
         metrics["confusion"].update(probabilities, batch["label"])
@@ -351,6 +351,7 @@ class ExpressionClassifier(ClassifierFile):
         metrics["confidence"].update(confidence=confidence, right=chosen == batch["label"])
         losses = -(batch["soft_label"] * probabilities.clamp_min(1e-12).log()).sum(1)
         metrics["loss"].update(losses)
+        return probabilities
 
     def _report_evaluation(self, stage: str) -> None:
         # All ranks compute (a collective) and so all log the same numbers; only the pictures are rank 0's alone.

@@ -46,8 +46,8 @@ class ExpressionModule(AveragedModule):
         """Forgets the last evaluation of this stage, "val" or "test"."""
 
     @abstractmethod
-    def _evaluate(self, stage: str, batch: Batch) -> None:
-        """Takes one batch into the evaluation."""
+    def _evaluate(self, stage: str, batch: Batch) -> Tensor | None:
+        """Takes one batch into the evaluation; returns its probabilities (B, K) where these are known by now."""
 
     @abstractmethod
     def _report_evaluation(self, stage: str) -> None:
@@ -97,15 +97,13 @@ class ExpressionModule(AveragedModule):
 
     # ------------------------------------------------------------------ evaluation
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Takes one batch into the evaluation."""
-        if _has_rows(batch):
-            self._evaluate("val", batch)
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Takes one batch into the evaluation; callbacks get its probabilities (B, K), if there are any."""
+        return self._evaluate("val", batch) if _has_rows(batch) else None
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Takes one batch into the evaluation."""
-        if _has_rows(batch):
-            self._evaluate("test", batch)
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Takes one batch into the evaluation; callbacks get its probabilities (B, K), if there are any."""
+        return self._evaluate("test", batch) if _has_rows(batch) else None
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Returns the sample ids (B strings) and probabilities float32 (B, K) of one batch."""

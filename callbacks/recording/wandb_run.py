@@ -21,7 +21,7 @@ from torch import Tensor
 
 from synfer.foundation.file_reading import one_line
 from synfer.runs.flat_settings import flat_settings
-from synfer.runs.wandb_login import find_wandb_key
+from synfer.runs.wandb_login import choose_mode
 
 CONNECT_SECONDS = 30
 """How long a run waits for the W&B server before it goes on offline."""
@@ -281,17 +281,6 @@ def finish_wandb(exit_code: int = 0) -> None:
         wandb.finish(exit_code=exit_code)
     except Exception as error:
         rank_zero_warn(f"W&B could not finish ({type(error).__name__}: {one_line(error)})")
-
-
-def choose_mode() -> str:
-    """Returns the W&B mode: what ``WANDB_MODE`` says, else online when logged in, else offline.
-
-    ``WANDB_MODE=online`` without a login would make W&B ask for a key, so it is offline too.
-    """
-    mode = os.environ.get("WANDB_MODE", "")
-    if mode in ("disabled", "offline", "dryrun"):
-        return "offline" if mode == "dryrun" else mode
-    return "online" if find_wandb_key()[1] else "offline"
 
 
 def _tags_of_environment() -> list[str]:

@@ -80,6 +80,11 @@ class LayoutInitialisation(SynthesisCallback):
         if self.enabled and self._sources is None:
             self._sources = training_sources(trainer.datamodule, _PURPOSE)  # type: ignore[attr-defined]
 
+    def in_words(self) -> str:
+        """Says where the layouts are from."""
+        whose = "of the same expression" if self.source == "same" else "of any expression"
+        return f"layouts of training faces {whose} ({self.num_inverted} steps inverted)"
+
     def use_table(self, training: SampleTable, evaluation: list[SampleTable]) -> None:
         """Sets the faces whose layout may be taken.
 

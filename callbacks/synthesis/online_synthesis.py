@@ -14,7 +14,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from callbacks.planned_validation import validates_now
+from callbacks.recording.progress_display import Task
+from callbacks.recording.run_progress import display_of
 from callbacks.synthesis.copy_warning import warn_of_copies
+from callbacks.synthesis.face_sentence import face_sentence
 from callbacks.synthesis.generator_fit import check_generator_fits
 from callbacks.synthesis.near_copy_count import NearCopyCount
 from callbacks.synthesis.planned_shares import PlannedShares, merged_states
@@ -185,12 +188,29 @@ class OnlineSynthesis(SynthesisCallback):
         bound = self._bound(trainer)
         if bound is not None and bound < 1:
             raise ValueError("data.synthetic_multiple leaves no sample for each rank: expected at least one per rank")
+        self._say_what_makes_them(trainer, datamodule)
         if self._stored:
             self._refill(trainer, self._stored)
         else:
-            while self.kept < (wanted if bound is None else min(wanted, bound)):
-                self._generate(trainer)
+            wanted = wanted if bound is None else min(wanted, bound)
+            with display_of(trainer).task("filling the pool", wanted, "faces") as task:
+                while self.kept < wanted:
+                    before = self.kept
+                    self._generate(trainer)
+                    task.advance(self.kept - before)
             warn_of_copies(self.copies, datamodule.near_copies().held_out_share(), trainer.callbacks)  # type: ignore[attr-defined]
+
+    def _say_what_makes_them(self, trainer: Trainer, datamodule: Any) -> None:
+        display_of(trainer).say(
+            face_sentence(
+                self._generator,
+                str(self.generator_path),
+                self.settings,
+                trainer.callbacks,  # type: ignore[attr-defined]
+                self.planned.name,
+                f"{datamodule.synthetic_ratio:.0%} of each batch, each face used {self.max_reuse:g} times",
+            )
+        )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -334,11 +354,11 @@ class OnlineSynthesis(SynthesisCallback):
             soft_label = torch.cat([state["soft_label"] for state in states])[rank::ranks]
             entries, soft_label = entries[-datamodule.pool_size :], soft_label[-datamodule.pool_size :]
             self.next_number = self._numbers.get(rank, 0)
-        rank_zero_info(f"synthesis: {len(entries)} faces of the pool are made again")
         started = time.monotonic()
         if len(entries) >= datamodule.pool_size:  # else every slot from the first one on is filled
             datamodule.pool.begin_at(self.kept - len(entries))
-        self._again(trainer, entries.tolist(), soft_label)
+        with display_of(trainer).task("making the pool's faces again", len(entries), "faces") as task:
+            self._again(trainer, entries.tolist(), soft_label, task)
         self.seconds += time.monotonic() - started
         if not len(entries):  # more ranks than faces: this one begins with faces of its own
             self.kept = 0
@@ -349,7 +369,7 @@ class OnlineSynthesis(SynthesisCallback):
         rank, number = divmod(sample_id, RANK_STRIDE)
         return rank, number // self.batch_size
 
-    def _again(self, trainer: Trainer, sample_ids: list[int], soft_label: torch.Tensor) -> None:
+    def _again(self, trainer: Trainer, sample_ids: list[int], soft_label: torch.Tensor, task: Task) -> None:
         assert self._generator is not None
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         # Those that only judge a face have judged it already, and must not count it twice.
@@ -366,5 +386,6 @@ class OnlineSynthesis(SynthesisCallback):
             chosen = torch.tensor([request.sample_ids.index(i) for i in own])
             self._append(datamodule, result, chosen, soft_label[place : place + len(own)])
             place += len(own)
+            task.advance(len(own))
         for hook, state in zip(hooks, before, strict=True):
             vars(hook).update(state)

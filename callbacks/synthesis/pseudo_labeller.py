@@ -107,6 +107,12 @@ class PseudoLabeller(SynthesisCallback):
             self._voters = [load_voter(path) for path in self.voter_paths]
         return self._voters
 
+    def in_words(self) -> str:
+        """Names the voters, and below which confidence a face is discarded."""
+        below = f", discards below {self.discard_below:g}" if self.discard_below else ""
+        below += f", discards the least sure {self.adaptive_quantile:.0%}" if self.adaptive_quantile else ""
+        return f"vote of {len(self.voter_paths)} ({', '.join(self.voter_paths)}){below}"
+
     def recipe(self) -> dict[str, Any]:
         """Returns the settings, and the voters by their weights."""
         return {

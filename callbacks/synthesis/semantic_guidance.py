@@ -120,6 +120,11 @@ class SemanticGuidance(SynthesisCallback):
             self._guide = network
         return self._guide
 
+    def in_words(self) -> str:
+        """Names the guide, its step size and its steps."""
+        end = "" if self.end_step is None else f" to {self.end_step}"
+        return f"guided by {self.guide_path} (step size {self.step_size:g}, from step {self.start_step}{end})"
+
     def guide_fingerprint(self) -> str | None:
         """Returns the fingerprint of the guide's weights, for whoever must not be judged by it; None while disabled."""
         return self.guide.weights_fingerprint() if self.enabled else None

@@ -34,5 +34,9 @@ class SynthesisCallback(Callback):
         """Returns what of this callback a face depends on, as plain values: for the record of a synthetic set."""
         return {}
 
+    def in_words(self) -> str:
+        """Returns what it does to the faces of a run, in a few words: "vote of 2"; "" = nothing to tell."""
+        return ""
+
     def on_faces(self, faces: Faces) -> None:
         """Called with finished faces: may soften or discard labels."""

@@ -12,6 +12,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from callbacks.recording.run_progress import display_of
+from callbacks.synthesis.face_sentence import face_sentence
 from callbacks.synthesis.near_copy_count import NearCopyCount
 from datamodules.rows.images import decode_image
 from datamodules.synthetic.synthetic_manifest import MANIFEST, named_files, shard_paths
@@ -145,6 +147,8 @@ class SyntheticSetWriter(Callback):
             if not (folder / MANIFEST).exists() and shard_paths(folder):
                 rank_zero_info(f"synthetic set {folder}: without {MANIFEST}: its shards are listed as they are now")
             lost = begin_set(folder, datamodule.synthesis_count)
+            plan = getattr(datamodule, "synthesis_plan", "even")
+            display_of(trainer).say(face_sentence(pl_module, str(trainer.ckpt_path or ""), None, callbacks, str(plan)))
             if lost:
                 names = named_files([folder / "data" / name for name in lost])
                 rank_zero_warn(f"synthetic set: {names} had been written and is not there: its faces are made again")

@@ -38,6 +38,7 @@ from experiments.command_line.parent_watch import announce_parent
 from experiments.command_line.parser import with_interpolations
 from experiments.command_line.project import shipped
 from experiments.command_line.run_folder import choose_run_dir, refuse_occupied
+from experiments.command_line.signs_of_life import say_the_end, use_run_progress, without_table
 from synfer.foundation.bfloat16 import computes_bfloat16_fast, warn_of_slow_bfloat16
 from synfer.foundation.checkpoint_file import read_checkpoint
 
@@ -58,6 +59,7 @@ class SynferCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the run folder and the groups of callbacks."""
         from callbacks.generator_test import GeneratorTest
+        from callbacks.misclassified_faces import MisclassifiedFaces
         from callbacks.synthesis.layout_initialisation import LayoutInitialisation
         from callbacks.synthesis.online_synthesis import OnlineSynthesis
         from callbacks.synthesis.pseudo_labeller import PseudoLabeller
@@ -72,6 +74,7 @@ class SynferCLI(LightningCLI):
         groups = (OnlineSynthesis, LayoutInitialisation, SemanticGuidance, PseudoLabeller)
         for name, callback in zip(SWITCHED_GROUPS, groups, strict=True):
             parser.add_lightning_class_args(callback, name)
+        parser.add_lightning_class_args(MisclassifiedFaces, "misclassified")
         parser.add_lightning_class_args(GeneratorTest, TEST_GROUP)
         assert parser.groups is not None
         self._test_group = parser.groups.pop(TEST_GROUP)  # a name that the arguments of trainer.test take as well
@@ -262,6 +265,7 @@ class SynferCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, AtomicCheckpointIO()]
         chosen = {**given, "logger": loggers or False, "plugins": plugins, **kwargs}
+        use_run_progress(chosen, callbacks, settings, subcommand)
         trainer = self._instantiate_trainer(chosen, callbacks)
         asked = trainer.num_devices * trainer.num_nodes
         if trainer.world_size != asked:
@@ -280,6 +284,9 @@ class SynferCLI(LightningCLI):
         if key == TEST_GROUP:
             return makes_faces(type(self.model))
         return key not in SWITCHED_GROUPS or settings[key].enabled
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        return without_table(super()._prepare_subcommand_kwargs(subcommand))
 
     def _run_subcommand(self, subcommand: str) -> None:
         launcher = self.trainer.strategy.launcher
@@ -316,8 +323,10 @@ class SynferCLI(LightningCLI):
             raise
         finally:
             self.lock.release()
-            if this_rank() == 0 and (words := self.record.last_words()):
-                print(words, file=sys.stderr, flush=True)
+            if this_rank() == 0:
+                if words := self.record.last_words():
+                    print(words, file=sys.stderr, flush=True)
+                say_the_end(self.run_dir, subcommand, self.model)
 
     def _checkpoint_to_continue(self) -> Path | None:
         """Returns the file that a fit goes on from; None where there is none, or none on this machine."""

@@ -19,6 +19,7 @@ _GROUPS = (
     "layout",
     "guidance",
     "pseudo_labels",
+    "misclassified",
     "test",
     "wandb",
     "checkpoint",

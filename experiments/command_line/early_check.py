@@ -24,6 +24,7 @@ _CLASSES = {
     "layout": ("callbacks/synthesis/layout_initialisation.py", "LayoutInitialisation"),
     "guidance": ("callbacks/synthesis/semantic_guidance.py", "SemanticGuidance"),
     "pseudo_labels": ("callbacks/synthesis/pseudo_labeller.py", "PseudoLabeller"),
+    "misclassified": ("callbacks/misclassified_faces.py", "MisclassifiedFaces"),
     "test": ("callbacks/generator_test.py", "GeneratorTest"),
     "wandb": ("callbacks/recording/wandb_run.py", "WandbOptions"),
 }

@@ -126,12 +126,24 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*It is recommended to use `self.log.*sync_dist=True")
     # The size in MB of the model summary, which nobody reads under mixed precision.
     warnings.filterwarnings("ignore", message=".*is not supported by the model summary")
-    # Advertisements of other packages ("💡 Tip: …").
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
+    # A run that goes on in its folder; another run's folder is refused by us.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    # Advertisements of other packages, and what the lines of RunProgress say better.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_says_something)
 
 
-def _no_advertisement(record: logging.LogRecord) -> bool:
-    return "💡" not in record.getMessage()
+_SAYS_NOTHING = (
+    "💡",  # "Tip: …"
+    "GPU available: ",  # one that is there and not used is a warning, and the line of the model names the device
+    "TPU available: ",
+    "Loading `train_dataloader` to estimate",
+    "`Trainer.fit` stopped: `max_",  # the last line of the run says why it ended
+)
+"""How lines of Lightning begin that say nothing about the run; information alone, never a warning."""
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or not record.getMessage().lstrip().startswith(_SAYS_NOTHING)
 
 
 @contextlib.contextmanager

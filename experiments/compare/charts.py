@@ -2,65 +2,45 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import re
-import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.compare.groups import Comparison, Group
+from experiments.compare.drawing import (
+    DASHES,
+    LABEL,
+    LIGHT,
+    LINE,
+    MARKERS,
+    MAX_LINES,
+    SERIES,
+    STYLE,
+    Chart,
+    bars_of,
+    clip_axis,
+    draw_seeds,
+    finish,
+    height_of,
+    legend_below,
+    new_figure,
+    wrapped,
+)
+from experiments.compare.groups import Comparison, Group, bounds_of
 from experiments.compare.intervals import Interval
+from experiments.compare.learning_curves import learning_curves
 from experiments.compare.swept_keys import OFF, short_name, show_values
 from synfer.metrics.directions import direction
 from synfer.runs.flat_settings import Value
 
-WIDTH = 5.0
-"""Inches. At 72 points an inch this is a phone's width, so that text is as large there as it is set here."""
-
-LINE = 0.18
-"""Inches of one line of text."""
-
-MAX_LINES = 6
-"""Lines or kinds of bars that can still be told apart."""
-
-FILES = ("curve_*.png", "trade_off.png", "differences.png", "groups.png", "recall.png", "recall_*.png")
+FILES = ("curve_*.png", "learning.png", "trade_off.png", "differences.png", "groups.png", "recall.png", "recall_*.png")
 """Names of the pictures."""
 
 MAX_ROWS = 30
 """Rows of the interval chart."""
-
-COLOURS = {
-    "page": ("#fefefe", "#0d1117"),
-    "ink": ("#1f2328", "#e6edf3"),
-    "muted": ("#59636e", "#9aa4af"),
-    "grid": ("#dde2e7", "#30363d"),
-    "series-1": ("#0072b2", "#56b4e9"),
-    "series-2": ("#d55e00", "#ff9a4d"),
-    "series-3": ("#00795a", "#3ddba6"),
-    "series-4": ("#a8478a", "#f2a7d0"),
-    "series-5": ("#806600", "#e6c94c"),
-    "series-6": ("#4d5257", "#c0c7ce"),
-}
-"""Role → colour on a light and on a dark page, after Okabe and Ito; markers and dashes differ as well."""
-
-LIGHT = {role: light for role, (light, _) in COLOURS.items()}
-SERIES = [LIGHT[f"series-{n}"] for n in range(1, MAX_LINES + 1)]
-MARKERS = "osD^vP"
-DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
-
-LABEL: dict[str, Any] = {
-    "linespacing": 1.1,
-    "bbox": {"facecolor": LIGHT["page"], "edgecolor": "none", "pad": 1.0},  # hides the grid behind the text
-}
 
 AXIS_NAMES = {
     "data.synthetic_ratio": "synthetic share of each batch",
@@ -70,38 +50,6 @@ AXIS_NAMES = {
     "synthesis.sampling.guidance_scale": "classifier-free guidance scale",
     "model.sampling.guidance_scale": "classifier-free guidance scale",
 }
-
-STYLE = {
-    "font.size": 11,
-    "axes.labelsize": 11,
-    "axes.edgecolor": LIGHT["muted"],
-    "axes.labelcolor": LIGHT["ink"],
-    "text.color": LIGHT["ink"],
-    "xtick.color": LIGHT["muted"],
-    "ytick.color": LIGHT["muted"],
-    "xtick.labelcolor": LIGHT["ink"],
-    "ytick.labelcolor": LIGHT["ink"],
-    "grid.color": LIGHT["grid"],
-    "legend.fontsize": 10,
-    "svg.fonttype": "none",
-}
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A finished chart.
-
-    Attributes:
-        name: stem of its files.
-        title: one line.
-        note: what must be known to read it; "" for nothing.
-        svg: to be put into a page that defines the roles of :data:`COLOURS` as CSS variables.
-    """
-
-    name: str
-    title: str
-    note: str
-    svg: str
 
 
 def draw_charts(comparison: Comparison, folder: Path, against: str | None = None) -> list[Chart]:
@@ -132,6 +80,7 @@ def draw_charts(comparison: Comparison, folder: Path, against: str | None = None
             charts.append(_trade_off(comparison, against, folder))
         if len(comparison.groups) > 1:
             charts.append(_intervals(comparison, folder))
+        charts += learning_curves(comparison, shown_groups(comparison, range(len(comparison.groups))), folder)
         sections = comparison.recall_sections
         for count, (names, numbers) in enumerate(sections, start=1):
             name = "recall" if len(sections) == 1 else f"recall_{count}"
@@ -200,7 +149,7 @@ def _curve(comparison: Comparison, key: str, lines: dict[str, list[tuple[float, 
     place = comparison.swept.keys.index(key)
     flat = [group for group in comparison.groups if not _is_number(group.values[place])][: MAX_LINES - 1]
     labels = [*list(lines)[:MAX_LINES], *(group.label for group in flat)] if len(lines) > 1 or flat else []
-    figure, axes = _figure(3.3 + _height_of(labels))
+    figure, axes = new_figure(3.3 + height_of(labels))
     factor = comparison.factor
     for number, (label, points) in enumerate(list(lines.items())[:MAX_LINES]):
         colour = SERIES[number]
@@ -209,8 +158,10 @@ def _curve(comparison: Comparison, key: str, lines: dict[str, list[tuple[float, 
         axes.plot(
             *(xs, [factor * interval.mean for interval in intervals]),
             color=colour, linestyle=DASHES[number], marker=MARKERS[number], linewidth=2, markersize=6,
-            label=_wrapped(label),
+            label=wrapped(label),
         )  # fmt: skip
+        seeds = [(x, factor * value) for x, group in points for value in group.last.values() if len(group.last) > 1]
+        draw_seeds(axes, [x for x, _ in seeds], [y for _, y in seeds], colour)
         banded = [(x, i.low, i.high) for x, i in zip(xs, intervals, strict=True) if i.low is not None]
         if banded:
             low, high = ([factor * float(entry[side] or 0) for entry in banded] for side in (1, 2))
@@ -224,7 +175,7 @@ def _curve(comparison: Comparison, key: str, lines: dict[str, list[tuple[float, 
         axes.axhline(
             factor * group.last_interval.mean,
             color=LIGHT["muted"], linewidth=1.4, linestyle=DASHES[1 + number],
-            label=_wrapped(group.label),
+            label=wrapped(group.label),
         )  # fmt: skip
     axes.set_xlabel(f"{AXIS_NAMES[key]}\n({key})" if key in AXIS_NAMES else key)
     axes.set_ylabel(f"{comparison.metric} in %" if comparison.in_per_cent else comparison.metric)
@@ -233,15 +184,16 @@ def _curve(comparison: Comparison, key: str, lines: dict[str, list[tuple[float, 
     if closest >= 0.07 * (numbers[-1] - numbers[0]):  # else their labels would meet
         axes.set_xticks(numbers, [f"{x:g}" for x in numbers])
     axes.yaxis.set_major_locator(MaxNLocator(6))
+    clip_axis(axes, "y", bounds_of(comparison.metric), factor)
     axes.grid(axis="y")
     if labels:
-        _legend_below(axes)
+        legend_below(axes)
     left_out = len(lines) - MAX_LINES
-    note = "Band and bars: 95 % t-interval over seeds."
+    note = "Band and bars: 95 % t-interval over seeds; small dots: the seeds."
     if left_out > 0:
         note += f" {left_out} more lines are in the table only."
     title = f"{comparison.metric} against {AXIS_NAMES.get(key, key)}"
-    return _finish(figure, f"curve_{re.sub(r'[^a-z0-9]+', '_', short_name(key).lower())}", title, note, folder)
+    return finish(figure, f"curve_{re.sub(r'[^a-z0-9]+', '_', short_name(key).lower())}", title, note, folder)
 
 
 def _trade_off(comparison: Comparison, against: str, folder: Path) -> Chart:
@@ -265,13 +217,13 @@ def _trade_off(comparison: Comparison, against: str, folder: Path) -> Chart:
         lines.setdefault(line, []).append(point)
     if not lines:
         raise ValueError(f"--against {against}: found no run with this metric")
-    figure, axes = _figure(3.6 + _height_of(list(lines)))
+    figure, axes = new_figure(3.6 + height_of(list(lines)))
     for number, (label, points) in enumerate(list(lines.items())[:MAX_LINES]):
         points = sorted(points)
         axes.plot(
             [x for _, x, _, _ in points], [y for _, _, y, _ in points],
             color=SERIES[number], linestyle=DASHES[number], marker=MARKERS[number], linewidth=2, markersize=6,
-            label=_wrapped(label or comparison.metric),
+            label=wrapped(label or comparison.metric),
         )  # fmt: skip
         for _, x, y, text in points:
             axes.annotate(text, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=8, color=LIGHT["muted"])
@@ -279,10 +231,10 @@ def _trade_off(comparison: Comparison, against: str, folder: Path) -> Chart:
     axes.set_ylabel(f"{comparison.metric} in %" if comparison.in_per_cent else comparison.metric)
     axes.grid(axis="both")
     if len(lines) > 1:
-        _legend_below(axes)
+        legend_below(axes)
     title = f"{comparison.metric} against {against}"
     note = f"Beside each point its {keys[0]}. Means over runs."
-    return _finish(figure, "trade_off", title, note, folder)
+    return finish(figure, "trade_off", title, note, folder)
 
 
 def _intervals(comparison: Comparison, folder: Path) -> Chart:
@@ -296,101 +248,67 @@ def _intervals(comparison: Comparison, folder: Path) -> Chart:
     else:
         rows = [(group.label, group.last_interval) for group in comparison.groups]
         title, axis = f"{comparison.metric} of each group", comparison.metric + comparison.unit.replace(" ", " in ")
-    shown = [(_wrapped(label), interval) for label, interval in rows[:MAX_ROWS]]
+    shown = [(wrapped(label), interval) for label, interval in rows[:MAX_ROWS]]
     ys = list(itertools.accumulate(2.4 + label.count("\n") for label, _ in shown))  # in lines of text
-    figure, axes = _figure(0.7 + LINE * (ys[-1] + 1))
+    figure, axes = new_figure(0.7 + LINE * (ys[-1] + 1))
     for y, (label, interval) in zip(ys, shown, strict=True):
         colour = SERIES[0] if interval.excludes_zero or not comparison.difference else LIGHT["muted"]
         axes.errorbar(
             factor * interval.mean, y,
-            xerr=None if interval.half_width is None else factor * interval.half_width,
+            xerr=None if interval.half_width is None else bars_of([interval], factor),
             fmt="o", color=colour, markersize=7, elinewidth=2, capsize=4,
         )  # fmt: skip
+        if interval.n > 1:
+            draw_seeds(axes, [factor * value for value in interval.values], [y + 0.5] * interval.n, colour)
         axes.text(0.0, y - 0.7, label, transform=axes.get_yaxis_transform(), va="bottom", fontsize=10, **LABEL)
     if comparison.difference:
         axes.axvline(0, color=LIGHT["ink"], linewidth=1)
     axes.set(ylim=(ys[-1] + 1, 0), yticks=[], xlabel=axis)
+    bounds = bounds_of(comparison.metric)
+    if bounds and comparison.difference:
+        bounds = (bounds[0] - bounds[1], bounds[1] - bounds[0])
+    clip_axis(axes, "x", bounds, factor)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
-    note = "Dot: mean; bar: 95 % t-interval."
+    note = "Dot: mean; bar: 95 % t-interval; small dots: the seeds."
     if comparison.difference:
         note = (
-            "Dot: mean over seeds that both have; bar: 95 % t-interval. Grey: the interval holds 0, or there is none."
+            "Dot: mean over seeds that both have; bar: 95 % t-interval; small dots: the seeds. "
+            "Grey: the interval holds 0, or there is none."
         )
     if len(rows) > MAX_ROWS:
         note += f" {len(rows) - MAX_ROWS} more groups are in the table only."
-    return _finish(figure, "differences" if comparison.difference else "groups", title, note, folder)
+    return finish(figure, "differences" if comparison.difference else "groups", title, note, folder)
 
 
 def _recalls(comparison: Comparison, names: tuple[str, ...], numbers: Sequence[int], name: str, folder: Path) -> Chart:
     groups = shown_groups(comparison, numbers)
     height = 0.8 / len(groups)
     labels = [group.label for group in groups]
-    figure, axes = _figure(0.7 + len(names) * (0.2 + 0.14 * len(groups)) + _height_of(labels))
+    figure, axes = new_figure(0.7 + len(names) * (0.2 + 0.14 * len(groups)) + height_of(labels))
     for number, group in enumerate(groups):
         intervals = [group.recall[expression] for expression in names]
         axes.barh(
             [place + (number + 0.5) * height - 0.4 for place in range(len(names))],
             [100 * interval.mean for interval in intervals],
-            height=0.88 * height, color=SERIES[number], label=_wrapped(group.label),
-            xerr=[100 * (interval.half_width or 0) for interval in intervals],
+            height=0.88 * height, color=SERIES[number], label=wrapped(group.label),
+            xerr=bars_of(intervals, 100),
             error_kw={"ecolor": LIGHT["ink"], "elinewidth": 0.9},
         )  # fmt: skip
+        seeds = [(100 * value, place) for place, i in enumerate(intervals) for value in i.values if i.n > 1]
+        ys = [place + (number + 0.5) * height - 0.4 for _, place in seeds]
+        draw_seeds(axes, [value for value, _ in seeds], ys, LIGHT["ink"])
     axes.set(ylim=(len(names) - 0.5, -0.5), xlim=(0, 100), xlabel="recall in %")
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     axes.set_axisbelow(True)
-    _legend_below(axes)
-    note = "Bar: mean over seeds; line: 95 % t-interval."
+    legend_below(axes)
+    note = "Bar: mean over seeds; line: 95 % t-interval; dots: the seeds."
     if len(groups) < len(numbers):
         note += f" Shown: controls and the groups with the best {comparison.metric}, {len(groups)} of {len(numbers)}."
     title = f"Recall per expression ({len(names)} expressions)"
-    return _finish(figure, name, title, note, folder)
-
-
-def _figure(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _wrapped(label: str) -> str:
-    """Returns a label in lines that fit into the width of a chart."""
-    return "\n".join(textwrap.wrap(label, 50, break_on_hyphens=False)) or label
-
-
-def _height_of(labels: Sequence[str]) -> float:
-    """Returns the inches that a legend of these labels needs."""
-    return sum(LINE * (1.2 + _wrapped(label).count("\n")) for label in labels)
-
-
-def _legend_below(axes: Axes) -> None:
-    figure = axes.get_figure()
-    assert figure is not None
-    figure.legend(loc="outside lower left", frameon=False, ncols=1, handlelength=3)  # type: ignore[call-arg]
-
-
-def _finish(figure: Figure, name: str, title: str, note: str, folder: Path) -> Chart:
-    figure.savefig(folder / f"{name}.png", dpi=200, facecolor=LIGHT["page"])
-    with io.StringIO() as file, matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-        svg = file.getvalue()
-    return Chart(name, title, note, _for_page(svg, title))
-
-
-def _for_page(svg: str, title: str) -> str:
-    """Returns an SVG without its file header, with the page's font, and its colours by role."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # ids that nothing refers to, the same in every chart
-    svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
-    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--font)", svg)
-    for role, colour in LIGHT.items():
-        svg = svg.replace(colour, f"var(--{role})")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{title.replace(chr(34), "")}"', 1)
+    return finish(figure, name, title, note, folder)
 
 
 def _is_number(value: object) -> bool:

@@ -50,6 +50,7 @@ class Group:
         best: seed → the best of the metric over the run; runs that logged no history are missing.
         recall: expression → interval of its recall at the end; {} where the runs hold none.
         best_of_run: run name → the best of its metric.
+        bounds: least and greatest possible value of the metric; None = any number.
     """
 
     values: tuple[Value, ...]
@@ -59,6 +60,7 @@ class Group:
     best: Mapping[Seed, float]
     recall: Mapping[str, Interval] = field(default_factory=dict)
     best_of_run: Mapping[str, float] = field(default_factory=dict)
+    bounds: tuple[float, float] | None = None
 
     @property
     def seeds(self) -> tuple[Seed, ...]:
@@ -68,12 +70,12 @@ class Group:
     @property
     def last_interval(self) -> Interval:
         """Mean over seeds of the metric at the end of a run."""
-        return t_interval(list(self.last.values()))
+        return t_interval(list(self.last.values()), bounds=self.bounds)
 
     @property
     def best_interval(self) -> Interval | None:
         """The same for the best of each run; None where no run has one."""
-        return t_interval(list(self.best.values())) if self.best else None
+        return t_interval(list(self.best.values()), bounds=self.bounds) if self.best else None
 
     @property
     def label_space(self) -> tuple[str, ...]:
@@ -122,6 +124,12 @@ class Comparison:
         return sorted(found, key=lambda section: -len(section[1]))
 
     @property
+    def intervals(self) -> list[Interval]:
+        """Every interval that is shown."""
+        found = [i for group in self.groups for i in (group.last_interval, group.best_interval, *group.recall.values())]
+        return [interval for interval in (*found, *self.difference.values()) if interval is not None]
+
+    @property
     def unit(self) -> str:
         """The unit after a value, with its space; "" for none."""
         return " %" if self.in_per_cent else ""
@@ -135,6 +143,13 @@ class Comparison:
 def is_share(metric: str) -> bool:
     """Whether a metric is a share in [0, 1]."""
     return bool(words_of(metric) & SHARES)
+
+
+def bounds_of(metric: str) -> tuple[float, float] | None:
+    """Returns the least and greatest possible value of a metric; None where it is no share."""
+    if not is_share(metric):
+        return None
+    return (-1.0, 1.0) if "gain" in words_of(metric) else (0.0, 1.0)
 
 
 def choose_metric(runs: Sequence[Run], wanted: str | None) -> str:
@@ -195,10 +210,27 @@ def compare(
         warnings.append("no group has a control: none agrees with the control's group in all other swept keys")
     differences = {}
     for number, other in controls.items():
-        difference = paired_difference(groups[number].last, groups[other].last)
+        treated, base = groups[number].last, groups[other].last
+        difference = paired_difference(treated, base, bounds=_possible_difference(metric, treated, base))
         if difference:
             differences[number] = difference
     return Comparison(metric, keys, tuple(groups), controls, differences, tuple(warnings))
+
+
+def _possible_difference(
+    metric: str, treated: Mapping[Seed, float], control: Mapping[Seed, float]
+) -> tuple[float, float] | None:
+    """Returns the least and greatest possible difference of two means; None where the metric is no share.
+
+    Of two seeds it is what the control's own mean leaves room for: their interval is hardly ever worth more than that.
+    """
+    bounds = bounds_of(metric)
+    if bounds is None:
+        return None
+    shared = [control[seed] for seed in treated if seed in control]
+    if len(shared) == 2:
+        return bounds[0] - sum(shared) / 2, bounds[1] - sum(shared) / 2
+    return bounds[0] - bounds[1], bounds[1] - bounds[0]
 
 
 def _group(values: tuple[Value, ...], label: str, runs: list[Run], metric: str, warnings: list[str]) -> Group:
@@ -230,6 +262,7 @@ def _group(values: tuple[Value, ...], label: str, runs: list[Run], metric: str, 
         best=_mean_per_seed(by_seed, lambda run: best.get(run.name)),
         recall=_recall(by_seed, metric),
         best_of_run=best,
+        bounds=bounds_of(metric),
     )
 
 
@@ -316,7 +349,7 @@ def _recall(by_seed: Mapping[Seed, Sequence[Run]], metric: str) -> dict[str, Int
     def per_seed(name: str) -> list[float]:
         return list(_mean_per_seed(by_seed, lambda run: run.last.get(prefix + name)).values())
 
-    return {name: t_interval(per_seed(name)) for name in names}
+    return {name: t_interval(per_seed(name), bounds=(0.0, 1.0)) for name in names}
 
 
 def _controls(swept: SweptKeys, groups: Sequence[Group], control: Mapping[str, Value] | None) -> dict[int, int]:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from experiments.compare.charts import COLOURS, Chart
+from experiments.compare.drawing import COLOURS, Chart
 from experiments.compare.groups import Comparison
+from experiments.compare.run_rows import metrics_of_tests, run_rows
 from experiments.compare.sample_strips import Strip
-from experiments.compare.seeds import show_seed
 from experiments.compare.swept_keys import short_name
-from experiments.compare.tables import NOTHING, rows, show_interval
+from experiments.compare.tables import interval_notes, rows, show_interval
 
 
 def write_report(
@@ -25,13 +25,17 @@ def write_report(
         comparison: what to show.
         charts: as SVG that uses the CSS variables of :data:`experiments.compare.charts.COLOURS`.
         strips: pictures of the groups.
-        warnings: one line each, shown above everything else.
+        warnings: one line each, folded above everything else.
         path: HTML file to write.
     """
     environment = Environment(
         loader=PackageLoader("experiments.compare", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     table = rows(comparison)
+
+    def is_curve(chart: Chart) -> bool:
+        return chart.name.startswith("curve_") or chart.name == "learning"
+
     controls = sorted(set(comparison.control.values()))
     page = environment.get_template("report.html").render(
         metric=comparison.metric,
@@ -44,11 +48,13 @@ def write_report(
         written=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
         warnings=warnings,
         rows=table,
-        curves=[chart for chart in charts if chart.name.startswith("curve_")],
-        charts=[chart for chart in charts if not chart.name.startswith("curve_")],
+        curves=[chart for chart in charts if is_curve(chart)],
+        charts=[chart for chart in charts if not is_curve(chart)],
         recalls=_recall_tables(comparison),
         strips=strips,
-        runs=_run_rows(comparison),
+        runs=run_rows(comparison, path.parent),
+        tested=metrics_of_tests(comparison.groups),
+        notes=interval_notes(comparison),
         colours=COLOURS,
     )
     path.write_text(page, encoding="utf-8")
@@ -65,19 +71,4 @@ def _recall_tables(comparison: Comparison) -> list[tuple[tuple[str, ...], list[t
             ],
         )
         for names, numbers in comparison.recall_sections
-    ]
-
-
-def _run_rows(comparison: Comparison) -> list[tuple[str, str, str, str, str]]:
-    """Returns name, group, seed, last and best of every run."""
-    return [
-        (
-            run.name,
-            group.label,
-            NOTHING if run.repetition is None else show_seed(run.repetition),
-            f"{comparison.factor * run.last[comparison.metric]:.4g}",
-            f"{comparison.factor * group.best_of_run[run.name]:.4g}" if run.name in group.best_of_run else NOTHING,
-        )
-        for group in comparison.groups
-        for run in group.runs
     ]

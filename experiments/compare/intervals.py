@@ -19,23 +19,42 @@ class Interval:
 
     Attributes:
         mean: mean of n values.
-        half_width: t(1 − α/2, n − 1) · s / √n; None for one value, which says nothing about spread.
+        half_width: t(1 − α/2, n − 1) · s / √n; None for one value, which says nothing about spread, and where it is
+            withheld.
         n: number of values.
+        values: the values themselves.
+        bounds: least and greatest possible value; None = any number.
+        is_withheld: whether two values lie so far apart that the interval would reach beyond what is possible: it then
+            says nothing.
     """
 
     mean: float
     half_width: float | None
     n: int
+    values: tuple[float, ...] = ()
+    bounds: tuple[float, float] | None = None
+    is_withheld: bool = False
 
     @property
     def low(self) -> float | None:
-        """Lower end."""
-        return None if self.half_width is None else self.mean - self.half_width
+        """Lower end, cut at the least possible value."""
+        if self.half_width is None:
+            return None
+        low = self.mean - self.half_width
+        return low if self.bounds is None else max(low, self.bounds[0])
 
     @property
     def high(self) -> float | None:
-        """Upper end."""
-        return None if self.half_width is None else self.mean + self.half_width
+        """Upper end, cut at the greatest possible value."""
+        if self.half_width is None:
+            return None
+        high = self.mean + self.half_width
+        return high if self.bounds is None else min(high, self.bounds[1])
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether an end was cut at what is possible."""
+        return self.half_width is not None and _leaves(self.mean, self.half_width, self.bounds)
 
     @property
     def excludes_zero(self) -> bool:
@@ -43,12 +62,16 @@ class Interval:
         return self.half_width is not None and abs(self.mean) > self.half_width
 
 
-def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+def t_interval(
+    values: Sequence[float], confidence: float = CONFIDENCE, bounds: tuple[float, float] | None = None
+) -> Interval:
     """Returns the mean of independent values with its t-interval.
 
     Args:
         values: one value per seed, at least one.
         confidence: coverage in (0, 1) under normal errors.
+        bounds: least and greatest possible value; an interval is cut there, and that of two values withheld where it
+            would reach beyond. None = any number.
 
     Raises:
         ValueError: no values.
@@ -58,14 +81,20 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Inter
         raise ValueError("t_interval: found no values, expected at least one")
     mean = math.fsum(values) / n
     if n == 1:
-        return Interval(mean, None, 1)
+        return Interval(mean, None, 1, tuple(values), bounds)
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
     quantile = float(stdtrit(n - 1, 0.5 + confidence / 2))
-    return Interval(mean, quantile * math.sqrt(variance / n), n)
+    half_width = quantile * math.sqrt(variance / n)
+    if n == 2 and _leaves(mean, half_width, bounds):
+        return Interval(mean, None, n, tuple(values), bounds, is_withheld=True)
+    return Interval(mean, half_width, n, tuple(values), bounds)
 
 
 def paired_difference(
-    treated: Mapping[Seed, float], control: Mapping[Seed, float], confidence: float = CONFIDENCE
+    treated: Mapping[Seed, float],
+    control: Mapping[Seed, float],
+    confidence: float = CONFIDENCE,
+    bounds: tuple[float, float] | None = None,
 ) -> Interval | None:
     """Returns the mean of treated − control over the seeds that both have, with the t-interval of these differences.
 
@@ -76,9 +105,15 @@ def paired_difference(
         treated: seed → value.
         control: seed → value.
         confidence: coverage in (0, 1).
+        bounds: least and greatest possible difference; None = any number.
 
     Returns:
         None where no seed is in both.
     """
     shared = [seed for seed in treated if seed in control]
-    return t_interval([treated[seed] - control[seed] for seed in shared], confidence) if shared else None
+    return t_interval([treated[seed] - control[seed] for seed in shared], confidence, bounds) if shared else None
+
+
+def _leaves(mean: float, half_width: float, bounds: tuple[float, float] | None) -> bool:
+    """Whether an interval reaches beyond what is possible."""
+    return bounds is not None and (mean - half_width < bounds[0] or mean + half_width > bounds[1])

@@ -32,6 +32,9 @@ class Run:
         from_wandb: whether it was read from W&B.
         sweep_keys: parameters of the sweep that started it, as ``sweep.py`` recorded them; () without one.
         started: when the training began, in seconds since 1970; None where nobody knows.
+        wall_s: seconds that it took, over all its attempts; None where nobody knows.
+        folder: its folder; None of a run on W&B.
+        misclassified: pictures of the faces that its classifier was most wrongly sure of.
     """
 
     name: str
@@ -49,11 +52,19 @@ class Run:
     from_wandb: bool = False
     sweep_keys: tuple[str, ...] = ()
     started: float | None = None
+    wall_s: float | None = None
+    folder: Path | None = None
+    misclassified: tuple[Path, ...] = ()
 
     @property
     def repetition(self) -> Seed | None:
         """What tells it from its repetitions; None where it recorded no seed."""
         return seed_of(self.seed, self.config.get("data.seed"))
+
+    @property
+    def may_be_shown(self) -> bool:
+        """Whether pictures of its data may leave its folder: faces that were drawn are nobody's."""
+        return str(self.config.get("data.reader.class_path", "")).rpartition(".")[2] == "DrawnReader"
 
     @property
     def label_space(self) -> tuple[str, ...]:

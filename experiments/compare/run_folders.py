@@ -18,6 +18,7 @@ from synfer.runs.run_end import outcome_of
 from synfer.runs.run_format import (
     MARKS,
     METRICS,
+    MISCLASSIFIED,
     SAMPLES,
     SUMMARY,
     load_config,
@@ -102,6 +103,9 @@ def _run_of(folder: Path, summary: dict[str, Any]) -> Run:
         wandb_id=summary.get("wandb_id"),
         sweep_keys=sweep_parameters(folder),
         started=_started(summary.get("started"), folder.name),
+        wall_s=numbers(summary).get("wall_s"),
+        folder=folder,
+        misclassified=tuple(sorted((folder / MISCLASSIFIED).glob("*.png"))),
     )
 
 

@@ -1,4 +1,7 @@
-"""Pictures that runs wrote (sample grids, confusion matrices), made small enough to lie in a report."""
+"""Pictures that runs wrote (sample grids, confusion matrices), made small enough to lie in a report.
+
+A report is passed on, so real faces that a classifier got wrong are not in it: they stay in the run's folder.
+"""
 
 from __future__ import annotations
 
@@ -41,16 +44,18 @@ def sample_strips(groups: Iterable[Group]) -> tuple[list[Strip], list[str]]:
     warnings: list[str] = []
     room, left_out = MAX_PICTURES, 0
     for group in groups:
-        run = next((run for run in group.runs if run.samples), None)
+        run = next((run for run in group.runs if run.samples or (run.misclassified and run.may_be_shown)), None)
         if run is None:
             continue
         pictures: list[tuple[str, str, int, int]] = []
-        for path in newest_of_each_kind(run.samples):
+        wrong = run.misclassified if run.may_be_shown else ()
+        for path in [*newest_of_each_kind(run.samples), *wrong]:
             if len(pictures) >= room:
                 left_out += 1
                 continue
             try:
-                pictures.append((path.name, *_embedded(path)))
+                name = f"misclassified, {path.stem}" if path in wrong else path.name
+                pictures.append((name, *_embedded(path)))
             except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
                 warnings.append(f"picture '{path}' cannot be read ({type(error).__name__}), left out")
         room -= len(pictures)

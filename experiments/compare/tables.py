@@ -66,20 +66,44 @@ def rows(comparison: Comparison) -> list[GroupRow]:
 
 
 def show_interval(interval: Interval | None, factor: float) -> str:
-    """Returns "67.1 ± 1.2", or the mean alone without an interval."""
+    """Returns "67.1 ± 1.2", "98.1 [94.0, 100.0]" where an end is cut, "67.1 ± ?" where two seeds say nothing.
+
+    Without an interval, the mean alone.
+    """
     if interval is None:
         return NOTHING
     mean = _number(factor * interval.mean, factor)
-    return mean if interval.half_width is None else f"{mean} ± {_number(factor * interval.half_width, factor)}"
+    if interval.is_withheld:
+        return f"{mean} ± ?"
+    if interval.half_width is None:
+        return mean
+    if interval.is_cut:
+        ends = (_number(factor * (end or 0.0), factor) for end in (interval.low, interval.high))
+        return f"{mean} [{', '.join(ends)}]"
+    return f"{mean} ± {_number(factor * interval.half_width, factor)}"
 
 
 def show_difference(interval: Interval, factor: float) -> str:
     """Returns "+3.2 [+1.0, +5.4]", or the mean alone without an interval."""
     mean = _number(factor * interval.mean, factor, sign=True)
+    if interval.is_withheld:
+        return f"{mean} ± ?"
     if interval.low is None or interval.high is None:
         return mean
     low, high = (_number(factor * end, factor, sign=True) for end in (interval.low, interval.high))
     return f"{mean} [{low}, {high}]"
+
+
+def interval_notes(comparison: Comparison) -> list[str]:
+    """Returns what must be known of intervals that are not the plain ones; [] where all of them are."""
+    notes = []
+    if any(interval.is_withheld for interval in comparison.intervals):
+        notes.append(
+            "±\u00a0?: the interval of these two seeds would reach beyond what is possible, so nothing is known"
+        )
+    if any(interval.is_cut for interval in comparison.intervals):
+        notes.append("an interval that would reach beyond what is possible ends there")
+    return notes
 
 
 def text_table(comparison: Comparison) -> str:
@@ -96,7 +120,7 @@ def text_table(comparison: Comparison) -> str:
         ]
         parts.append("recall in %, last")
         parts.append(_aligned([[*comparison.swept.keys, *names], *recalls], len(comparison.swept.keys)))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *interval_notes(comparison)])
 
 
 def write_csv(comparison: Comparison, path: Path) -> None:

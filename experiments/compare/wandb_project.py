@@ -70,6 +70,7 @@ def _read(path: str, found: Any) -> Run:
         wandb_id=found.id,
         from_wandb=True,
         started=_timestamp(getattr(found, "created_at", "")),
+        wall_s=numbers(dict(found.summary)).get("_runtime"),
     )
 
 

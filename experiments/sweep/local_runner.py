@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.live import Live
 
 from experiments.sweep.child_process import ChildProcess
-from experiments.sweep.progress_table import ProgressRow, progress_table, time_text
+from experiments.sweep.progress_table import ProgressRow, progress_table
 from experiments.sweep.sweep_run import SweepRun
+from synfer.runs.time_text import time_text
 
 POLL_S = 0.2
 STOP_TIMEOUT_S = 30.0

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.sweep.sweep_run import SweepRun
+from synfer.runs.time_text import time_text
 
 _COLOURS = {"finished": "green", "skipped": "green", "running": "cyan", "failed": "red", "interrupted": "yellow"}
 _LIVE_ORDER = (
@@ -76,13 +77,6 @@ def count_line(rows: Sequence[ProgressRow]) -> str:
     counts = Counter(row.status for row in rows)
     found = ", ".join(f"{counts[status]} {status}" for status in _LIVE_ORDER if counts[status])
     return f"{len(rows)} run{'s' if len(rows) != 1 else ''}: {found}"
-
-
-def time_text(seconds: float) -> str:
-    """Returns h:mm:ss or m:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def make_console() -> Console:

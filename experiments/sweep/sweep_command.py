@@ -24,6 +24,7 @@ from experiments.sweep.slurm_runner import EXECUTORS, submit
 from experiments.sweep.sweep_error import SweepError
 from experiments.sweep.sweep_file import SweepFile, read_sweep_file
 from experiments.sweep.sweep_run import SweepRun, plan_runs, refuse_changed
+from experiments.sweep.wandb_group import group_lines
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,12 +73,23 @@ def _sweep(options: argparse.Namespace, extra: list[str]) -> int:
     if options.dry_run:
         _print_commands(runs, environment)
         return 0
+    where = group_lines(environment, sweep_dir, runs[0].options if runs else ())
+    _say(where)
     if options.slurm or options.slurm_executor:
         executor = options.slurm_executor or "slurm"
-        return submit(sweep, runs, sweep_dir, environment, executor, options.jobs, parameters, console)
+        outcome = submit(sweep, runs, sweep_dir, environment, executor, options.jobs, parameters, console)
+        _say(where)
+        return outcome
     if options.devices is None and jobs > 1 and "CUDA_VISIBLE_DEVICES" not in environment:
         devices = _visible_devices()
-    return LocalRunner(runs, jobs, devices, environment, sweep.metric, console).run()
+    outcome = LocalRunner(runs, jobs, devices, environment, sweep.metric, console).run()
+    _say([*where, f"compare them: python compare.py {shlex.quote(str(sweep_dir))}"])
+    return outcome
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@
     metrics.csv     a row per logging, a column per metric (:mod:`synfer.runs.metrics_table`)
     checkpoints/    last.ckpt and, where asked, the best
     samples/        pictures of faces
+    misclassified/  the faces that a classifier was most wrongly sure of: they stay here, and go nowhere else
     sweep.json      parameters and attempts, where a sweep started the run
 """
 
@@ -25,7 +26,7 @@ from synfer.foundation.json_file import read_json_if_whole, write_json
 from synfer.metrics.directions import better
 
 SUMMARY, CONFIG, METRICS, SWEEP = "summary.json", "config.yaml", "metrics.csv", "sweep.json"
-CHECKPOINTS, SAMPLES = "checkpoints", "samples"
+CHECKPOINTS, SAMPLES, MISCLASSIFIED = "checkpoints", "samples", "misclassified"
 
 MARKS = (SUMMARY, CONFIG, METRICS, CHECKPOINTS)
 """A folder that holds one of these is a run folder."""

@@ -50,6 +50,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from callbacks.agreed_stop import AgreedStop
 from callbacks.recording.metrics_csv import MetricsCsv
+from callbacks.recording.run_progress import RunProgress
 from callbacks.recording.run_record import RunRecord
 from callbacks.recording.throughput import Throughput
 from callbacks.recording.wandb_run import WandbRun, finish_wandb
@@ -200,7 +201,7 @@ def plain_batches(
 def fit_callbacks(folder: Path, logger: WandbRun) -> tuple[list[Callback], list[Any]]:
     """Returns callbacks and loggers as ``train.py`` sets them up."""
     record = RunRecord(folder, "fit", {}, "")
-    callbacks = [AgreedStop(), Throughput(), StepSeed(), record, LearningRateMonitor("step")]
+    callbacks = [AgreedStop(), RunProgress(), Throughput(), StepSeed(), record, LearningRateMonitor("step")]
     return callbacks, [MetricsCsv(folder), logger]
 
 

@@ -11,7 +11,19 @@ from tests.docs.documented_commands import Command, PageError, commented_command
 from tests.docs.pages import PROJECT, lines_of, name_of, pages, spans_of
 from tests.docs.program_parsers import complaints, known_keys, missing_imports
 
-GROUPS = ("data", "model", "trainer", "synthesis", "layout", "guidance", "pseudo_labels", "wandb", "checkpoint", "test")
+GROUPS = (
+    "data",
+    "model",
+    "trainer",
+    "synthesis",
+    "layout",
+    "guidance",
+    "pseudo_labels",
+    "wandb",
+    "checkpoint",
+    "test",
+    "misclassified",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.compare.charts import COLOURS, MAX_LINES, draw_charts, lines_of, numeric_keys, shown_groups
+from experiments.compare.charts import draw_charts, lines_of, numeric_keys, shown_groups
+from experiments.compare.drawing import COLOURS, MAX_LINES
 from experiments.compare.groups import Comparison, compare
 from experiments.compare.run_folders import read_run_folders
 from tests.fixtures.synthetic_runs import write_run
@@ -63,7 +64,7 @@ def test_files_and_svgs(tmp_path: Path) -> None:
     (out / "report.html").touch()
     (out / "curve_of_an_earlier_comparison.png").touch()
     charts = draw_charts(two_generators(tmp_path), out)
-    assert [chart.name for chart in charts] == ["curve_synthetic_ratio", "differences", "recall"]
+    assert [chart.name for chart in charts] == ["curve_synthetic_ratio", "differences", "learning", "recall"]
     assert {path.stem for path in out.glob("*.png")} == {chart.name for chart in charts}
     for chart in charts:
         with Image.open(out / f"{chart.name}.png") as picture:
@@ -92,7 +93,7 @@ def test_guidance_that_is_off_is_no_point_of_the_curve(tmp_path: Path) -> None:
     assert [x for x, _ in points] == [0.1, 0.2]
     charts = draw_charts(found, tmp_path)
     assert charts[0].name == "curve_guidance_step_size" and "guidance.step_size off" in charts[0].svg
-    assert [chart.name for chart in charts[1:]] == ["groups", "recall"]
+    assert [chart.name for chart in charts[1:]] == ["groups", "learning", "recall"]
 
 
 def test_no_curve_where_no_line_has_two_points(tmp_path: Path) -> None:

@@ -67,16 +67,18 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Addresses(HTMLParser):
-    """Collects what a page refers to, and its tags."""
+    """Collects what a page needs, where its links lead, and its tags."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
+        self.links: list[str] = []
         self.tags: set[str] = set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
-        self.found += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "data")]
+        into = self.links if tag == "a" else self.found
+        into += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "data")]
 
 
 def test_one_file_that_needs_nothing_else(report: Path) -> None:
@@ -84,6 +86,7 @@ def test_one_file_that_needs_nothing_else(report: Path) -> None:
     parser = Addresses()
     parser.feed(text)
     assert parser.found and all(address.startswith(("#", "data:")) for address in parser.found)
+    assert parser.links and not any(link.startswith(("/", "http")) for link in parser.links)  # run folders beside it
     assert not parser.tags & {"script", "iframe", "object"}
     assert "@import" not in text and not re.search(r"url\((?!#)", text)
     assert 'name="viewport"' in text and "prefers-color-scheme: dark" in text
@@ -95,6 +98,8 @@ def test_holds_groups_warnings_recalls_and_runs(report: Path) -> None:
     assert "Recall in %, 7 expressions" in text and "Recall in %, 8 expressions" in text
     assert text.count("data:image/jpeg;base64,") == 3 and text.count("<svg") >= 3
     assert "+2.5 [+2.5, +2.5]" in text and ">control<" in text
+    assert text.index('<details class="warnings"') < text.index("different label spaces") < text.index("</details>")
+    assert '<figure id="learning">' in text and "python train.py fit --config " in text
     assert "All 10 runs" in text and "<b>&" not in text  # a setting's value is text, not markup
 
 

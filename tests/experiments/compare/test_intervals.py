@@ -64,3 +64,24 @@ def test_pairing_removes_what_a_seed_does_to_both() -> None:
 
 def test_no_shared_seed() -> None:
     assert paired_difference({1: 0.5}, {2: 0.5}) is None
+
+
+def test_two_seeds_far_apart_say_nothing_about_a_share() -> None:
+    found = t_interval([0.6, 0.7], bounds=(0.0, 1.0))  # ± 0.635
+    assert found.is_withheld and found.half_width is found.low is found.high is None
+    assert found.mean == pytest.approx(0.65) and found.values == (0.6, 0.7) and not found.excludes_zero
+    close = t_interval([0.65, 0.66], bounds=(0.0, 1.0))
+    assert not close.is_withheld and close.half_width == pytest.approx(12.7062 * 0.005, rel=1e-4)
+    assert t_interval([0.6, 0.7]).half_width is not None  # any number is possible
+
+
+def test_an_interval_ends_where_values_end() -> None:
+    found = t_interval([0.9, 0.95, 0.99], bounds=(0.0, 1.0))
+    assert found.is_cut and found.high == 1.0 and found.low == pytest.approx(found.mean - (found.half_width or 0))
+    plain = t_interval([0.5, 0.51, 0.52], bounds=(0.0, 1.0))
+    assert not plain.is_cut
+
+
+def test_a_difference_of_shares_ends_at_one() -> None:
+    found = paired_difference({1: 1.0, 2: 0.9}, {1: 0.1, 2: 0.2}, bounds=(-1.0, 1.0))
+    assert found is not None and found.is_withheld and not found.excludes_zero

@@ -19,6 +19,9 @@ def test_numbers() -> None:
     assert show_interval(Interval(0.6712, None, 1), 100) == "67.1"
     assert show_interval(None, 100) == "–"
     assert show_interval(Interval(1.2345, 0.1, 3), 1) == "1.234 ± 0.100"
+    assert show_interval(Interval(0.65, None, 2, is_withheld=True), 100) == "65.0 ± ?"
+    assert show_interval(Interval(0.95, 0.1, 3, bounds=(0.0, 1.0)), 100) == "95.0 [85.0, 100.0]"
+    assert show_difference(Interval(0.03, None, 2, is_withheld=True), 100) == "+3.0 ± ?"
     assert show_difference(Interval(0.03, 0.04, 3), 100) == "+3.0 [\u22121.0, +7.0]"
 
 
