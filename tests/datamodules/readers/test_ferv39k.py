@@ -14,7 +14,7 @@ def test_labels_are_names_and_a_third_column_is_passed_over(tmp_path: Path) -> N
     for split in ("train", "test"):
         rows = rows_of(reader.read(split))  # type: ignore[arg-type]
         assert len(rows) == 7
-        assert rows[f"Action/Angry/0003{split[0]}/00002.jpg"] == "anger"
+        assert rows[f"Action/Angry/0003-{split}/00002.jpg"] == "anger"
 
 
 @few_pictures
@@ -30,9 +30,13 @@ def test_frames_are_spread_over_the_clip_and_stay_together(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("Daily/Happy/0000t Happy", "Daily/Happy/0000t 0", r"train_All.csv, line 1: unknown expression '0'"),
-        ("Daily/Happy/0000t Happy", "Daily/Happy/0000t", r"line 1: found 'Daily/Happy/0000t', expected a clip's path"),
-        ("Daily/Happy/0000t Happy", "Daily/Happy/9 Happy", r"line 1: found no clip 'Daily/Happy/9' in"),
+        ("Daily/Happy/0000-train Happy", "Daily/Happy/0000-train 0", r"train_All.csv, line 1: unknown expression '0'"),
+        (
+            "Daily/Happy/0000-train Happy",
+            "Daily/Happy/0000-train",
+            r"line 1: found 'Daily/Happy/0000-train', expected a clip's path",
+        ),
+        ("Daily/Happy/0000-train Happy", "Daily/Happy/9 Happy", r"line 1: found no clip 'Daily/Happy/9' in"),
     ],
 )
 def test_a_line_that_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
