@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -13,8 +12,8 @@ from typing import ClassVar
 import numpy as np
 
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
-from datamodules.rows.images import BadImageError, Box, FileImages, check_not_constant, cut_out, read_image
-from datamodules.rows.provenance import content_hash
+from datamodules.rows.images import BadImageError, Box, FileImages
+from datamodules.rows.picture_index import inspect_pictures
 from datamodules.rows.sample_table import ReadReport, SampleTable, one_hot
 from synfer.faces.expressions import resolve_label_space
 from synfer.foundation.on_rank_zero import warn_on_rank_zero
@@ -150,7 +149,7 @@ class ListedPicturesReader(Reader):
             else:
                 excluded[f"expression '{picture.expression}' is outside the label space"] += 1
         listed = len(listing.pictures) + len(bad) + sum(listing.excluded.values())
-        good, hashes = check_pictures(pictures, self._image_size, bad)
+        good, hashes = check_pictures(pictures, self._root, self._image_size, bad)
         skipped = bad.settle(of=listed)
         if not good:
             raise ValueError(
@@ -183,37 +182,25 @@ class ListedPicturesReader(Reader):
 
 
 def check_pictures(
-    pictures: Sequence[ListedPicture], image_size: int | None, bad: BadSamples
+    pictures: Sequence[ListedPicture], root: Path, image_size: int | None, bad: BadSamples
 ) -> tuple[list[ListedPicture], list[str]]:
-    """Decodes every picture once; returns the good ones and their content hashes."""
+    """Returns the good pictures and their content hashes; the others are named to ``bad``."""
+    found = inspect_pictures([one.path for one in pictures], root, [one.box for one in pictures])
     good: list[ListedPicture] = []
     hashes: list[str] = []
     expected: tuple[int, int] | None = None
-    with ThreadPoolExecutor() as threads:  # decoding releases the interpreter lock
-        for picture, outcome in zip(pictures, threads.map(_inspect, pictures, chunksize=64), strict=True):
-            if isinstance(outcome, BadImageError):
-                bad.add(str(outcome))
-                continue
-            size, digest = outcome
-            expected = expected or size
-            if image_size is None and size != expected:
-                bad.add(
-                    f"{picture.path}: found {size[0]}x{size[1]} pixels, expected {expected[0]}x{expected[1]} like the "
-                    f"images before it (or set {_KEY}.image_size)"
-                )
-                continue
-            good.append(picture)
-            hashes.append(digest)
+    for picture, outcome in zip(pictures, found, strict=True):
+        if isinstance(outcome, BadImageError):
+            bad.add(str(outcome))
+            continue
+        size = outcome.height, outcome.width
+        expected = expected or size
+        if image_size is None and size != expected:
+            bad.add(
+                f"{picture.path}: found {size[0]}x{size[1]} pixels, expected {expected[0]}x{expected[1]} like the "
+                f"images before it (or set {_KEY}.image_size)"
+            )
+            continue
+        good.append(picture)
+        hashes.append(outcome.digest)
     return good, hashes
-
-
-def _inspect(picture: ListedPicture) -> tuple[tuple[int, int], str] | BadImageError:
-    """Returns height, width and content hash of one picture, or why it is bad."""
-    try:
-        image = read_image(picture.path)
-        if picture.box is not None:
-            image = cut_out(image, picture.box, str(picture.path))
-        check_not_constant(image, str(picture.path))
-    except BadImageError as error:
-        return error
-    return (image.shape[0], image.shape[1]), content_hash(image)
