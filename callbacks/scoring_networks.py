@@ -150,7 +150,10 @@ class ScoringNetworks:
             if callback.guide_fingerprint() is None:  # disabled
                 continue
             if own is not None and own == backbone_fingerprint(callback.guide):
-                raise ValueError(f"{where} is the guide's own network: a {role} must be independent of it")
+                raise ValueError(
+                    f"{where} is the guide's own network: a {role} must be independent of it, expected the checkpoint "
+                    "of another classifier"
+                )
         if own is not None and own in self._taught_by:
             raise ValueError(
                 f"{where} is the network that the generator learned by (its model.guide): a {role} must be independent "

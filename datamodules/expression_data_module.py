@@ -7,27 +7,28 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.au_tables.au_table import AUTable
 from datamodules.au_tables.settings import AUTableSettings
-from datamodules.batch import validate_batch
 from datamodules.captions.settings import CaptionSettings
+from datamodules.class_presence import warn_of_absent_classes
 from datamodules.loading.augmentation import Augmentation
-from datamodules.loading.batch_augmentation import augment_batch
 from datamodules.loading.class_sampling import ClassSampling, drawn_shares, label_shares
+from datamodules.loading.device_batch import DeviceBatch
 from datamodules.loading.evaluation_loader import evaluation_loader, loader_settings
 from datamodules.loading.mixed_dataset import MixedDataset
 from datamodules.loading.mixture_sampler import MixtureSampler
+from datamodules.loading.model_size import side_of_model
 from datamodules.loading.planned_requests import requests_loader
 from datamodules.loading.resumable_loader import ResumableLoader
 from datamodules.loading.training_sampler import build_training_sampler
+from datamodules.readers.held_out import HeldOutReader
 from datamodules.readers.read_split import read_split, read_split_if_there
 from datamodules.readers.reader import Reader, Split
 from datamodules.resumable_data_module import ResumableDataModule
-from datamodules.rows.folds import hash_numbers
-from datamodules.rows.grey_or_colour import as_rgb
+from datamodules.row_record import RowRecord
+from datamodules.rows.held_out_share import ValidationShare
 from datamodules.rows.near_copies import NearCopies
 from datamodules.rows.provenance import DuplicateReport
 from datamodules.rows.sample_table import ImageSource, SampleTable, square_side
@@ -54,8 +55,8 @@ class ExpressionDataModule(ResumableDataModule):
         reader: where real faces come from.
         batch_size: training samples per step and rank.
         eval_batch_size: samples per step and rank in validation, test and predict.
-        image_size: side in pixels to which faces are cut (the central square) and resized; None keeps the size of the
-            training images.
+        image_size: side in pixels to which faces are cut (the central square) and resized; "model" takes that of the
+            model, where it has one; None keeps the size of the training images.
         synthetic_ratio: share of synthetic samples in every training batch, in [0, 1] (contract C4).
         synthetic_multiple: bound on distinct synthetic samples, as a multiple of the real training rows; None = none.
             Of a finished set that many are chosen at random, each class with the share that it has in the set; a
@@ -98,6 +99,11 @@ class ExpressionDataModule(ResumableDataModule):
         au_table: action units of the faces, for data sets that come without; in place of the reader's own, in every
             split that is used. None = the reader's.
         captions: what the captions of real rows may say, those of the data set and those from templates.
+        val_fraction: share of the training rows, in (0, 1) and the same in each class, that is held out as validation
+            rows where the data set has none; None = such a data set is refused.
+        val_seed: of that choice alone, so that runs of other seeds, and their generator, guide and voters, hold out the
+            same rows.
+        val_groups: regular expression that finds in a sample id whom it shows, so that nobody is in both: "/([^/_]+)_".
 
     Attributes:
         train_table: real training rows, after dropping duplicates and taking the subset; None before setup.
@@ -121,7 +127,7 @@ class ExpressionDataModule(ResumableDataModule):
         reader: Reader,
         batch_size: int = 64,
         eval_batch_size: int = 256,
-        image_size: int | None = None,
+        image_size: int | Literal["model"] | None = None,
         synthetic_ratio: float = 0.0,
         synthetic_multiple: float | None = None,
         synthetic_reader: Reader | None = None,
@@ -148,6 +154,9 @@ class ExpressionDataModule(ResumableDataModule):
         label_table: str | None = None,
         au_table: AUTableSettings | None = None,
         captions: CaptionSettings = CaptionSettings(),  # noqa: B008 (frozen)
+        val_fraction: float | None = None,
+        val_seed: int = 0,
+        val_groups: str | None = None,
     ) -> None:
         super().__init__()
         check_range("synthetic_ratio", synthetic_ratio, 0 <= synthetic_ratio <= 1, "a number in [0, 1]")
@@ -162,11 +171,15 @@ class ExpressionDataModule(ResumableDataModule):
         if synthetic_reader is not None and synthetic_ratio > 0:
             refuse_beside_folds(folds)
         check_counts({"batch_size": batch_size, "eval_batch_size": eval_batch_size, "pool_size": pool_size})
-        check_counts({"image_size": image_size, "steps_per_epoch": steps_per_epoch})
+        side = None if image_size == "model" else image_size  # the model is not known before ``setup``
+        check_counts({"image_size": side, "steps_per_epoch": steps_per_epoch})
+        if val_fraction is not None:
+            reader = HeldOutReader(reader, ValidationShare(val_fraction, val_seed, val_groups))
         check_range("num_workers", num_workers, num_workers >= 0, "at least 0")
         # config.yaml in the run folder keeps the settings; in a checkpoint they could only contradict the command line.
         self.reader, self.synthetic_reader = reader, synthetic_reader
-        self.batch_size, self.eval_batch_size, self.image_size = batch_size, eval_batch_size, image_size
+        self.batch_size, self.eval_batch_size, self.image_size = batch_size, eval_batch_size, side
+        self._follows_model = image_size == "model"
         self.synthetic_ratio, self.synthetic_multiple = synthetic_ratio, synthetic_multiple
         self.pool_size, self.pool_dir, self.num_workers, self.seed = pool_size, pool_dir, num_workers, seed
         self.augmentation = augmentation
@@ -194,8 +207,8 @@ class ExpressionDataModule(ResumableDataModule):
         self._mirrored_order: list[int] = []
         self._pool_folder: PoolFolder | None = None
         self._action_units: AUTable | None = None
-        self._validated: tuple[Any, int] | None = None
-        self._trained_before = torch.empty(0, dtype=torch.int64)
+        self._device_batch = DeviceBatch(self.label_space, augmentation)
+        self._row_record = RowRecord(reader, self._training_rows)
 
     @property
     def label_space(self) -> tuple[str, ...]:
@@ -221,6 +234,10 @@ class ExpressionDataModule(ResumableDataModule):
         Raises:
             ValueError: a split cannot be used, or the synthetic set does not fit the label space or the bound.
         """
+        if self._follows_model:
+            self.image_size = side_of_model(self.trainer)
+        if self.image_size is not None:
+            self.reader.fit_size(self.image_size)
         if stage == "fit":
             self.resumed_at = None  # of an earlier fit in this process; a checkpoint is read after this
         if stage == "fit" and self.train_table is None:
@@ -251,6 +268,7 @@ class ExpressionDataModule(ResumableDataModule):
         elif self.test_table is not None:
             evaluation.append(self.test_table)
         train, self.duplicate_report = self._training_rows.choose(train, evaluation, self._subset_seed)
+        warn_of_absent_classes(train, self.val_table)
         if self.synthetic_ratio > 0 and self.synthetic_multiple is not None:
             self.max_synthetic = most_synthetic(self.synthetic_multiple, len(train))
         if self.synthetic_ratio > 0 and self.synthetic_reader is not None:
@@ -388,29 +406,12 @@ class ExpressionDataModule(ResumableDataModule):
         """
         if isinstance(batch, SynthesisRequest):
             return batch
-        batch["image"] = _as_float(batch["image"])
-        if self.trainer is not None:
-            now = (self.trainer.state.stage, self.trainer.current_epoch)
-            if self._validated != now:
-                whole: Any = {**batch, "image": as_rgb(batch["image"])}
-                validate_batch(whole, self.label_space)
-                self._validated = now
-            if self._is_training() and self.augmentation.enabled:
-                stream = (self.run_seed, self.trainer.current_epoch, self.trainer.global_step)
-                augment_batch(batch, self.augmentation, self._mirrored_order, *stream)
-        batch["image"] = as_rgb(batch["image"])
-        return batch
+        stream = (self._is_training(), self.run_seed, self._mirrored_order)
+        return self._device_batch.prepare(batch, self.trainer, *stream)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the position, and source and content hashes of the rows, so that nobody is judged by his own pupil.
-
-        All ranks hold the same, so rank 0's state, the only one stored, serves them all.
-        """
-        state = {"folds": self.folds, "fold": self.fold, "source": self.reader.source(), **super().state_dict()}
-        if self.train_table is not None:
-            now = torch.from_numpy(hash_numbers(self.train_table.content_hash))
-            state["trained_on"] = torch.cat([self._trained_before, now]).unique()
-        return state
+        """Returns the position, and source and content hashes of the rows; rank 0's state serves all ranks."""
+        return {**self._row_record.state_dict(self.train_table), **super().state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from the position of a checkpoint, and remembers the rows that its model has seen.
@@ -418,14 +419,12 @@ class ExpressionDataModule(ResumableDataModule):
         Where no training goes on (validate, test, predict) only those rows count.
 
         Raises:
-            ValueError: a fit goes on with other folds: the rows held out now were trained on before.
+            ValueError: a fit goes on with other rows held out, or rows held out now were trained on before.
         """
-        self._trained_before = state_dict.get("trained_on", self._trained_before).cpu()
-        if self.trainer is None or self.trainer.state.fn != "fit":
-            return
-        if "folds" in state_dict:
-            self._training_rows.check_same_folds(state_dict["folds"], state_dict["fold"])
-        super().load_state_dict(state_dict)
+        goes_on = self.trainer is not None and self.trainer.state.fn == "fit"
+        self._row_record.load_state_dict(state_dict, goes_on, self.val_table)
+        if goes_on:
+            super().load_state_dict(state_dict)
 
     @property
     def run_seed(self) -> int:
@@ -440,7 +439,3 @@ class ExpressionDataModule(ResumableDataModule):
         if table is None:
             raise RuntimeError(f"the {split} split has not been read: expected setup() of a stage that needs it first")
         return table
-
-
-def _as_float(image: Tensor) -> Tensor:
-    return image.float() / 255 if image.dtype == torch.uint8 else image

@@ -327,7 +327,8 @@ class SemanticAugmenter(SynthesiserModule):
         found, expected = tuple(batch["image"].shape[-2:]), self.image_size
         if found != (expected, expected):
             raise ValueError(
-                f"model.image_size is {expected}, but the data has images of {found[0]}x{found[1]}: set data.image_size"
+                f"model.image_size is {expected}, but the data has images of {found[0]}x{found[1]}: set "
+                "data.image_size=model"
             )
         return self.networks.faces(batch["image"])
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor, nn
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from datamodules.batch import Batch
 from lightning_modules.class_statistics import adapt_to_classes, named_weights, real_class_counts
 from lightning_modules.classifier_file import ClassifierFile
+from lightning_modules.classifier_scores import evaluation_metrics, save_evaluation_pictures
 from synfer.faces.expressions import resolve_label_space
 from synfer.faces.face_batch import check_batch, check_range_of_batch
 from synfer.faces.face_shape import resize_faces
@@ -27,18 +25,17 @@ from synfer.labels.long_tail_losses import LOSSES, LossSettings, check_together
 from synfer.labels.mined_knowledge import MinedKnowledge
 from synfer.labels.soft_label_loss import expected_losses
 from synfer.metrics.confusion_scores import confusion_scores
-from synfer.metrics.gathered_rows import GatheredRows
 from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.backbone import Stem, averaged_for_grey, build_backbone, normalisation
+from synfer.networks.backbone_source import with_source
 from synfer.networks.channels_last import to_channels_last
 from synfer.networks.class_activation import check_has_maps, with_mirrored_maps
+from synfer.networks.frozen_backbone import as_frozen, check_worth_freezing, freeze_all_but_head
 from synfer.networks.latent_codec import LatentCodec, load_codec
 from synfer.networks.normalised_head import normalise_head
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.optimiser import OptimiserName
 from synfer.optimisation.schedule import Schedule
-from synfer.pictures.confusion_matrix import save_confusion_matrix
-from synfer.pictures.reliability_diagram import save_reliability_diagram
 
 
 class ExpressionClassifier(ClassifierFile):
@@ -50,10 +47,11 @@ class ExpressionClassifier(ClassifierFile):
 
     Args:
         label_space: "basic7", "ferplus8" or a list of expression names; the order of the K logits.
-        backbone: name of a timm network.
+        backbone: name of a timm network; "hf_hub:<owner>/<model>" or a folder in timm's layout for its weights as well.
         backbone_kwargs: further arguments of that network.
         pretrained: whether timm fetches ImageNet weights (needs the network).
         pretrained_path: a local file of weights in timm's layout instead.
+        freeze_backbone: whether the last layer alone learns, and the pretrained rest stays: for hundreds of faces.
         stem: "small" keeps the resolution of small faces, "half" halves it once, "native" is timm's own, "auto" is
             small up to 64 pixels.
         image_size: side in pixels that the network works on; images of another size are resized in ``forward``.
@@ -112,6 +110,7 @@ class ExpressionClassifier(ClassifierFile):
         channels_last: bool = True,
         mean: list[float] | None = None,
         std: list[float] | None = None,
+        freeze_backbone: bool = False,
     ) -> None:
         config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
@@ -121,7 +120,10 @@ class ExpressionClassifier(ClassifierFile):
         self.save_hyperparameters(ignore=["loss"], logger=False)
         self.hparams["loss"] = config["loss"]
         # The hyperparameters that Lightning saves have another form under the command line; load_trained reads these.
+        config, pretrained_path = with_source(config)
         self._config = config
+        backbone, backbone_kwargs, mean, std = (config[n] for n in ("backbone", "backbone_kwargs", "mean", "std"))
+        self._is_pretrained = pretrained or pretrained_path is not None
         self.label_space = resolve_label_space(label_space)
         k = len(self.label_space)
         check_setting(0 <= drop_rate < 1, "drop_rate", drop_rate, "a number in [0, 1)")
@@ -161,6 +163,10 @@ class ExpressionClassifier(ClassifierFile):
         )
         if loss.kind == "ldam":
             normalise_head(self.backbone, backbone, loss.scale)
+        self.freeze_backbone = freeze_backbone
+        if freeze_backbone:
+            freeze_all_but_head(self.backbone, backbone)
+            as_frozen(self.backbone)  # Lightning does not call train()
         if channels_last:
             to_channels_last(self.backbone)
         expected_mean, expected_std = normalisation(self.backbone)
@@ -184,7 +190,7 @@ class ExpressionClassifier(ClassifierFile):
         self.train_metrics = nn.ModuleDict(
             {name: MaskedMean() for name in ("loss", "loss_real", "loss_synthetic", "accuracy")}
         )
-        self.evaluation_metrics = nn.ModuleDict({f"{stage}_stage": _evaluation_metrics(k) for stage in ("val", "test")})
+        self.evaluation_metrics = nn.ModuleDict({f"{stage}_stage": evaluation_metrics(k) for stage in ("val", "test")})
 
     # ------------------------------------------------------------------ the network
 
@@ -257,11 +263,20 @@ class ExpressionClassifier(ClassifierFile):
         super().setup(stage)
         if stage != "fit":
             return
+        if self.freeze_backbone:
+            check_worth_freezing(self._is_pretrained)
         if self._weights_name is not None:
             self.class_weights.copy_(named_weights(self._weights_name, self._data, self.loss_settings.beta))
         adapt_to_classes(self.class_losses, self._data, self.synthetic_loss_weight)
         if self.mined_knowledge is not None:
             self.mined_knowledge.adapt(torch.from_numpy(real_class_counts(self._data, "model.loss")))
+
+    def train(self, mode: bool = True) -> ExpressionClassifier:
+        """Puts the network into training mode, but for what is frozen."""
+        super().train(mode)
+        if self.freeze_backbone:
+            as_frozen(self.backbone)
+        return self
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the mean loss of one batch, weighted by class and by origin."""
@@ -344,21 +359,7 @@ class ExpressionClassifier(ClassifierFile):
         scores = {**confusion_scores(confusion, self.label_space), **{name: float(v) for name, v in values.items()}}
         self._log_scores(stage, scores, in_progress_bar=("accuracy", "mean_class_accuracy"))
         if self._writes_pictures:
-            self._save_pictures(stage, confusion, confidence)
-
-    def _save_pictures(self, stage: str, confusion: Tensor, rows: dict[str, Tensor]) -> None:
-        folder = Path(self.trainer.default_root_dir) / "samples"
-        title = f"{stage}, epoch {self.current_epoch}" if stage == "val" else stage
-        pictures = {
-            "confusion": save_confusion_matrix(confusion, self.label_space, folder / f"confusion_{stage}.png", title),
-            "reliability": save_reliability_diagram(
-                rows["confidence"], rows["right"] > 0, folder / f"reliability_{stage}.png", title
-            ),
-        }
-        for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                for name, path in pictures.items():
-                    logger.log_image(f"{stage}/{name}", [str(path)])
+            save_evaluation_pictures(self.trainer, stage, self.label_space, confusion, confidence)
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -387,18 +388,6 @@ class ExpressionClassifier(ClassifierFile):
         sums = own_state(saved.get("epoch_so_far")) or {}
         for name, metric in self._train_metrics():
             metric.add_sums(*sums.get(name, (0.0, 0)))
-
-
-def _evaluation_metrics(num_classes: int) -> nn.ModuleDict:
-    return nn.ModuleDict(
-        {
-            "confusion": MulticlassConfusionMatrix(num_classes, validate_args=False),
-            "ece": MulticlassCalibrationError(num_classes, n_bins=15, norm="l1", validate_args=False),
-            # The probability of the chosen class, and whether it was the true one.
-            "confidence": GatheredRows({"confidence": torch.empty(0), "right": torch.empty(0)}, keyed=False),
-            "loss": MaskedMean(),
-        }
-    )
 
 
 def _scale_of_cosines(loss: Mapping[str, Any]) -> float | None:

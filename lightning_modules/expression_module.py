@@ -65,7 +65,7 @@ class ExpressionModule(AveragedModule):
         if found is not None and tuple(found) != self.label_space:
             raise ValueError(
                 f"model.label_space is {', '.join(self.label_space)}, but the data has {', '.join(found)}: "
-                "they must agree in names and order"
+                f"they must agree in names and order (--model.label_space '[{','.join(found)}]', or that of the data)"
             )
 
     def build_optimiser(self) -> Optimizer:

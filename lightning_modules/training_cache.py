@@ -96,7 +96,7 @@ class TrainingCache:
         if found != (self.image_size, self.image_size):
             raise ValueError(
                 f"model.image_size is {self.image_size}, but the data has images of {found[0]}x{found[1]}: "
-                "set data.image_size"
+                "set data.image_size=model"
             )
         like = codec.encode(torch.linspace(-1, 1, self.image_size, device=device).expand(1, 3, *found))[0]
         identity = {"kind": "latents", "codec": codec.fingerprint(), "image_size": self.image_size}

@@ -14,6 +14,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from callbacks.planned_validation import validates_now
+from callbacks.synthesis.copy_warning import warn_of_copies
+from callbacks.synthesis.generator_fit import check_generator_fits
 from callbacks.synthesis.near_copy_count import NearCopyCount
 from callbacks.synthesis.planned_shares import PlannedShares, merged_states
 from callbacks.synthesis.synthesis_callback import SynthesisCallback
@@ -90,7 +92,8 @@ class OnlineSynthesis(SynthesisCallback):
             raise ValueError("synthesis.generator: found none, expected a generator checkpoint")
         if enabled and not Path(str(generator)).exists():
             raise FileNotFoundError(
-                f"synthesis.generator '{generator}': no such file or folder, expected a trained generator"
+                f"synthesis.generator '{generator}': no such file or folder, expected a trained generator (its run "
+                "folder; python train.py fit with a config of configs/generator/ makes one)"
             )
         self.generator_path = generator
         self.batch_size = batch_size
@@ -148,6 +151,7 @@ class OnlineSynthesis(SynthesisCallback):
                 "learned from the rows that this fold holds out, with their labels; expected one or the other"
             )
         self._generator = load_synthesiser(str(self.generator_path))
+        check_generator_fits(str(self.generator_path), self._generator, datamodule)
         shared = [name for name in datamodule.label_space if name in self._generator.label_space]
         for name in self.expressions or []:
             if name not in shared:
@@ -186,6 +190,7 @@ class OnlineSynthesis(SynthesisCallback):
         else:
             while self.kept < (wanted if bound is None else min(wanted, bound)):
                 self._generate(trainer)
+            warn_of_copies(self.copies, datamodule.near_copies().held_out_share(), trainer.callbacks)  # type: ignore[attr-defined]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

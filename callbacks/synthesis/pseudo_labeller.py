@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.synthesis.synthesis_callback import SynthesisCallback
+from callbacks.synthesis.voter_level import check_level
 from lightning_modules.voter import LoadedVoter, load_voter
 from synfer.foundation.json_file import read_json
 from synfer.foundation.rank_states import counters, own_state, states_of_ranks
@@ -91,9 +92,15 @@ class PseudoLabeller(SynthesisCallback):
         self.discarded = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Loads the voters."""
+        """Loads the voters, and in a fit looks whether they know anything.
+
+        Raises:
+            ValueError: a voter has learned from rows that are held out for validation.
+        """
         if self.enabled:
-            self._load()
+            for voter in self._load():
+                if stage == "fit":
+                    check_level("pseudo_labels.voters", voter, trainer)
 
     def _load(self) -> list[LoadedVoter]:
         if not self._voters:

@@ -11,8 +11,9 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.synthesis.synthesis_callback import SynthesisCallback
+from callbacks.synthesis.voter_level import check_level
 from lightning_modules.trainer_access import command_name
-from lightning_modules.voter import load_voter
+from lightning_modules.voter import LoadedVoter, load_voter
 from synfer.faces.expressions import canonical_expression
 from synfer.labels.voters import Guide
 from synfer.networks.latent_codec import LatentCodec
@@ -94,6 +95,7 @@ class SemanticGuidance(SynthesisCallback):
         self.chunk = chunk
         self.gradient_checkpointing = gradient_checkpointing
         self._guide: Guide | None = None
+        self._loaded: LoadedVoter | None = None
         self._codec_checked = False
         self._target: Tensor | None = None
         self._active: Tensor | None = None
@@ -108,7 +110,8 @@ class SemanticGuidance(SynthesisCallback):
             ValueError: what is there cannot guide.
         """
         if self._guide is None:
-            network = load_voter(str(self.guide_path)).network
+            self._loaded = load_voter(str(self.guide_path))
+            network = self._loaded.network
             if not isinstance(network, Guide):
                 raise ValueError(
                     f"guidance.guide '{self.guide_path}': found a {type(network).__name__}, expected a classifier with "
@@ -139,7 +142,8 @@ class SemanticGuidance(SynthesisCallback):
         """Checks that gradients will be there and loads the guide.
 
         Raises:
-            ValueError: test or prediction in inference mode, which cannot be undone inside.
+            ValueError: test or prediction in inference mode, which cannot be undone inside, or a guide that has learned
+                from rows that are held out for validation.
         """
         if not self.enabled:
             return
@@ -153,6 +157,8 @@ class SemanticGuidance(SynthesisCallback):
                 "--trainer.inference_mode=false"
             )
         self.guide.to(pl_module.device)
+        if stage == "fit" and self._loaded is not None:
+            check_level("guidance.guide", self._loaded, trainer)
 
     def on_denoising_start(self, state: DenoisingState) -> None:
         """Maps the targets to the guide's classes by name and forgets what was of the last batch.

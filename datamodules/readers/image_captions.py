@@ -96,6 +96,10 @@ class ImageCaptionsReader(Reader):
         """Whether pictures are read when a batch needs them, and content hashes stand for places."""
         return self._stream is not None
 
+    def has_split(self, split: Split) -> bool:
+        """Whether there are files of a split, or a share that is held out for it."""
+        return split in self._source.splits or split in self._held_out
+
     def read(self, split: Split) -> SampleTable:
         """Returns the rows of one split, in the order in which they lie.
 

@@ -45,6 +45,15 @@ class JoinedReader(Reader):
         names = "+".join(str(source["reader"]) for source in found)
         return {"reader": names, "labels": None if None in labels else "+".join(map(str, labels))}
 
+    def has_split(self, split: Split) -> bool:
+        """Whether one of the readers has rows of a split."""
+        return any(reader.has_split(split) for reader in self.readers)
+
+    def fit_size(self, image_size: int) -> None:
+        """Tells the readers."""
+        for reader in self.readers:
+            reader.fit_size(image_size)
+
     def read(self, split: Split) -> SampleTable:
         """Returns the rows of all readers.
 

@@ -43,7 +43,9 @@ def read_split(
 
 
 def read_split_if_there(reader: Reader, split: Split) -> list[SampleTable]:
-    """Reads a split for comparison with the training rows; none, with a warning, where it cannot be read."""
+    """Reads a split, where there is one, to compare the training rows with; a warning where it cannot be read."""
+    if not reader.has_split(split):
+        return []
     try:
         return [read_split(reader, split)]
     except (FileNotFoundError, KeyError, ValueError) as error:

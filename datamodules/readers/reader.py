@@ -20,14 +20,25 @@ class Reader(ABC):
     Attributes:
         label_space: ordered names of the expressions.
         labels: which of several labellings is read; None where there is one alone.
+        wanted_size: side in pixels at which the run wants its faces, for readers of pictures of several sizes; None =
+            as they are.
     """
 
     label_space: tuple[str, ...]
     labels: str | None = None
+    wanted_size: int | None = None
 
     def source(self) -> dict[str, str | None]:
         """Returns what a checkpoint says of its data: the reader's class and its labelling."""
         return {"reader": type(self).__name__, "labels": self.labels}
+
+    def has_split(self, split: Split) -> bool:
+        """Whether there are rows of a split, as far as the layout tells; True where only reading would."""
+        return True
+
+    def fit_size(self, image_size: int) -> None:
+        """Hears at which side in pixels the run wants its faces."""
+        self.wanted_size = image_size
 
     @abstractmethod
     def read(self, split: Split) -> SampleTable:

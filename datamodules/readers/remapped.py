@@ -45,6 +45,14 @@ class RemappedReader(Reader):
         """Returns that of the data set behind this one."""
         return self.reader.source()
 
+    def has_split(self, split: Split) -> bool:
+        """Whether there are rows of the split that stands for this one."""
+        return self.reader.has_split(self.splits.get(split, split))  # type: ignore[arg-type]
+
+    def fit_size(self, image_size: int) -> None:
+        """Tells the data set behind this one."""
+        self.reader.fit_size(image_size)
+
     def read(self, split: Split) -> SampleTable:
         """Returns the rows of the split that stands for this one.
 

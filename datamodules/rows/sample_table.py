@@ -92,6 +92,8 @@ class SampleTable:
         group: str (N,), rows that belong on one side of a split: those of one person, or of one photograph; None = the
             data set does not say.
         is_synthetic: whether these rows were generated.
+        held_out: how training rows were divided into these and others, in plain types: share, seed; None = they were
+            not.
         report: what the reader met.
     """
 
@@ -108,6 +110,7 @@ class SampleTable:
     caption: np.ndarray | None = None
     group: np.ndarray | None = None
     is_synthetic: bool = False
+    held_out: dict[str, Any] | None = None
     report: ReadReport = field(default_factory=ReadReport)
 
     def __post_init__(self) -> None:

@@ -28,6 +28,9 @@ from synfer.foundation.file_reading import did_you_mean
 _CONFIGS = {"data.reader": "configs/data/drawn.yaml", "model": "configs/classifier/tiny.yaml"}
 """A file that gives what a command cannot do without."""
 
+_OF_ONES_OWN = {"data.reader": "configs/data/image_folder.yaml"}
+"""The same for whoever has said where the faces are."""
+
 
 class SynferParser(LightningArgumentParser):
     """Parser whose errors are one line.
@@ -126,6 +129,11 @@ def plainly(message: str, parser: argparse.ArgumentParser) -> str:
         found = re.search(r"(?:Got value|Given value): (\S+)", message)
         message = re.sub(r"a typing\.Literal\[(.*?)\]", lambda match: "one of " + match[1].replace("'", ""), message)
         return message + ("" if found is None else did_you_mean(found[1], known))
+    abstract = re.search(r"([\w.]+):\s+Expected an instantiatable class", message)
+    if abstract is not None and abstract[1] in _CONFIGS:
+        key = abstract[1]
+        config = _OF_ONES_OWN.get(key, _CONFIGS[key])
+        return f"{key}: found settings of it without its class, expected one, as --config {config} names it"
     missing = re.search(r"the following arguments are required: (.*)", message)
     if missing is not None:
         wanted = [key.strip().partition(".")[2] or key.strip() for key in missing[1].split(",")]

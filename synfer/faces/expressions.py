@@ -23,10 +23,15 @@ SYNONYMS = {
     "disgusted": "disgust",
     "fearful": "fear",
     "afraid": "fear",
+    "frightened": "fear",
+    "scared": "fear",
     "happiness": "happy",
+    "joy": "happy",
+    "joyful": "happy",
     "happ": "happy",
     "sadness": "sad",
     "surprised": "surprise",
+    "suprise": "surprise",
     "contemptuous": "contempt",
 }
 """Other spellings found in the folder names and tables of public data sets."""

@@ -157,7 +157,9 @@ class ModuleFormat:
         """
         name = self.name or self.kind
         if (missing := missing_file(folder)) is not None:
-            raise FileError(f"{name} folder '{folder}': found no {missing}, expected one written by save_trained")
+            raise FileError(
+                f"{name} folder '{folder}': found no {missing}, expected one written by save_trained, or a run folder"
+            )
         config, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
         settings = read_json(config, f"config of a {name}", "what save_trained wrote")
         tensors = read_safetensors(weights, f"weights of a {name}", "what save_trained wrote")

@@ -34,6 +34,7 @@ class Stream(IntEnum):
     AU_SENTENCE = 0xA5E7
     STREAM_ORDER = 0x57E0
     HELD_OUT_ROWS = 0x4E1D
+    VALIDATION_ROWS = 0x7A10
 
 
 class Mixing(IntEnum):

@@ -97,7 +97,10 @@ def load_synthesiser(path: str | Path) -> Synthesiser:
     """
     kind = kind_of(path, "generator") or OLDEST_KIND
     if kind not in SYNTHESISERS:
-        raise ValueError(f"synthesiser '{path}': found the kind '{kind}', expected one of {', '.join(SYNTHESISERS)}")
+        raise ValueError(
+            f"synthesiser '{path}': found the kind '{kind}', expected one of {', '.join(SYNTHESISERS)} (a run of "
+            "configs/generator/ or configs/augmenter/)"
+        )
     synthesiser: Synthesiser = imported_late(SYNTHESISERS[kind])(path)
     return synthesiser
 

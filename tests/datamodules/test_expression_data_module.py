@@ -588,3 +588,70 @@ def test_a_flipped_face_has_its_one_sided_action_units_on_the_other_side(tmp_pat
     assert 0 < flipped.sum() < 16
     left, right = (batch["au"][:, ACTION_UNITS.index(name)] for name in ("AUL12", "AUR12"))
     assert torch.equal(left, flipped.float()) and torch.equal(right, (~flipped).float())
+
+
+class _NoValidation(TinyReader):
+    def has_split(self, split: str) -> bool:  # type: ignore[override]
+        return split in self.tables
+
+
+def _data_without_validation(count: int = 70, **settings: Any) -> ExpressionDataModule:
+    return ExpressionDataModule(_NoValidation(train=tiny_table(count)), **{"val_fraction": 0.2, **settings})
+
+
+def test_validation_rows_are_held_out_of_everything() -> None:
+    data = _data_without_validation(folds=3, fold=0)
+    data.setup("fit")
+    held_out = set(data.val_table.content_hash)  # type: ignore[union-attr]
+    assert len(held_out) == 14 and not held_out & set(data.train_table.content_hash)  # type: ignore[union-attr]
+    assert len(data.near_copies().rows) == 56  # a validation face is no copy of itself
+    other = _data_without_validation(folds=3, fold=0, predict_split="train", seed=7)
+    other.setup("predict")
+    together = {*data.train_table.content_hash, *other.train_table.content_hash}  # type: ignore[union-attr]
+    assert len(together) == 56 and not held_out & together
+    validated = _data_without_validation(seed=8)
+    validated.setup("validate")
+    assert set(validated.val_table.content_hash) == held_out  # type: ignore[union-attr]
+
+
+def _state_after_fit(**settings: Any) -> dict[str, Any]:
+    data = _data_without_validation(**settings)
+    data.setup("fit")
+    return data.state_dict()
+
+
+def test_a_checkpoint_knows_which_rows_were_held_out() -> None:
+    state = _state_after_fit()
+    assert state["held_out"] == {"fraction": 0.2, "seed": 0, "groups": None}
+    data = _data_without_validation(val_fraction=0.3)
+    data.setup("fit")
+    data.trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"))  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r"data\.val_fraction=0\.3, .*trained with data\.val_fraction=0\.2,"):
+        data.load_state_dict(state)
+
+
+def test_a_model_is_not_scored_on_rows_that_it_has_learned_from() -> None:
+    state = _state_after_fit()
+    same, other = _data_without_validation(), _data_without_validation(val_seed=1)
+    for data in (same, other):
+        data.setup("validate")
+    same.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"learned from \d+ of the 14 rows held out.*0\.2, data\.val_seed=1"):
+        other.load_state_dict(state)
+
+
+def test_the_model_s_size() -> None:
+    data = ExpressionDataModule(_reader(), image_size="model")
+    data.trainer = SimpleNamespace(lightning_module=BoringModel())  # type: ignore[assignment]
+    data.setup("test")
+    assert data.image_size is None and data.reader.wanted_size is None  # it takes any
+    data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(image_size=12))  # type: ignore[assignment]
+    data.setup("fit")
+    assert data.image_size == 12 and data.reader.wanted_size == 12
+
+
+def test_a_class_without_a_training_face_is_named() -> None:
+    rows = tiny_table(70)
+    data = ExpressionDataModule(TinyReader(train=rows.select(rows.label != 2), val=tiny_table(14, "val")))
+    with pytest.warns(UserWarning, match="found no training face of sad, .*neutral,happy,surprise"):
+        data.setup("fit")

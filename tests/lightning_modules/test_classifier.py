@@ -161,7 +161,7 @@ def test_fingerprint_tells_weights_apart() -> None:
         ({"class_weights": [1.0, 2.0]}, r"expected 3 numbers ≥ 0 in the order neutral, happy, sad"),
         ({"class_weights": "inverse"}, r"model\.class_weights: found inverse"),
         ({"label_space": "basic6"}, "unknown label space 'basic6'"),
-        ({"label_space": ["happy", "joyful"]}, "unknown expression 'joyful'"),
+        ({"label_space": ["happy", "cheerful"]}, "unknown expression 'joyful'"),
         ({"mean": [0.5, 0.5]}, r"model\.mean: found \[0.5, 0.5\], expected 3 numbers"),
         ({"ema_decay": 1.0}, "EMA decay"),
         ({"image_size": 0}, r"model\.image_size"),
@@ -416,7 +416,7 @@ def test_every_config_builds_and_classifies(path: Path, tmp_path: Path) -> None:
     assert config["model"]["class_path"] == "lightning_modules.classifier.ExpressionClassifier"
     arguments = config["model"]["init_args"]
     assert not arguments.get("pretrained"), "an example must run without a network"
-    assert config["data"]["image_size"] == arguments["image_size"]
+    assert config["data"]["image_size"] == "model"  # one size for both
     every = config["trainer"].get("check_val_every_n_epoch", 1)
     assert config["trainer"]["max_epochs"] % every == 0, "the last epoch must be evaluated"
     if "latents_of" in arguments:

@@ -139,7 +139,7 @@ def test_missing_things(root: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"data\.reader\.init_args\.root: found no folder"):
         ImageFolderReader(str(tmp_path / "gone"))
     with pytest.raises(FileNotFoundError, match="found no split"):
-        ImageFolderReader(str(root / "train"))
+        ImageFolderReader(str(root / "train" / "sad"))
     with pytest.raises(ValueError, match="no folder for split 'test'"):
         ImageFolderReader(str(root)).read("test")
     with pytest.raises(ValueError, match="unknown label space"):
@@ -147,6 +147,48 @@ def test_missing_things(root: Path, tmp_path: Path) -> None:
     (root / "test" / "sad").mkdir(parents=True)
     with pytest.raises(ValueError, match="found no usable image"):
         ImageFolderReader(str(root)).read("test")
+
+
+def test_without_folders_of_splits_all_is_training(root: Path) -> None:
+    reader = ImageFolderReader(str(root / "train"))
+    assert reader.has_split("train") and not reader.has_split("val")
+    table = reader.read("train")
+    assert len(table) == 6 and table.sample_id[0] == "Happiness/0.png"
+    with pytest.raises(ValueError, match=r"no folder for split 'val' .* or --data\.val_fraction 0\.1"):
+        reader.read("val")
+
+
+def test_numbered_folders_need_their_meaning(tmp_path: Path) -> None:
+    for number in (1, 4, 5, 9):
+        for face in range(2):
+            save(tmp_path / "train" / str(number) / f"{face}.png", seed=10 * number + face)
+    with pytest.raises(ValueError, match=r"the folders 1, 4, 5, 9 in .*class_map affectnet \(0 neutral"):
+        ImageFolderReader(str(tmp_path))
+    reader = ImageFolderReader(str(tmp_path), class_map={"1": "surprise", "4": "joy", "5": "sadness", "9": None})
+    assert reader.label_space == ("happy", "sad", "surprise")
+    table = reader.read("train")
+    assert table.class_counts() == {"happy": 2, "sad": 2, "surprise": 2}
+    assert table.report.excluded == {"class_map leaves out folder '9'": 2}
+
+
+def test_pictures_of_any_size_are_read_at_the_size_of_the_run(root: Path) -> None:
+    save(root / "train" / "sad" / "odd.png", 5, (20, 12))
+    reader = ImageFolderReader(str(root))
+    reader.fit_size(8)
+    assert reader.read("train").images.batch(np.arange(7)).shape == (7, 3, 8, 8)
+    reader = ImageFolderReader(str(root), image_size=12)
+    reader.fit_size(8)
+    assert reader.read("train").images.batch(np.arange(7)).shape == (7, 3, 12, 12)
+
+
+@pytest.mark.parametrize("text", ["rafdb", "{1: surprise, 2: fear, 3: null}", "null"])
+def test_class_map_from_the_command_line(root: Path, text: str) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Reader, "reader")
+    words = ["--reader=ImageFolderReader", f"--reader.init_args.root={root}", f"--reader.init_args.class_map={text}"]
+    found = parser.parse_args(words)
+    reader = parser.instantiate_classes(found).reader
+    assert len(reader.read("train")) == 6 and type(found.reader.init_args.class_map) in (str, dict, type(None))
 
 
 def test_select_keeps_order(root: Path) -> None:
