@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from datamodules.readers.good_pictures import good_pictures
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
-from datamodules.rows.images import BadImageError, Box, FileImages
-from datamodules.rows.picture_index import inspect_pictures
+from datamodules.rows.images import Box, FileImages
 from datamodules.rows.sample_table import ReadReport, SampleTable, one_hot
 from synfer.faces.expressions import resolve_label_space
 from synfer.foundation.on_rank_zero import warn_on_rank_zero
@@ -66,7 +66,8 @@ class ListedPicturesReader(Reader):
         root: folder of the data set.
         label_space: "basic7", "ferplus8" or a list of names; None = that of the release. Pictures of an expression
             outside it are left out and counted in ``table.report.excluded``.
-        image_size: side in pixels; the central square is cut and resized to it. None = all images have one size.
+        image_size: side in pixels; the central square is cut and resized to it. None = ``data.image_size``, and where
+            that is None too, all images have one size.
         on_bad_sample: "error", or "skip" to leave bad samples out (counted and named in ``table.report``).
 
     Raises:
@@ -99,12 +100,20 @@ class ListedPicturesReader(Reader):
         check_on_bad_sample(on_bad_sample)
         if image_size is not None and image_size < 1:
             raise ValueError(f"{_KEY}.image_size: found {image_size}, expected at least 1 or null")
-        self._image_size, self._on_bad_sample = image_size, on_bad_sample
+        self._given_size, self._on_bad_sample = image_size, on_bad_sample
         self.label_space = self.release_space if label_space is None else resolve_label_space(label_space)
         self._root = Path(root)
         if not self._root.is_dir():
             raise FileNotFoundError(f"{_KEY}.root: found no folder '{root}', expected {self.title} there")
         self._find()
+
+    def has_split(self, split: Split) -> bool:
+        """Whether the data set has a split."""
+        return split in self.splits
+
+    @property
+    def _image_size(self) -> int | None:
+        return self._given_size or self.wanted_size
 
     def _find(self) -> None:
         """Finds the parts of the data set below ``root``.
@@ -135,7 +144,7 @@ class ListedPicturesReader(Reader):
             raise ValueError(
                 f"{self.title}: found no official split '{split}' ({', '.join(self.splits)}), expected one of them: "
                 f"datamodules.readers.RemappedReader with splits {{{split}: {self.splits[-1]}}} reads another in its "
-                "place"
+                "place" + (", and --data.val_fraction 0.1 holds some training rows out" if split == "val" else "")
             )
         bad = BadSamples(self._on_bad_sample)
         listing = self._list(split, bad)
@@ -149,7 +158,9 @@ class ListedPicturesReader(Reader):
             else:
                 excluded[f"expression '{picture.expression}' is outside the label space"] += 1
         listed = len(listing.pictures) + len(bad) + sum(listing.excluded.values())
-        good, hashes = check_pictures(pictures, self._root, self._image_size, bad)
+        paths, boxes = [picture.path for picture in pictures], [picture.box for picture in pictures]
+        places, hashes = good_pictures(paths, self._root, self._image_size, bad, boxes)
+        good = [pictures[place] for place in places]
         skipped = bad.settle(of=listed)
         if not good:
             raise ValueError(
@@ -179,28 +190,3 @@ class ListedPicturesReader(Reader):
             f"{self.title}, {part}: found {found:,} labelled pictures, the release has {known:,}{looks_like}: "
             "results are not comparable with those that are published"
         )
-
-
-def check_pictures(
-    pictures: Sequence[ListedPicture], root: Path, image_size: int | None, bad: BadSamples
-) -> tuple[list[ListedPicture], list[str]]:
-    """Returns the good pictures and their content hashes; the others are named to ``bad``."""
-    found = inspect_pictures([one.path for one in pictures], root, [one.box for one in pictures])
-    good: list[ListedPicture] = []
-    hashes: list[str] = []
-    expected: tuple[int, int] | None = None
-    for picture, outcome in zip(pictures, found, strict=True):
-        if isinstance(outcome, BadImageError):
-            bad.add(str(outcome))
-            continue
-        size = outcome.height, outcome.width
-        expected = expected or size
-        if image_size is None and size != expected:
-            bad.add(
-                f"{picture.path}: found {size[0]}x{size[1]} pixels, expected {expected[0]}x{expected[1]} like the "
-                f"images before it (or set {_KEY}.image_size)"
-            )
-            continue
-        good.append(picture)
-        hashes.append(outcome.digest)
-    return good, hashes

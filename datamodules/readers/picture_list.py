@@ -95,6 +95,10 @@ class PictureListReader(ListedPicturesReader):
                 "Parquet table"
             )
 
+    def has_split(self, split: Split) -> bool:
+        """Whether there is a table of a split; of a column of splits reading alone would tell."""
+        return split in self._tables
+
     def _list(self, split: Split, bad: BadSamples) -> Listing:
         if split not in self._tables:
             raise ValueError(

@@ -12,17 +12,26 @@ from datamodules.rows.sample_table import SampleTable
 
 
 def units_of(table: SampleTable) -> np.ndarray:
-    """Returns a number for each row, int64 (N,) from 0: rows with the same pixels or the same group have the same one.
+    """Returns the units of a table's rows, by pixels and by its own groups; see :func:`units`."""
+    return units(table.content_hash, table.group)
+
+
+def units(content_hash: np.ndarray, group: np.ndarray | None) -> np.ndarray:
+    """Returns a number for each row, int64 (N,) from 0: rows that share pixels or a group, directly or over others.
 
     The numbers follow the content hashes, not the order of the rows: the same set of images has the same ones.
+
+    Args:
+        content_hash: str (N,).
+        group: str (N,); None = pixels alone.
     """
-    hashes, image = np.unique(table.content_hash, return_inverse=True)
-    if table.group is None:
+    hashes, image = np.unique(content_hash, return_inverse=True)
+    if group is None:
         return image
-    _, group = np.unique(table.group, return_inverse=True)
+    _, group = np.unique(group, return_inverse=True)
     # A graph between images and groups, for images among each other would be as many as a person's images squared.
     size = len(hashes) + int(group.max()) + 1
-    links = coo_matrix((np.ones(len(table), dtype=np.int8), (image, len(hashes) + group)), shape=(size, size))
+    links = coo_matrix((np.ones(len(content_hash), dtype=np.int8), (image, len(hashes) + group)), shape=(size, size))
     unit = connected_components(links, directed=False)[1][: len(hashes)]
     _, numbered = np.unique(_first_image(unit)[image], return_inverse=True)
     return numbered

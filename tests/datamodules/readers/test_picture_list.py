@@ -66,8 +66,8 @@ def test_codes_need_names(tmp_path: Path) -> None:
     assert reader.label_space == ("happy", "sad") and list(rows_of(reader.read("train")).values()) == ["happy", "sad"]
     with pytest.raises(ValueError, match=r"line 3: found the label '4', expected one of 3, 5"):
         PictureListReader(str(tmp_path), "faces.csv", classes={"3": "happy", "5": "sad"}).read("train")
-    with pytest.raises(ValueError, match=r"classes: unknown expression 'joyful'"):
-        PictureListReader(str(tmp_path), "faces.csv", classes={"3": "joyful"})
+    with pytest.raises(ValueError, match=r"classes: unknown expression 'gleeful'"):
+        PictureListReader(str(tmp_path), "faces.csv", classes={"3": "gleeful"})
 
 
 @pytest.mark.parametrize(
