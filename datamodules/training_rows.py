@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.captions.streamed_images import StreamedImages
 from datamodules.rows.folds import assign_folds
+from datamodules.rows.groups import refuse_shared_groups
 from datamodules.rows.long_tail import long_tailed_counts
 from datamodules.rows.provenance import DuplicateReport, find_duplicates
 from datamodules.rows.row_choice import choose_counts, choose_share
@@ -105,8 +106,9 @@ class TrainingRows:
             seed: of the choice of a share.
 
         Raises:
-            ValueError: no row is left, or the label table does not fit.
+            ValueError: no row is left, people who are evaluated are trained on, or the label table does not fit.
         """
+        refuse_shared_groups(rows, evaluation)
         if isinstance(rows.images, StreamedImages):
             report = DuplicateReport(0, 0, 0)
             rank_zero_info("duplicates: not looked for, pictures of a stream are not read before they are needed")

@@ -16,6 +16,7 @@ import torch
 PROJECT = Path(__file__).resolve().parent.parent
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["SYNFER_INDEX_DIR"] = ""  # no indexes of pictures but where a test asks for one
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

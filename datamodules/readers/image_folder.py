@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from datamodules.readers.folder_names import FolderNames
+from datamodules.readers.good_pictures import good_pictures
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
 from datamodules.rows.image_files import find_class_files, split_folders
-from datamodules.rows.images import BadImageError, FileImages, check_not_constant, read_image
-from datamodules.rows.provenance import content_hash
+from datamodules.rows.images import FileImages
 from datamodules.rows.sample_table import ReadReport, SampleTable, one_hot
 from synfer.faces.expressions import EXPRESSIONS, resolve_label_space
 
@@ -129,7 +127,7 @@ class ImageFolderReader(Reader):
             elif files:
                 reason = f"expression '{name}' is outside the label space"
                 excluded[reason] = excluded.get(reason, 0) + len(files)
-        good, hashes = self._check(paths, bad)
+        good, hashes = good_pictures(paths, self._root, self._image_size, bad)
         skipped = bad.settle(of=found)
         if not good:
             raise ValueError(
@@ -147,29 +145,6 @@ class ImageFolderReader(Reader):
             split=split,
             report=ReadReport(read=found, skipped=skipped, excluded=excluded),
         )
-
-    def _check(self, paths: Sequence[Path], bad: BadSamples) -> tuple[list[int], list[str]]:
-        """Decodes every image once; returns the positions of the good ones and their content hashes."""
-        good: list[int] = []
-        hashes: list[str] = []
-        expected: tuple[int, int] | None = None
-        # Decoding releases the interpreter lock, so threads help here.
-        with ThreadPoolExecutor() as threads:
-            for index, outcome in enumerate(threads.map(_inspect, paths, chunksize=64)):
-                if isinstance(outcome, BadImageError):
-                    bad.add(str(outcome))
-                    continue
-                size, digest = outcome
-                expected = expected or size
-                if self._image_size is None and size != expected:
-                    bad.add(
-                        f"{paths[index]}: found {size[0]}x{size[1]} pixels, expected {expected[0]}x{expected[1]} like "
-                        "the images before it (or set data.image_size: a side in pixels, or model for the model's)"
-                    )
-                    continue
-                good.append(index)
-                hashes.append(digest)
-        return good, hashes
 
     def _present_expressions(self) -> tuple[str, ...]:
         present = set[str]().union(*(self._expressions_in(folder) for folder in self._folders.values()))
@@ -191,13 +166,3 @@ class ImageFolderReader(Reader):
 
 def _folders_in(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-
-
-def _inspect(path: Path) -> tuple[tuple[int, int], str] | BadImageError:
-    """Returns height, width and content hash of one image file, or why it is bad."""
-    try:
-        image = read_image(path)
-        check_not_constant(image, str(path))
-    except BadImageError as error:
-        return error
-    return (image.shape[0], image.shape[1]), content_hash(image)

@@ -82,6 +82,7 @@ class JoinedReader(Reader):
             content_hash=np.concatenate([table.content_hash for table in tables]),
             au=np.concatenate(units) if named else None,
             caption=np.concatenate(captions) if len(captions) == len(tables) else None,
+            group=_joined_groups(tables),
             report=_joined_reports([table.report for table in tables]),
         )
 
@@ -117,6 +118,14 @@ class _JoinedImages:
     def select(self, rows: np.ndarray) -> _JoinedImages:
         """Returns the images of these rows, in this order."""
         return _JoinedImages(self._parts, self._rows[rows])
+
+
+def _joined_groups(tables: Sequence[SampleTable]) -> np.ndarray | None:
+    """Returns the groups where all readers have some; those of different readers are different ones."""
+    groups = [table.group for table in tables if table.group is not None]
+    if len(groups) < len(tables):
+        return None
+    return np.concatenate([np.char.add(f"{number}/", some) for number, some in enumerate(groups)])
 
 
 def _joined_reports(reports: Sequence[ReadReport]) -> ReadReport:

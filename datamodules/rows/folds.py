@@ -6,21 +6,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from datamodules.rows.groups import units_of
 from datamodules.rows.sample_table import SampleTable
 
 
 def assign_folds(table: SampleTable, folds: int) -> np.ndarray:
     """Returns the fold of each row, int64 (N,) in 0 … folds − 1.
 
-    A function of the set of images and labels alone, not of their order: rows with the same pixels share a fold, and
-    each class is spread evenly (duplicates count as the smallest of their labels).
+    A function of the set of images and labels alone, not of their order: rows with the same pixels, or of the same
+    person where the data set tells, share a fold, and each class is spread evenly (duplicates, and people, count as
+    the smallest of their labels).
 
     Raises:
-        ValueError: fewer different images than folds.
+        ValueError: fewer different images, or people, than folds.
     """
-    _, first, image = np.unique(table.content_hash, return_index=True, return_inverse=True)
+    _, first, image = np.unique(units_of(table), return_index=True, return_inverse=True)
     if len(first) < folds:
-        raise ValueError(f"data.folds={folds}: found {len(first)} different training images, expected at least {folds}")
+        what = "different training images" if table.group is None else "people or photographs"
+        raise ValueError(f"data.folds={folds}: found {len(first)} {what}, expected at least {folds}")
     label = np.full(len(first), np.iinfo(np.int64).max)
     np.minimum.at(label, image, table.label)
     fold = np.empty(len(first), dtype=np.int64)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.rows.groups import units
 from datamodules.rows.sample_table import SampleTable
 from datamodules.setting_range import check_range
 from synfer.foundation.counter_based_random import keyed_uniform
@@ -25,7 +26,7 @@ class ValidationShare:
         seed: of the choice, and of nothing else: runs with other seeds, and the generator, guide and voters of a mixed
             run, hold out the same rows.
         groups: regular expression that finds in a sample id whom it shows, by its first group or as a whole: rows of
-            one person stay together. None = each picture is a person of its own.
+            one person stay together. None = as the reader knows the people or photographs, where it does.
 
     Raises:
         ValueError: a share outside its range, or no regular expression.
@@ -58,10 +59,12 @@ class ValidationShare:
         Raises:
             ValueError: too few rows to hold any out.
         """
-        group = joined_groups(table.content_hash, persons(table.sample_id, self.groups))
+        person = persons(table.sample_id, self.groups)
+        group = units(table.content_hash, table.group if person is None else np.array(person))
         chosen = stratified_groups(group, table.label, group_keys(table.content_hash, group), self.fraction, self.seed)
         if not chosen.any() or chosen.all():
-            people = "" if self.groups is None else f" of {len(np.unique(group))} persons (data.val_groups)"
+            known = self.groups is not None or table.group is not None
+            people = f" of {len(np.unique(group))} persons (data.val_groups)" if known else ""
             raise ValueError(
                 f"data.val_fraction={self.fraction:g}: found {len(table)} training rows{people}, too few to hold some "
                 "out; expected at least two different faces of an expression, or a folder val"
@@ -86,24 +89,6 @@ def persons(sample_id: Sequence[str] | np.ndarray, pattern: str | None) -> list[
             )
         found.append(str(match[1] if expression.groups else match[0]))
     return found
-
-
-def joined_groups(content_hash: np.ndarray, person: Sequence[str] | None) -> np.ndarray:
-    """Returns the group of each row, int64 (N,): rows that share pixels or a person, directly or over others."""
-    _, group = np.unique(content_hash, return_inverse=True)
-    if person is None:
-        return group
-    _, other = np.unique(np.array(person), return_inverse=True)
-    while True:  # until neither joins any more: a picture of two persons joins both
-        lowest = np.full(other.max() + 1, len(group))
-        np.minimum.at(lowest, other, group)
-        joined = lowest[other]
-        lowest = np.full(group.max() + 1, len(group))
-        np.minimum.at(lowest, group, joined)
-        joined = lowest[group]
-        if np.array_equal(joined, group):
-            return group
-        group = joined
 
 
 def group_keys(content_hash: np.ndarray, group: np.ndarray) -> dict[int, int]:

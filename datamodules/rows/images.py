@@ -14,6 +14,9 @@ from torch import Tensor
 from synfer.faces.face_shape import central_part
 from synfer.foundation.file_reading import one_line
 
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom of a face in pixels; right and bottom lie outside."""
+
 
 class BadImageError(ValueError):
     """An image that cannot be used: one line with where, found and expected."""
@@ -118,6 +121,20 @@ def resize_square(image: np.ndarray, size: int) -> np.ndarray:
     return np.array(crop.resize((size, size), Image.Resampling.BILINEAR))
 
 
+def cut_out(image: np.ndarray, box: Box, where: str) -> np.ndarray:
+    """Returns the part of a picture in a box; what lies outside the picture is left away.
+
+    Raises:
+        BadImageError: nothing is left.
+    """
+    left, top, right, bottom = box
+    height, width = image.shape[:2]
+    part = image[max(0, top) : max(0, min(bottom, height)), max(0, left) : max(0, min(right, width))]
+    if 0 in part.shape:
+        raise BadImageError(f"{where}: found the box {box} in a picture of {width}x{height}, expected one inside it")
+    return part
+
+
 class EncodedImages:
     """Images held as encoded files in memory, decoded when asked for.
 
@@ -148,21 +165,29 @@ class FileImages:
     Args:
         paths: N image files.
         image_size: side in pixels to which images are cut and resized; None = all have the same size already.
+        boxes: of the face in each picture; None = whole pictures.
     """
 
-    def __init__(self, paths: Sequence[Path], image_size: int | None = None) -> None:
+    def __init__(
+        self, paths: Sequence[Path], image_size: int | None = None, boxes: Sequence[Box | None] | None = None
+    ) -> None:
         self._paths, self._image_size = list(paths), image_size
+        self._boxes = [None] * len(self._paths) if boxes is None else list(boxes)
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def batch(self, rows: np.ndarray) -> Tensor:
         """Returns uint8 (n, 3, H, W), RGB, also of grey files: a folder may hold both."""
-        return _stack([read_image(self._paths[row]) for row in rows], self._image_size)
+        return _stack([self._one(row) for row in rows], self._image_size)
 
     def select(self, rows: np.ndarray) -> FileImages:
         """Returns the images of these rows, in this order."""
-        return FileImages([self._paths[row] for row in rows], self._image_size)
+        return FileImages([self._paths[row] for row in rows], self._image_size, [self._boxes[row] for row in rows])
+
+    def _one(self, row: int) -> np.ndarray:
+        image, box = read_image(self._paths[row]), self._boxes[row]
+        return image if box is None else cut_out(image, box, str(self._paths[row]))
 
 
 def _stack(images: list[np.ndarray], image_size: int | None) -> Tensor:

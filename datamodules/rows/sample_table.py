@@ -89,6 +89,8 @@ class SampleTable:
         au_source: where the action units come from, in plain types: tool, columns, what kind of number each is; None =
             the reader's own.
         caption: N captions; None = made from templates.
+        group: str (N,), rows that belong on one side of a split: those of one person, or of one photograph; None = the
+            data set does not say.
         is_synthetic: whether these rows were generated.
         held_out: how training rows were divided into these and others, in plain types: share, seed; None = they were
             not.
@@ -106,6 +108,7 @@ class SampleTable:
     au_names: tuple[str, ...] = ACTION_UNITS
     au_source: dict[str, Any] | None = None
     caption: np.ndarray | None = None
+    group: np.ndarray | None = None
     is_synthetic: bool = False
     held_out: dict[str, Any] | None = None
     report: ReadReport = field(default_factory=ReadReport)
@@ -122,6 +125,8 @@ class SampleTable:
             shapes["au"] = (self.au.shape, (n, len(self.au_names)))
         if self.caption is not None:
             shapes["caption"] = (self.caption.shape, (n,))
+        if self.group is not None:
+            shapes["group"] = (self.group.shape, (n,))
         for name, (found, expected) in shapes.items():
             if found != expected:
                 raise ValueError(f"{self.split} table: {name} has shape {found}, expected {expected}")
@@ -160,6 +165,7 @@ class SampleTable:
             content_hash=self.content_hash[rows],
             au=None if self.au is None else self.au[rows],
             caption=None if self.caption is None else self.caption[rows],
+            group=None if self.group is None else self.group[rows],
         )
 
     def class_counts(self) -> dict[str, int]:

@@ -1,0 +1,99 @@
+"""CK+, the extended Cohn-Kanade sequences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datamodules.readers.listed_pictures import ListedPicture, Listing
+from datamodules.readers.people import HeldOutPeople
+from datamodules.readers.people_reader import PeopleReader
+from datamodules.readers.reader import BadSamples, OnBadSample
+from synfer.faces.expressions import EXPRESSIONS
+
+CODES = ("neutral", "anger", "contempt", "disgust", "fear", "happy", "sad", "surprise")
+"""Expression by code, from 0."""
+
+
+class CKPlusReader(PeopleReader):
+    """Reads CK+ (Lucey and others 2010): the last frames of each labelled sequence, and its first one as neutral.
+
+    Layout: ``cohn-kanade-images/S010/001/S010_001_00000014.png`` and ``Emotion/S010/001/S010_001_00000014_emotion.txt``
+    with one number ("   3.0000000e+00"). Codes: 0 neutral, 1 anger, 2 contempt, 3 disgust, 4 fear, 5 happy, 6 sad,
+    7 surprise. 327 of 593 sequences of 118 of the people have a label; the others are left out and counted. On request,
+    for research alone. No official split: folds by person, 10 of them as papers do. Frames of one sequence are nearly
+    the same picture, so a random split, as the copy "CK+48" invites, has them on both sides.
+
+    Args:
+        root: folder with ``cohn-kanade-images`` and ``Emotion``.
+        last_frames: of each labelled sequence, as its expression.
+        first_as_neutral: whether its first frame is read too, as neutral.
+        people: which people are held out.
+        label_space: as ``ListedPicturesReader``.
+        image_size: as there; needed, for frames have two sizes.
+        on_bad_sample: as there.
+
+    Raises:
+        FileNotFoundError: one of the folders is missing.
+        ValueError: a setting is out of range.
+    """
+
+    title = "CK+ (cohn-kanade-images and Emotion)"
+    release_space = EXPRESSIONS
+
+    def __init__(
+        self,
+        root: str,
+        last_frames: int = 3,
+        first_as_neutral: bool = True,
+        people: HeldOutPeople = HeldOutPeople(),  # noqa: B008 (frozen)
+        label_space: list[str] | str | None = None,
+        image_size: int | None = None,
+        on_bad_sample: OnBadSample = "error",
+    ) -> None:
+        if last_frames < 1:
+            raise ValueError(f"data.reader.init_args.last_frames: found {last_frames}, expected at least 1")
+        self._last_frames, self._first_as_neutral = last_frames, first_as_neutral
+        super().__init__(root, people, label_space, image_size, on_bad_sample)
+
+    def _find(self) -> None:
+        self._images, self._labels = self._root / "cohn-kanade-images", self._root / "Emotion"
+        for folder in (self._images, self._labels):
+            if not folder.is_dir():
+                raise self._missing(f"folder {folder.name}")
+
+    def _list_all(self, bad: BadSamples) -> Listing:
+        listing = Listing()
+        sequences = sorted(path for path in self._images.glob("*/*") if path.is_dir())
+        for sequence in sequences:
+            frames = sorted(sequence.glob("*.png"))
+            labels = sorted((self._labels / sequence.parent.name / sequence.name).glob("*_emotion.txt"))
+            if not labels:
+                listing.excluded["frames of sequences without a label"] += len(frames)
+                continue
+            listing.groups.add(sequence.parent.name)
+            if len(labels) > 1:
+                bad.add(f"{labels[0].parent}: found {len(labels)} labels, expected one")
+            elif (expression := _expression(labels[0])) is None:
+                bad.add(f"{labels[0]}: found no code from 0 to {len(CODES) - 1}, expected one number")
+            else:
+                self._add(listing, frames, expression, bad, sequence)
+        return listing
+
+    def _add(self, listing: Listing, frames: list[Path], expression: str, bad: BadSamples, sequence: Path) -> None:
+        first = int(self._first_as_neutral)
+        if len(frames) < first + self._last_frames:
+            bad.add(f"{sequence}: found {len(frames)} frames, expected at least {first + self._last_frames}")
+            return
+        chosen = [(frames[0], "neutral")] * first + [(frame, expression) for frame in frames[-self._last_frames :]]
+        for frame, name in chosen:
+            identity, person = frame.relative_to(self._images).as_posix(), sequence.parent.name
+            listing.pictures.append(ListedPicture(frame, name, identity, group=person))
+        listing.excluded["frames between the first and the last ones"] += len(frames) - len(chosen)
+
+
+def _expression(path: Path) -> str | None:
+    try:
+        code = float(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return CODES[int(code)] if code.is_integer() and 0 <= code < len(CODES) else None

@@ -1,0 +1,192 @@
+"""Data sets that list their pictures, in a table or by their folders: everything but the listing is the same."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from datamodules.readers.good_pictures import good_pictures
+from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
+from datamodules.rows.images import Box, FileImages
+from datamodules.rows.sample_table import ReadReport, SampleTable, one_hot
+from synfer.faces.expressions import resolve_label_space
+from synfer.foundation.on_rank_zero import warn_on_rank_zero
+
+_KEY = "data.reader.init_args"
+
+
+@dataclass(frozen=True)
+class ListedPicture:
+    """One picture as its data set lists it.
+
+    Attributes:
+        path: file.
+        expression: canonical name.
+        sample_id: unique in the data set.
+        box: of the face in the picture; None = the picture is a crop.
+        group: the person, or the photograph: rows of one group belong on one side of a split; None = not known.
+    """
+
+    path: Path
+    expression: str
+    sample_id: str
+    box: Box | None = None
+    group: str | None = None
+
+
+@dataclass
+class Listing:
+    """The pictures of one split.
+
+    Attributes:
+        pictures: in the order of the data set.
+        excluded: reason → number of rows that are left out by the rules of the data set.
+        groups: those of bad pictures: folds are the same with them and without.
+    """
+
+    pictures: list[ListedPicture] = field(default_factory=list)
+    excluded: Counter[str] = field(default_factory=Counter)
+    groups: set[str] = field(default_factory=set)
+
+
+class ListedPicturesReader(Reader):
+    """Reads a data set that lists its pictures; a subclass says how.
+
+    Images stay on disk and are decoded when asked for; ``read`` decodes each once to check and to hash it. Where the
+    numbers of pictures are published, other numbers are a warning that says so: copies of a data set that go round
+    often hold a part of it.
+
+    Args:
+        root: folder of the data set.
+        label_space: "basic7", "ferplus8" or a list of names; None = that of the release. Pictures of an expression
+            outside it are left out and counted in ``table.report.excluded``.
+        image_size: side in pixels; the central square is cut and resized to it. None = ``data.image_size``, and where
+            that is None too, all images have one size.
+        on_bad_sample: "error", or "skip" to leave bad samples out (counted and named in ``table.report``).
+
+    Raises:
+        FileNotFoundError: ``root`` is missing, or holds no such data set.
+        ValueError: the label space is not known, or a setting is out of range.
+    """
+
+    title: ClassVar[str]
+    """What the data set is called in messages."""
+
+    release_space: ClassVar[tuple[str, ...]]
+    """Expressions of the release, in canonical order."""
+
+    splits: ClassVar[tuple[Split, ...]]
+    """Official splits."""
+
+    published: ClassVar[Mapping[str, int]] = {}
+    """Split → number of labelled pictures that the release is known to have."""
+
+    copies: ClassVar[Mapping[int, str]] = {}
+    """Number of pictures of a known copy of the data set → which one it is."""
+
+    def __init__(
+        self,
+        root: str,
+        label_space: list[str] | str | None = None,
+        image_size: int | None = None,
+        on_bad_sample: OnBadSample = "error",
+    ) -> None:
+        check_on_bad_sample(on_bad_sample)
+        if image_size is not None and image_size < 1:
+            raise ValueError(f"{_KEY}.image_size: found {image_size}, expected at least 1 or null")
+        self._given_size, self._on_bad_sample = image_size, on_bad_sample
+        self.label_space = self.release_space if label_space is None else resolve_label_space(label_space)
+        self._root = Path(root)
+        if not self._root.is_dir():
+            raise FileNotFoundError(f"{_KEY}.root: found no folder '{root}', expected {self.title} there")
+        self._find()
+
+    def has_split(self, split: Split) -> bool:
+        """Whether the data set has a split."""
+        return split in self.splits
+
+    @property
+    def _image_size(self) -> int | None:
+        return self._given_size or self.wanted_size
+
+    def _find(self) -> None:
+        """Finds the parts of the data set below ``root``.
+
+        Raises:
+            FileNotFoundError: one is missing.
+        """
+
+    @abstractmethod
+    def _list(self, split: Split, bad: BadSamples) -> Listing:
+        """Returns the pictures of one official split; what cannot be understood goes to ``bad``."""
+
+    def _missing(self, what: str) -> FileNotFoundError:
+        """Returns the error of a part that is not there, which names what is."""
+        present = ", ".join(sorted(path.name for path in self._root.iterdir())[:8]) or "nothing"
+        return FileNotFoundError(
+            f"{_KEY}.root: found no {what} in '{self._root}' (there: {present}), expected {self.title}"
+        )
+
+    def read(self, split: Split) -> SampleTable:
+        """Returns the rows of one split; the images are read when asked for.
+
+        Raises:
+            ValueError: the data set has no such split, a label or a file is not known, or an image is bad (unless
+                skipped).
+        """
+        if split not in self.splits:
+            raise ValueError(
+                f"{self.title}: found no official split '{split}' ({', '.join(self.splits)}), expected one of them: "
+                f"datamodules.readers.RemappedReader with splits {{{split}: {self.splits[-1]}}} reads another in its "
+                "place" + (", and --data.val_fraction 0.1 holds some training rows out" if split == "val" else "")
+            )
+        bad = BadSamples(self._on_bad_sample)
+        listing = self._list(split, bad)
+        if split in self.published:
+            self._compare(f"split '{split}'", len(listing.pictures) + len(bad), self.published[split])
+        excluded = Counter(listing.excluded)
+        pictures = []
+        for picture in listing.pictures:
+            if picture.expression in self.label_space:
+                pictures.append(picture)
+            else:
+                excluded[f"expression '{picture.expression}' is outside the label space"] += 1
+        listed = len(listing.pictures) + len(bad) + sum(listing.excluded.values())
+        paths, boxes = [picture.path for picture in pictures], [picture.box for picture in pictures]
+        places, hashes = good_pictures(paths, self._root, self._image_size, bad, boxes)
+        good = [pictures[place] for place in places]
+        skipped = bad.settle(of=listed)
+        if not good:
+            raise ValueError(
+                f"{self._root}: found no usable picture of split '{split}' ({listed} listed, {len(skipped)} bad, "
+                f"{sum(excluded.values())} left out by rule), expected at least one"
+            )
+        label = np.array([self.label_space.index(picture.expression) for picture in good], dtype=np.int64)
+        groups = [picture.group for picture in good]
+        return SampleTable(
+            images=FileImages([picture.path for picture in good], self._image_size, [picture.box for picture in good]),
+            label=label,
+            soft_label=one_hot(label, len(self.label_space)),
+            sample_id=np.array([picture.sample_id for picture in good]),
+            content_hash=np.array(hashes),
+            label_space=self.label_space,
+            split=split,
+            group=None if None in groups else np.array(groups),
+            report=ReadReport(read=listed, skipped=skipped, excluded=dict(excluded)),
+        )
+
+    def _compare(self, part: str, found: int, known: int) -> None:
+        """Warns where a part of the data set has another number of labelled pictures than is published."""
+        if found == known:
+            return
+        looks_like = f"; it looks like {self.copies[found]}" if found in self.copies else ""
+        warn_on_rank_zero(
+            f"{self.title}, {part}: found {found:,} labelled pictures, the release has {known:,}{looks_like}: "
+            "results are not comparable with those that are published"
+        )

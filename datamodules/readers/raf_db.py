@@ -1,0 +1,111 @@
+"""RAF-DB, basic expressions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
+from datamodules.readers.reader import BadSamples, OnBadSample, Split
+from datamodules.rows.images import Box
+from synfer.faces.expressions import LABEL_SPACES
+
+CODES = {1: "surprise", 2: "fear", 3: "disgust", 4: "happy", 5: "sad", 6: "anger", 7: "neutral"}
+"""Codes of the label file, from 1."""
+
+_LIST = "list_patition_label.txt"  # as the release spells it
+
+
+class RAFDBReader(ListedPicturesReader):
+    """Reads RAF-DB basic (Li, Deng and Du 2017), seven expressions.
+
+    Layout: ``basic/EmoLabel/list_patition_label.txt`` with lines ``train_00001.jpg 5`` (in some copies the file lies
+    beside the folder), ``basic/Image/aligned/train_00001_aligned.jpg`` (100×100 pixels),
+    ``basic/Image/original/train_00001.jpg`` and ``basic/Annotation/boundingbox/train_00001_boundingbox.txt``.
+    Codes: 1 surprise, 2 fear, 3 disgust, 4 happy, 5 sad, 6 anger, 7 neutral. Splits: train 12,271, test 3,068, told by
+    the file's name; there is no validation split. On request, for research alone; it says nothing of who is shown.
+
+    Copies sorted into folders 1 … 7 are read by ``ImageFolderReader``.
+
+    Args:
+        root: folder of the data set, or its ``basic``.
+        images: "aligned", or "original" cut out by the boxes of the release.
+        label_space: as ``ListedPicturesReader``.
+        image_size: as there; needed with ``images`` "original".
+        on_bad_sample: as there.
+
+    Raises:
+        FileNotFoundError: the label file or the folder of images is missing.
+        ValueError: a setting is not known.
+    """
+
+    title = "RAF-DB basic (EmoLabel/list_patition_label.txt and Image/)"
+    release_space = LABEL_SPACES["basic7"]
+    splits = ("train", "test")
+    published: ClassVar = {"train": 12_271, "test": 3_068}
+
+    def __init__(
+        self,
+        root: str,
+        images: Literal["aligned", "original"] = "aligned",
+        label_space: list[str] | str | None = None,
+        image_size: int | None = None,
+        on_bad_sample: OnBadSample = "error",
+    ) -> None:
+        if images not in ("aligned", "original"):
+            raise ValueError(f"data.reader.init_args.images: found '{images}', expected aligned or original")
+        self._images = images
+        super().__init__(root, label_space, image_size, on_bad_sample)
+
+    def _find(self) -> None:
+        base = self._root / "basic" if (self._root / "basic").is_dir() else self._root
+        lists = [path for path in (base / "EmoLabel" / _LIST, base / _LIST) if path.is_file()]
+        if not lists:
+            raise self._missing(_LIST)
+        self._list_file, self._base = lists[0], base
+        if not self._folder.is_dir():
+            raise self._missing(f"folder Image/{self._images}")
+
+    @property
+    def _folder(self) -> Path:
+        return self._base / "Image" / self._images
+
+    def _list(self, split: Split, bad: BadSamples) -> Listing:
+        listing = Listing()
+        for number, line in enumerate(self._list_file.read_text(encoding="utf-8").splitlines(), start=1):
+            where = f"{self._list_file}, line {number}"
+            words = line.split()
+            if not words:
+                continue
+            stem, dot, _ = words[0].rpartition(".")
+            official = stem.split("_")[0]
+            if len(words) != 2 or not dot or official not in self.splits:
+                bad.add(f"{where}: found '{line}', expected 'train_00001.jpg 5' or 'test_0001.jpg 5'")
+                continue
+            if official != split:
+                continue
+            expression = CODES.get(int(words[1])) if words[1].isdecimal() else None
+            if expression is None:
+                bad.add(f"{where}: found the code '{words[1]}', expected 1 to 7")
+                continue
+            self._add(listing, stem, words[0], expression, bad)
+        return listing
+
+    def _add(self, listing: Listing, stem: str, name: str, expression: str, bad: BadSamples) -> None:
+        path, box = self._folder / (f"{stem}_aligned.jpg" if self._images == "aligned" else name), None
+        if self._images == "original":
+            box = _read_box(self._base / "Annotation" / "boundingbox" / f"{stem}_boundingbox.txt", bad)
+            if box is None:
+                return
+        listing.pictures.append(ListedPicture(path, expression, path.relative_to(self._base).as_posix(), box))
+
+
+def _read_box(path: Path, bad: BadSamples) -> Box | None:
+    """Returns the box of a file with four numbers (left, top, right, bottom), or None after a word to ``bad``."""
+    try:
+        left, top, right, bottom = (round(float(word)) for word in path.read_text(encoding="utf-8").split())
+    except (OSError, ValueError) as error:
+        why = "cannot be read" if isinstance(error, OSError) else "holds no four numbers"
+        bad.add(f"{path}: {why}, expected left, top, right and bottom of the face")
+        return None
+    return left, top, right, bottom

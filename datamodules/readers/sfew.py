@@ -1,0 +1,62 @@
+"""SFEW 2.0, still faces from films."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
+from datamodules.readers.reader import BadSamples, Split
+from datamodules.rows.image_files import find_class_files
+from synfer.faces.expressions import LABEL_SPACES, canonical_expression
+
+_FOLDERS = {
+    "train": ("Train/Train_Aligned_Faces", "Train/imgs"),
+    "val": ("Val/Val_Aligned_Faces_new", "Val/Val_Aligned_Faces", "Val/imgs"),
+}
+
+
+class SFEWReader(ListedPicturesReader):
+    """Reads SFEW 2.0 (Dhall and others 2011, 2015), seven expressions.
+
+    Layout: ``Train/Train_Aligned_Faces/<Angry | Disgust | Fear | Happy | Neutral | Sad | Surprise>/*.png`` (143×181
+    pixels) and ``Val/Val_Aligned_Faces`` or ``…_new``; copies name the folders ``imgs``, or the expressions Happiness
+    and Sadness. A folder of another name is an error. Splits: train 958, val 436; the 372 test faces have no labels,
+    and papers test on val. On request, for research alone; it does not say who is shown.
+
+    Args:
+        root: folder with ``Train`` and ``Val``.
+        label_space: as ``ListedPicturesReader``.
+        image_size: as there; the faces are no squares.
+        on_bad_sample: as there.
+
+    Raises:
+        FileNotFoundError: the faces of a split are missing.
+    """
+
+    title = "SFEW 2.0 (Train/Train_Aligned_Faces and Val/Val_Aligned_Faces)"
+    release_space = LABEL_SPACES["basic7"]
+    splits = ("train", "val")
+    published: ClassVar = {"train": 958, "val": 436}
+
+    def _find(self) -> None:
+        self._folders: dict[str, Path] = {}
+        for split, names in _FOLDERS.items():
+            present = [self._root / name for name in names if (self._root / name).is_dir()]
+            if not present:
+                raise self._missing(f"folder {' or '.join(names)}")
+            self._folders[split] = present[0]
+
+    def _list(self, split: Split, bad: BadSamples) -> Listing:
+        found, listing = find_class_files(self._folders[split]), Listing()
+        listing.excluded.update(found.reasons(self._root))
+        for folder, files in found.images.items():
+            try:
+                expression = canonical_expression(folder.name)
+            except ValueError as error:
+                for file in files:
+                    bad.add(f"{file}: {error}")
+                continue
+            for file in files:
+                listing.pictures.append(ListedPicture(file, expression, file.relative_to(self._root).as_posix()))
+        return listing

@@ -1,0 +1,171 @@
+"""Reading a folder of JPEG faces into augmented batches, beside torchvision's ImageFolder with v2 transforms.
+
+    python tests/benchmarks/reading.py
+    python tests/benchmarks/reading.py --count 256 --rounds 3      # a look
+    python tests/benchmarks/reading.py --start 100000              # the cold and the warm start of so many files
+
+Both read the same files with the same batch size, number of loader processes and threads, and end with float32 batches
+of one size, flipped, moved, lightened and erased at random. Rounds are taken in turn in one process; each figure is the
+median over them, by the CPU time of loader processes too. Prints one JSON line: ``throughput_ratio_48`` and
+``throughput_ratio_224`` (images per CPU second, ours ÷ theirs), or with ``--start`` ``cold_s`` and ``warm_s``, from the
+reader's construction to the first batch, and ``scan_s``, ImageFolder's own look at the folders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+# Started as a file, Python looks for modules beside that file only.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from datamodules.expression_data_module import ExpressionDataModule
+from datamodules.loading.augmentation import Augmentation
+from datamodules.readers import DrawnReader, ImageFolderReader
+
+BARS = {"throughput_ratio_48": 2.0, "throughput_ratio_224": 1.3, "warm_s": 5.0}
+BATCH = 64
+
+
+def write_folder(root: Path, count: int, side: int) -> None:
+    """Writes drawn faces as JPEG into folders named by expression, in training and validation."""
+    from PIL import Image
+
+    table = DrawnReader({"train": count, "val": 14, "test": 14}, image_size=side, label_space="basic7")
+    for split in ("train", "val"):
+        rows = table.read(split)  # type: ignore[arg-type]
+        for row, (pixels, label) in enumerate(zip(rows.images.array, rows.label, strict=True)):  # type: ignore[attr-defined]
+            folder = root / split / rows.label_space[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"{row:06d}.jpg", quality=90)
+
+
+def ours(root: Path, side: int, workers: int) -> Callable[[], Iterator[int]]:
+    """Returns what goes through the training rows once, batch by batch, as a run does."""
+    data = ExpressionDataModule(
+        ImageFolderReader(str(root), "basic7", image_size=side),
+        batch_size=BATCH,
+        image_size=side,
+        num_workers=workers,
+        augmentation=Augmentation(),
+        seed=0,
+    )
+    data.prepare_data()
+    data.setup("fit")
+
+    def batches() -> Iterator[int]:
+        for batch in data.train_dataloader():
+            yield len(data.on_after_batch_transfer(batch, 0)["image"])
+
+    return batches
+
+
+def theirs(root: Path, side: int, workers: int) -> Callable[[], Iterator[int]]:
+    """Returns the same with torchvision alone."""
+    from torch.utils.data import DataLoader
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import v2
+
+    change = Augmentation()
+    steps = v2.Compose(
+        [
+            v2.PILToTensor(),
+            v2.Resize(side, antialias=True),
+            v2.CenterCrop(side),
+            v2.RandomHorizontalFlip(change.flip),
+            v2.RandomAffine(
+                change.rotation,
+                (change.translate, change.translate),
+                (1 - change.scale, 1 + change.scale),
+                interpolation=v2.InterpolationMode.BILINEAR,
+            ),
+            v2.ColorJitter(change.brightness, change.contrast),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.RandomErasing(change.erasing),
+        ]
+    )
+    loader = DataLoader(
+        ImageFolder(str(root / "train"), steps), batch_size=BATCH, shuffle=True, drop_last=True, num_workers=workers
+    )
+
+    def batches() -> Iterator[int]:
+        for images, _ in loader:
+            yield len(images)
+
+    return batches
+
+
+def images_per_cpu_second(batches: Callable[[], Iterator[int]]) -> float:
+    """Returns the rate of one pass, by the CPU time of this process and of its loader processes."""
+    before = os.times()
+    count = sum(batches())
+    after = os.times()
+    spent = sum(after[place] - before[place] for place in range(4))  # user and system, ours and of children
+    return count / spent
+
+
+def start(root: Path, count: int) -> dict[str, float]:
+    """Returns the seconds of a cold and of a warm start."""
+    from torchvision.datasets import ImageFolder
+
+    write_folder(root / "few", 700, 48)
+    sources = sorted((root / "few" / "train").rglob("*.jpg"))
+    for number in range(count):  # the same pictures many times: other names are other files to everybody
+        source = sources[number % len(sources)]
+        place = root / "many" / "train" / source.parent.name / f"{number:07d}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(source.read_bytes())
+    (root / "few" / "val").rename(root / "many" / "val")
+    os.environ["SYNFER_INDEX_DIR"] = str(root / "index")
+    time.sleep(2.5)  # files that were just written are not trusted
+    told = {}
+    for name in ("cold_s", "warm_s"):
+        began = time.perf_counter()
+        next(ours(root / "many", 48, 0)())
+        told[name] = time.perf_counter() - began
+    began = time.perf_counter()
+    ImageFolder(str(root / "many" / "train"))
+    told["scan_s"] = time.perf_counter() - began
+    return told
+
+
+def main() -> None:
+    """Measures and prints one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=2048, help="training faces of each folder")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=0, help="loader processes")
+    parser.add_argument("--start", type=int, metavar="FILES", help="measure starts instead, with so many files")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    result: dict[str, object] = {"benchmark": "reading"}
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place)
+        if args.start:
+            result |= {name: round(value, 2) for name, value in start(root, args.start).items()}
+        else:
+            for side in (48, 224):
+                write_folder(root / str(side), args.count, side)
+                loaders = {"ours": ours, "theirs": theirs}
+                made = {name: make(root / str(side), side, args.workers) for name, make in loaders.items()}
+                rates: dict[str, list[float]] = {name: [] for name in made}
+                for _ in range(args.rounds):
+                    for name, batches in made.items():
+                        rates[name].append(images_per_cpu_second(batches))
+                pairs = zip(rates["ours"], rates["theirs"], strict=True)
+                result[f"throughput_ratio_{side}"] = round(statistics.median(a / b for a, b in pairs), 3)
+                result |= {f"{name}_{side}_per_cpu_s": round(statistics.median(r)) for name, r in rates.items()}
+    print(json.dumps({**result, "workers": args.workers, "bars": BARS}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""configs/data/ of published data sets: each runs on its data set's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import train
+from synfer.faces.expressions import EXPRESSIONS
+from tests.configs.test_configs import CONFIGS, ONE_BATCH, TINY, content
+from tests.fixtures import published_sets
+from tests.fixtures.published_sets import Painter, few_pictures
+
+
+def listed(root: Path) -> Path:
+    painter, lines = Painter(), ["path,label,split"]
+    for split in ("train", "val", "test"):
+        for name in EXPRESSIONS[:7]:
+            painter.save(root / f"{split}-{name}.png")
+            lines.append(f"{split}-{name}.png,{name},{split}")
+    (root / "faces.csv").write_text("\n".join(lines))
+    return root
+
+
+def many_faces(root: Path) -> Path:
+    """ExpW with enough photographs to hold some out."""
+    published_sets.expw(root)
+    lines = (root / "label" / "label.lst").read_text().splitlines()
+    for number in range(4):
+        for line in lines[:7]:
+            copy = line.replace("pic", f"more{number}_")
+            Painter().save(root / "image" / "origin" / copy.split()[0], (48, 32))
+            lines.append(copy)
+    (root / "label" / "label.lst").write_text("\n".join(lines))
+    return root
+
+
+DATA_SETS: dict[str, Callable[[Path], Path]] = {
+    "raf_db": published_sets.raf_db,
+    "affectnet": published_sets.affectnet,
+    "affectnet_tables": published_sets.affectnet_tables,
+    "expw": many_faces,
+    "sfew": published_sets.sfew,
+    "ck_plus": published_sets.ck_plus,
+    "ck48": published_sets.ck48,
+    "kdef": published_sets.kdef,
+    "jaffe": published_sets.jaffe,
+    "oulu_casia": published_sets.oulu_casia,
+    "ferv39k": published_sets.ferv39k,
+    "picture_list": listed,
+}
+
+
+@few_pictures
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_data_set(name: str, tmp_path: Path) -> None:
+    root = DATA_SETS[name](tmp_path / "set")
+    reader = content(f"data/{name}.yaml")["data"]["reader"]
+    within = "reader.init_args." if "reader" in reader["init_args"] else ""
+    args = [*TINY, "--model.init_args.label_space=basic7", f"--config={CONFIGS / 'data' / name}.yaml", *ONE_BATCH]
+    args.append(f"--data.reader.init_args.{within}root={root}")
+    cli = train.main(["fit", *args, f"--run_dir={tmp_path / 'run'}"])
+    assert cli.trainer.state.finished and cli.trainer.global_step == 1
+    assert len(cli.datamodule.train_table) and len(cli.datamodule.val_table)  # type: ignore[arg-type]
+    if name != "expw":  # it has no faces to test on
+        assert len(cli.datamodule.reader.read("test"))
