@@ -1,14 +1,18 @@
-# synfer on processors alone:    docker build --tag synfer .
+# synfer on processors alone:    docker build --build-arg TORCH_INDEX=… --tag synfer .
 # One command in it:             docker run --rm --volume "$PWD":/data synfer fit --config configs/data/drawn.yaml …
 FROM python:3.11-slim-bookworm
 
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 MPLCONFIGDIR=/tmp/matplotlib
 WORKDIR /opt/synfer
 
-# torch first: the ordinary index gives Linux the build with CUDA, of several gigabytes. What it needs beside itself
-# comes with the rest: that index has not every version of it.
+# torch first, from PyTorch's index of wheels without CUDA (docs/installation.md says where its address stands): the
+# ordinary one gives Linux several gigabytes of it. What torch needs beside itself comes with the rest: that index has
+# not every version of it. Without the argument the ordinary wheel is taken.
+ARG TORCH_INDEX=""
 COPY constraints.txt ./
-RUN pip install --no-deps --index-url https://download.pytorch.org/whl/cpu --constraint constraints.txt torch torchvision
+RUN if [ -n "$TORCH_INDEX" ]; then \
+      pip install --no-deps --index-url "$TORCH_INDEX" --constraint constraints.txt torch torchvision; \
+    fi
 
 COPY pyproject.toml README.md LICENSE *.py ./
 COPY synfer ./synfer
