@@ -83,7 +83,7 @@ def copied_by(steps: list[tuple[str, str]]) -> list[str]:
 @pytest.mark.parametrize("name", DOCKERFILES)
 def test_an_image_is_made_of_what_is_there(name: str) -> None:
     steps = instructions(name)
-    known = {"FROM", "ENV", "WORKDIR", "COPY", "RUN", "USER", "ENTRYPOINT", "CMD"}
+    known = {"ARG", "FROM", "ENV", "WORKDIR", "COPY", "RUN", "USER", "ENTRYPOINT", "CMD"}
     assert {keyword for keyword, _ in steps} <= known and steps[0][0] == "FROM"
     bases = [rest for keyword, rest in steps if keyword == "FROM"]
     assert bases and all(re.fullmatch(r"[\w./-]+:\d[\w.-]+", base) for base in bases)  # a version, not "latest"
