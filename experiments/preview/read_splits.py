@@ -40,7 +40,7 @@ def read_splits(data: ExpressionDataModule) -> SplitsRead:
         data: data module; its table of action units is joined as in a run.
 
     Raises:
-        ValueError: none can be read; the line is that of the only reason, or of the first with the number of splits.
+        ValueError: none can be read; one line with the reason of the first, and the names of the others.
     """
     found = SplitsRead()
     action_units = None if data.au_table is None else data.au_table.open()
@@ -60,9 +60,9 @@ def read_splits(data: ExpressionDataModule) -> SplitsRead:
                 found.missing[name] = " ".join(str(error.args[0] if error.args else error).split())
         found.said[name] = list(dict.fromkeys(said))
     if not found.tables:
-        split, reason = next(iter(found.missing.items()))
-        others = [name for name in found.missing if name != split]
-        raise ValueError(f"split '{split}': {reason} (and nothing of {', '.join(others)} can be read)")
+        first, reason = next(iter(found.missing.items()))
+        others = [name for name in found.missing if name != first]
+        raise ValueError(f"split '{first}': {reason} (and nothing of {', '.join(others)} can be read)")
     return found
 
 

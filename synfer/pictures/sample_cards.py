@@ -13,7 +13,7 @@ from synfer.pictures.sample_grid import save_png
 
 _COLUMNS, _WIDTH, _EDGE, _PAD = 4, 1000, 8, 6
 _FACE, _WHOLE, _LINE, _HEADING = 108, 80, 15, 54
-_INK, _PALE, _FRAME, _BAR = (20, 20, 20), (110, 110, 110), (215, 215, 215), (120, 160, 210)
+_INK, _PALE, _FRAME, _BAR = (20, 20, 20), (110, 110, 110), (215, 215, 215), (165, 200, 240)
 _MADE, _BOX = (205, 95, 0), (230, 30, 30)
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 

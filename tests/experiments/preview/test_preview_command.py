@@ -34,7 +34,7 @@ def test_drawn_faces_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixtu
     numbers = look(
         f"--config={CONFIGS}/data/drawn.yaml",
         "--data.reader.init_args.count={train: 30, val: 9, test: 8}",
-        "--data.reader.init_args.image_size=24",
+        "--data.reader.init_args.image_size=32",
         *("--rows", "5", "--seed", "3", "--out", str(out)),
     )
     assert sorted(path.name for path in out.iterdir()) == ["summary.json", "test.png", "train.png", "val.png"]
@@ -42,7 +42,7 @@ def test_drawn_faces_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert picture.width == 1000 and picture.height < 400  # two rows of cards
     train = numbers["splits"]["train"]
     assert train["rows"] == 30 and sum(train["classes"].values()) == 30 and train["action_units"] == 30
-    assert train["pictures"] == {"looked_at": 30, "sizes": {"24x24": 30}, "files": {}, "grey": 0}
+    assert train["pictures"] == {"looked_at": 30, "sizes": {"32x32": 30}, "files": {}, "grey": 0}
     assert numbers["not_read"] == {} and [pair["same_pixels"] for pair in numbers["across"]] == [0, 0, 0]
     said = capsys.readouterr().out
     assert "train: 30 rows: neutral 5, " in said and "no pixels in two splits" in said and str(out / "val.png") in said
@@ -76,22 +76,29 @@ def test_a_box_is_shown_and_another_number_than_published_is_told(tmp_path: Path
     assert red.sum() > 14 * 100  # a frame in each of the whole pictures
 
 
-def test_a_folder_without_two_of_its_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_splits_that_cannot_be_read_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     noise = np.random.default_rng(0)
     for name in ("happy", "sad"):
         (tmp_path / "faces" / "train" / name).mkdir(parents=True)
         for number in range(3):
             picture = Image.fromarray(noise.integers(0, 256, (12, 12), dtype=np.uint8))
             picture.save(tmp_path / "faces" / "train" / name / f"{number}.png")
+    _broken_picture(tmp_path / "faces" / "val" / "sad" / "0.png")
     out = tmp_path / "look"
     out.mkdir()
     (out / "summary.json").write_text("{}")
     (out / "val.png").touch()  # of an earlier look at something else
     words = ["--data", str(tmp_path / "faces"), "--data.reader.init_args.label_space=[happy, sad]"]
     numbers = look(*words, "--out", str(out))
-    assert set(numbers["not_read"]) == {"val", "test"} and not (out / "val.png").exists()
+    assert set(numbers["not_read"]) == {"val", "test"} and "1 bad of 1" in numbers["not_read"]["val"]
+    assert not (out / "val.png").exists()
     assert numbers["splits"]["train"]["classes"] == {"happy": 3, "sad": 3} and numbers["across"] == []
     assert "val: cannot be read: " in capsys.readouterr().out
+
+
+def _broken_picture(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text("no picture")
 
 
 def _synthetic_set(folder: Path) -> Path:
@@ -149,7 +156,9 @@ def test_a_model_among_the_configs_is_not_made(tmp_path: Path) -> None:
         (["--config=drawn", "--out=taken"], "--out 'taken': found a file, expected a folder"),
         (["--config=drawn", "more"], "more"),
         (["--config=torn.yaml"], "torn.yaml"),
-        (["--data", "empty"], "split 'train': "),
+        (["--data", "empty"], "found no split in 'empty'"),
+        (["--data", "broken"], "broken/train/happy/0.png"),
+        (["--data", "broken"], "(and nothing of val, test can be read)"),
     ],
 )
 def test_errors_are_one_line(
@@ -163,6 +172,8 @@ def test_errors_are_one_line(
     (tmp_path / "taken").touch()
     (tmp_path / "torn.yaml").write_text("data: {reader: [")
     (tmp_path / "empty").mkdir()
+    for name in ("happy", "sad"):
+        _broken_picture(tmp_path / "broken" / "train" / name / "0.png")
     words = [word.replace("=drawn", f"={CONFIGS}/data/drawn.yaml") for word in words]
     try:
         code: Any = main(words)

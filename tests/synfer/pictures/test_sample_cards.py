@@ -49,7 +49,7 @@ def test_bars_are_as_long_as_their_shares(tmp_path: Path) -> None:
     lengths = []
     for share in (0.25, 1.0):
         save_sample_cards([SampleCard(RED, "", [("", share)])], "one", "", tmp_path / "cards.png")
-        _, across = (pixels(tmp_path / "cards.png") == [120, 160, 210]).all(axis=-1).nonzero()
+        _, across = (pixels(tmp_path / "cards.png") == [165, 200, 240]).all(axis=-1).nonzero()
         lengths.append(across.max() - across.min())
     assert lengths[0] == pytest.approx(lengths[1] / 4, abs=1)
 
