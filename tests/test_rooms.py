@@ -141,7 +141,7 @@ def test_what_compares_runs_needs_no_torch() -> None:
             waiting += [module for module in modules if module in sources()]
 
 
-_PROGRAMS = ("train", "sweep", "compare", "export", "label", "sample", "serve", "synfer/__main__")
+_PROGRAMS = ("train", "sweep", "compare", "export", "label", "sample", "serve", "preview", "synfer/__main__")
 
 
 @pytest.mark.parametrize("name", [f"{name}.py" for name in _PROGRAMS if (PROJECT / f"{name}.py").is_file()])

@@ -185,6 +185,10 @@ class FileImages:
         """Returns the images of these rows, in this order."""
         return FileImages([self._paths[row] for row in rows], self._image_size, [self._boxes[row] for row in rows])
 
+    def place(self, row: int) -> tuple[Path, Box | None]:
+        """Returns the file of one row, and the box of the face in it; None where the whole picture is used."""
+        return self._paths[row], self._boxes[row]
+
     def _one(self, row: int) -> np.ndarray:
         image, box = read_image(self._paths[row]), self._boxes[row]
         return image if box is None else cut_out(image, box, str(self._paths[row]))

@@ -32,6 +32,7 @@ COMMANDS: dict[str, Command] = {
     "predict": Command("experiments.command_line.train_program:main", "write a set of faces, or labels of a data set"),
     "label": Command("experiments.label.label_command:main", "name the expressions on pictures: files, folders, video"),
     "sample": Command("experiments.sample.sample_command:main", "make single faces, of an expression or action units"),
+    "preview": Command("experiments.preview.preview_command:main", "look at a data set: pictures of rows, and numbers"),
     "sweep": Command("experiments.sweep.sweep_command:main", "many settings and seeds from one file, here or on SLURM"),
     "compare": Command("experiments.compare.compare_command:main", "table, intervals and report of finished runs"),
     "export": Command("experiments.export.export_command:main", "a trained model in the formats of other libraries"),

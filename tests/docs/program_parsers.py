@@ -26,6 +26,7 @@ from experiments.command_line.train_command import _as_command_line, _command_li
 from experiments.compare import compare_command
 from experiments.export import export_command
 from experiments.label import label_command
+from experiments.preview import preview_command
 from experiments.sample import sample_command
 from experiments.serve import serve_command
 from experiments.sweep import sweep_command
@@ -84,6 +85,10 @@ def _look_at(command: Command) -> tuple[str | None, list[Command]]:
         return _through_argparse(lambda: sample_command.main(words[1:]), "sample.py", words[1:]), []
     if program == "python" and words[0] == "serve.py":
         return _through_argparse(lambda: serve_command.main(words[1:]), "serve.py", words[1:]), []
+    if program == "python" and words[0] == "preview.py":
+        refusal = _refusal(lambda: preview_command._parser().parse_known_args(words[1:]))
+        rest = [] if refusal else preview_command._parser().parse_known_args(words[1:])[1]
+        return (refusal, []) if refusal else (None, [_of_words(command, ["fit", f"--config={_STORED[1]}", *rest])])
     others: dict[str, Callable[[list[str]], str | None]] = {
         "python": _of_python,
         "make": _of_make,

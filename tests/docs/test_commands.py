@@ -127,6 +127,8 @@ def test_loops_variables_and_lines_that_go_on_are_expanded(tmp_path: Path) -> No
         ("wandb sweep configs/sweeps/nowhere.yaml", "configs/sweeps/nowhere.yaml"),
         ("python compare.py runs/ --metrics val/accuracy", "--metrics"),
         ("python label.py faces/ --checkpoint runs/mine", "--out"),
+        ("python preview.py --config configs/data/drawn.yaml --rows many", "--rows"),
+        ("synfer preview --config configs/data/drawn.yaml --data.batchsize 3", "did you mean data.batch_size?"),
         ("python tests/benchmarks/mixing.py --pair 3x", "--pair"),
         ("python tests/benchmarks/nowhere.py", "tests/benchmarks/nowhere.py"),
         ("python -m datamodules.synthetic.repair_synthetic_set", "folder"),

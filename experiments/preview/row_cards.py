@@ -1,0 +1,73 @@
+"""Rows of a table as cards: the face, its label, and all else that the table knows of it."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from datamodules.rows.grey_or_colour import as_rgb
+from datamodules.rows.images import Box, FileImages, read_image
+from datamodules.rows.sample_table import UNLABELLED, SampleTable
+from synfer.pictures.sample_cards import SampleCard
+
+_STRONGEST = 3
+_LONGEST = 320  # pixels of a whole picture that is kept: it is shown small
+
+
+def card_of(table: SampleTable, row: int) -> SampleCard:
+    """Returns the card of one row.
+
+    Args:
+        table: rows of one split.
+        row: number of the row.
+    """
+    face = as_rgb(table.images.batch(np.array([row])))[0].permute(1, 2, 0).numpy()
+    code = int(table.label[row])
+    lines = []
+    whole, box = None, None
+    if isinstance(table.images, FileImages):
+        path, found = table.images.place(row)
+        if found is not None:
+            lines.append(f"box {found[0]},{found[1]} to {found[2]},{found[3]}")
+            whole, box = _shrunk(read_image(path), found)
+    if table.group is not None:
+        lines.append(f"of {table.group[row]}")
+    lines += _action_units(table, row)
+    lines.append(str(table.sample_id[row]))
+    return SampleCard(
+        face=face,
+        title="unlabelled" if code == UNLABELLED else table.label_space[code],
+        shares=_shares(table, row),
+        lines=lines,
+        whole=whole,
+        box=box,
+        is_synthetic=table.is_synthetic,
+    )
+
+
+def _shares(table: SampleTable, row: int) -> list[tuple[str, float]]:
+    """Returns the largest shares of a soft label; [] where it is one class, or no label at all."""
+    shares = table.soft_label[row]
+    if table.label[row] == UNLABELLED or shares.max() >= 0.999:
+        return []
+    largest = np.argsort(-shares, kind="stable")[:_STRONGEST]
+    return [(table.label_space[code], float(shares[code])) for code in largest if shares[code] >= 0.005]
+
+
+def _action_units(table: SampleTable, row: int) -> list[str]:
+    """Returns the strongest action units, one in a line."""
+    if table.au is None or not np.isfinite(table.au[row]).any():
+        return []
+    values = np.nan_to_num(table.au[row], nan=-1.0)
+    strongest = [place for place in np.argsort(-values, kind="stable")[:_STRONGEST] if values[place] > 0]
+    return [f"{table.au_names[place]} {values[place]:.2f}" for place in strongest] or ["no AU acts"]
+
+
+def _shrunk(picture: np.ndarray, box: Box) -> tuple[np.ndarray, Box]:
+    """Returns a picture no larger than it needs to be, as RGB, and the box in it."""
+    small = Image.fromarray(picture).convert("RGB")
+    width, height = small.size
+    small.thumbnail((_LONGEST, _LONGEST))
+    across, down = small.width / width, small.height / height
+    left, top, right, bottom = box
+    return np.array(small), (round(left * across), round(top * down), round(right * across), round(bottom * down))
