@@ -37,8 +37,17 @@ def many_faces(root: Path) -> Path:
     return root
 
 
+def compound(root: Path) -> Path:
+    return published_sets.raf_db(root, part="compound")
+
+
+def long_videos(root: Path) -> Path:
+    return published_sets.aff_wild2(root, times=7)
+
+
 DATA_SETS: dict[str, Callable[[Path], Path]] = {
     "raf_db": published_sets.raf_db,
+    "raf_db_compound": compound,
     "affectnet": published_sets.affectnet,
     "affectnet_tables": published_sets.affectnet_tables,
     "expw": many_faces,
@@ -49,6 +58,8 @@ DATA_SETS: dict[str, Callable[[Path], Path]] = {
     "jaffe": published_sets.jaffe,
     "oulu_casia": published_sets.oulu_casia,
     "ferv39k": published_sets.ferv39k,
+    "aff_wild2": long_videos,
+    "lsd": published_sets.lsd,
     "picture_list": listed,
 }
 
