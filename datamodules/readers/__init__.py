@@ -23,6 +23,7 @@ from datamodules.readers.reader import Reader
 from datamodules.readers.remapped import RemappedReader
 from datamodules.readers.sfew import SFEWReader
 from datamodules.readers.synthetic_set import SyntheticSetReader
+from datamodules.readers.table_of_pictures import TableOfPicturesReader
 
 __all__ = [
     "AffWild2Reader",
@@ -48,4 +49,5 @@ __all__ = [
     "RemappedReader",
     "SFEWReader",
     "SyntheticSetReader",
+    "TableOfPicturesReader",
 ]

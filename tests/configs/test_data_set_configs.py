@@ -11,6 +11,7 @@ import train
 from synfer.faces.expressions import EXPRESSIONS
 from tests.configs.test_configs import CONFIGS, ONE_BATCH, TINY, content
 from tests.fixtures import published_sets
+from tests.fixtures.caption_sets import drawn_pairs, write_parquet
 from tests.fixtures.published_sets import Painter, few_pictures
 
 
@@ -37,6 +38,12 @@ def many_faces(root: Path) -> Path:
     return root
 
 
+def in_parquet(root: Path) -> Path:
+    for split in ("train", "val", "test"):
+        write_parquet(root / f"{split}.parquet", drawn_pairs(14))
+    return root
+
+
 def compound(root: Path) -> Path:
     return published_sets.raf_db(root, part="compound")
 
@@ -60,6 +67,7 @@ DATA_SETS: dict[str, Callable[[Path], Path]] = {
     "ferv39k": published_sets.ferv39k,
     "aff_wild2": long_videos,
     "lsd": published_sets.lsd,
+    "table_of_pictures": in_parquet,
     "picture_list": listed,
 }
 
@@ -71,7 +79,8 @@ def test_data_set(name: str, tmp_path: Path) -> None:
     reader = content(f"data/{name}.yaml")["data"]["reader"]
     within = "reader.init_args." if "reader" in reader["init_args"] else ""
     args = [*TINY, "--model.init_args.label_space=basic7", f"--config={CONFIGS / 'data' / name}.yaml", *ONE_BATCH]
-    args.append(f"--data.reader.init_args.{within}root={root}")
+    place = "path" if "path" in reader["init_args"] else "root"
+    args.append(f"--data.reader.init_args.{within}{place}={root}")
     cli = train.main(["fit", *args, f"--run_dir={tmp_path / 'run'}"])
     assert cli.trainer.state.finished and cli.trainer.global_step == 1
     assert len(cli.datamodule.train_table) and len(cli.datamodule.val_table)  # type: ignore[arg-type]
