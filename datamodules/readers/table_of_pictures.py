@@ -46,7 +46,8 @@ class TableOfPicturesReader(Reader):
         classes: label as it is stored → expression: {"0": anger, …}; null = labels are names of expressions.
         label_space: "basic7", "ferplus8" or a list of names; null = the expressions of ``classes``, or "basic7".
             Rows of others are left out and counted.
-        image_size: side in pixels; the central square is cut and resized to it. null = all pictures have one size.
+        image_size: side in pixels; the central square is cut and resized to it. null = the run's, or all
+            pictures have one size.
         revision: branch, tag or commit on the Hub; null = the newest.
         on_bad_sample: "error", or "skip" to leave bad samples out (counted and named in ``table.report``).
 
@@ -73,7 +74,7 @@ class TableOfPicturesReader(Reader):
             raise ValueError(f"{_KEY}.image_size: found {image_size}, expected at least 1 or null")
         if format not in _FORMATS:
             raise ValueError(f"{_KEY}.format: found '{format}', expected one of {', '.join(_FORMATS)}")
-        self._path, self._image_size, self._on_bad_sample = path, image_size, on_bad_sample
+        self._path, self._given_size, self._on_bad_sample = path, image_size, on_bad_sample
         try:
             self._classes = None if classes is None else {k: canonical_expression(v) for k, v in classes.items()}
         except ValueError as error:
@@ -94,6 +95,10 @@ class TableOfPicturesReader(Reader):
     def has_split(self, split: Split) -> bool:
         """Whether the set has files, or a split of its own, for it."""
         return split in self._source.splits
+
+    @property
+    def _image_size(self) -> int | None:
+        return self._given_size or self.wanted_size
 
     def read(self, split: Split) -> SampleTable:
         """Returns the rows of one split, in the order in which they lie.

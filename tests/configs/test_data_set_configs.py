@@ -86,3 +86,22 @@ def test_data_set(name: str, tmp_path: Path) -> None:
     assert len(cli.datamodule.train_table) and len(cli.datamodule.val_table)  # type: ignore[arg-type]
     if name != "expw":  # it has no faces to test on
         assert len(cli.datamodule.reader.read("test"))
+
+
+@few_pictures
+def test_made_faces_are_counted_as_such_alone_and_beside_real_ones(tmp_path: Path) -> None:
+    made, real = published_sets.lsd(tmp_path / "made"), published_sets.raf_db(tmp_path / "real")
+    args = [*TINY, "--model.init_args.label_space=basic7", *ONE_BATCH, "--data.batch_size=8"]
+    alone = [f"--config={CONFIGS / 'data/lsd.yaml'}", f"--data.reader.init_args.reader.init_args.root={made}"]
+    beside = [
+        f"--config={CONFIGS / 'data/raf_db.yaml'}",
+        f"--data.reader.init_args.reader.init_args.root={real}",
+        "--data.synthetic_reader=datamodules.readers.LSDReader",
+        f"--data.synthetic_reader.init_args.root={made}",
+        "--data.synthetic_reader.init_args.image_size=100",
+        "--data.synthetic_ratio=0.5",
+    ]
+    for name, more, counts in (("alone", alone, (0, 8)), ("beside", beside, (4, 4))):
+        cli = train.main(["fit", *args, *more, f"--run_dir={tmp_path / name}"])
+        assert cli.datamodule.counts == dict(zip(("real", "synthetic"), counts, strict=True))
+        assert not cli.datamodule.val_table.is_synthetic
