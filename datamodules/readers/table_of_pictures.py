@@ -46,8 +46,8 @@ class TableOfPicturesReader(Reader):
         classes: label as it is stored → expression: {"0": anger, …}; null = labels are names of expressions.
         label_space: "basic7", "ferplus8" or a list of names; null = the expressions of ``classes``, or "basic7".
             Rows of others are left out and counted.
-        image_size: side in pixels; the central square is cut and resized to it. null = the run's, or all
-            pictures have one size.
+        image_size: side in pixels; the central square is cut and resized to it. null = ``data.image_size``,
+            or all pictures have one size.
         revision: branch, tag or commit on the Hub; null = the newest.
         on_bad_sample: "error", or "skip" to leave bad samples out (counted and named in ``table.report``).
 

@@ -133,6 +133,14 @@ def test_a_code_beyond_the_names_is_named(tmp_path: Path, value: int | None, mes
     assert rows_of(table) == {path: name for path, name in EXPECTED.items() if path != "0003.png"}
 
 
+def test_pictures_have_the_size_of_the_run_where_none_is_given(tmp_path: Path) -> None:
+    for given, expected in ((None, 20), (24, 24)):
+        reader = TableOfPicturesReader(str(hub_parquet(tmp_path, NAMES)), image_size=given)
+        reader.fit_size(20)
+        assert reader.read("train").images.batch(np.array([0])).shape == (1, 3, expected, expected)
+    assert reader.has_split("train") and not reader.has_split("val")
+
+
 def test_names_that_are_no_expressions_need_classes(tmp_path: Path) -> None:
     names = ["AN", *NAMES[1:]]
     hub_parquet(tmp_path, names)
