@@ -20,12 +20,14 @@ class CaptionColumns:
         caption: the text; None = a usual name (``caption``, ``text``).
         label: the name of the expression; None = the set has none.
         sample_id: a name of the row; None = that of the picture's file, or its place in the set.
+        captioned: whether there is a text; else none is looked for.
     """
 
     image: str | None = None
     caption: str | None = None
     label: str | None = None
     sample_id: str | None = None
+    captioned: bool = True
 
     def among(self, names: list[str], where: str) -> CaptionColumns:
         """Returns the columns by the names that they have among these.
@@ -34,11 +36,11 @@ class CaptionColumns:
             ValueError: one is not there.
         """
         image = _chosen("image", self.image, USUAL_IMAGE, names, where)
-        caption = _chosen("caption", self.caption, USUAL_CAPTION, names, where)
+        caption = _chosen("caption", self.caption, USUAL_CAPTION, names, where) if self.captioned else None
         for role, name in (("label", self.label), ("id", self.sample_id)):
             if name is not None:
                 _chosen(role, name, (), names, where)
-        return CaptionColumns(image, caption, self.label, self.sample_id)
+        return CaptionColumns(image, caption, self.label, self.sample_id, self.captioned)
 
 
 @dataclass(frozen=True)

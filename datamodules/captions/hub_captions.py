@@ -54,7 +54,7 @@ class HubCaptions:
         found = FoundRows()
         for name, read in self._sets[split]:
             columns = self._columns.among(list(read.column_names), f"'{self._path}', {name}")
-            assert columns.image is not None and columns.caption is not None
+            assert columns.image is not None
             data = read.cast_column(columns.image, Image(decode=False))
             pictures = data.select_columns([columns.image])
             texts = data.select_columns([c for c in (columns.caption, columns.label, columns.sample_id) if c])
@@ -68,7 +68,7 @@ class HubCaptions:
                         name="" if columns.sample_id is None else str(cell[columns.sample_id]),
                         place=f"{name}#{row}",
                         image=DatasetImage(pictures, columns.image, row),
-                        caption=cell[columns.caption],
+                        caption=None if columns.caption is None else cell[columns.caption],
                         label=label,
                     )
                 )

@@ -69,7 +69,7 @@ class ParquetCaptions:
     def _read_file(self, name: str, file: pq.ParquetFile, found: FoundRows, part: int) -> int:
         """Adds the rows of one file; returns the number of the next part."""
         columns = self._columns.among(file.schema_arrow.names, f"'{name}'")
-        assert columns.image is not None and columns.caption is not None
+        assert columns.image is not None
         wanted = [c for c in (columns.caption, columns.label, columns.sample_id) if c is not None]
         is_struct = pa.types.is_struct(file.schema_arrow.field(columns.image).type)
         if self._streamed is None:
@@ -101,7 +101,7 @@ class ParquetCaptions:
                         name="" if named is None else str(named),
                         place=f"{name}#{row}",
                         image=image,
-                        caption=cell[columns.caption],
+                        caption=None if columns.caption is None else cell[columns.caption],
                         label=_named(cell[columns.label], labels) if columns.label is not None else None,
                         part=part,
                         digest=own.hexdigest()[:16],

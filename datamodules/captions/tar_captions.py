@@ -21,7 +21,8 @@ class TarCaptions:
     """``*.tar`` below a folder, or one archive; files of one key, the name up to its first dot, are one sample.
 
     Pictures stay in the archives and are read when asked for. The caption is the ``.txt``, or the entry ``caption`` or
-    ``text`` of the ``.json``; where a column is given, that entry of the ``.json``.
+    ``text`` of the ``.json``; where a column is given, that entry of the ``.json``. Without captions the label is the
+    ``.cls``, or else its entry of the ``.json``.
 
     Args:
         path: folder or archive.
@@ -61,6 +62,7 @@ class TarCaptions:
         images: dict[str, tarfile.TarInfo] = {}
         texts: dict[str, str] = {}
         entries: dict[str, Any] = {}
+        classes: dict[str, str] = {}
         for member in archive:
             if not member.isfile() or Path(member.name).name.startswith("."):
                 continue
@@ -72,6 +74,9 @@ class TarCaptions:
                 images.setdefault(key, member)
             elif ending in ("txt", "json"):
                 self._read_text(archive, member, key, ending, where, found, texts, entries)
+            elif ending == "cls" and not self._columns.captioned:
+                opened = archive.extractfile(member)
+                classes[key] = "" if opened is None else opened.read().decode("utf-8-sig", "replace").strip()
             elif Path(member.name).suffix.lower() in image_suffixes():
                 found.bad.append(
                     f"{where}: found the key '{key}' and the ending '{ending}' (a key ends at the first dot), expected "
@@ -91,12 +96,12 @@ class TarCaptions:
                     place=place,
                     image=PartOfFile(self._root / name, member.offset_data, member.size),
                     caption=self._caption(texts.get(key), entry),
-                    label=entry.get(self._columns.label) if self._columns.label is not None else None,
+                    label=classes.get(key, entry.get(self._columns.label) if self._columns.label is not None else None),
                     part=part,
                     digest=digest.hexdigest()[:16],
                 )
             )
-        lonely = len((texts.keys() | entries.keys()) - images.keys())
+        lonely = len((texts.keys() | entries.keys() | classes.keys()) - images.keys())
         if lonely:
             reason = f"texts without a picture in {name}"
             found.excluded[reason] = lonely

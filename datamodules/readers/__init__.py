@@ -1,5 +1,6 @@
 """Real faces and finished sets as they lie on disk: a reader per layout, all giving the same rows; no mixing."""
 
+from datamodules.readers.aff_wild2 import AffWild2Reader
 from datamodules.readers.affectnet import AffectNetReader
 from datamodules.readers.affectnet_tables import AffectNetTablesReader
 from datamodules.readers.ck48 import CK48Reader
@@ -13,15 +14,19 @@ from datamodules.readers.image_folder import ImageFolderReader
 from datamodules.readers.jaffe import JAFFEReader
 from datamodules.readers.joined import JoinedReader
 from datamodules.readers.kdef import KDEFReader
+from datamodules.readers.lsd import LSDReader
 from datamodules.readers.oulu_casia import OuluCASIAReader
 from datamodules.readers.picture_list import PictureListReader
 from datamodules.readers.raf_db import RAFDBReader
+from datamodules.readers.raf_db_compound import RAFDBCompoundReader
 from datamodules.readers.reader import Reader
 from datamodules.readers.remapped import RemappedReader
 from datamodules.readers.sfew import SFEWReader
 from datamodules.readers.synthetic_set import SyntheticSetReader
+from datamodules.readers.table_of_pictures import TableOfPicturesReader
 
 __all__ = [
+    "AffWild2Reader",
     "AffectNetReader",
     "AffectNetTablesReader",
     "CK48Reader",
@@ -35,11 +40,14 @@ __all__ = [
     "JAFFEReader",
     "JoinedReader",
     "KDEFReader",
+    "LSDReader",
     "OuluCASIAReader",
     "PictureListReader",
+    "RAFDBCompoundReader",
     "RAFDBReader",
     "Reader",
     "RemappedReader",
     "SFEWReader",
     "SyntheticSetReader",
+    "TableOfPicturesReader",
 ]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -14,11 +12,10 @@ from datamodules.captions.caption_row import CaptionColumns, CaptionRow
 from datamodules.captions.held_out import held_out_rows
 from datamodules.captions.row_groups import RowGroups
 from datamodules.captions.sources import open_source
-from datamodules.captions.stored_image import StoredImages, read_pixels
+from datamodules.captions.stored_image import StoredImages
 from datamodules.captions.streamed_images import StreamedImages, StreamSettings
+from datamodules.readers.decoded_rows import decode_rows, unique_names
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
-from datamodules.rows.images import BadImageError, check_not_constant
-from datamodules.rows.provenance import content_hash
 from datamodules.rows.sample_table import UNLABELLED, ReadReport, SampleTable, one_hot
 from datamodules.rows.unlabelled import unlabelled_soft_labels
 from synfer.faces.expressions import canonical_expression, resolve_label_space
@@ -159,7 +156,7 @@ class ImageCaptionsReader(Reader):
         if self.streaming:
             good, hashes = list(range(len(rows))), [row.digest for row in rows]
         else:
-            good, hashes = _decoded(rows, bad, self._path, self._image_size)
+            good, hashes = decode_rows(rows, bad, self._path, self._image_size)
         skipped = bad.settle(of=len(found.rows) + len(found.bad))
         if not good:
             raise ValueError(
@@ -178,7 +175,7 @@ class ImageCaptionsReader(Reader):
             images=self._images(used),
             label=label,
             soft_label=soft_label,
-            sample_id=np.array(_unique_names(used)),
+            sample_id=np.array(unique_names(used)),
             content_hash=np.array(hashes),
             label_space=self.label_space,
             split=split,
@@ -204,48 +201,6 @@ def _expression(label: object, where: str) -> str | None:
         return canonical_expression(label)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-
-
-def _decoded(
-    rows: Sequence[CaptionRow], bad: BadSamples, path: str, image_size: int | None
-) -> tuple[list[int], list[str]]:
-    """Decodes every picture once; returns the positions of the good ones and their content hashes."""
-    good: list[int] = []
-    hashes: list[str] = []
-    expected: tuple[int, int] | None = None
-    with ThreadPoolExecutor() as threads:  # decoding releases the interpreter lock
-        for index, outcome in enumerate(threads.map(lambda row: _inspected(row, path), rows, chunksize=64)):
-            if isinstance(outcome, BadImageError):
-                bad.add(str(outcome))
-                continue
-            size, digest = outcome
-            expected = expected or size
-            if image_size is None and size != expected:
-                bad.add(
-                    f"{path}: {rows[index].place}: found {size[0]}x{size[1]} pixels, expected "
-                    f"{expected[0]}x{expected[1]} like the pictures before it (or set data.reader.init_args.image_size)"
-                )
-                continue
-            good.append(index)
-            hashes.append(digest)
-    return good, hashes
-
-
-def _inspected(row: CaptionRow, path: str) -> tuple[tuple[int, int], str] | BadImageError:
-    """Returns height, width and content hash of a picture, or why it is bad."""
-    where = f"{path}: {row.place}"
-    try:
-        image = read_pixels(row.image, where)
-        check_not_constant(image, where)
-    except BadImageError as error:
-        return error
-    return (image.shape[0], image.shape[1]), content_hash(image)
-
-
-def _unique_names(rows: Sequence[CaptionRow]) -> list[str]:
-    """Returns sample ids: the names of the pictures, with the place where a name comes twice or is missing."""
-    times = Counter(row.name for row in rows)
-    return [row.name if row.name and times[row.name] == 1 else f"{row.name or ''}@{row.place}" for row in rows]
 
 
 def _check(name: str, value: object, is_right: bool, expected: str) -> None:

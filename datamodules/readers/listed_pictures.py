@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -31,6 +31,8 @@ class ListedPicture:
         sample_id: unique in the data set.
         box: of the face in the picture; None = the picture is a crop.
         group: the person, or the photograph: rows of one group belong on one side of a split; None = not known.
+        shares: canonical name → share in (0, 1], of a face that shows several at once, 1 together; None = it shows
+            ``expression`` alone.
     """
 
     path: Path
@@ -38,6 +40,7 @@ class ListedPicture:
     sample_id: str
     box: Box | None = None
     group: str | None = None
+    shares: Mapping[str, float] | None = None
 
 
 @dataclass
@@ -153,10 +156,11 @@ class ListedPicturesReader(Reader):
         excluded = Counter(listing.excluded)
         pictures = []
         for picture in listing.pictures:
-            if picture.expression in self.label_space:
-                pictures.append(picture)
+            outside = [name for name in _shown(picture) if name not in self.label_space]
+            if outside:
+                excluded[f"expression '{outside[0]}' is outside the label space"] += 1
             else:
-                excluded[f"expression '{picture.expression}' is outside the label space"] += 1
+                pictures.append(picture)
         listed = len(listing.pictures) + len(bad) + sum(listing.excluded.values())
         paths, boxes = [picture.path for picture in pictures], [picture.box for picture in pictures]
         places, hashes = good_pictures(paths, self._root, self._image_size, bad, boxes)
@@ -172,7 +176,7 @@ class ListedPicturesReader(Reader):
         return SampleTable(
             images=FileImages([picture.path for picture in good], self._image_size, [picture.box for picture in good]),
             label=label,
-            soft_label=one_hot(label, len(self.label_space)),
+            soft_label=self._soft_labels(good, label),
             sample_id=np.array([picture.sample_id for picture in good]),
             content_hash=np.array(hashes),
             label_space=self.label_space,
@@ -180,6 +184,14 @@ class ListedPicturesReader(Reader):
             group=None if None in groups else np.array(groups),
             report=ReadReport(read=listed, skipped=skipped, excluded=dict(excluded)),
         )
+
+    def _soft_labels(self, pictures: Sequence[ListedPicture], label: np.ndarray) -> np.ndarray:
+        """Returns float32 (N, K): shares where a picture has some, one-hot elsewhere."""
+        soft_label = one_hot(label, len(self.label_space))
+        for row, picture in enumerate(pictures):
+            if picture.shares is not None:
+                soft_label[row] = [picture.shares.get(name, 0.0) for name in self.label_space]
+        return soft_label
 
     def _compare(self, part: str, found: int, known: int) -> None:
         """Warns where a part of the data set has another number of labelled pictures than is published."""
@@ -190,3 +202,8 @@ class ListedPicturesReader(Reader):
             f"{self.title}, {part}: found {found:,} labelled pictures, the release has {known:,}{looks_like}: "
             "results are not comparable with those that are published"
         )
+
+
+def _shown(picture: ListedPicture) -> Sequence[str]:
+    """Returns the expressions of a picture, that of its label first."""
+    return [picture.expression, *(picture.shares or ())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -43,6 +44,11 @@ class RAFDBReader(ListedPicturesReader):
     release_space = LABEL_SPACES["basic7"]
     splits = ("train", "test")
     published: ClassVar = {"train": 12_271, "test": 3_068}
+    part: ClassVar[str] = "basic"
+    """Folder of the release."""
+
+    codes: ClassVar[Mapping[int, tuple[str, ...]]] = {code: (name,) for code, name in CODES.items()}
+    """Code → expressions that a face of it shows, that of its label first."""
 
     def __init__(
         self,
@@ -58,7 +64,7 @@ class RAFDBReader(ListedPicturesReader):
         super().__init__(root, label_space, image_size, on_bad_sample)
 
     def _find(self) -> None:
-        base = self._root / "basic" if (self._root / "basic").is_dir() else self._root
+        base = self._root / self.part if (self._root / self.part).is_dir() else self._root
         lists = [path for path in (base / "EmoLabel" / _LIST, base / _LIST) if path.is_file()]
         if not lists:
             raise self._missing(_LIST)
@@ -84,20 +90,22 @@ class RAFDBReader(ListedPicturesReader):
                 continue
             if official != split:
                 continue
-            expression = CODES.get(int(words[1])) if words[1].isdecimal() else None
-            if expression is None:
-                bad.add(f"{where}: found the code '{words[1]}', expected 1 to 7")
+            shown = self.codes.get(int(words[1])) if words[1].isdecimal() else None
+            if shown is None:
+                bad.add(f"{where}: found the code '{words[1]}', expected 1 to {len(self.codes)}")
                 continue
-            self._add(listing, stem, words[0], expression, bad)
+            self._add(listing, stem, words[0], shown, bad)
         return listing
 
-    def _add(self, listing: Listing, stem: str, name: str, expression: str, bad: BadSamples) -> None:
+    def _add(self, listing: Listing, stem: str, name: str, shown: tuple[str, ...], bad: BadSamples) -> None:
         path, box = self._folder / (f"{stem}_aligned.jpg" if self._images == "aligned" else name), None
         if self._images == "original":
             box = _read_box(self._base / "Annotation" / "boundingbox" / f"{stem}_boundingbox.txt", bad)
             if box is None:
                 return
-        listing.pictures.append(ListedPicture(path, expression, path.relative_to(self._base).as_posix(), box))
+        shares = {expression: 1 / len(shown) for expression in shown} if len(shown) > 1 else None
+        identity = path.relative_to(self._base).as_posix()
+        listing.pictures.append(ListedPicture(path, shown[0], identity, box, shares=shares))
 
 
 def _read_box(path: Path, bad: BadSamples) -> Box | None:

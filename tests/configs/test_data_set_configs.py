@@ -11,6 +11,7 @@ import train
 from synfer.faces.expressions import EXPRESSIONS
 from tests.configs.test_configs import CONFIGS, ONE_BATCH, TINY, content
 from tests.fixtures import published_sets
+from tests.fixtures.caption_sets import drawn_pairs, write_parquet
 from tests.fixtures.published_sets import Painter, few_pictures
 
 
@@ -37,8 +38,23 @@ def many_faces(root: Path) -> Path:
     return root
 
 
+def in_parquet(root: Path) -> Path:
+    for split in ("train", "val", "test"):
+        write_parquet(root / f"{split}.parquet", drawn_pairs(14))
+    return root
+
+
+def compound(root: Path) -> Path:
+    return published_sets.raf_db(root, part="compound")
+
+
+def long_videos(root: Path) -> Path:
+    return published_sets.aff_wild2(root, times=7)
+
+
 DATA_SETS: dict[str, Callable[[Path], Path]] = {
     "raf_db": published_sets.raf_db,
+    "raf_db_compound": compound,
     "affectnet": published_sets.affectnet,
     "affectnet_tables": published_sets.affectnet_tables,
     "expw": many_faces,
@@ -49,6 +65,9 @@ DATA_SETS: dict[str, Callable[[Path], Path]] = {
     "jaffe": published_sets.jaffe,
     "oulu_casia": published_sets.oulu_casia,
     "ferv39k": published_sets.ferv39k,
+    "aff_wild2": long_videos,
+    "lsd": published_sets.lsd,
+    "table_of_pictures": in_parquet,
     "picture_list": listed,
 }
 
@@ -60,9 +79,29 @@ def test_data_set(name: str, tmp_path: Path) -> None:
     reader = content(f"data/{name}.yaml")["data"]["reader"]
     within = "reader.init_args." if "reader" in reader["init_args"] else ""
     args = [*TINY, "--model.init_args.label_space=basic7", f"--config={CONFIGS / 'data' / name}.yaml", *ONE_BATCH]
-    args.append(f"--data.reader.init_args.{within}root={root}")
+    place = "path" if "path" in reader["init_args"] else "root"
+    args.append(f"--data.reader.init_args.{within}{place}={root}")
     cli = train.main(["fit", *args, f"--run_dir={tmp_path / 'run'}"])
     assert cli.trainer.state.finished and cli.trainer.global_step == 1
     assert len(cli.datamodule.train_table) and len(cli.datamodule.val_table)  # type: ignore[arg-type]
     if name != "expw":  # it has no faces to test on
         assert len(cli.datamodule.reader.read("test"))
+
+
+@few_pictures
+def test_made_faces_are_counted_as_such_alone_and_beside_real_ones(tmp_path: Path) -> None:
+    made, real = published_sets.lsd(tmp_path / "made"), published_sets.raf_db(tmp_path / "real")
+    args = [*TINY, "--model.init_args.label_space=basic7", *ONE_BATCH, "--data.batch_size=8"]
+    alone = [f"--config={CONFIGS / 'data/lsd.yaml'}", f"--data.reader.init_args.reader.init_args.root={made}"]
+    beside = [
+        f"--config={CONFIGS / 'data/raf_db.yaml'}",
+        f"--data.reader.init_args.reader.init_args.root={real}",
+        "--data.synthetic_reader=datamodules.readers.LSDReader",
+        f"--data.synthetic_reader.init_args.root={made}",
+        "--data.synthetic_reader.init_args.image_size=100",
+        "--data.synthetic_ratio=0.5",
+    ]
+    for name, more, counts in (("alone", alone, (0, 8)), ("beside", beside, (4, 4))):
+        cli = train.main(["fit", *args, *more, f"--run_dir={tmp_path / name}"])
+        assert cli.datamodule.counts == dict(zip(("real", "synthetic"), counts, strict=True))
+        assert not cli.datamodule.val_table.is_synthetic

@@ -1,0 +1,79 @@
+"""The synthetic-data challenge of ABAW4: made faces to learn from, real ones to score on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
+from datamodules.readers.reader import BadSamples, Split
+from datamodules.rows.image_files import find_class_files
+from datamodules.rows.sample_table import SampleTable
+from synfer.faces.expressions import EXPRESSIONS, canonical_expression
+
+_FOLDERS: dict[Split, str] = {"train": "training_set_synthetic_images", "val": "validation_set_real_images"}
+_SPELLINGS = {"angrer": "anger", "angere": "anger"}  # as the release, and a loader of it, write ANGER
+
+
+class LSDReader(ListedPicturesReader):
+    """Reads the set of ABAW4's challenge "learning from synthetic data" (Kollias 2022), six expressions.
+
+    Layout: ``training_set_synthetic_images/<ANGRER | DISGUST | FEAR | HAPPINESS | SADNESS | SURPRISE>/*.jpg`` and
+    ``validation_set_real_images/<…>/*.jpg``; the folder of anger is called ANGRER or ANGERE. A folder of another name
+    is an error. There is no neutral face.
+
+    The training faces are SYNTHETIC (frames of Aff-Wild2 whose expression was changed), those of val real, and each
+    row says so. As ``data.reader`` a run learns from made faces alone and is scored on real ones, as in the challenge;
+    as ``data.synthetic_reader`` the training faces stand beside the real ones of another reader. They show people of
+    Aff-Wild2: beside that set, or scored on it, they leak.
+
+    Splits: train 277,251 (anger 18,286, disgust 15,150, fear 10,923, happy 73,285, sad 144,631, surprise 14,976) and
+    val 4,670; the labels of the test faces are kept back. Under the agreement of Aff-Wild2, for research alone; read
+    here in its layout alone, made of drawn faces.
+
+    Args:
+        root: folder with ``training_set_synthetic_images`` and ``validation_set_real_images``.
+        label_space: as ``ListedPicturesReader``; None = the six.
+        image_size: as there.
+        on_bad_sample: as there.
+
+    Raises:
+        FileNotFoundError: a folder is missing.
+    """
+
+    title = f"ABAW4's synthetic-data set ({' and '.join(_FOLDERS.values())})"
+    release_space = EXPRESSIONS[1:7]
+    splits = ("train", "val")
+    published: ClassVar = {"train": 277_251, "val": 4_670}
+
+    def _find(self) -> None:
+        for name in _FOLDERS.values():
+            if not (self._root / name).is_dir():
+                raise self._missing(f"folder {name}")
+
+    def read(self, split: Split) -> SampleTable:
+        """Returns the rows of one split, those of train marked as synthetic; see ``ListedPicturesReader.read``."""
+        return replace(super().read(split), is_synthetic=split == "train")
+
+    def _list(self, split: Split, bad: BadSamples) -> Listing:
+        found, listing = find_class_files(self._root / _FOLDERS[split]), Listing()
+        listing.excluded.update(found.reasons(self._root))
+        for folder, files in found.images.items():
+            try:
+                expression = _expression(folder)
+            except ValueError as error:
+                for file in files:
+                    bad.add(f"{file}: {error}")
+                continue
+            for file in files:
+                listing.pictures.append(ListedPicture(file, expression, file.relative_to(self._root).as_posix()))
+        return listing
+
+
+def _expression(folder: Path) -> str:
+    """Returns the expression of a class folder, by its whole name."""
+    name = _SPELLINGS.get(folder.name.lower()) or canonical_expression(folder.name)
+    if name not in LSDReader.release_space:
+        raise ValueError(f"found the folder '{folder.name}', expected one of {', '.join(LSDReader.release_space)}")
+    return name
