@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from synfer.faces.face_shape import resize_faces
 from synfer.foundation.rank_states import states_of_ranks
 from synfer.pictures.captioned_grid import FaceColumns, save_captioned_grid
 from synfer.runs.run_format import MISCLASSIFIED
@@ -150,6 +151,5 @@ def _small(image: Tensor) -> Tensor:
     """Returns a face (3, H, W) in [0, 1] as uint8 on the CPU, no larger than it is shown."""
     side = max(image.shape[-2:])
     if side > LARGEST_SIDE:
-        scale = LARGEST_SIDE / side
-        image = torch.nn.functional.interpolate(image[None], scale_factor=scale, mode="bilinear", antialias=True)[0]
+        image = resize_faces(image[None], LARGEST_SIDE)[0]
     return (image.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()

@@ -195,13 +195,13 @@ class ExpressionClassifier(ClassifierFile):
     # ------------------------------------------------------------------ the network
 
     def forward(self, image: Tensor) -> Tensor:
-        """Returns logits (B, K) of RGB images (B, 3, H, W), float in [0, 1]; differentiable in the images.
+        """Returns logits (B, K) of images (B, 3, H, W), or grey (B, 1, H, W), in [0, 1]; differentiable in the images.
 
         Raises:
             ValueError: images of whole numbers, or of another shape.
         """
         check_batch(image)
-        image = resize_faces(image, self.image_size)
+        image = resize_faces(image.expand(-1, 3, -1, -1), self.image_size)
         if self._codec:
             return self.forward_latents(self._codec[0].to(self.device).encode(image * 2 - 1))
         return self._logits(image.mean(1, keepdim=True) if self.in_channels == 1 else image)

@@ -30,7 +30,7 @@ def test_prints_the_table_and_writes_the_files(tmp_path: Path, capsys: pytest.Ca
     assert "+5.1 [+5.0, +5.2]" in printed.out and "control" in printed.out and printed.err == ""
     assert {path.name for path in out.iterdir()} == {
         *("report.html", "table.csv"),
-        *("curve_synthetic_ratio.png", "differences.png", "recall.png"),
+        *("curve_synthetic_ratio.png", "differences.png", "learning.png", "recall.png"),
     }
 
 

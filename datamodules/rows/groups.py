@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from datamodules.rows.sample_table import SampleTable
 
@@ -28,6 +26,9 @@ def units(content_hash: np.ndarray, group: np.ndarray | None) -> np.ndarray:
     hashes, image = np.unique(content_hash, return_inverse=True)
     if group is None:
         return image
+    from scipy.sparse import coo_matrix  # seconds that most trainings have no use for
+    from scipy.sparse.csgraph import connected_components
+
     _, group = np.unique(group, return_inverse=True)
     # A graph between images and groups, for images among each other would be as many as a person's images squared.
     size = len(hashes) + int(group.max()) + 1

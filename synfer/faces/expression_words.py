@@ -33,7 +33,7 @@ EXPRESSION_WORDS: dict[str, tuple[str, ...]] = {
     ),
     "surprise": (
         *("surprise", "surprised", "surprisedly", "shock", "shocked", "astonished", "astonishment", "amazed"),
-        *("amazement", "startled", "stunned"),
+        *("amazement", "startled", "stunned", "suprise", "suprised"),
     ),
     "fear": (
         *("fear", "fearful", "fearfully", "afraid", "scared", "frightened", "terrified", "terror", "horrified"),

@@ -1,11 +1,11 @@
-"""Whether a batch of faces is what a network takes: RGB, floats in [0, 1]."""
+"""Whether a batch of faces is what a network takes: RGB or grey, floats in [0, 1]."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-_SHAPE = "RGB images (B, 3, H, W), float in [0, 1]"
+_SHAPE = "RGB images (B, 3, H, W), or grey ones (B, 1, H, W), float in [0, 1]"
 _FAR = 0.5
 """So far outside of [0, 1] lies no face that a resampling or a generator has made, and every one in 0…255 or
 normalised."""
@@ -22,7 +22,7 @@ def check_batch(image: Tensor) -> None:
     if not image.is_floating_point():
         kind = str(image.dtype).removeprefix("torch.")
         raise ValueError(f"image: found {kind} {tuple(image.shape)}, expected {_SHAPE} (uint8 / 255)")
-    if image.ndim != 4 or image.shape[1] != 3:
+    if image.ndim != 4 or image.shape[1] not in (1, 3):
         raise ValueError(f"image: found the shape {tuple(image.shape)}, expected {_SHAPE}")
 
 

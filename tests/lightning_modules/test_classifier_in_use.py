@@ -76,10 +76,13 @@ def test_whole_numbers_and_other_ranges_are_refused() -> None:
     for call in (classifier, classifier.logits, classifier.predict_probabilities):
         with pytest.raises(ValueError, match=r"image: found uint8 \(2, 3, 16, 16\), expected RGB .* \(uint8 / 255"):
             call(faces)
-        with pytest.raises(ValueError, match=r"image: found the shape \(2, 1, 16, 16\), expected RGB"):
-            call(faces[:, :1].float())
+        with pytest.raises(ValueError, match=r"image: found the shape \(2, 2, 16, 16\), expected RGB"):
+            call(faces[:, :2].float())
     with pytest.raises(ValueError, match=r"found values from \d+ to 25\d, expected RGB images"):
         classifier.predict_probabilities(faces.float())
     with pytest.raises(ValueError, match="found values from nan to nan"):
         classifier.predict_probabilities(torch.full((1, 3, SIDE, SIDE), torch.nan))
     assert classifier.predict_probabilities(faces.float() / 255).shape == (2, 3)
+    grey = faces[:, :1].float() / 255  # as a data set of grey faces holds them
+    expected = classifier.predict_probabilities(grey.expand(-1, 3, -1, -1))
+    assert torch.equal(classifier.predict_probabilities(grey), expected)
