@@ -86,5 +86,5 @@ def test_a_base_on_the_hub_is_named(base: Path, tmp_path: Path) -> None:
 
 
 def test_an_unknown_export_is_refused() -> None:
-    with pytest.raises(ValueError, match="--what: found 'loar', expected one of lora, .*, onnx, torchscript, all"):
+    with pytest.raises(ValueError, match=r"--what: found 'loar', expected one of lora, .*, onnx, torchscript, all"):
         make_exporter("loar", ExportSettings())
