@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datamodules.readers.listed_pictures import ListedPicture, Listing
+from datamodules.readers.listed_pictures import Listing
 from datamodules.readers.people import HeldOutPeople
 from datamodules.readers.people_reader import PeopleReader
+from datamodules.readers.posed_sequences import PosedSequences
 from datamodules.readers.reader import BadSamples, OnBadSample
 from synfer.faces.expressions import EXPRESSIONS
 
@@ -50,9 +51,7 @@ class CKPlusReader(PeopleReader):
         image_size: int | None = None,
         on_bad_sample: OnBadSample = "error",
     ) -> None:
-        if last_frames < 1:
-            raise ValueError(f"data.reader.init_args.last_frames: found {last_frames}, expected at least 1")
-        self._last_frames, self._first_as_neutral = last_frames, first_as_neutral
+        self._frames = PosedSequences(last_frames, first_as_neutral)
         super().__init__(root, people, label_space, image_size, on_bad_sample)
 
     def _find(self) -> None:
@@ -76,19 +75,8 @@ class CKPlusReader(PeopleReader):
             elif (expression := _expression(labels[0])) is None:
                 bad.add(f"{labels[0]}: found no code from 0 to {len(CODES) - 1}, expected one number")
             else:
-                self._add(listing, frames, expression, bad, sequence)
+                self._frames.add(listing, sequence, frames, expression, self._images, bad)
         return listing
-
-    def _add(self, listing: Listing, frames: list[Path], expression: str, bad: BadSamples, sequence: Path) -> None:
-        first = int(self._first_as_neutral)
-        if len(frames) < first + self._last_frames:
-            bad.add(f"{sequence}: found {len(frames)} frames, expected at least {first + self._last_frames}")
-            return
-        chosen = [(frames[0], "neutral")] * first + [(frame, expression) for frame in frames[-self._last_frames :]]
-        for frame, name in chosen:
-            identity, person = frame.relative_to(self._images).as_posix(), sequence.parent.name
-            listing.pictures.append(ListedPicture(frame, name, identity, group=person))
-        listing.excluded["frames between the first and the last ones"] += len(frames) - len(chosen)
 
 
 def _expression(path: Path) -> str | None:

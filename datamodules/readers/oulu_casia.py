@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from datamodules.readers.listed_pictures import ListedPicture, Listing
+from datamodules.readers.listed_pictures import Listing
 from datamodules.readers.people import HeldOutPeople
 from datamodules.readers.people_reader import PeopleReader
+from datamodules.readers.posed_sequences import PosedSequences
 from datamodules.readers.reader import BadSamples, OnBadSample
 from synfer.faces.expressions import LABEL_SPACES, canonical_expression
 
@@ -59,10 +60,8 @@ class OuluCASIAReader(PeopleReader):
         for name, (found, expected) in {**known, "light": (light, ("Strong", "Weak", "Dark"))}.items():
             if found not in expected:
                 raise ValueError(f"data.reader.init_args.{name}: found '{found}', expected {' or '.join(expected)}")
-        if last_frames < 1:
-            raise ValueError(f"data.reader.init_args.last_frames: found {last_frames}, expected at least 1")
         self._images, self._camera, self._light = images, camera, light
-        self._last_frames, self._first_as_neutral = last_frames, first_as_neutral
+        self._frames = PosedSequences(last_frames, first_as_neutral)
         super().__init__(root, people, label_space, image_size, on_bad_sample)
 
     def _find(self) -> None:
@@ -76,7 +75,7 @@ class OuluCASIAReader(PeopleReader):
         self._base = present[0]
 
     def _list_all(self, bad: BadSamples) -> Listing:
-        listing, first = Listing(), int(self._first_as_neutral)
+        listing = Listing()
         for sequence in sorted(path for path in self._base.glob("P*/*") if path.is_dir()):
             listing.groups.add(sequence.parent.name)
             frames = sorted(path for path in sequence.iterdir() if path.suffix.lower() in (".jpeg", ".jpg"))
@@ -85,12 +84,5 @@ class OuluCASIAReader(PeopleReader):
             except ValueError as error:
                 bad.add(f"{sequence}: {error}")
                 continue
-            if len(frames) < first + self._last_frames:
-                bad.add(f"{sequence}: found {len(frames)} frames, expected at least {first + self._last_frames}")
-                continue
-            chosen = [(frames[0], "neutral")] * first + [(frame, expression) for frame in frames[-self._last_frames :]]
-            for frame, name in chosen:
-                identity, person = frame.relative_to(self._base).as_posix(), sequence.parent.name
-                listing.pictures.append(ListedPicture(frame, name, identity, group=person))
-            listing.excluded["frames between the first and the last ones"] += len(frames) - len(chosen)
+            self._frames.add(listing, sequence, frames, expression, self._base, bad)
         return listing
