@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -13,6 +13,7 @@ import numpy as np
 
 from datamodules.readers.good_pictures import good_pictures
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
+from datamodules.rows.image_files import find_class_files
 from datamodules.rows.images import Box, FileImages
 from datamodules.rows.sample_table import ReadReport, SampleTable, one_hot
 from synfer.faces.expressions import resolve_label_space
@@ -128,6 +129,27 @@ class ListedPicturesReader(Reader):
     @abstractmethod
     def _list(self, split: Split, bad: BadSamples) -> Listing:
         """Returns the pictures of one official split; what cannot be understood goes to ``bad``."""
+
+    def _list_class_folders(self, folder: Path, expression_of: Callable[[str], str], bad: BadSamples) -> Listing:
+        """Returns the pictures of ``<folder>/<class>``; those of a folder that is not understood go to ``bad``.
+
+        Args:
+            folder: of the classes.
+            expression_of: name of a class's folder → canonical name, or a ValueError.
+            bad: hears of the others.
+        """
+        found, listing = find_class_files(folder), Listing()
+        listing.excluded.update(found.reasons(self._root))
+        for group, files in found.images.items():
+            try:
+                expression = expression_of(group.name)
+            except ValueError as error:
+                for file in files:
+                    bad.add(f"{file}: {error}")
+                continue
+            for file in files:
+                listing.pictures.append(ListedPicture(file, expression, file.relative_to(self._root).as_posix()))
+        return listing
 
     def _missing(self, what: str) -> FileNotFoundError:
         """Returns the error of a part that is not there, which names what is."""

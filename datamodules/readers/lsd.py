@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import ClassVar
 
-from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
+from datamodules.readers.listed_pictures import ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, Split
-from datamodules.rows.image_files import find_class_files
 from datamodules.rows.sample_table import SampleTable
 from synfer.faces.expressions import EXPRESSIONS, canonical_expression
 
@@ -57,23 +55,12 @@ class LSDReader(ListedPicturesReader):
         return replace(super().read(split), is_synthetic=split == "train")
 
     def _list(self, split: Split, bad: BadSamples) -> Listing:
-        found, listing = find_class_files(self._root / _FOLDERS[split]), Listing()
-        listing.excluded.update(found.reasons(self._root))
-        for folder, files in found.images.items():
-            try:
-                expression = _expression(folder)
-            except ValueError as error:
-                for file in files:
-                    bad.add(f"{file}: {error}")
-                continue
-            for file in files:
-                listing.pictures.append(ListedPicture(file, expression, file.relative_to(self._root).as_posix()))
-        return listing
+        return self._list_class_folders(self._root / _FOLDERS[split], _expression, bad)
 
 
-def _expression(folder: Path) -> str:
+def _expression(folder: str) -> str:
     """Returns the expression of a class folder, by its whole name."""
-    name = _SPELLINGS.get(folder.name.lower()) or canonical_expression(folder.name)
+    name = _SPELLINGS.get(folder.lower()) or canonical_expression(folder)
     if name not in LSDReader.release_space:
-        raise ValueError(f"found the folder '{folder.name}', expected one of {', '.join(LSDReader.release_space)}")
+        raise ValueError(f"found the folder '{folder}', expected one of {', '.join(LSDReader.release_space)}")
     return name

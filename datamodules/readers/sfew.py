@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
+from datamodules.readers.listed_pictures import ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, Split
-from datamodules.rows.image_files import find_class_files
 from synfer.faces.expressions import LABEL_SPACES, canonical_expression
 
 _FOLDERS = {
@@ -48,15 +47,4 @@ class SFEWReader(ListedPicturesReader):
             self._folders[split] = present[0]
 
     def _list(self, split: Split, bad: BadSamples) -> Listing:
-        found, listing = find_class_files(self._folders[split]), Listing()
-        listing.excluded.update(found.reasons(self._root))
-        for folder, files in found.images.items():
-            try:
-                expression = canonical_expression(folder.name)
-            except ValueError as error:
-                for file in files:
-                    bad.add(f"{file}: {error}")
-                continue
-            for file in files:
-                listing.pictures.append(ListedPicture(file, expression, file.relative_to(self._root).as_posix()))
-        return listing
+        return self._list_class_folders(self._folders[split], canonical_expression, bad)
