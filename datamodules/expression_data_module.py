@@ -426,6 +426,18 @@ class ExpressionDataModule(ResumableDataModule):
         if goes_on:
             super().load_state_dict(state_dict)
 
+    def add_earlier_training(self, state: dict[str, Any], who: str) -> None:
+        """Remembers the rows that the model has seen in a training which this one begins with.
+
+        Args:
+            state: what :meth:`state_dict` gave there; {} = not recorded.
+            who: where the weights come from, for the error.
+
+        Raises:
+            ValueError: that training has seen rows, or may have, that this run holds out.
+        """
+        self._row_record.add(state, self.val_table, who)
+
     @property
     def run_seed(self) -> int:
         """The seed of everything drawn by key: ``data.seed``, else that of ``seed_everything``."""

@@ -67,6 +67,27 @@ class RowRecord:
             )
         refuse_seen(validation, self._before.numpy(), "ckpt_path")
 
+    def add(self, state: dict[str, Any], validation: SampleTable | None, who: str) -> None:
+        """Remembers the rows that the model has seen in a training which this one begins with.
+
+        Args:
+            state: of that training's checkpoint; {} = not recorded.
+            validation: rows of this run; None = not read.
+            who: where the weights come from, for the error.
+
+        Raises:
+            ValueError: that training has seen rows, or may have, that this run holds out.
+        """
+        found = (state.get("folds"), state.get("fold"))
+        if self._rows.folds is not None and found != (self._rows.folds, self._rows.fold):
+            recorded = f"folds={found[0]}, fold={found[1]}" if state else "no record of its rows"
+            raise ValueError(
+                f"data.folds={self._rows.folds}, data.fold={self._rows.fold}: found {who} with {recorded}, expected a "
+                "training on the same fold"
+            )
+        self._before = torch.cat([self._before, state.get("trained_on", self._before).cpu()]).unique()
+        refuse_seen(validation, self._before.numpy(), who)
+
     def _held_out(self) -> dict[str, Any] | None:
         holds_out = isinstance(self._reader, HeldOutReader) and self._reader.holds_out
         return self._reader.share.state_dict() if holds_out else None  # type: ignore[attr-defined]

@@ -71,6 +71,9 @@ class SemanticAugmenter(SynthesiserModule):
         ema_decay: decay of the average over encoder and decoder; None = off.
         perturbation: how the codes of real faces are changed in synthesis.
         bf16_sampling: whether synthesis runs the networks in bfloat16 autocast.
+        initial_weights: checkpoint, run folder or folder of ``save_trained`` of an augmenter to start from; None = its
+            own, drawn by the seed. A folder has no discriminator. Only ``fit`` looks at it, and not when it goes on
+            from ``--ckpt_path``.
         grid_samples: faces per expression in the grid logged after each validation; 0 = none.
 
     Raises:
@@ -79,6 +82,7 @@ class SemanticAugmenter(SynthesiserModule):
 
     file_format = ModuleFormat("vae_gan", "networks", "SemanticAugmenter", name="augmenter")
     setting_groups = {"network": VAEGANSettings, "loss": LossSettings, "perturbation": PerturbationSettings}
+    decide_weights = ("label_space", "network", "image_size")
     au_names: tuple[str, ...] = ()
 
     def __init__(
@@ -96,6 +100,7 @@ class SemanticAugmenter(SynthesiserModule):
         ema_decay: float | None = 0.999,
         perturbation: PerturbationSettings = PerturbationSettings(),  # noqa: B008 (frozen)
         bf16_sampling: bool = True,
+        initial_weights: str | None = None,
         grid_samples: int = 8,
     ) -> None:
         super().__init__()
@@ -180,6 +185,9 @@ class SemanticAugmenter(SynthesiserModule):
         module = super()._restored(stored)
         module._remember(stored.settings.get(_TAUGHT_BY))
         return module
+
+    def _began_with(self, stored: StoredModule) -> None:
+        self._remember(stored.settings.get(_TAUGHT_BY))
 
     def _not_in_folders(self) -> set[str]:
         """The discriminator, which makes no face."""

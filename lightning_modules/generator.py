@@ -75,6 +75,8 @@ class ExpressionGenerator(GeneratorFile):
             whole (19 of 20 million weights on Stable Diffusion 1.5).
         frozen_dtype: number format in memory of what does not learn on a ``base``; what learns is float32.
         lora_weights: file, folder or Hub id of a LoRA in diffusers' layout to start from.
+        initial_weights: checkpoint, run folder or folder of ``save_trained`` of a generator to start from; None = its
+            own, drawn by the seed. Only ``fit`` looks at it, and not when it goes on from ``--ckpt_path``.
         drop: shares of samples that train without caption, without AUs, or without either.
         null_caption: caption of samples without one, in training and where the negative prompt is empty. One that names
             all expressions makes the network used to the prompt that :class:`LabelAnnotator` reads with.
@@ -98,6 +100,7 @@ class ExpressionGenerator(GeneratorFile):
         FileNotFoundError: ``base`` is missing.
     """
 
+    decide_weights = ("base", "network", "trained", "lora_rank", "lora_alpha", "lora_targets", "au_rank")
     uses_unlabelled_rows = True
     """Their caption is all that is known of them: their action units stay unknown."""
 
@@ -115,6 +118,7 @@ class ExpressionGenerator(GeneratorFile):
         au_rank: int | None = None,
         frozen_dtype: FrozenFormat = "float32",
         lora_weights: str | None = None,
+        initial_weights: str | None = None,
         drop: ConditionDropout = ConditionDropout(),  # noqa: B008 (frozen)
         null_caption: str = "",
         min_snr_gamma: float | None = 5.0,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from lightning_modules.synthesiser_file import Module, with_setting_groups
+from lightning_modules.synthesiser_file import with_setting_groups
 from lightning_modules.synthesiser_module import SynthesiserModule
-from synfer.foundation.module_file import StoredModule
 from synfer.networks.latent_codec import GENERATOR_FILE
 from synfer.networks.network_settings import NetworkSettings
 from synfer.synthesis.diffusion.cache_settings import CacheSettings
@@ -25,9 +23,6 @@ _GROUPS = {
     "execution": ExecutionSettings,
     "sampling": SamplingSettings,
 }
-
-_BEGINNING = ("lora_weights",)
-"""Settings that say what a training began with: a finished module is loaded without it."""
 
 
 class GeneratorFile(SynthesiserModule):
@@ -44,11 +39,6 @@ class GeneratorFile(SynthesiserModule):
         return set(self.state_dict()) - trained
 
     _not_in_folders = _frozen_names
-
-    @classmethod
-    def _restored(cls: type[Module], stored: StoredModule) -> Module:
-        settings = {name: value for name, value in stored.settings.items() if name not in _BEGINNING}
-        return super()._restored(replace(stored, settings=settings))  # type: ignore[misc]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the moving average, and leaves out what a ``base`` gives back."""

@@ -18,6 +18,9 @@ from synfer.foundation.module_file import WEIGHTS_ALONE, StoredModule, in_float1
 
 _EXPORTED_FROM = "_exported_from"  # beside the settings of a folder: the fingerprint before rounding to float16
 
+_BEGINNING = ("lora_weights", "initial_weights")
+"""Settings that say what a training began with: a finished module is loaded without it."""
+
 Module = TypeVar("Module", bound="SynthesiserFile")
 
 
@@ -79,7 +82,7 @@ class SynthesiserFile(AveragedModule):
         """Returns a module with these settings and weights."""
         parameters = dict(stored.settings)
         exported_from = parameters.get(_EXPORTED_FROM)
-        parameters = {key: value for key, value in parameters.items() if not key.startswith("_")}
+        parameters = {k: v for k, v in parameters.items() if not k.startswith("_") and k not in _BEGINNING}
         make: Any = cls  # arguments by their names in the file
         module = make(**with_setting_groups(parameters, cls.setting_groups))
         module.load_state_dict(module._completed(stored.weights))

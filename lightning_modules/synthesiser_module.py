@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from datamodules.batch import Batch
+from lightning_modules.initial_weights import begin_with
 from lightning_modules.predict_faces import predict_faces
 from lightning_modules.run_seed import run_seed
 from lightning_modules.synthesiser_file import SynthesiserFile
 from lightning_modules.trainer_access import data_of
+from lightning_modules.training_provenance import data_state
+from synfer.foundation.module_file import StoredModule
 from synfer.synthesis.faces import Faces
 from synfer.synthesis.hooks import FaceHook
 from synfer.synthesis.request import SynthesisRequest
@@ -20,6 +23,30 @@ class SynthesiserModule(SynthesiserFile):
 
     synthesiser: Any
     label_space: tuple[str, ...]
+    decide_weights: ClassVar[tuple[str, ...]] = ()
+    """Settings without which the weights of a file would mean something else."""
+
+    def on_fit_start(self) -> None:
+        """Takes over the weights that a training is to begin with, and which rows they have seen.
+
+        Here and not in ``setup``, where the trainer does not know yet whether it goes on from a checkpoint.
+
+        Raises:
+            FileNotFoundError: nothing there.
+            ValueError: weights that do not fit, or that have seen rows which this run holds out.
+        """
+        super().on_fit_start()
+        path = self.hparams["initial_weights"]
+        if path is None or self.trainer.ckpt_path is not None:  # it goes on, and began long ago
+            return
+        stored = begin_with(self, path, self.decide_weights)
+        self._began_with(stored)
+        data = data_of(self.trainer)
+        if hasattr(data, "add_earlier_training"):
+            data.add_earlier_training(data_state(stored.content), f"model.initial_weights '{path}'")
+
+    def _began_with(self, stored: StoredModule) -> None:
+        """Takes over what else is known of weights that a training begins with."""
 
     def _check_label_space_of_data(self, stage: str) -> None:
         """Checks that the expressions of the data are those that this generator makes.

@@ -55,7 +55,7 @@ class TrainingProvenance:
             checkpoint: its content.
             label_space: of the model.
         """
-        data = checkpoint.get(_DATA_MODULE, {})
+        data = data_state(checkpoint)
         source = {"reader": None, "labels": None, **data.get("source", {})}
         return cls.from_state_dict({**source, "label_space": label_space, "trained_on": data.get("trained_on")})
 
@@ -66,3 +66,9 @@ class TrainingProvenance:
         if not path.is_file():
             return cls(label_space)
         return cls.of_checkpoint(read_checkpoint(path, "generator", mmap=True), label_space)
+
+
+def data_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Returns the state of the data module in a Lightning checkpoint; {} where there is none."""
+    state: dict[str, Any] = checkpoint.get(_DATA_MODULE, {})
+    return state

@@ -29,11 +29,12 @@ def strategy_of(kind: str) -> Any:
     return ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False)
 
 
-def one_rank(rank: int, folder: str, kind: str, port: int, resumes: bool) -> None:
+def one_rank(rank: int, folder: str, kind: str, port: int, resumes: bool, changes: dict[str, Any]) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "x"}
     place = Path(folder)
-    generator = tiny_generator(base=str(place / "base"), trained="all", ema_decay=0.9, frozen_dtype="bfloat16")
+    settings = {"trained": "all", "ema_decay": 0.9, "frozen_dtype": "bfloat16", **changes}
+    generator = tiny_generator(base=str(place / "base"), **settings)
     name = f"{kind}-resumed" if resumes else kind
     every = ModelCheckpoint(place / name, filename="{step}", every_n_train_steps=1, save_top_k=-1)
     trainer = Trainer(
@@ -57,12 +58,12 @@ def one_rank(rank: int, folder: str, kind: str, port: int, resumes: bool) -> Non
     torch.distributed.destroy_process_group()
 
 
-def run(folder: Path, kind: str, resumes: bool = False) -> tuple[dict[str, Any], list[int]]:
+def run(folder: Path, kind: str, resumes: bool = False, **changes: Any) -> tuple[dict[str, Any], list[int]]:
     """Returns the last checkpoint, and how many numbers of the UNet each rank held."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    given = (str(folder), kind, port, resumes)
+    given = (str(folder), kind, port, resumes, changes)
     torch.multiprocessing.start_processes(one_rank, given, nprocs=2, start_method="fork")
     name = f"{kind}-resumed" if resumes else kind
     held = [int((folder / f"{name}-{rank}.txt").read_text()) for rank in range(2)]
@@ -93,6 +94,10 @@ def test_two_ranks_learn_the_same_in_shards(tmp_path: Path) -> None:
     resumed, _ = run(tmp_path, "sharded", resumes=True)
     assert_close(resumed["state_dict"], sharded["state_dict"], rtol=0, atol=0)
     assert_close(resumed["ema"]["average"], sharded["ema"]["average"], rtol=0, atol=0)
+
+    path = path.rename(tmp_path / "initial.ckpt")
+    unmoved, _ = run(tmp_path, "sharded", initial_weights=str(path), learning_rate=1e-12)
+    assert_close({name: unmoved["state_dict"][name] for name in average}, average, rtol=1e-4, atol=1e-8)
 
 
 def trainer_with(strategy: Any, **changes: Any) -> Any:
