@@ -98,7 +98,8 @@ def features_of_rows(
     for loaded in evaluation_loader(table, data.image_size, data.eval_batch_size, 0, ranks):
         batch: Batch = data.transfer_batch_to_device(loaded, device, 0)
         image = data.on_after_batch_transfer(batch, 0)["image"]
-        found = features(image if len(batch["sample_id"]) else image.new_zeros(1, *image.shape[1:])).float()
+        with trainer.precision_plugin.forward_context():  # as Lightning has steps, but not what comes between them
+            found = features(image if len(batch["sample_id"]) else image.new_zeros(1, *image.shape[1:])).float()
         if gathered is None:
             example = {"features": found[:0], "label": torch.zeros(0, dtype=torch.int64)}
             gathered = GatheredRows(example).to(device)

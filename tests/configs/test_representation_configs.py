@@ -11,6 +11,7 @@ import torch
 
 import train
 from tests.fixtures.outside_models import save_clip
+from tests.fixtures.tiny_generator import save_checkpoint, tiny_generator
 
 CONFIGS = Path(train.__file__).parent / "configs"
 FACES = ["--data.reader.init_args.count={train: 42, val: 14, test: 14}", "--data.reader.init_args.image_size=32"]
@@ -48,6 +49,22 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = summary(folder)
     assert found["status"] == "finished" and 0 <= found["metrics"]["val/knn_accuracy"] <= 1
     return folder
+
+
+def test_pretraining_on_synthetic_faces(tmp_path: Path) -> None:
+    """Of a finished set alone, and half of them made on the fly."""
+    drawn = {"count": {"train": 28}, "image_size": 32, "label_space": "basic7"}
+    reader = json.dumps({"class_path": "datamodules.readers.DrawnReader", "init_args": drawn})
+    generator = save_checkpoint(tiny_generator(label_space="basic7"), tmp_path / "generator.ckpt")
+    made = ["--synthesis.enabled=true", f"--synthesis.generator={generator}", "--synthesis.batch_size=7"]
+    made += ["--synthesis.initial_samples=7", "--synthesis.sampling={num_steps: 1, guidance_scale: 1.0}"]
+    ways = {"1.0": [f"--data.synthetic_reader={reader}"], "0.5": made}
+    files = [*DRAWN, config("pretraining/simclr.yaml"), *SMALL, *QUIET, "--trainer.max_steps=2"]
+    for ratio, more in ways.items():
+        cli = train.main(["fit", *files, f"--data.synthetic_ratio={ratio}", *more, f"--run_dir={tmp_path / ratio}"])
+        synthetic = round(float(ratio) * 28)
+        assert cli.datamodule.counts == {"real": 28 - synthetic, "synthetic": synthetic}
+        assert summary(tmp_path / ratio)["metrics"]["train/embedding_std"] > 0
 
 
 @pytest.mark.parametrize("name", ["linear", "fine_tuning"])
