@@ -306,10 +306,14 @@ class ExpressionDataModule(ResumableDataModule):
             self._near_copies = NearCopies(self._all_training, self.val_table.images)
         return self._near_copies
 
-    def _class_counts(self) -> dict[str, int]:
+    def training_table(self) -> SampleTable:
+        """Returns the real training rows in use; reads the splits of "fit" where they have not been read."""
         if self.train_table is None:
             self._setup_training()
-        return self._need(self.train_table, "train").class_counts()
+        return self._need(self.train_table, "train")
+
+    def _class_counts(self) -> dict[str, int]:
+        return self.training_table().class_counts()
 
     def _open_pool(self) -> None:
         train = self._need(self.train_table, "train")

@@ -13,11 +13,15 @@ _CLASSES = {
     "Captioner": "captioner",
     "ExpressionClassifier": "classifier",
     "ExpressionGenerator": "generator",
+    "FacePretraining": "pretraining",
+    "FewShot": "few_shot",
     "LabelAnnotator": "annotator",
     "LabelEvaluation": "label_evaluation",
     "Labeller": "labeller",
+    "NeighbourProbe": "neighbour_probe",
     "Relabeller": "relabeller",
     "SemanticAugmenter": "augmenter",
+    "ZeroShot": "zero_shot",
 }
 
 __all__ = [
@@ -25,11 +29,15 @@ __all__ = [
     "Captioner",
     "ExpressionClassifier",
     "ExpressionGenerator",
+    "FacePretraining",
+    "FewShot",
     "LabelAnnotator",
     "LabelEvaluation",
     "Labeller",
+    "NeighbourProbe",
     "Relabeller",
     "SemanticAugmenter",
+    "ZeroShot",
 ]
 
 

@@ -8,9 +8,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from datamodules.batch import Batch
+from datamodules.row_record import refuse_seen
+from lightning_modules.backbone_weights import load_backbone, read_backbone, with_stored
 from lightning_modules.class_statistics import adapt_to_classes, named_weights, real_class_counts
 from lightning_modules.classifier_file import ClassifierFile
 from lightning_modules.classifier_scores import evaluation_metrics, save_evaluation_pictures
@@ -36,6 +39,7 @@ from synfer.networks.normalised_head import normalise_head
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.optimiser import OptimiserName
 from synfer.optimisation.schedule import Schedule
+from synfer.optimisation.sharpness_aware import SharpnessAware, check_accumulation, is_perturbed
 
 
 class ExpressionClassifier(ClassifierFile):
@@ -47,11 +51,16 @@ class ExpressionClassifier(ClassifierFile):
 
     Args:
         label_space: "basic7", "ferplus8" or a list of expression names; the order of the K logits.
-        backbone: name of a timm network; "hf_hub:<owner>/<model>" or a folder in timm's layout for its weights as well.
+        backbone: name of a timm network; "hf_hub:<owner>/<model>" or a folder in timm's layout for its weights as well;
+            "stored" = that of ``backbone_weights``, with its stem, size, channels and further arguments.
         backbone_kwargs: further arguments of that network.
         pretrained: whether timm fetches ImageNet weights (needs the network).
         pretrained_path: a local file of weights in timm's layout instead.
-        freeze_backbone: whether the last layer alone learns, and the pretrained rest stays: for hundreds of faces.
+        backbone_weights: where the backbone begins instead: a checkpoint or run folder of a ``FacePretraining`` or of a
+            classifier, a folder of ``save_trained``, or a file of safetensors. All but the last layer must be there,
+            and nothing else.
+        freeze_backbone: whether the last layer alone learns, and the pretrained rest stays: for hundreds of faces, and
+            for linear probes.
         stem: "small" keeps the resolution of small faces, "half" halves it once, "native" is timm's own, "auto" is
             small up to 64 pixels.
         image_size: side in pixels that the network works on; images of another size are resized in ``forward``.
@@ -67,6 +76,8 @@ class ExpressionClassifier(ClassifierFile):
         loss: which loss, and its settings (:class:`synfer.labels.long_tail_losses.LossSettings`).
         synthetic_loss_weight: weight of a synthetic sample relative to a real one, ≥ 0.
         optimizer: "sgd" (Nesterov), "adamw" or "muon".
+        sam_rho: steps by the gradient at the worst place so far from the weights (SAM, arXiv 2010.01412), at twice the
+            cost; 0.05 is usual. null = plain steps.
         learning_rate: peak rate.
         weight_decay: applied to matrices and kernels, not to biases and norms.
         momentum: of SGD and Muon, in [0, 1).
@@ -80,7 +91,7 @@ class ExpressionClassifier(ClassifierFile):
 
     Raises:
         ValueError: a value out of range, an unknown label space or a backbone that cannot be built.
-        FileNotFoundError: no file at ``pretrained_path`` or ``latents_of``.
+        FileNotFoundError: no file at ``pretrained_path``, ``backbone_weights`` or ``latents_of``.
     """
 
     def __init__(
@@ -111,6 +122,8 @@ class ExpressionClassifier(ClassifierFile):
         mean: list[float] | None = None,
         std: list[float] | None = None,
         freeze_backbone: bool = False,
+        backbone_weights: str | None = None,
+        sam_rho: float | None = None,
     ) -> None:
         config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
@@ -120,16 +133,24 @@ class ExpressionClassifier(ClassifierFile):
         self.save_hyperparameters(ignore=["loss"], logger=False)
         self.hparams["loss"] = config["loss"]
         # The hyperparameters that Lightning saves have another form under the command line; load_trained reads these.
+        stored = None if backbone_weights is None else read_backbone(backbone_weights)
+        if stored is not None:
+            check_setting(not pretrained and pretrained_path is None, "backbone_weights", backbone_weights, _ALONE)
+            config = with_stored(config, stored)
         config, pretrained_path = with_source(config)
         self._config = config
         backbone, backbone_kwargs, mean, std = (config[n] for n in ("backbone", "backbone_kwargs", "mean", "std"))
-        self._is_pretrained = pretrained or pretrained_path is not None
+        stem, image_size, in_channels = (config[n] for n in ("stem", "image_size", "in_channels"))
+        self._is_pretrained = pretrained or pretrained_path is not None or stored is not None
+        self.weights_source = None if stored is None else stored.source()
+        self._backbone_trained_on = None if stored is None else stored.trained_on
         self.label_space = resolve_label_space(label_space)
         k = len(self.label_space)
         check_setting(0 <= drop_rate < 1, "drop_rate", drop_rate, "a number in [0, 1)")
         check_setting(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "a number in [0, 1)")
         check_setting(synthetic_loss_weight >= 0, "synthetic_loss_weight", synthetic_loss_weight, "a number ≥ 0")
         check_setting(learning_rate > 0, "learning_rate", learning_rate, "a number > 0")
+        check_setting(sam_rho is None or sam_rho > 0, "sam_rho", sam_rho, "a number > 0, or null")
         check_setting(weight_decay >= 0, "weight_decay", weight_decay, "a number ≥ 0")
         check_setting(0 <= momentum < 1, "momentum", momentum, "a number in [0, 1)")
         check_setting(0 <= warmup_fraction < 1, "warmup_fraction", warmup_fraction, "a number in [0, 1)")
@@ -161,6 +182,8 @@ class ExpressionClassifier(ClassifierFile):
             pretrained=pretrained,
             pretrained_path=pretrained_path,
         )
+        if stored is not None:
+            load_backbone(self.backbone, stored, config)
         if loss.kind == "ldam":
             normalise_head(self.backbone, backbone, loss.scale)
         self.freeze_backbone = freeze_backbone
@@ -265,6 +288,11 @@ class ExpressionClassifier(ClassifierFile):
             return
         if self.freeze_backbone:
             check_worth_freezing(self._is_pretrained)
+        if self._config["sam_rho"] is not None:
+            check_accumulation(self.trainer.accumulate_grad_batches)
+        if self.weights_source is not None:
+            who = f"model.backbone_weights '{self.weights_source['path']}'"
+            refuse_seen(getattr(self._data, "val_table", None), self._backbone_trained_on, who)
         if self._weights_name is not None:
             self.class_weights.copy_(named_weights(self._weights_name, self._data, self.loss_settings.beta))
         adapt_to_classes(self.class_losses, self._data, self.synthetic_loss_weight)
@@ -278,6 +306,11 @@ class ExpressionClassifier(ClassifierFile):
             as_frozen(self.backbone)
         return self
 
+    def build_optimiser(self) -> Optimizer:
+        """Returns the optimiser that the settings name, over the network."""
+        plain, rho = super().build_optimiser(), self._config["sam_rho"]
+        return plain if rho is None else SharpnessAware(plain, rho)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the mean loss of one batch, weighted by class and by origin."""
         consistency, synthetic = self.loss_settings.consistency, batch["is_synthetic"]
@@ -289,6 +322,8 @@ class ExpressionClassifier(ClassifierFile):
         losses = self._losses(logits, batch["soft_label"], synthetic) + penalty
         loss = self._mean_loss(losses, synthetic)
 
+        if self._config["sam_rho"] is not None and is_perturbed(self.optimizers()):  # the loss of another place
+            return loss
         losses = losses.detach()
         self._track("loss", loss.detach().expand(len(losses)))
         self._track("loss_real", losses, ~synthetic)
@@ -369,6 +404,7 @@ class ExpressionClassifier(ClassifierFile):
         super().on_save_checkpoint(checkpoint)
         entry = checkpoint[str(self.file_format.entry)]
         entry["codec"] = None if self.codec is None else self.codec.fingerprint()
+        entry["backbone_source"] = self.weights_source
         if self._trainer is not None and self.trainer.state.fn == "fit":
             sums = {name: metric.sums() for name, metric in self._train_metrics()}
             entry["epoch_so_far"] = states_of_ranks(sums)
@@ -389,6 +425,9 @@ class ExpressionClassifier(ClassifierFile):
         sums = own_state(saved.get("epoch_so_far")) or {}
         for name, metric in self._train_metrics():
             metric.add_sums(*sums.get(name, (0.0, 0)))
+
+
+_ALONE = "null beside model.pretrained and model.pretrained_path"
 
 
 def _scale_of_cosines(loss: Mapping[str, Any]) -> float | None:

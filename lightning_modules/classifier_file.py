@@ -79,7 +79,9 @@ class ClassifierFile(ExpressionModule):
         trained_on = settings.pop(_CODEC, None)
         make: Any = cls  # arguments by their names in the file
         # The weights come from this file: nothing is to be fetched or read a second time.
-        classifier: Module = make(**{**settings, "pretrained": False, "pretrained_path": None})
+        alone = {"pretrained": False, "pretrained_path": None, "backbone_weights": None}
+        classifier: Module = make(**{**settings, **alone})
+        classifier._config |= {"backbone_weights": settings.get("backbone_weights")}  # still tells where it came from
         classifier._check_label_space(path, label_space)
         found = None if classifier.codec is None else classifier.codec.fingerprint()
         expected = stored.entry.get("codec", trained_on or found)

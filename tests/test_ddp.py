@@ -147,6 +147,45 @@ def test_classifier_with_synthesis_on_the_fly(tmp_path: Path) -> None:
     assert not images[0] & images[1] and min(len(rank) for rank in images) > 20
 
 
+PRETRAINING: dict[str, Any] = {
+    "class_path": "lightning_modules.pretraining.FacePretraining",
+    "init_args": {
+        "method": "moco_v3",
+        **{n: LAYER_NORM_CLASSIFIER["init_args"][n] for n in ("backbone", "backbone_kwargs", "image_size")},
+        "head": {"hidden": 16, "out": 8},
+        "neighbours": {"neighbours": 5, "bank": 60},
+        "optimizer": "sgd",
+        "learning_rate": 0.002,  # at 0.05 the rounding of the first step is ten times as large after each further one
+        "schedule": "constant",
+        "warmup_fraction": 0.0,
+    },
+}
+
+
+def test_pretraining_on_two_ranks_is_that_of_one(tmp_path: Path) -> None:
+    data: dict[str, Any] = {"eval_batch_size": 5, "augmentation": {"enabled": False}}
+    lengths = {"max_steps": 7, "max_epochs": 1}
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    train.main(command_line(alone, PRETRAINING, {**data, "batch_size": 16}, lengths))
+    two_ranks(command_line(together, PRETRAINING, {**data, "batch_size": 8}, lengths))
+
+    found, ranks = records(alone, 1)[0], records(together, 2)
+    assert ranks[0]["weights"] == ranks[1]["weights"] and len(found["steps"]) == 7
+    for one, first, second in zip(found["steps"], *(rank["steps"] for rank in ranks), strict=True):
+        assert sorted(one["real"]) == sorted(first["real"] + second["real"])
+        assert first["loss"] != second["loss"]
+        assert (first["loss"] + second["loss"]) / 2 == pytest.approx(one["loss"], abs=1e-4)
+    metrics = [json.loads((folder / "run" / "summary.json").read_text())["metrics"] for folder in (alone, together)]
+    assert metrics[0]["val/knn_accuracy"] == metrics[1]["val/knn_accuracy"]
+    states = [
+        torch.load(folder / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in (alone, together)
+    ]
+    assert any(name.startswith("method.teacher.") for name in states[0])
+    for name, tensor in states[0].items():
+        assert torch.allclose(tensor.float(), states[1][name].float(), atol=1e-4), name
+
+
 def test_generator_on_two_ranks(tmp_path: Path) -> None:
     folder = tmp_path / "generator"
     data: dict[str, Any] = {

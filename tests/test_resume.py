@@ -123,6 +123,20 @@ def augmenter(folder: Path) -> dict[str, Any]:
     }
 
 
+def pretraining(folder: Path) -> dict[str, Any]:
+    return {
+        "class_path": "lightning_modules.pretraining.FacePretraining",
+        "init_args": {
+            "method": "moco_v3",
+            "backbone": "resnet10t",
+            "backbone_kwargs": {"stem_width": 8, "channels": [8, 8, 16, 16]},
+            "image_size": 16,
+            "head": {"hidden": 16, "out": 8},
+            "learning_rate": 0.01,
+        },
+    }
+
+
 def mixed(folder: Path) -> dict[str, Any]:
     save_checkpoint(tiny_generator(label_space="basic7"), folder / "generator.ckpt")
     save_checkpoint(tiny_classifier(BASIC7), folder / "voter.ckpt")
@@ -136,6 +150,7 @@ MODULES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "augmenter": augmenter,
     "annotator": annotator,
     "au_estimator": au_estimator,
+    "pretraining": pretraining,
     "mixed": mixed,
 }
 

@@ -14,7 +14,8 @@ ROOMS = ("synfer", "datamodules", "lightning_modules", "callbacks", "experiments
 """Each may import itself and those before it."""
 
 LIBRARY = (
-    *("foundation", "faces", "optimisation", "labels", "metrics", "pictures", "runs", "networks", "synthesis"),
+    *("foundation", "faces", "optimisation", "labels", "metrics", "pictures", "runs", "networks", "representation"),
+    "synthesis",
     "export",
 )
 """The same among the folders of ``synfer``."""

@@ -316,6 +316,7 @@ class RunRecord(Callback):
             "world_size": trainer.world_size,
             "wall_s": round(seconds["wall_s"], 2),
             "cpu_s": round(seconds["cpu_s"], 2),
+            **({"weights_from": source} if (source := _weights_source(trainer)) else {}),
             "counts": counts,
             "counts_of": "all ranks" if self._totals is not None or trainer.world_size == 1 else "rank 0",
             "steps": trainer.global_step,
@@ -387,6 +388,11 @@ def _plain(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     """Returns metrics as floats, without learning rates; JSON knows no NaN, so a metric without a value is null."""
     values = {name: float(value) for name, value in metrics.items() if not name.startswith("lr-")}
     return {name: value if math.isfinite(value) else None for name, value in sorted(values.items())}
+
+
+def _weights_source(trainer: Trainer) -> dict[str, str] | None:
+    """Returns the file that the model's weights began with, and its fingerprint; None where it is not of that kind."""
+    return getattr(trainer.lightning_module, "weights_source", None)
 
 
 def _now() -> str:

@@ -36,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "sweep": Command("experiments.sweep.sweep_command:main", "many settings and seeds from one file, here or on SLURM"),
     "compare": Command("experiments.compare.compare_command:main", "table, intervals and report of finished runs"),
     "export": Command("experiments.export.export_command:main", "a trained model in the formats of other libraries"),
+    "blend": Command("experiments.blend.blend_command:main", "one classifier from the weights of several runs"),
     "serve": Command("experiments.serve.serve_command:main", "a page in the browser, to make and label faces"),
     "presets": Command("experiments.command_line.presets_command:main", "list the presets; presets NAME prints one"),
     "completion": Command(

@@ -35,6 +35,9 @@ class Stream(IntEnum):
     STREAM_ORDER = 0x57E0
     HELD_OUT_ROWS = 0x4E1D
     VALIDATION_ROWS = 0x7A10
+    VIEWS = 0x71E3
+    HIDDEN_PATCHES = 0x41DE
+    SHOTS = 0x5407
 
 
 class Mixing(IntEnum):

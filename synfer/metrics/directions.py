@@ -9,7 +9,9 @@ from typing import Literal
 
 Direction = Literal["higher", "lower"]
 
-HIGHER = frozenset({"accuracy", "f1", "recall", "precision", "agreement", "found", "repaired", "psnr", "gain", "score"})
+HIGHER = frozenset(
+    {"accuracy", "f1", "recall", "precision", "agreement", "found", "repaired", "psnr", "gain", "score", "uar", "war"}
+)
 """Words in the names of metrics whose higher values are better."""
 
 LOWER = frozenset({"loss", "ece", "frechet", "fid", "kid", "mae", "mse", "rmse", "error", "harmed", "copies", "closer"})

@@ -13,16 +13,13 @@ from torch.nn import functional as F
 
 from synfer.faces.captions import ADJECTIVES, TEMPLATES
 from synfer.faces.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
-from synfer.foundation.checkpoint_file import check_finite
 from synfer.foundation.file_reading import FileError, plain_reason
 from synfer.foundation.fingerprint import fingerprint
 from synfer.foundation.json_file import read_json
 from synfer.foundation.safetensors_file import read_safetensors
 from synfer.networks.backbone import averaged_for_grey
+from synfer.networks.clip_folder import read_clip
 from synfer.networks.on_faces import OnFaces
-from synfer.networks.quiet_loading import quiet_loading
-
-_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 class ExternalClassifier(OnFaces, ABC):
@@ -146,33 +143,18 @@ class ClipVoter(ExternalClassifier):
     """
 
     def __init__(self, folder: Path, prompts: Mapping[str, Sequence[str] | str] | None = None) -> None:
-        from transformers import AutoTokenizer, CLIPModel
-
-        preprocessor = folder / "preprocessor_config.json"
-        found = read_json(preprocessor, "CLIP voter", "sizes and colours") if preprocessor.is_file() else {}
-        super().__init__(found.get("image_mean") or _CLIP_MEAN, found.get("image_std") or _CLIP_STD)
+        found = read_clip(folder, "CLIP voter")
+        super().__init__(found.mean, found.std)
         if prompts is None:
             prompts = {name: [text.format(ADJECTIVES[name]) for text in TEMPLATES] for name in EXPRESSIONS}
         captions_of = _captions(folder, prompts)
         self.label_space = resolve_label_space(list(captions_of))
-        try:
-            with quiet_loading():
-                loaded: Any = CLIPModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
-            clip: Any = loaded[0].float().eval()  # transformers keeps the number format in which it is stored
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-        except Exception as error:  # transformers, tokenizers and safetensors each raise their own types here
-            raise ValueError(f"CLIP voter '{folder}': {plain_reason(error)}, expected a CLIP model") from error
-        missing = sorted(loaded[1].get("missing_keys") or ())
-        if missing:
-            raise ValueError(f"CLIP voter '{folder}': found no weights '{missing[0]}', expected all of its config")
-        check_finite(clip.state_dict(), "CLIP voter", folder)
-        self.image_size = clip.config.vision_config.image_size
+        self.image_size, clip = found.image_size, found.model
         # With the model, not after it: only the image's half is needed from here on.
         with torch.no_grad():
             means = []
             for captions in captions_of.values():
-                length = clip.config.text_config.max_position_embeddings
-                tokens = tokenizer(captions, padding=True, truncation=True, max_length=length, return_tensors="pt")
+                tokens = found.tokens(captions)
                 text = clip.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
                 means.append(F.normalize(F.normalize(clip.text_projection(text), dim=1).mean(0), dim=0))
         self.register_buffer("text", torch.stack(means) * clip.logit_scale.detach().exp())

@@ -36,7 +36,8 @@ def check_worth_freezing(is_pretrained: bool) -> None:
         is_pretrained,
         "freeze_backbone",
         True,
-        "pretrained weights (model.backbone=hf_hub:<owner>/<model> or a folder, or model.pretrained_path)",
+        "pretrained weights (model.backbone=hf_hub:<owner>/<model> or a folder, model.pretrained_path or "
+        "model.backbone_weights)",
     )
 
 

@@ -1,4 +1,4 @@
-"""SGD, AdamW or Muon by name, with weight decay on matrices and kernels alone."""
+"""SGD, AdamW, Muon or LARS by name, with weight decay on matrices and kernels alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from torch.nn import Parameter
 from torch.optim import SGD, AdamW, Optimizer
 
-OptimiserName = Literal["sgd", "adamw", "muon"]
+OptimiserName = Literal["sgd", "adamw", "muon", "lars"]
 
 
 def build_optimiser(
@@ -22,12 +22,14 @@ def build_optimiser(
 
     Args:
         parameters: of the network.
-        name: "sgd" (Nesterov where there is momentum), "adamw", or "muon": steps of matrices and kernels are made
-            orthogonal (Jordan et al. 2024, kellerjordan.github.io/posts/muon) and as large as AdamW's (Liu et al.,
-            arXiv 2502.16982), so that AdamW's rates will do; biases, norms and embeddings go with AdamW.
+        name: "sgd" (Nesterov where there is momentum); "adamw"; "lars" (You et al., arXiv 1708.03888):
+            steps of matrices and kernels in proportion to their weights, for batches of thousands, and plain SGD of
+            biases and norms; or "muon": steps of matrices and kernels are made orthogonal (Jordan et al. 2024,
+            kellerjordan.github.io/posts/muon) and as large as AdamW's (Liu et al., arXiv 2502.16982), so that AdamW's
+            rates will do; biases, norms and embeddings go with AdamW.
         learning_rate: peak rate.
         weight_decay: on matrices and kernels, not on biases and norms.
-        momentum: of SGD and Muon (0.95 is usual there), in [0, 1).
+        momentum: of SGD, LARS and Muon (0.95 is usual there), in [0, 1).
 
     Raises:
         ValueError: another name.
@@ -41,6 +43,11 @@ def build_optimiser(
         from timm.optim import Muon  # timm takes seconds to import
 
         return Muon(groups, learning_rate, momentum=momentum, nesterov=True)
+    if name == "lars":
+        from timm.optim import Lars
+
+        groups[0]["always_adapt"] = True  # timm's own way would be plain SGD where nothing decays
+        return Lars(groups, learning_rate, momentum=momentum)
     raise ValueError(f"optimizer: found '{name}', expected one of {', '.join(get_args(OptimiserName))}")
 
 

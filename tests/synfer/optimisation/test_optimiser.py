@@ -29,7 +29,7 @@ def test_names_and_their_settings() -> None:
     adamw = build_optimiser(nn.Linear(2, 2).parameters(), "adamw", 1e-3, 0.05)
     assert isinstance(adamw, torch.optim.AdamW)
     assert [(g["lr"], g["weight_decay"]) for g in adamw.param_groups] == [(1e-3, 0.05), (1e-3, 0.0)]
-    with pytest.raises(ValueError, match="found 'lion', expected one of sgd, adamw, muon"):
+    with pytest.raises(ValueError, match="found 'lion', expected one of sgd, adamw, muon, lars"):
         build_optimiser(nn.Linear(2, 2).parameters(), "lion", 0.1, 0.0)  # type: ignore[arg-type]
 
 
@@ -55,3 +55,23 @@ def test_muon_takes_orthogonal_steps_of_kernels_at_the_scheduled_rate() -> None:
         assert float(singular.min() / singular.max()) > 0.5
         assert float(kernel.square().mean().sqrt()) == pytest.approx(0.2 * rate, rel=0.3)
         assert all(float(step.abs().max()) <= 2 * rate for step in others)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_lars_steps_are_in_proportion_to_the_weights_and_biases_take_plain_steps(decay: float) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 2)
+    with torch.no_grad():
+        layer.bias.fill_(1.0)
+    lars = build_optimiser(layer.parameters(), "lars", 0.5, decay, 0.9)
+    before = [p.detach().clone() for p in layer.parameters()]
+    gradients = [torch.full_like(p, 1e3) for p in layer.parameters()]
+    for parameter, gradient in zip(layer.parameters(), gradients, strict=True):
+        parameter.grad = gradient.clone()
+    lars.step()
+    weight, bias = (new.detach() - old for new, old in zip(layer.parameters(), before, strict=True))
+    # η ‖w‖ / (‖g‖ + λ‖w‖) with η = 0.001, however large the gradient.
+    whole = gradients[0] + decay * before[0]
+    trust = 0.001 * before[0].norm() / (gradients[0].norm() + decay * before[0].norm())
+    assert torch.allclose(weight, -0.5 * trust * whole, rtol=1e-4)
+    assert torch.allclose(bias, -0.5 * gradients[1])

@@ -1,0 +1,1 @@
+"""Classifiers of several runs made into one by the mean of their weights."""

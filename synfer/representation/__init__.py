@@ -1,0 +1,1 @@
+"""What learns and measures representations: views, losses, heads and methods of pre-training, probes; no Lightning."""
