@@ -136,6 +136,20 @@ def tell_lightning(launch: Launch, environment: MutableMapping[str, str] | None 
         found.setdefault("MASTER_PORT", str(_LIGHTNING_S_PORT + _step_number(found) % _LIGHTNING_S_PORTS))
 
 
+def ranks_of_one_task(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Returns the variables by which a program that a SLURM task starts is the first process of its own ranks.
+
+    Args:
+        environment: of the task; None = that of the process.
+
+    Returns:
+        {} outside of SLURM, and where each rank has a task.
+    """
+    found = os.environ if environment is None else environment
+    alone = "SLURM_JOB_ID" in found and int(found.get("SLURM_NTASKS") or 1) == 1
+    return {"SLURM_JOB_NAME": _LIGHTNING_S_SWITCH[1]} if alone else {}
+
+
 def meeting_place(launch: Launch, environment: Mapping[str, str] | None = None) -> tuple[str, int, bool]:
     """Returns host and port of the store at which ranks meet, and whether this process has to keep it.
 
