@@ -31,6 +31,9 @@ BEAT_S = 0.5
 LINGER_S = 60.0
 """How long rank 0 waits for the others at its end, so that all hear why."""
 
+SAVING_S = 150.0
+"""How long the others wait at a signal for rank 0, which sends to W&B what is left and queues the job again."""
+
 GRACE_S = 3.0
 """Time in which a rank that has lost another may say so itself, before it is ended."""
 
@@ -155,7 +158,15 @@ class Meeting:
                 self._count(self._key("ends"), 1)
             if self._keeps or (self.launch.rank == 0 and line is not None):  # who has not been greeted does not hear
                 self._wait_for_others()
+            elif self.launch.rank != 0 and code > 128 and line is None:
+                self._wait_for_rank_zero()
         self._closed.set()
+
+    def _wait_for_rank_zero(self) -> None:
+        """Waits until rank 0 has saved all there is: a launcher may kill the others at the first exit code of 143."""
+        deadline = time.monotonic() + SAVING_S
+        while time.monotonic() < deadline and self._read(self._key("end/0")) is None:
+            time.sleep(0.1)
 
     def _wait_for_others(self) -> None:
         deadline = time.monotonic() + LINGER_S

@@ -76,8 +76,8 @@ def main(args: list[str] | None = None) -> SynferCLI:
             deaf_from_here()
             at_the_end.set()
             finish_wandb(exit_code)
-            ATTENDANCE.leave(exit_code, None if error is None else end_line(error))
             ATTENDANCE.requeue(exit_code)
+            ATTENDANCE.leave(exit_code, None if error is None else end_line(error))
 
 
 def parse(args: list[str]) -> Namespace:
