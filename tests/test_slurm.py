@@ -35,11 +35,15 @@ pytestmark = [
 def _nothing_left_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("SLURM_")]:
         monkeypatch.delenv(name)
-    before = set(queued_jobs() or {})
+    OURS.clear()
     yield
-    left = set(queued_jobs() or {}) - before
+    left = {job for job in queued_jobs() or {} if job.partition("_")[0] in OURS}
     if left:
-        subprocess.run(["scancel", *sorted({job.partition("_")[0] for job in left})], check=False)
+        subprocess.run(["scancel", *sorted(left)], check=False)
+
+
+OURS: set[str] = set()
+"""Numbers of the jobs that a test has submitted."""
 
 
 def options(seconds: float, epochs: int = 1) -> list[str]:
@@ -70,7 +74,9 @@ def sbatch(folder: Path, *words: str, tasks: int = 2, nodes: int = 1) -> str:
     asked += [f"--output={folder / 'job.log'}", "--time=60", f"--chdir={PROJECT}"]
     command = ["sbatch", "--parsable", *asked, str(file), *words]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
-    return done.stdout.strip().partition(";")[0]
+    job = done.stdout.strip().partition(";")[0]
+    OURS.add(job)
+    return job
 
 
 def wait_until(happened: Callable[[], object], minutes: float, log: Path | None = None) -> None:
@@ -154,7 +160,10 @@ def sweep(folder: Path, values: list[int], command: list[str], *more: str) -> su
     content = {"program": "train.py", "method": "grid", "command": words, "parameters": parameters}
     path.write_text(yaml.safe_dump({**content, "name": "limit"}))
     program = [sys.executable, str(PROJECT / "sweep.py"), str(path), "--sweep_dir", str(folder / "runs")]
-    return subprocess.run([*program, *more], cwd=PROJECT, env=environment(), capture_output=True, text=True)
+    done = subprocess.run([*program, *more], cwd=PROJECT, env=environment(), capture_output=True, text=True)
+    for note in folder.glob("runs/*/submitted.json"):
+        OURS.add(json.loads(note.read_text())["job"].partition("_")[0])
+    return done
 
 
 def test_an_array_whose_limit_is_shorter_than_an_epoch(tmp_path: Path) -> None:
@@ -168,8 +177,9 @@ def test_an_array_whose_limit_is_shorter_than_an_epoch(tmp_path: Path) -> None:
     assert submitted.returncode == 0, submitted.stderr[-2000:]
     again = sweep(tmp_path, [1, 2, 3, 4], given, *more)
     assert again.returncode == 0 and "4 submitted" not in again.stdout
-    jobs = {job for job in queued_jobs() or {} if "_" in job}
-    assert len({job.partition("_")[0] for job in jobs}) == 1 and len(jobs) == 4  # not doubled
+    (array,) = OURS  # not doubled
+    jobs = {job for job in queued_jobs() or {} if job.partition("_")[0] == array}
+    assert len(jobs) == 4
     runs = [tmp_path / "runs" / f"seed_everything={seed}" for seed in (1, 2, 3, 4)]
     wait_until(lambda: not jobs & set(queued_jobs() or jobs), 20 * (MINUTES + 3))
     for run in runs:
