@@ -273,7 +273,7 @@ class SynferCLI(LightningCLI):
                 csv,
                 WandbRun(
                     self.run_dir,
-                    run_id=self.stored.get("wandb_id"),
+                    run_id=self.stored.get("wandb_id") or self.place.wandb_id,
                     task=subcommand,
                     config=config,
                     config_names=[

@@ -26,12 +26,14 @@ class RunPlace:
     Attributes:
         run_dir: the run folder; nothing is created.
         checkpoint: what a restart of the same job goes on from; None = what the command line says.
+        wandb_id: W&B run of an earlier start of the same job, which may have ended before its first checkpoint.
         job: the job that a restart shares; None = nothing starts this run again.
         restarts: how often the job was started before.
     """
 
     run_dir: str
     checkpoint: str | None = None
+    wandb_id: str | None = None
     job: str | None = None
     restarts: int = 0
 
@@ -62,7 +64,8 @@ def choose_place(
         ValueError: several nodes without torchrun or SLURM and no ``--run_dir``.
     """
     if launch.kind == "lightning" and RUN_DIR_VARIABLE in os.environ:
-        return RunPlace(run_dir or os.environ[RUN_DIR_VARIABLE], os.environ.get(CHECKPOINT_VARIABLE), launch.job)
+        checkpoint = os.environ.get(CHECKPOINT_VARIABLE)
+        return RunPlace(run_dir or os.environ[RUN_DIR_VARIABLE], checkpoint, job=launch.job)
     if run_dir:
         chosen = run_dir
     elif before.get("run_dir"):
@@ -80,7 +83,7 @@ def choose_place(
     if launch.kind == "torchrun" and job is None:
         job = f"torchrun {start_of}"
     place = RunPlace(chosen, job=job, restarts=launch.restarts + start - 1)
-    return replace(place, checkpoint=_of_the_same_job(place, launch)) if task == "fit" and job else place
+    return _of_the_same_job(place, launch) if task == "fit" and job else place
 
 
 def tell_started_ranks(place: RunPlace) -> None:
@@ -91,18 +94,18 @@ def tell_started_ranks(place: RunPlace) -> None:
         os.environ[CHECKPOINT_VARIABLE] = place.checkpoint
 
 
-def _of_the_same_job(place: RunPlace, launch: Launch) -> str | None:
-    """Returns the newest whole checkpoint in the folder where an earlier start of the same job has written there."""
+def _of_the_same_job(place: RunPlace, launch: Launch) -> RunPlace:
+    """Returns the place with what an earlier start of the same job has left in the folder."""
     folder = Path(place.run_dir)
     summary = read_fit_summary(folder) or {}
     jobs = [attempt.get("job") for attempt in summary.get("attempts", []) if isinstance(attempt, dict)]
     if place.job not in jobs:
-        return None
+        return place
     # People give the next torchrun the same --rdzv-id; a batch job that runs again finds what it has finished.
     if launch.kind == "torchrun" and place.restarts == 0 and is_complete(summary):
-        return None
-    found = last_whole_checkpoint(folder / CHECKPOINTS)
-    return None if found is None else str(found)
+        return place
+    found, wandb_id = last_whole_checkpoint(folder / CHECKPOINTS), summary.get("wandb_id")
+    return replace(place, checkpoint=None if found is None else str(found), wandb_id=wandb_id)
 
 
 def refuse_occupied(run_dir: Path, checkpoint: Path | None = None, run_id: str | None = None) -> None:

@@ -38,7 +38,7 @@ def test_given_name_wins(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_rank_that_lightning_starts_follows_the_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(RUN_DIR_VARIABLE, "")
     monkeypatch.setenv(CHECKPOINT_VARIABLE, "")
-    first = RunPlace("runs/a", "runs/a/checkpoints/last.ckpt", "slurm here 17", 2)
+    first = RunPlace("runs/a", "runs/a/checkpoints/last.ckpt", job="slurm here 17", restarts=2)
     tell_started_ranks(first)
     found = choose_place(None, "fit", Launch("lightning", 1, job="slurm here 17"))
     assert (found.run_dir, found.checkpoint) == (first.run_dir, first.checkpoint)
@@ -75,9 +75,11 @@ def folder_of(job: str | None, folder: Path, **more: Any) -> Path:
 
 
 def test_the_same_job_goes_on_in_its_folder_and_nobody_else(tmp_path: Path) -> None:
-    own = folder_of("slurm here 17", tmp_path / "own")
+    own = folder_of("slurm here 17", tmp_path / "own", wandb_id="ab12")
     last = str(own / "checkpoints" / "last.ckpt")
     assert choose_place(str(own), "fit", BATCH).checkpoint == last
+    assert choose_place(str(own), "fit", BATCH).wandb_id == "ab12"  # also of a start without a checkpoint
+    assert choose_place(str(own), "fit", SHELL).wandb_id is None
     assert choose_place(str(own), "test", BATCH).checkpoint is None
     assert choose_place(str(own), "fit", SHELL).checkpoint is None
     other = Launch("shell", job="slurm here 18", name="slurm-18-ab12cd", slurm_job="18")
