@@ -78,8 +78,10 @@ class Meeting:
         self._lock = threading.Lock()  # one question at a time, and the answer to it
         self._heard: dict[int, tuple[int, float]] = {}  # rank → (signs of life, when the last one was new)
         self._greeted: dict[int, str] = {}
+        self._places: dict[int, str] = {}  # rank → its host and process
+        self._others_ends: list[dict[str, Any]] = []  # what they have said, errors first
+        self._lost_line: str | None = None
         self._since = self._contact = time.monotonic()
-        self._done_before: set[int] = set()
 
     # ------------------------------------------------------------------ the start
 
@@ -151,16 +153,22 @@ class Meeting:
             return
         self._said_end = True
         self._is_ending.set()
+        is_stopped = code > 128 and line is None
+        # The store may stop answering now, and a question to it has no time-out.
+        guard = threading.Timer(SAVING_S + LINGER_S if is_stopped else LINGER_S + GRACE_S, os._exit, [code])
+        guard.daemon = True
+        guard.start()
         with contextlib.suppress(RuntimeError, ValueError):
-            end = {"rank": self.launch.rank, "place": self.launch.place, "code": code, "line": line}
-            if self.start:
+            if self.start and not self._is_quiet():
+                end = {"rank": self.launch.rank, "place": self.launch.place, "code": code, "line": line}
                 self._set(f"end/{self.launch.rank}", json.dumps(end))
                 self._count(self._key("ends"), 1)
-            if self._keeps or (self.launch.rank == 0 and line is not None):  # who has not been greeted does not hear
-                self._wait_for_others()
-            elif self.launch.rank != 0 and code > 128 and line is None:
-                self._wait_for_rank_zero()
+                if self._keeps or (self.launch.rank == 0 and line is not None):  # who is not greeted does not hear
+                    self._wait_for_others()
+                elif self.launch.rank != 0 and is_stopped:
+                    self._wait_for_rank_zero()
         self._closed.set()
+        guard.cancel()
 
     def _wait_for_rank_zero(self) -> None:
         """Waits until rank 0 has saved all there is: a launcher may kill the others at the first exit code of 143."""
@@ -179,7 +187,8 @@ class Meeting:
     def who_has_gone(self, patience_s: float = 12.0) -> str | None:
         """Returns a line about the rank that ended first or is not heard of; None where all are there.
 
-        For a rank whose connection to another broke, while the thread goes on giving signs of life.
+        For a rank whose connection to another broke, while the thread goes on giving signs of life. Asks the store for
+        nothing, which may be gone as well.
 
         Args:
             patience_s: how long to look.
@@ -187,38 +196,50 @@ class Meeting:
         self._is_ending.set()
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
-            try:
-                ends = [end for end in self._ends() if end["line"]]
-                if ends:
-                    return _line_of(ends[0])
-                if said := self._lost():
-                    return said
-                if silent := self._silent(_NOT_HEARD_S):
-                    line = self._line_of_silence(silent[0], _NOT_HEARD_S)
-                    self._set("lost", line)
-                    return line
-            except RuntimeError:
-                return self._rank_zero_is_gone(_NOT_HEARD_S)
+            for end in self._others_ends:
+                if end["line"] is not None:
+                    return _line_of(end)
+            if self._lost_line is not None:
+                return self._lost_line
+            if self._is_quiet(_NOT_HEARD_S) and 0 not in self._done_before:
+                return self._cut_off(_NOT_HEARD_S)
+            if not self._is_quiet() and (silent := self._silent(_NOT_HEARD_S)):
+                self._lost_line = self._line_of_silence(silent[0], _NOT_HEARD_S)
             time.sleep(0.2)
         return None
 
     # ------------------------------------------------------------------ signs of life
 
     def _beat(self) -> None:
-        """Gives signs of life, greets, and hears of ends; whatever the store takes its time for happens here."""
+        """Gives signs of life, greets and hears; whatever the store takes its time for happens here."""
+        told = False
         while not self._closed.wait(BEAT_S):
             try:
                 self._count(self._key(f"beat/{self.launch.rank}"), 1)
                 if self.launch.rank == 0:
                     self._greet()
                 self._listen()
-                self._done_before = {end["rank"] for end in self._ends()}
+                self._others_ends = self._ends()
+                self._lost_line = self._lost_line or self._lost() or self._find_lost()
+                if self._lost_line is not None and not told:
+                    self._set("lost", self._lost_line)
+                    told = True
                 self._contact = time.monotonic()
             except (RuntimeError, ValueError):  # the watch tells how long this has been so
                 continue
 
+    def _find_lost(self) -> str | None:
+        """Returns a line about a rank that is silent, or has not come."""
+        if silent := self._silent(self.silence_s):
+            return self._line_of_silence(silent[0], self.silence_s)
+        missing = sorted(set(self._watched) - set(self._heard))
+        if missing and time.monotonic() - self._since > self.arrival_s:
+            found = f"rank {missing[0]} of {self.launch.world_size} has not come in {self.arrival_s:g} s"
+            return f"{found} (cluster.arrival_s)"
+        return None
+
     def _watch(self) -> None:
-        """Ends this process where another rank has ended or is lost; never waits for the store itself."""
+        """Ends this process where another rank has ended or is lost; never asks the store, which may not answer."""
         looked = time.monotonic()
         while not self._closed.wait(BEAT_S):
             now = time.monotonic()
@@ -226,50 +247,43 @@ class Meeting:
                 self._contact = now
                 self._heard = {rank: (count, now) for rank, (count, _) in self._heard.items()}
             looked = now
-            line, code = self._bad_news(now)
+            line, code = self._bad_news()
             if line is None:
                 continue
-            if self._is_ending.wait(GRACE_S) or self._closed.is_set():
+            if self._is_ending.wait(GRACE_S):  # it says so itself; where it hangs in that, it is ended all the same
+                self._closed.wait(LINGER_S)
+            if self._closed.is_set() or self._said_end:
                 return
             self._end_process(line, code)
 
-    def _bad_news(self, now: float) -> tuple[str | None, int]:
+    def _bad_news(self) -> tuple[str | None, int]:
         """Returns a line and an exit code where the run cannot go on; (None, 0) otherwise."""
-        quiet = now - self._contact
-        if quiet > 4 * BEAT_S and 0 in self._done_before:
+        if self._is_quiet() and 0 in self._done_before:
             return None, 0  # rank 0 has ended in order, and its store with it
-        if quiet > self.silence_s:
-            return self._rank_zero_is_gone(self.silence_s), 1
-        if quiet > 4 * BEAT_S:
-            return None, 0
-        try:
-            for end in self._ends():
-                if end["line"] is not None:
-                    return _line_of(end), _code_of(end)
-            if said := self._lost():
-                return said, 1
-            if silent := self._silent(self.silence_s):
-                line = self._line_of_silence(silent[0], self.silence_s)
-                self._set("lost", line)
-                return line, 1
-            missing = sorted(set(self._watched) - set(self._heard))
-            if missing and now - self._since > self.arrival_s:
-                line = f"rank {missing[0]} of {self.launch.world_size} has not come in {self.arrival_s:g} s"
-                self._set("lost", f"{line} (cluster.arrival_s)")
-                return f"{line} (cluster.arrival_s)", 1
-        except RuntimeError:
-            return None, 0
-        return None, 0
+        if self._is_quiet(self.silence_s):
+            return self._cut_off(self.silence_s), 1
+        for end in self._others_ends:
+            if end["line"] is not None:
+                return _line_of(end), _code_of(end)
+        return self._lost_line, 1
 
     def _end_process(self, line: str, code: int) -> NoReturn:
-        first = min(set(range(self.launch.world_size)) - self._done_before, default=0)
-        if self.launch.rank == first or self.launch.rank == 0:
+        alive = set(range(self.launch.world_size)) - self._done_before
+        if self.launch.rank == min(alive, default=0) or self._is_quiet():  # one for all, and who is alone
             print(f"error: {line}; all ranks end", file=sys.stderr, flush=True)
         with contextlib.suppress(Exception):
             self.on_lost(line)
-        with contextlib.suppress(RuntimeError, ValueError):
-            self.close(code, None)
+        self.close(code, None)
         os._exit(code)
+
+    @property
+    def _done_before(self) -> set[int]:
+        return {end["rank"] for end in self._others_ends}
+
+    def _is_quiet(self, longer_than_s: float | None = None) -> bool:
+        """Whether the store has not answered for some time."""
+        quiet = time.monotonic() - self._contact
+        return quiet > (max(4 * BEAT_S, 2.0) if longer_than_s is None else longer_than_s)
 
     def _greet(self) -> None:
         for rank in set(self._watched) - set(self._heard):
@@ -288,24 +302,27 @@ class Meeting:
             count = self._count(self._key(f"beat/{rank}"))
             before = self._heard.get(rank)
             if count and (before is None or before[0] != count):
+                if rank not in self._places:
+                    self._places[rank] = self._read(self._key(f"who/{rank}")) or "?"
                 self._heard[rank] = count, time.monotonic()
 
     def _silent(self, longer_than_s: float) -> list[int]:
         now = time.monotonic()
         return [
             rank
-            for rank, (_, when) in sorted(self._heard.items())
+            for rank, (_, when) in sorted(dict(self._heard).items())
             if now - when > longer_than_s and rank not in self._done_before
         ]
 
     def _line_of_silence(self, rank: int, seconds: float) -> str:
-        who = self._read(self._key(f"who/{rank}"))
+        who = self._places.get(rank, "?")
         return f"rank {rank} ({who}) was lost: no sign of life for {seconds:g} s, killed or its host cut off"
 
-    def _rank_zero_is_gone(self, seconds: float) -> str:
+    def _cut_off(self, seconds: float) -> str:
+        zero = f"rank 0 ({self._places[0]})" if 0 in self._places else "rank 0"
         return (
-            f"rank {self.launch.rank} ({self.launch.place}) was cut off from rank 0: no answer for {seconds:g} s, it "
-            "was killed or its host cut off"
+            f"rank {self.launch.rank} ({self.launch.place}) was cut off from {zero}: no answer for {seconds:g} s, "
+            "it was killed or its host cut off"
         )
 
     # ------------------------------------------------------------------ the store
