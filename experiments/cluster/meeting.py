@@ -125,10 +125,10 @@ class Meeting:
         deadline = time.monotonic() + self.arrival_s
         while time.monotonic() < deadline:
             try:
-                if (word := self._read(key)) is not None:
-                    return word
                 if self.start and (ends := self._ends()):
                     raise EndedElsewhereError(_code_of(ends[0]))
+                if (word := self._read(key)) is not None:
+                    return word
             except RuntimeError:  # the store is gone, and rank 0 with it
                 raise ValueError(
                     f"launch: rank {self.launch.rank} ({self.launch.place}) has lost rank 0 before the run began, "
@@ -269,7 +269,8 @@ class Meeting:
 
     def _end_process(self, line: str, code: int) -> NoReturn:
         alive = set(range(self.launch.world_size)) - self._done_before
-        if self.launch.rank == min(alive, default=0) or self._is_quiet():  # one for all, and who is alone
+        refused = any(end["rank"] == 0 and end["code"] == 2 for end in self._others_ends)  # said where people look
+        if not refused and (self.launch.rank == min(alive, default=0) or self._is_quiet()):  # one for all, or alone
             print(f"error: {line}; all ranks end", file=sys.stderr, flush=True)
         with contextlib.suppress(Exception):
             self.on_lost(line)
