@@ -15,11 +15,10 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_HEARD = {
-    signal.SIGINT: "Ctrl-C: the run stops after this step{saving}; Ctrl-C once more ends it at once",
-    signal.SIGTERM: "SIGTERM: the run stops after this step{saving}",
-}
+CLUSTER_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""What schedulers send to a job whose time is nearly up, or that has to go."""
+
+_SIGNALS = (*CLUSTER_SIGNALS, signal.SIGINT)
 _NO_STEP = -(2**62)
 _STEPS_ON_DEVICES = 10
 """On an accelerator the ranks agree after every tenth step: each look waits for the device."""
@@ -46,22 +45,33 @@ def stop_signal(trainer: Trainer) -> int:
     return max((c.signal for c in callbacks if isinstance(c, AgreedStop)), default=0)
 
 
+def stop_is_agreed(trainer: Trainer) -> bool:
+    """Whether a signal stops all ranks after the same step."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return any(c.is_agreed for c in callbacks if isinstance(c, AgreedStop))
+
+
 class AgreedStop(Callback):
     """Ends a fit after a whole step, the same one on every rank, so that its state can be saved.
 
-    SIGTERM (a scheduler whose time is up) and the first Ctrl-C are remembered and handed round after the step; the
-    second Ctrl-C ends at once. Lightning's own handler broadcasts from inside the signal, in the middle of whatever
-    collective the step has reached. In validate, test and predict, where there is nothing to save, a signal ends at
-    once.
+    SIGTERM, SIGUSR1 and SIGUSR2 (a scheduler whose time is up) and the first Ctrl-C are remembered and handed round
+    after the step; the second Ctrl-C ends at once. The first signal counts: a warning tells more than the end that
+    follows it. Lightning's own handler broadcasts from inside the signal, in the middle of whatever collective the step
+    has reached. In validate, test and predict, where there is nothing to save, a signal ends at once.
+
+    Whoever starts a process deaf to a signal means it: a shell does so to Ctrl-C of its background jobs, a sweep to
+    SIGUSR1 and SIGUSR2, which SLURM sends to all processes of a step.
 
     A loss that is NaN or infinite ends the fit as an error: nothing that follows it is worth a checkpoint.
 
     Attributes:
         signal: number of the signal that all ranks stop for; 0 = none.
+        is_agreed: whether all ranks stop for it after the same step; otherwise this one alone ends.
     """
 
     def __init__(self) -> None:
         self.signal = 0
+        self.is_agreed = False
         self._received = 0
         self._bad_step: Tensor | None = None
         self._before: dict[int, Any] = {}
@@ -101,8 +111,8 @@ class AgreedStop(Callback):
             return
         for number in _SIGNALS:
             found = signal.getsignal(number)
-            # A shell starts background jobs deaf to Ctrl-C, and that is meant.
-            if number == signal.SIGINT and found not in (signal.default_int_handler, self._remember, self._end_now):
+            own = (signal.default_int_handler, self._remember, self._end_now)
+            if found is signal.SIG_IGN or (number == signal.SIGINT and found not in own):
                 continue
             self._before.setdefault(number, found)
             signal.signal(number, handler)
@@ -117,9 +127,11 @@ class AgreedStop(Callback):
     def _remember(self, number: int, frame: Any) -> None:
         if number == signal.SIGINT and self._received == signal.SIGINT:
             raise KeyboardInterrupt
-        self._received = number
-        if self._saves is not None:
-            line = _HEARD[signal.Signals(number)].format(saving=" and is saved" if self._saves else "")
+        is_first = not self._received
+        if is_first or number == signal.SIGINT:
+            self._received = number
+        if self._saves is not None and (is_first or number == signal.SIGINT):
+            line = _what_follows(number, self._saves)
             # Straight to stderr: the signal may have come in the middle of a print, which cannot be entered twice.
             with contextlib.suppress(OSError):
                 os.write(2, f"\n{line}\n".encode())
@@ -162,6 +174,13 @@ class AgreedStop(Callback):
                 "model.learning_rate, trainer.gradient_clip_val, or other data); checkpoints of earlier steps are kept"
             )
         if number:
-            self.signal = number
+            self.signal, self.is_agreed = number, True
             # Lightning ends after the batch, or after the epoch where it was the last one, on every rank.
             trainer._signal_connector.received_sigterm = True
+
+
+def _what_follows(number: int, saves: bool) -> str:
+    saving = " and is saved" if saves else ""
+    if number == signal.SIGINT:
+        return f"Ctrl-C: the run stops after this step{saving}; Ctrl-C once more ends it at once"
+    return f"{signal.Signals(number).name}: the run stops after this step{saving}"

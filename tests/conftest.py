@@ -28,6 +28,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs an accelerator"))
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Says aloud that nothing was tried of a real SLURM, where none answers."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if "NO SLURM" in str(report.longrepr)]
+    if skipped:
+        terminalreporter.write_line(
+            f"tests/test_slurm.py: {len(skipped)} skipped, for no SLURM answers here", yellow=True
+        )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _quiet_session() -> None:
     """One thread (tests run beside each other), no network, no W&B process unless a test asks for one."""

@@ -151,6 +151,7 @@ def test_as_many_ranks_train_as_were_asked_for(
     for name, value in {"NTASKS": 1, "JOB_ID": 7, "PROCID": 0, "LOCALID": 0, "NODEID": 0, "NODELIST": "here"}.items():
         monkeypatch.setenv(f"SLURM_{name}", str(value))
     monkeypatch.setenv("SLURM_JOB_NAME", "fit")
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
     more = ["--trainer.devices=2", "--trainer.strategy=ddp", f"--run_dir={tmp_path}"]
     code, line = error_line(["fit", *tiny_run, *more], capfd)
     assert code == 2 and "2 × 1 = 2 ranks are asked for, found 1 started" in line

@@ -77,8 +77,9 @@ if mode in ("timed", "preempted") and not checkpoint:
     summary(status, {"reason": reason, "complete": False, "exit_code": code})
     raise SystemExit(code)
 if mode in ("slow", "stubborn") and not checkpoint:
-    if mode == "stubborn":
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stop = signal.SIG_IGN if mode == "stubborn" else signal.default_int_handler
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     (run_dir / "checkpoints").mkdir(exist_ok=True)
     with zipfile.ZipFile(run_dir / "checkpoints" / "last.ckpt", "w") as file:
         file.writestr("weights", "1")
@@ -726,12 +727,96 @@ def test_slurm_gets_one_array_job(
         (folder / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
     parameters = [f"--slurm_parameter={pair}" for pair in ("timeout_min=90", "gpus_per_node=1", "slurm_partition=gpu")]
-    assert sweep.main([str(write(folder, modes("ok", "fail", "fine"))), "--slurm", "--jobs", "2", *parameters]) == 0
+    command = [str(write(folder, modes("ok", "fail", "fine"))), "--slurm", "--jobs", "2", *parameters]
+    assert sweep.main([*command, "--requeues", "7"]) == 0
     said = capsys.readouterr().out
     assert "3 runs: 3 submitted" in said and "job 12_0" in said and "job 12_2" in said
+    assert "each start may take 90 min" in said and "at most 7 times" in said
     script = (folder / "job.sh").read_text()
     for line in ("--array=0-2%2", "--time=90", "--gpus-per-node=1", "--partition=gpu", "--job-name=s"):
         assert f"#SBATCH {line}" in script
+
+
+def with_slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, queue: dict[str, str], refusal: str = "") -> None:
+    """Puts programs of SLURM in place that give jobs the number 12, and show a queue."""
+    (folder / "bin").mkdir(exist_ok=True)
+    shown = "\n".join(f"echo '{job}|{state}'" for job, state in queue.items())
+    answer = (
+        f"echo 'sbatch: error: {refusal}' >&2; exit 1" if refusal else "echo x >> jobs; echo Submitted batch job 12"
+    )
+    for name, lines in (("srun", "exit 0"), ("sbatch", answer), ("squeue", shown or "true")):
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{lines}\n")
+        (folder / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+
+
+def test_submitting_twice_does_not_double(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("submitit")
+    path = str(write(folder, modes("ok", "fail", "fine")))
+    with_slurm(folder, monkeypatch, {"12_0": "PENDING", "12_1": "RUNNING", "12_2": "REQUEUE_HOLD", "3": "RUNNING"})
+    assert sweep.main([path, "--slurm"]) == 0
+    assert "each start may take 60 min" in capsys.readouterr().out  # submitit's own are 5
+    assert sweep.main([path, "--slurm"]) == 0
+    assert "3 runs: 1 running, 2 pending" in capsys.readouterr().out
+    assert (folder / "jobs").read_text() == "x\n"
+    assert sweep.main([path, "--status"]) == 0
+    said = capsys.readouterr().out
+    assert "3 runs: 1 running, 2 pending" in said and "job 12_2" in said
+    with_slurm(folder, monkeypatch, {"12_1": "RUNNING"})  # the others were cancelled before they began
+    assert sweep.main([path, "--slurm"]) == 0
+    assert "3 runs: 1 running, 2 submitted" in capsys.readouterr().out
+    assert (folder / "jobs").read_text() == "x\nx\n"
+
+
+def test_where_slurm_does_not_answer_runs_are_submitted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from experiments.sweep.slurm_runner import ArrayTask
+
+    path = write(folder, modes("ok", "fail"))
+    for number, run in enumerate(plan_runs(read_sweep_file(path), folder / "runs/s")):
+        run.note_job(f"12_{number}")
+    monkeypatch.setenv("PATH", str(folder))
+    assert sweep.main([str(path), "--status"]) == 0
+    assert "2 runs: 2 submitted" in capsys.readouterr().out
+    (_, run) = plan_runs(read_sweep_file(path), folder / "runs/s")
+    monkeypatch.setenv("SLURM_JOB_ID", "14")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    ArrayTask(run, {}, fails_loudly=False)()
+    assert sweep.main([str(path), "--status"]) == 0
+    assert "2 runs: 1 failed, 1 submitted" in capsys.readouterr().out
+
+
+def test_a_job_that_slurm_refuses_is_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("submitit")
+    with_slurm(folder, monkeypatch, {}, refusal="invalid partition specified: gpuu")
+    assert sweep.main([str(write(folder, modes("ok", "fail"))), "--slurm"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len([line for line in said if line.startswith("error")]) == 1
+    assert "SLURM refuses the job" in said[-1] and "invalid partition specified: gpuu" in said[-1]
+
+
+def test_runs_are_deaf_to_the_signals_of_a_step(folder: Path) -> None:
+    """SLURM sends them to every process of a step at the time limit; the sweep alone decides, by SIGTERM."""
+    from experiments.sweep.child_process import ChildProcess
+
+    (run,) = plan_runs(read_sweep_file(write(folder, modes("slow"))), Path("runs"))
+    lock = run.lock
+    assert lock.take()
+    child = ChildProcess(run, lock, {})
+    wait_until(lambda: run.summary())
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        child.process.send_signal(number)
+    time.sleep(0.2)
+    assert child.poll() is None
+    child.stop()
+    wait_until(lambda: child.poll(stopped=True) is not None)
+    assert run.status() == "interrupted" and run.summary()["status"] == "interrupted"
 
 
 def test_slurm_without_slurm_is_one_line(

@@ -68,14 +68,23 @@ class RunProgress(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the line of the epoch before; starts the clock, at the first one once the pool has been filled."""
         self._say_epoch(trainer)
-        now = time.monotonic()
-        if not self._began:
-            self._began, self._first_step = now, trainer.global_step
-            self._total = float(trainer.estimated_stepping_batches)
-            if self._total < 0:  # of a stream without end, and no bound on the steps
-                self._total = math.inf
+        self._start_clock(trainer)
         self._begin_line(trainer)
         self.display.run(self._share(trainer), lambda: self._figures(trainer))
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Starts the clock of a run that goes on in the middle of an epoch: Lightning tells of no start of that one."""
+        if not self._began:
+            self._start_clock(trainer)
+            self._begin_line(trainer)
+
+    def _start_clock(self, trainer: Trainer) -> None:
+        if self._began:
+            return
+        self._began, self._first_step = time.monotonic(), trainer.global_step
+        self._total = float(trainer.estimated_stepping_batches)
+        if self._total < 0:  # of a stream without end, and no bound on the steps
+            self._total = math.inf
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -29,7 +29,16 @@ from callbacks.recording.wandb_run import WandbRun
 from datamodules.rows.provenance import split_manifest
 from lightning_modules.trainer_access import data_of
 from synfer.runs.run_end import RunEnd, interrupted_by
-from synfer.runs.run_format import SAMPLES, mark_summary, read_fit_summary, take_best, write_config, write_summary
+from synfer.runs.run_format import (
+    SAMPLES,
+    last_checkpoint,
+    mark_summary,
+    read_fit_summary,
+    read_summary,
+    take_best,
+    write_config,
+    write_summary,
+)
 
 PACKAGES = (
     "synfer",
@@ -79,6 +88,7 @@ class RunRecord(Callback):
         continues: whether a fit goes on from a checkpoint, so that what the folder holds is its own past.
         log_checkpoints: whether a finished fit gives W&B its checkpoints.
         stored: the state of this callback in the checkpoint that a fit goes on from, and its step.
+        launch: what is to be said of the job that this attempt is a start of: its name, how often it was started again.
 
     Attributes:
         end: how the run ended; None while it runs.
@@ -93,6 +103,7 @@ class RunRecord(Callback):
         continues: bool = False,
         log_checkpoints: bool = False,
         stored: Mapping[str, Any] | None = None,
+        launch: Mapping[str, Any] | None = None,
     ) -> None:
         self.run_dir = Path(run_dir)
         self.task = task
@@ -106,6 +117,7 @@ class RunRecord(Callback):
         self.end: RunEnd | None = None
         self.run_id = str((stored or {}).get("run_id") or secrets.token_hex(8))
         self._stored = dict(stored or {})
+        self._launch = dict(launch or {})
         self._attempts = list(self._stored.get("attempts", []))
         self._earlier_s = {name: float(self._stored.get(name, 0)) for name in ("wall_s", "cpu_s")}
         self._world_size = 1
@@ -122,7 +134,7 @@ class RunRecord(Callback):
         self.wandb_id = _wandb_id(trainer) or self.wandb_id
         self._world_size = trainer.world_size
         attempt = {"started": _now(), "seed": self.config.get("seed_everything"), "world_size": trainer.world_size}
-        self._attempts.append({**attempt, "from_step": int(self._stored.get("step", 0))})
+        self._attempts.append({**attempt, "from_step": int(self._stored.get("step", 0)), **self._launch})
         if not trainer.is_global_zero:
             return
         if self.task != "fit":
@@ -181,7 +193,7 @@ class RunRecord(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Writes the summary of a run that failed or was stopped; after a failure without waiting for other ranks."""
         if isinstance(exception, (KeyboardInterrupt, SystemExit)):
-            self.end = interrupted_by(stop_signal(trainer))
+            self.end = interrupted_by(stop_signal(trainer) or _signal_of(exception))
         else:
             self.end = RunEnd("failed", f"{type(exception).__name__}: {exception}", 1)
         if isinstance(exception, SIGTERMException):  # all ranks stop after the same step
@@ -222,6 +234,14 @@ class RunRecord(Callback):
             return None
         way = f"; {self._way_on} goes on" if self._way_on else ""
         return f"{self.end.status} ({self.end.reason}) after step {self._last_step}{way}"
+
+    def note_loss(self, line: str) -> None:
+        """Writes that the run has failed because another rank is gone; from a thread, before the process is ended."""
+        summary = read_summary(self.run_dir)
+        if summary.get("status") == "running":
+            last = last_checkpoint(self.run_dir)
+            end = RunEnd("failed", line, 1).as_record(str(last) if last.is_file() else None)
+            write_summary(self.run_dir, {**summary, **end, "reason": "error", "error": line})
 
     def _take_over(self, before: Mapping[str, Any]) -> None:
         """Takes what the folder's summary knows of the attempts before and the checkpoint does not.
@@ -393,6 +413,12 @@ def _plain(metrics: Mapping[str, Any]) -> dict[str, float | None]:
 def _weights_source(trainer: Trainer) -> dict[str, str] | None:
     """Returns the file that the model's weights began with, and its fingerprint; None where it is not of that kind."""
     return getattr(trainer.lightning_module, "weights_source", None)
+
+
+def _signal_of(exception: BaseException) -> int:
+    """Returns the number of the signal that raised an exception before the first step; 0 = none."""
+    code = exception.code if isinstance(exception, SystemExit) else 0
+    return code - 128 if isinstance(code, int) and code > 128 else 0
 
 
 def _now() -> str:

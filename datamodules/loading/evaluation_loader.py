@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.loading.evaluation_sampler import EvaluationSampler
 from datamodules.loading.mixed_dataset import MixedDataset, as_is
+from datamodules.loading.worker_signals import outlive_signals
 from datamodules.rows.row_choice import even_order
 from datamodules.rows.sample_table import SampleTable
 
@@ -45,4 +46,5 @@ def loader_settings(num_workers: int) -> dict[str, Any]:
         "persistent_workers": num_workers > 0,
         "pin_memory": torch.cuda.is_available(),
         "collate_fn": as_is,
+        "worker_init_fn": outlive_signals,
     }

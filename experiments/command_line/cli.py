@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from callbacks.agreed_stop import AgreedStop, exit_code_of_stop
+from callbacks.agreed_stop import AgreedStop, exit_code_of_stop, stop_is_agreed
 from callbacks.recording.atomic_checkpoint_io import AtomicCheckpointIO
 from callbacks.recording.metrics_csv import MetricsCsv
 from callbacks.recording.run_checkpoint import RunCheckpoint
@@ -30,6 +32,10 @@ from callbacks.recording.throughput import Throughput
 from callbacks.recording.wandb_run import WandbOptions, WandbRun
 from callbacks.step_seed import StepSeed
 from callbacks.synthesis.face_table import FaceTable
+from experiments.cluster.attendance import ATTENDANCE
+from experiments.cluster.cluster_options import ClusterOptions
+from experiments.cluster.launch import find_launch, tell_lightning
+from experiments.cluster.world import fit_to_launch
 from experiments.command_line.checkpoint_argument import check_fits, is_file_name, locate
 from experiments.command_line.commands import is_synfer
 from experiments.command_line.errors import debugging, one_line_errors, report, this_rank
@@ -37,7 +43,7 @@ from experiments.command_line.lost_rank import how_ranks_ended, is_lost_connecti
 from experiments.command_line.parent_watch import announce_parent
 from experiments.command_line.parser import with_interpolations
 from experiments.command_line.project import shipped
-from experiments.command_line.run_folder import choose_run_dir, refuse_occupied
+from experiments.command_line.run_folder import RunPlace, choose_place, refuse_occupied, tell_started_ranks
 from experiments.command_line.signs_of_life import say_the_end, use_run_progress, without_table
 from synfer.foundation.bfloat16 import computes_bfloat16_fast, warn_of_slow_bfloat16
 from synfer.foundation.checkpoint_file import read_checkpoint
@@ -79,6 +85,7 @@ class SynferCLI(LightningCLI):
         assert parser.groups is not None
         self._test_group = parser.groups.pop(TEST_GROUP)  # a name that the arguments of trainer.test take as well
         parser.add_class_arguments(WandbOptions, "wandb")
+        parser.add_class_arguments(ClusterOptions, "cluster")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         # The newest state is kept, or the best with --checkpoint.monitor=val/accuracy --checkpoint.mode=max; last.ckpt
         # is the newest in both cases. (With save_top_k=0 Lightning would write nothing before the end of training.)
@@ -118,7 +125,7 @@ class SynferCLI(LightningCLI):
         config = self.config[subcommand]
         fit = subcommand == "fit"
         with one_line_errors(exit_code=2):
-            self.run_dir = choose_run_dir(config.run_dir, subcommand)
+            self._find_the_others(config, subcommand)
             self.stored = self._stored_record() if fit else {}
             self._refuse_mixtures(config, fit)
             self._refuse_idle_test(config, self._parser(subcommand))
@@ -136,6 +143,25 @@ class SynferCLI(LightningCLI):
         config.trainer.default_root_dir = str(self.run_dir)
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(self.run_dir / "checkpoints")
         self.continues = fit and bool(config.get("ckpt_path"))
+
+    def _find_the_others(self, config: Namespace, subcommand: str) -> None:
+        """Has all ranks agree on where the run lives; a restart of the same job goes on in its own folder."""
+        self.launch = find_launch()
+        tell_lightning(self.launch)
+        options = ClusterOptions(**config.cluster.as_dict())
+        ATTENDANCE.requeue_on_signal(self.launch, options.requeues)
+
+        def decide(launch_name: str, start: int, before: Mapping[str, Any]) -> dict[str, Any]:
+            return asdict(choose_place(config.run_dir, subcommand, self.launch, launch_name, start, before))
+
+        self.place = RunPlace(**ATTENDANCE.agree(self.launch, options, decide))
+        tell_started_ranks(self.place)
+        self.run_dir = Path(self.place.run_dir)
+        if self.place.checkpoint is not None:
+            config.ckpt_path = self.place.checkpoint
+            if self.launch.rank == 0:
+                again = f"start {self.place.restarts + 1} of " if self.place.restarts else ""
+                rank_zero_info(f"{again}job '{self.place.job}': goes on from {self.place.checkpoint}")
 
     def _refuse_mixtures(self, config: Namespace, fit: bool) -> None:
         """Refuses to write two runs into one folder, and one run with two seeds.
@@ -237,6 +263,7 @@ class SynferCLI(LightningCLI):
             self.continues,
             options.log_checkpoints,
             self.stored,
+            self.place.as_record(),
         )
         callbacks.append(self.record)
         given = self._get(self.config_init, "trainer")
@@ -246,7 +273,7 @@ class SynferCLI(LightningCLI):
                 csv,
                 WandbRun(
                     self.run_dir,
-                    run_id=self.stored.get("wandb_id"),
+                    run_id=self.stored.get("wandb_id") or self.place.wandb_id,
                     task=subcommand,
                     config=config,
                     config_names=[
@@ -267,13 +294,7 @@ class SynferCLI(LightningCLI):
         chosen = {**given, "logger": loggers or False, "plugins": plugins, **kwargs}
         use_run_progress(chosen, callbacks, settings, subcommand)
         trainer = self._instantiate_trainer(chosen, callbacks)
-        asked = trainer.num_devices * trainer.num_nodes
-        if trainer.world_size != asked:
-            raise ValueError(
-                f"trainer.devices × trainer.num_nodes: {trainer.num_devices} × {trainer.num_nodes} = {asked} ranks are "
-                f"asked for, found {trainer.world_size} started, expected as many (SLURM: srun with --ntasks-per-node="
-                f"{trainer.num_devices}; torchrun: --nproc-per-node={trainer.num_devices})"
-            )
+        fit_to_launch(trainer, self.launch, self._get(self.config_init, "cluster"))
         precision, device = str(trainer.precision), trainer.strategy.root_device.type
         if precision.startswith("bf16") and not computes_bfloat16_fast(device):
             warn_of_slow_bfloat16("trainer.precision", precision, "32-true")
@@ -300,6 +321,7 @@ class SynferCLI(LightningCLI):
             announce_parent()
         try:
             if self.trainer.is_global_zero:
+                ATTENDANCE.on_lost(self.record.note_loss)
                 with one_line_errors(exit_code=2):
                     self.lock.take()
                     if subcommand == "fit":  # a run may have come and gone since the first look
@@ -308,12 +330,15 @@ class SynferCLI(LightningCLI):
                 super()._run_subcommand(subcommand)
         except BaseException as error:
             lost = is_lost_connection(error)
+            gone = ATTENDANCE.who_has_gone() if lost else None
+            if stop_is_agreed(self.trainer) or gone is not None:
+                ATTENDANCE.end_together()
             started = launcher.procs if starts_ranks and isinstance(launcher, _SubprocessScriptLauncher) else []
             if lost or isinstance(error, SystemExit):  # another rank failed: let it say why; or all stop together
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     for rank in started:
                         rank.wait(timeout=10)
-            why = how_ranks_ended(started)
+            why = gone or how_ranks_ended(started)
             if starts_ranks and isinstance(launcher, _SubprocessScriptLauncher):
                 # Ranks that wait for this one would wait for ever, or end in a long traceback about a lost connection.
                 launcher.kill(signal.SIGKILL)

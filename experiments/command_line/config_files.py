@@ -22,6 +22,7 @@ _GROUPS = (
     "misclassified",
     "test",
     "wandb",
+    "cluster",
     "checkpoint",
 )
 INCLUDE = "include"

@@ -27,6 +27,7 @@ _CLASSES = {
     "misclassified": ("callbacks/misclassified_faces.py", "MisclassifiedFaces"),
     "test": ("callbacks/generator_test.py", "GeneratorTest"),
     "wandb": ("callbacks/recording/wandb_run.py", "WandbOptions"),
+    "cluster": ("experiments/cluster/cluster_options.py", "ClusterOptions"),
 }
 """Group of the command line → file and class that say what it takes."""
 

@@ -151,13 +151,23 @@ def _file_being_read(error: Exception) -> Path | None:
 def report(message: str) -> None:
     """Prints one line on stderr; other ranks wait first, for rank 0 mostly meets the same error and ends them."""
     rank = this_rank()
+    _said[:] = [message]
     if rank > 0:
         time.sleep(2)
     # An error in a data worker arrives with the worker's whole traceback in its text; the last line is the error.
     if "Original Traceback" in message:
         message = message.strip().splitlines()[-1].partition(": ")[2]
     line = " ".join(_without_type_listing(message).split())
+    _said[:] = [line]
     print(f"error: {line}" if rank == 0 else f"error on rank {rank}: {line}", file=sys.stderr, flush=True)
+
+
+_said: list[str] = []
+
+
+def last_report() -> str | None:
+    """Returns what this process has reported last; None = nothing."""
+    return _said[0] if _said else None
 
 
 def debugging() -> bool:

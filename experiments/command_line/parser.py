@@ -22,6 +22,7 @@ from experiments.command_line.moved_names import (
     with_present_names,
     with_present_options,
 )
+from experiments.command_line.none_is_null import none_is_null
 from experiments.command_line.shorthands import written_out
 from synfer.foundation.file_reading import did_you_mean
 
@@ -63,7 +64,8 @@ class SynferParser(LightningArgumentParser):
             words = with_present_options(words, lambda: model_class(words))
         except MovedKeyError as error:
             self.error(str(error), error)
-        return super().parse_args(words, *more, **options)
+        with none_is_null():
+            return super().parse_args(words, *more, **options)
 
     def _load_config_parser_mode(self, content: str, path: Any = "", *args: Any, **options: Any) -> Namespace:
         words = with_configs_first(sys.argv[1:])

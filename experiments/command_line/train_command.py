@@ -14,6 +14,9 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningCLI
 
 from callbacks.recording.wandb_run import finish_wandb
+from experiments.cluster.attendance import ATTENDANCE, end_line
+from experiments.cluster.early_signals import deaf_from_here, ended_by_signals
+from experiments.cluster.meeting import EndedElsewhereError
 from experiments.command_line.cli import SynferCLI
 from experiments.command_line.config_files import check_config_files
 from experiments.command_line.errors import one_line_errors
@@ -52,21 +55,29 @@ def main(args: list[str] | None = None) -> SynferCLI:
             one line has been printed. ``SYNFER_DEBUG=1`` lets an error itself through instead.
     """
     _quieten()
-    exit_code = 1
+    exit_code, error = 1, None
     at_the_end = end_with_parent()
-    try:
-        with _as_command_line(args), one_line_errors(exit_code=1):
-            with one_line_errors(exit_code=2):
-                _write_out()
-            done = _command_line(SynferCLI)
-        exit_code = 0
-        return done
-    except SystemExit as error:
-        exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        raise
-    finally:
-        at_the_end.set()
-        finish_wandb(exit_code)
+    with ended_by_signals():
+        try:
+            with _as_command_line(args), one_line_errors(exit_code=1):
+                with one_line_errors(exit_code=2):
+                    _write_out()
+                done = _command_line(SynferCLI)
+            exit_code = 0
+            return done
+        except BaseException as ended:
+            error = ended
+            if isinstance(ended, EndedElsewhereError):
+                ATTENDANCE.end_together()
+            if isinstance(ended, SystemExit):
+                exit_code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+            raise
+        finally:
+            deaf_from_here()
+            at_the_end.set()
+            finish_wandb(exit_code)
+            ATTENDANCE.requeue(exit_code)
+            ATTENDANCE.leave(exit_code, None if error is None else end_line(error))
 
 
 def parse(args: list[str]) -> Namespace:
@@ -128,6 +139,8 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*is not supported by the model summary")
     # A run that goes on in its folder; another run's folder is refused by us.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    # A process that srun has not started is no mistake where one is asked for; where more are, our own line says so.
+    warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
     # Advertisements of other packages, and what the lines of RunProgress say better.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_says_something)
 

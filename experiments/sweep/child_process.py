@@ -37,7 +37,9 @@ class ChildProcess:
     """One attempt at a run: started, followed, ended.
 
     The child leads a session of its own, so that Ctrl-C reaches it through the runner alone, and holds the run's lock.
-    On Linux the kernel sends it SIGTERM when the runner dies; elsewhere it goes on, and its lock keeps others out.
+    SLURM signals every process of a step, in whatever session: the child is started deaf to SIGUSR1 and SIGUSR2, and
+    hears of the end of its time from the runner alone. On Linux the kernel sends it SIGTERM when the runner dies;
+    elsewhere it goes on, and its lock keeps others out.
 
     Args:
         run: the run; its lock must be ours.
@@ -60,7 +62,7 @@ class ChildProcess:
                 env={**os.environ, **environment},
                 start_new_session=True,
                 pass_fds=(lock.fd,),
-                preexec_fn=_die_with_parent(),
+                preexec_fn=before_exec(),
             )
         lock.note(self.process.pid)
 
@@ -91,9 +93,9 @@ class ChildProcess:
         return outcome
 
     def stop(self) -> None:
-        """Asks it to stop, as Ctrl-C would."""
+        """Asks it to stop, as a scheduler would: after its step, and saved."""
         with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGINT)
+            self.process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Ends it and everything it started."""
@@ -105,18 +107,20 @@ class ChildProcess:
             os.killpg(self.process.pid, number)
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """Returns what the child does between fork and exec: ask the kernel for SIGTERM when its parent dies."""
-    if not sys.platform.startswith("linux"):
-        return None
+def before_exec() -> Callable[[], None]:
+    """Returns what a child does between fork and exec: be deaf to the step's signals, and die with its parent."""
     libc = ctypes.CDLL(None)  # loaded before the fork: little is safe after it
     parent = os.getpid()
 
-    def ask() -> None:
+    def prepare() -> None:
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a runner in the background: the child is to hear us
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if not sys.platform.startswith("linux"):
+            return
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # died before we asked
             os._exit(1)
 
-    return ask
+    return prepare

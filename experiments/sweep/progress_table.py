@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from experiments.cluster.slurm_queue import queued_jobs
 from experiments.sweep.sweep_run import SweepRun
 from synfer.runs.time_text import time_text
 
@@ -22,8 +23,9 @@ _LIVE_ORDER = (
     "killed",
     "finished",
     "skipped",
-    "waiting",
+    "pending",
     "submitted",
+    "waiting",
 )
 
 
@@ -33,8 +35,8 @@ class ProgressRow:
 
     Attributes:
         run: the run.
-        status: waiting, running, finished, skipped (finished before), failed, interrupted, killed (without a word),
-            locked (another process is at work on it) or submitted (to SLURM).
+        status: waiting, submitted (to SLURM, which does not answer), pending (in its queue), running, finished, skipped
+            (finished before), failed, interrupted, killed (without a word) or locked (another process has it).
         seconds: wall time; None = not known.
         note: what else is to be said, such as the error line.
     """
@@ -46,8 +48,15 @@ class ProgressRow:
 
 
 def rows_from_folders(runs: Sequence[SweepRun]) -> list[ProgressRow]:
-    """Returns what the run folders say."""
-    return [ProgressRow(run, run.status(), run.summary().get("wall_s"), run.error()) for run in runs]
+    """Returns what the run folders say, and SLURM of the runs that were submitted to it."""
+    queue = queued_jobs() if any(run.job() is not None for run in runs) else None
+    return [
+        ProgressRow(run, status := run.status(queue), run.summary().get("wall_s"), _note(run, status)) for run in runs
+    ]
+
+
+def _note(run: SweepRun, status: str) -> str:
+    return f"job {run.job()}" if status in ("submitted", "pending") else run.error()
 
 
 def progress_table(rows: Sequence[ProgressRow], metric: str | None, live: bool = False) -> Table:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from experiments.sweep.child_process import ChildProcess
-from experiments.sweep.local_runner import POLL_S, STOP_TIMEOUT_S
+from experiments.cluster.launch import ranks_of_one_task
+from experiments.sweep.child_process import ChildProcess, before_exec
+from experiments.sweep.local_runner import POLL_S
 from experiments.sweep.progress_table import progress_table, rows_from_folders
 from experiments.sweep.sweep_error import SweepError
 from experiments.sweep.sweep_file import PROJECT, SweepFile
 from experiments.sweep.sweep_run import SweepRun
+from synfer.foundation.folder_lock import FolderLock
 from synfer.foundation.json_file import read_json_if_whole, write_json
 
 if TYPE_CHECKING:
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
 EXECUTORS = ("slurm", "local", "debug")
 START_TIMEOUT_S = 600.0
 """How long tasks wait for task 0's decision: nodes may start minutes apart."""
+
+STOP_TIMEOUT_S = 75.0
+"""How long a run may take to stop before it is killed: SLURM's warning comes 90 s ahead of the end (signal_delay_s)."""
+
+REQUEUES, TIME_LIMIT_MIN = 100, 60
+"""How often a run out of time is queued again, and the time limit of a start, where nothing else is said."""
 
 
 class RunFailed(Exception):
@@ -59,7 +67,7 @@ class ArrayTask:
         Raises:
             RunFailed: the run failed, or task 0 said nothing.
         """
-        environment = {**self.environment, **_rank_environment()}
+        environment = {**self.environment, **ranks_of_one_task()}
         if self.run.is_finished():
             self._publish("skipped")
             return "skipped"
@@ -88,7 +96,8 @@ class ArrayTask:
         if decision["outcome"] != "started":
             return str(decision["outcome"])
         command = self.run.command(Path(decision["checkpoint"]) if decision["checkpoint"] else None)
-        return f"exit code {subprocess.run(command, env={**os.environ, **environment}).returncode}"
+        done = subprocess.run(command, env={**os.environ, **environment}, preexec_fn=before_exec())
+        return f"exit code {done.returncode}"
 
     def _publish(self, outcome: str, checkpoint: Path | None = None) -> None:
         """Tells the other tasks of this attempt, where there are any, what task 0 does."""
@@ -122,9 +131,10 @@ def submit(
     executor: str,
     jobs: int | None,
     parameters: dict[str, Any],
+    requeues: int,
     console: Console,
 ) -> int:
-    """Submits what is neither finished nor at work as one array job.
+    """Submits what is neither finished, at work nor in the queue as one array job.
 
     On SLURM it returns at once; the local and the debug executor (no scheduler needed) are waited for.
 
@@ -136,13 +146,15 @@ def submit(
         executor: slurm, local or debug.
         jobs: tasks of the array at a time; None = no bound.
         parameters: submitit's, such as ``timeout_min``, ``gpus_per_node``, ``slurm_partition``.
+        requeues: how often a run out of time is queued again.
         console: where to print.
 
     Returns:
         0, or 1 when a run that was waited for failed.
 
     Raises:
-        SweepError: submitit or SLURM is missing, or a parameter that submitit does not know.
+        SweepError: submitit or SLURM is missing, a parameter that submitit does not know, SLURM refuses the job, or
+            another process is submitting the same sweep.
     """
     try:
         import submitit
@@ -151,19 +163,31 @@ def submit(
     # The node imports this package to unpickle the task, wherever it starts.
     paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    requeues = int(parameters.pop("slurm_max_num_timeout", requeues))  # submitit's own name for it
     try:
-        backend = submitit.AutoExecutor(folder=sweep_dir / "submitit" / "%j", cluster=executor)
-        backend.update_parameters(name=sweep.name, slurm_array_parallelism=jobs, **parameters)
+        limit = {"slurm_max_num_timeout": requeues} if executor == "slurm" else {}
+        backend = submitit.AutoExecutor(folder=sweep_dir / "submitit" / "%j", cluster=executor, **limit)
+        settings = {"timeout_min": TIME_LIMIT_MIN, **parameters}
+        backend.update_parameters(name=sweep.name, slurm_array_parallelism=jobs, **settings)
     except (NameError, AssertionError, RuntimeError) as error:
         raise SweepError(f"--slurm_executor {executor}: {' '.join(str(error).split())}") from None
-    rows = rows_from_folders(runs)
-    todo = [row for row in rows if row.status not in ("finished", "running")]
-    with backend.batch():
-        submitted = [backend.submit(ArrayTask(row.run, environment, executor != "debug")) for row in todo]
-    for row, job in zip(todo, submitted, strict=True):
-        row.status, row.note = "submitted", f"job {job.job_id}"
+    with FolderLock(sweep_dir / "submit.lock") as lock:
+        if not lock.take(patience_s=60):
+            raise SweepError(f"{sweep_dir}: found another process submitting it ({lock.holder()}), expected one")
+        rows = rows_from_folders(runs)
+        todo = [row for row in rows if row.status not in ("finished", "running", "pending", "submitted")]
+        submitted = _submit(backend, [ArrayTask(row.run, environment, executor != "debug") for row in todo])
+        for row, job in zip(todo, submitted, strict=True):
+            row.status, row.note = "submitted", f"job {job.job_id}"
+            if executor == "slurm":
+                row.run.note_job(job.job_id)
     if executor == "slurm":
         console.print(progress_table(rows, sweep.metric))
+        if todo:
+            console.print(
+                f"each start may take {settings.get('slurm_time', settings['timeout_min'])} min (--slurm_parameter "
+                f"timeout_min=N); a run out of time is queued again, at most {requeues} times (--requeues N)"
+            )
         console.print("the same command with --status tells how far they are")
         return 0
     try:
@@ -178,6 +202,25 @@ def submit(
     return 1 if any(row.status not in ("finished", "running") for row in rows) else 0
 
 
+def _submit(backend: Any, tasks: Sequence[ArrayTask]) -> list[Any]:
+    """Hands tasks to submitit as one array.
+
+    Raises:
+        SweepError: SLURM refuses them, in its own words: an unknown partition, more than a node has.
+    """
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    if not tasks:
+        return []
+    try:
+        with backend.batch():
+            return [backend.submit(task) for task in tasks]
+    except (FailedJobError, FailedSubmissionError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        said = next((line for line in lines if "error" in line), lines[0] if lines else type(error).__name__)
+        raise SweepError(f"SLURM refuses the job: {' '.join(said.split())}") from None
+
+
 def _is_first_task() -> bool:
     return int(os.environ.get("SLURM_PROCID", "0")) == 0
 
@@ -185,10 +228,3 @@ def _is_first_task() -> bool:
 def _attempt() -> str:
     """Names this start of the job: the id, which a requeued job keeps, and how often it was requeued."""
     return f"{os.environ.get('SLURM_JOB_ID', '')}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
-
-
-def _rank_environment() -> dict[str, str]:
-    """Returns what makes Lightning start the ranks itself where the job has one task per run."""
-    if os.environ.get("SLURM_NTASKS", "1") == "1" and "SLURM_JOB_ID" in os.environ:
-        return {"SLURM_JOB_NAME": "interactive"}  # Lightning's own switch: no rank per SLURM task
-    return {}

@@ -20,7 +20,7 @@ from experiments.sweep.grid import file_name
 from experiments.sweep.local_runner import LocalRunner
 from experiments.sweep.parser_check import check_against_parser
 from experiments.sweep.progress_table import make_console, progress_table, rows_from_folders
-from experiments.sweep.slurm_runner import EXECUTORS, submit
+from experiments.sweep.slurm_runner import EXECUTORS, REQUEUES, submit
 from experiments.sweep.sweep_error import SweepError
 from experiments.sweep.sweep_file import SweepFile, read_sweep_file
 from experiments.sweep.sweep_run import SweepRun, plan_runs, refuse_changed
@@ -77,7 +77,9 @@ def _sweep(options: argparse.Namespace, extra: list[str]) -> int:
     _say(where)
     if options.slurm or options.slurm_executor:
         executor = options.slurm_executor or "slurm"
-        outcome = submit(sweep, runs, sweep_dir, environment, executor, options.jobs, parameters, console)
+        outcome = submit(
+            sweep, runs, sweep_dir, environment, executor, options.jobs, parameters, options.requeues, console
+        )
         _say(where)
         return outcome
     if options.devices is None and jobs > 1 and "CUDA_VISIBLE_DEVICES" not in environment:
@@ -113,6 +115,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry_run", action="store_true", help="print the commands of what is left to do")
     parser.add_argument("--status", action="store_true", help="print the table of what has been done")
     parser.add_argument("--slurm", action="store_true", help="submit an array job through submitit")
+    parser.add_argument(
+        "--requeues",
+        type=_at_least_one,
+        default=REQUEUES,
+        help=f"how often a run out of time is queued again on SLURM, and goes on (default: {REQUEUES})",
+    )
     parser.add_argument("--slurm_executor", choices=EXECUTORS, help="submitit's; local and debug need no scheduler")
     parser.add_argument(
         "--slurm_parameter",

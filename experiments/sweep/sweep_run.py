@@ -8,7 +8,7 @@ import json
 import shlex
 import socket
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 import yaml
 
+from experiments.cluster.launch import find_launch
+from experiments.cluster.slurm_queue import QueueState
 from experiments.sweep.grid import expand, value_text
 from experiments.sweep.run_lock import RunLock
 from experiments.sweep.sweep_error import SweepError
@@ -24,7 +26,8 @@ from synfer.foundation.json_file import read_json_if_whole, write_json
 from synfer.runs.run_end import is_complete
 from synfer.runs.run_format import CHECKPOINTS, SWEEP, read_summary
 
-Status = Literal["waiting", "running", "finished", "failed", "interrupted", "killed"]
+Status = Literal["waiting", "submitted", "pending", "running", "finished", "failed", "interrupted", "killed"]
+SUBMITTED = "submitted.json"
 _OWN_OPTIONS = ("--run_dir", "--ckpt_path")
 
 
@@ -80,14 +83,32 @@ class SweepRun:
         stopped = found.get("status") in ("stopped", "interrupted")
         return stopped and not is_complete(found) and found.get("exit_code") == exit_code
 
-    def status(self) -> Status:
-        """Returns what has become of the run, seen from its folder."""
+    def status(self, queue: Mapping[str, QueueState] | None = None) -> Status:
+        """Returns what has become of the run, seen from its folder and from SLURM.
+
+        Args:
+            queue: what SLURM has in its queue; None = it was not asked, or does not answer.
+        """
         if self.is_finished():
             return "finished"
         if self.lock.is_held():
             return "running"
-        attempts = self._record().get("attempts", [])
+        attempts, job = self._record().get("attempts", []), self.job()
+        if job is not None and queue is not None and job in queue:
+            return queue[job]
+        if job is not None and queue is None and all(attempt.get("job") != job for attempt in attempts):
+            return "submitted"
         return attempts[-1].get("outcome", "killed") if attempts else "waiting"
+
+    def job(self) -> str | None:
+        """Returns the number of the SLURM job that the run was last submitted as; None = never."""
+        found = read_json_if_whole(self.run_dir / SUBMITTED).get("job")
+        return None if found is None else str(found)
+
+    def note_job(self, job: str) -> None:
+        """Notes as which SLURM job the run was submitted; in a file of its own, for the job may have begun already."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        write_json(self.run_dir / SUBMITTED, {"job": job, "submitted": _now()})
 
     def error(self) -> str:
         """Returns exit code and error line of the last attempt; empty where it did not fail."""
@@ -115,10 +136,12 @@ class SweepRun:
             for path in self._checkpoints():
                 path.rename(path.with_suffix(".ckpt.broken"))
         attempt: dict[str, Any] = {
-            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "started": _now(),
             "host": socket.gethostname(),
             "resumed_from": str(checkpoint.relative_to(self.run_dir)) if checkpoint else None,
         }
+        if (job := find_launch().slurm_job) is not None:
+            attempt["job"] = job
         attempts = self._record().get("attempts", [])
         attempts.append(attempt)
         write_json(
@@ -202,6 +225,10 @@ def refuse_changed(runs: Sequence[SweepRun], sweep_dir: Path) -> None:
             f"{len(changed)} of {len(runs)} runs in {sweep_dir} have other settings; first {run.name}: {why}; "
             "expected the same settings, or another --sweep_dir"
         )
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _options(values: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ import runpy
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,11 @@ def _look_at(command: Command) -> tuple[str | None, list[Command]]:
         return _of_synfer(command, words[words.index("synfer") + 1 :])
     if program == "torchrun" and "train.py" in words:
         return None, [_of_words(command, words[words.index("train.py") + 1 :])]
+    if program == "sbatch":
+        return _of_sbatch(command, words)
+    if program == "srun":
+        started = [place for place, word in enumerate(words) if word in ("python", "synfer", "torchrun")]
+        return _look_at(replace(command, words=tuple(words[started[0] :]))) if started else ("srun starts nothing", [])
     if program == "wandb":
         return _of_sweep(command, words[1:]) if words[0] == "sweep" else (None, [])
     if program == "python" and words[0] == "train.py":
@@ -95,11 +101,21 @@ def _look_at(command: Command) -> tuple[str | None, list[Command]]:
         "pytest": _of_pytest,
         "pip": _of_pip,
         "git": lambda _: None,
+        "scancel": lambda _: None,
+        "scontrol": lambda _: None,
         "pre-commit": lambda _: None,
     }
     if program not in others:
         return f"no parser is known for '{program}', expected one of {', '.join(others)}, torchrun, wandb", []
     return others[program](words), []
+
+
+def _of_sbatch(command: Command, words: Sequence[str]) -> tuple[str | None, list[Command]]:
+    """Returns whether the batch file is there, and the training that the words after it are options of."""
+    files = [place for place, word in enumerate(words) if word.endswith(".sbatch")]
+    if not files or not (PROJECT / words[files[0]]).is_file():
+        return f"found no batch file in '{' '.join(words)}', expected one of examples/slurm", []
+    return None, [_of_words(command, ["fit", *words[files[0] + 1 :]])]
 
 
 def _of_synfer(command: Command, words: Sequence[str]) -> tuple[str | None, list[Command]]:

@@ -20,6 +20,7 @@ GROUPS = (
     "guidance",
     "pseudo_labels",
     "wandb",
+    "cluster",
     "checkpoint",
     "test",
     "misclassified",
