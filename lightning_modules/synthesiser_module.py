@@ -12,6 +12,7 @@ from lightning_modules.run_seed import run_seed
 from lightning_modules.synthesiser_file import SynthesiserFile
 from lightning_modules.trainer_access import data_of
 from lightning_modules.training_provenance import data_state
+from synfer.foundation.fingerprint import fingerprint
 from synfer.foundation.module_file import StoredModule
 from synfer.synthesis.faces import Faces
 from synfer.synthesis.hooks import FaceHook
@@ -23,6 +24,9 @@ class SynthesiserModule(SynthesiserFile):
 
     synthesiser: Any
     label_space: tuple[str, ...]
+    weights_source: dict[str, str] | None = None
+    """Path, kind and fingerprint of what a training began with, for records; None = its own, drawn by the seed."""
+
     decide_weights: ClassVar[tuple[str, ...]] = ()
     """Settings without which the weights of a file would mean something else."""
 
@@ -36,11 +40,16 @@ class SynthesiserModule(SynthesiserFile):
             ValueError: weights that do not fit, or that have seen rows which this run holds out.
         """
         super().on_fit_start()
-        path = self.hparams["initial_weights"]
+        path = self.hparams.get("initial_weights")
         if path is None or self.trainer.ckpt_path is not None:  # it goes on, and began long ago
             return
         stored = begin_with(self, path, self.decide_weights)
         self._began_with(stored)
+        self.weights_source = {
+            "path": str(path),
+            "kind": self.file_format.kind,
+            "fingerprint": fingerprint(sorted(stored.weights.items())),
+        }
         data = data_of(self.trainer)
         if hasattr(data, "add_earlier_training"):
             data.add_earlier_training(data_state(stored.content), f"model.initial_weights '{path}'")

@@ -23,9 +23,11 @@ class WeightsAtTheStart(Callback):
 
     found: dict[str, torch.Tensor]
     steps: int
+    source: dict[str, str] | None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.found, self.steps = weights(pl_module), trainer.global_step
+        self.source = getattr(pl_module, "weights_source", None)
 
 
 def begun_with(path: Any, folder: Path, ckpt_path: Path | None = None, **changes: Any) -> WeightsAtTheStart:
@@ -48,6 +50,8 @@ def test_a_training_begins_with_the_average_of_a_checkpoint(earlier: Path, tmp_p
     averaged = ExpressionGenerator.load_trained(earlier / "earlier.ckpt")
     start = begun_with(earlier / "earlier.ckpt", tmp_path)
     assert start.steps == 0
+    assert start.source is not None and start.source["kind"] == "diffusion"
+    assert start.source["path"] == str(earlier / "earlier.ckpt") and len(start.source["fingerprint"]) == 16
     assert all(torch.equal(start.found[name], tensor) for name, tensor in averaged.state_dict().items())
     own = torch.load(earlier / "earlier.ckpt", weights_only=True)["state_dict"]
     assert any(not torch.equal(start.found[name], tensor) for name, tensor in own.items())
