@@ -21,6 +21,7 @@ class CaptionColumns:
         label: the name of the expression; None = the set has none.
         sample_id: a name of the row; None = that of the picture's file, or its place in the set.
         captioned: whether there is a text; else none is looked for.
+        numbers: further ones, such as valence and arousal.
     """
 
     image: str | None = None
@@ -28,6 +29,7 @@ class CaptionColumns:
     label: str | None = None
     sample_id: str | None = None
     captioned: bool = True
+    numbers: tuple[str, ...] = ()
 
     def among(self, names: list[str], where: str) -> CaptionColumns:
         """Returns the columns by the names that they have among these.
@@ -37,10 +39,12 @@ class CaptionColumns:
         """
         image = _chosen("image", self.image, USUAL_IMAGE, names, where)
         caption = _chosen("caption", self.caption, USUAL_CAPTION, names, where) if self.captioned else None
+        for name in self.numbers:
+            _chosen(name, name, (), names, where)
         for role, name in (("label", self.label), ("id", self.sample_id)):
             if name is not None:
                 _chosen(role, name, (), names, where)
-        return CaptionColumns(image, caption, self.label, self.sample_id, self.captioned)
+        return CaptionColumns(image, caption, self.label, self.sample_id, self.captioned, self.numbers)
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class CaptionRow:
         label: whatever stands for the name of the expression; None = nothing.
         part: number of the file, or part of one, that is read at once.
         digest: what tells its picture from others without reading it; "" where only its pixels do.
+        numbers: whatever stands in the columns of ``CaptionColumns.numbers``, in their order.
     """
 
     name: str
@@ -64,6 +69,7 @@ class CaptionRow:
     label: Any = None
     part: int = 0
     digest: str = ""
+    numbers: tuple[Any, ...] = ()
 
 
 @dataclass
