@@ -10,21 +10,26 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
+from synfer.metrics.affect_scores import AffectScores
 from synfer.metrics.gathered_rows import GatheredRows
 from synfer.metrics.masked_mean import MaskedMean
+from synfer.metrics.soft_label_scores import SoftLabelScores
 from synfer.pictures.confusion_matrix import save_confusion_matrix
 from synfer.pictures.reliability_diagram import save_reliability_diagram
 
 
-def evaluation_metrics(num_classes: int) -> nn.ModuleDict:
-    """Returns the metrics of one stage: confusion, ece, confidence, loss."""
+def evaluation_metrics(num_classes: int, rates_affect: bool = False) -> nn.ModuleDict:
+    """Returns the metrics of one stage: confusion, ece, confidence, loss, soft_label; affect where it is rated."""
+    affect = {"affect": AffectScores()} if rates_affect else {}
     return nn.ModuleDict(
         {
+            **affect,
             "confusion": MulticlassConfusionMatrix(num_classes, validate_args=False),
             "ece": MulticlassCalibrationError(num_classes, n_bins=15, norm="l1", validate_args=False),
             # The probability of the chosen class, and whether it was the true one.
             "confidence": GatheredRows({"confidence": torch.empty(0), "right": torch.empty(0)}, keyed=False),
             "loss": MaskedMean(),
+            "soft_label": SoftLabelScores(num_classes),
         }
     )
 
