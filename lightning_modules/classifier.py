@@ -205,9 +205,8 @@ class ExpressionClassifier(ClassifierFile):
 
         self.ema = None if ema_decay is None else ParameterEMA(self.backbone, ema_decay)
 
-        self.train_metrics = nn.ModuleDict(
-            {name: MaskedMean() for name in ("loss", "loss_real", "loss_synthetic", "accuracy", "loss_affect")}
-        )
+        tracked = ("loss", "loss_real", "loss_synthetic", "accuracy", *(["loss_affect"] if affect.enabled else []))
+        self.train_metrics = nn.ModuleDict({name: MaskedMean() for name in tracked})
         self.evaluation_metrics = nn.ModuleDict(
             {f"{stage}_stage": evaluation_metrics(k, affect.enabled) for stage in ("val", "test")}
         )

@@ -52,7 +52,7 @@ class AffectScores(Float64States):
 
     def compute(self) -> dict[str, float]:
         """Returns the scores by name, such as ``ccc/valence``, and ``ccc_mean`` where both have one (a collective)."""
-        sums = self.sums.double().cpu()
+        sums = self.sums.cpu().double()
         scores: dict[str, float] = {}
         for column, name in enumerate(AFFECT):
             if sums[0, column]:

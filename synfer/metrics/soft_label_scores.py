@@ -60,7 +60,7 @@ class SoftLabelScores(Float64States):
 
     def compute(self) -> dict[str, float]:
         """Returns the scores by name; none where there was no such row (a collective)."""
-        rows, divergence, overlap = self.sums.double().cpu().tolist()
+        rows, divergence, overlap = self.sums.cpu().double().tolist()
         scores: dict[str, float] = {}
         if rows:
             scores = {"soft_label_divergence": divergence / rows, "soft_label_overlap": overlap / rows}

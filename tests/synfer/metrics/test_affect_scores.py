@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from synfer.metrics.affect_scores import AffectScores
+from synfer.metrics.soft_label_scores import SoftLabelScores
 
 
 def reference(rated: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -44,15 +46,31 @@ def test_scores_are_those_of_all_rows_however_they_fall_into_batches(sizes: tupl
     assert found["ccc_mean"] == pytest.approx((found["ccc/valence"] + found["ccc/arousal"]) / 2)
 
 
-def test_parts_of_two_ranks_add_up() -> None:
+def one_of_three(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=3)
+    try:
+        metric, labels = AffectScores(), SoftLabelScores(2)
+        shares = [slice(0, 7), slice(7, 7), slice(7, 40)]  # other numbers of rows on each, none on one of them
+        rated, truth = some_rows(40)
+        metric.update(rated[shares[rank]], truth[shares[rank]])
+        labels.update(rated.softmax(1)[shares[rank]], rated.flip(1).softmax(1)[shares[rank]])
+        torch.save({"affect": metric.compute(), "labels": labels.compute()}, f"{folder}/rank{rank}.pt")
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.ddp
+def test_every_rank_gets_the_scores_of_all_rows(tmp_path: Path) -> None:
+    # Forked: a process that imports torch anew costs seconds.
+    torch.multiprocessing.start_processes(one_of_three, (str(tmp_path),), nprocs=3, start_method="fork")
+    whole, labels = AffectScores(), SoftLabelScores(2)
     rated, truth = some_rows(40)
-    whole, one, other = AffectScores(), AffectScores(), AffectScores()
     whole.update(rated, truth)
-    one.update(rated[:7], truth[:7])
-    other.update(rated[7:], truth[7:])
-    one.sums += other.sums  # what reducing does
-    assert one._reductions["sums"] is not None
-    assert one.compute() == pytest.approx(whole.compute(), abs=1e-13)
+    labels.update(rated.softmax(1), rated.flip(1).softmax(1))
+    for rank in range(3):
+        found = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
+        assert found["affect"] == pytest.approx(whole.compute(), abs=1e-13)
+        assert found["labels"] == pytest.approx(labels.compute(), abs=1e-6)
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.3, -1 / 3, 1.0])
