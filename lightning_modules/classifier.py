@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from datamodules.batch import Batch
 from datamodules.rows.sample_table import UNLABELLED
 from lightning_modules.affect_rows import affect_in, check_affect_rows
 from lightning_modules.class_statistics import adapt_to_classes, named_weights, real_class_counts
 from lightning_modules.classifier_file import ClassifierFile
-from lightning_modules.classifier_scores import evaluation_metrics, save_evaluation_pictures
+from lightning_modules.classifier_outputs import check_same_outputs
+from lightning_modules.classifier_scores import EvaluationScores, save_evaluation_pictures
 from synfer.faces.expressions import resolve_label_space
 from synfer.faces.face_batch import check_batch, check_range_of_batch
 from synfer.faces.face_shape import resize_faces
@@ -27,7 +27,6 @@ from synfer.labels.class_weights import check_class_weights
 from synfer.labels.long_tail_losses import LOSSES, LossSettings, check_together
 from synfer.labels.mined_knowledge import MinedKnowledge
 from synfer.labels.soft_label_loss import expected_losses
-from synfer.metrics.confusion_scores import confusion_scores
 from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.affect_head import AFFECT_OUTPUTS, split_outputs
 from synfer.networks.backbone import Stem, averaged_for_grey, build_backbone, normalisation
@@ -51,8 +50,7 @@ class ExpressionClassifier(ClassifierFile):
 
     With ``affect.enabled`` the last layer has two more outputs, valence and arousal
     (:mod:`synfer.networks.affect_head`), with a loss of their own. Rows then need an expression, a rating or one of
-    its two numbers, and not all of them: what a row lacks neither teaches nor scores. Logged for val and test:
-    ``ccc/valence``, ``ccc/arousal``, ``ccc_mean``, ``pearson/…``, ``rmse/…`` and ``sagr/…``
+    its two numbers, and not all of them: what a row lacks neither teaches nor scores
     (:class:`synfer.metrics.affect_scores.AffectScores`).
 
     Args:
@@ -61,8 +59,7 @@ class ExpressionClassifier(ClassifierFile):
         backbone_kwargs: further arguments of that network.
         pretrained: whether timm fetches ImageNet weights (needs the network).
         pretrained_path: a local file of weights in timm's layout instead.
-        affect: whether valence and arousal are rated too, and their loss
-            (:class:`synfer.labels.affect_losses.AffectSettings`).
+        affect: valence and arousal, and their loss (:class:`synfer.labels.affect_losses.AffectSettings`).
         freeze_backbone: whether the last layer alone learns, and the pretrained rest stays: for hundreds of faces.
         stem: "small" keeps the resolution of small faces, "half" halves it once, "native" is timm's own, "auto" is
             small up to 64 pixels.
@@ -208,7 +205,7 @@ class ExpressionClassifier(ClassifierFile):
         tracked = ("loss", "loss_real", "loss_synthetic", "accuracy", *(["loss_affect"] if affect.enabled else []))
         self.train_metrics = nn.ModuleDict({name: MaskedMean() for name in tracked})
         self.evaluation_metrics = nn.ModuleDict(
-            {f"{stage}_stage": evaluation_metrics(k, affect.enabled) for stage in ("val", "test")}
+            {f"{stage}_stage": EvaluationScores(k, affect) for stage in ("val", "test")}
         )
 
     @property
@@ -283,14 +280,7 @@ class ExpressionClassifier(ClassifierFile):
     def probabilities_and_affect(self, image: Tensor, flip: bool | None = None) -> tuple[Tensor, Tensor | None]:
         """Returns probabilities float32 (B, K), and valence and arousal float32 (B, 2) or None, of images (B, 3, H, W).
 
-        A mirror image has the same valence and arousal.
-
-        Args:
-            image: the images, in [0, 1].
-            flip: as :meth:`predict_probabilities`.
-
-        Raises:
-            ValueError: images of whole numbers, of another shape or, where it is cheap to see, far outside of [0, 1].
+        As :meth:`predict_probabilities`; a mirror image has the same valence and arousal.
         """
         check_range_of_batch(image)
         image = resize_faces(image, self.image_size)  # before it is mirrored: both show the same part of the picture
@@ -338,7 +328,6 @@ class ExpressionClassifier(ClassifierFile):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the mean loss of one batch, weighted by class and by origin."""
         consistency, synthetic = self.loss_settings.consistency, batch["is_synthetic"]
-        outputs: tuple[Tensor, Tensor | None]
         if consistency and self.mined_knowledge is not None:
             outputs, *maps = with_mirrored_maps(self.backbone, self.logits_and_affect, batch["image"])
             maps = [of_outputs[:, : len(self.label_space)] for of_outputs in maps]
@@ -402,46 +391,24 @@ class ExpressionClassifier(ClassifierFile):
     # ------------------------------------------------------------------ evaluation
 
     def _clear_evaluation(self, stage: str) -> None:
-        for metric in self._metrics(stage).values():
-            metric.reset()
+        self._scores(stage).reset()
 
-    def _metrics(self, stage: str) -> dict[str, Metric]:
-        return dict(self.evaluation_metrics[f"{stage}_stage"].items())  # type: ignore[operator]
+    def _scores(self, stage: str) -> EvaluationScores:
+        scores = self.evaluation_metrics[f"{stage}_stage"]
+        assert isinstance(scores, EvaluationScores)
+        return scores
 
     def _evaluate(self, stage: str, batch: Batch) -> Tensor | None:
         probabilities, rated = self.probabilities_and_affect(batch["image"])
-        metrics = self._metrics(stage)
-        if rated is not None:
-            metrics["affect"].update(rated, affect_in(batch))
-        if self.affect.alone:
-            return None
-        seen, label, soft_label = probabilities, batch["label"], batch["soft_label"]
-        if self.affect.enabled:
-            named = label != UNLABELLED
-            seen, label, soft_label = seen[named], label[named], soft_label[named]
-        metrics["confusion"].update(seen, label)
-        metrics["ece"].update(seen, label)
-        confidence, chosen = seen.max(1)
-        metrics["confidence"].update(confidence=confidence, right=chosen == label)
-        losses = -(soft_label * seen.clamp_min(1e-12).log()).sum(1)
-        metrics["loss"].update(losses)
-        metrics["soft_label"].update(seen, soft_label)
-        return probabilities
+        self._scores(stage).update(probabilities, rated, batch)
+        return None if self.affect.alone else probabilities
 
     def _report_evaluation(self, stage: str) -> None:
         # All ranks compute (a collective) and so all log the same numbers; only the pictures are rank 0's alone.
-        metrics, scores = self._metrics(stage), {}
-        if self.affect.enabled:
-            scores.update(metrics.pop("affect").compute())
-        confusion = None if self.affect.alone else metrics.pop("confusion").compute()
-        if confusion is not None and (confusion.any() or not self.affect.enabled):  # some row has an expression
-            values: dict[str, Any] = {name: metric.compute() for name, metric in metrics.items()}
-            confidence, of_soft_labels = values.pop("confidence"), values.pop("soft_label")
-            scores.update(confusion_scores(confusion, self.label_space))
-            scores.update({name: float(value) for name, value in values.items()}, **of_soft_labels)
-            if self._writes_pictures:
-                save_evaluation_pictures(self.trainer, stage, self.label_space, confusion, confidence)
+        scores, drawn = self._scores(stage).compute(self.label_space)
         self._log_scores(stage, scores, in_progress_bar=("accuracy", "mean_class_accuracy", "ccc_mean"))
+        if drawn is not None and self._writes_pictures:
+            save_evaluation_pictures(self.trainer, stage, self.label_space, *drawn)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Returns the sample ids (B strings) and probabilities float32 (B, K) of one batch; affect (B, 2) if rated."""
@@ -470,21 +437,11 @@ class ExpressionClassifier(ClassifierFile):
         """
         saved = self._entry_of(checkpoint)
         self._check_same_task(saved["config"], ("stem", "backbone"))
-        for name in ("enabled", "alone"):
-            before, now = ((c.get("affect") or {}).get(name, False) for c in (saved["config"], self._config))
-            check_setting(before == now, f"affect.{name}", now, f"{before}, as in the checkpoint")
-        before, now = (_scale_of_cosines(config.get("loss") or {}) for config in (saved["config"], self._config))
-        expected = "none (loss.kind is not ldam)" if before is None else f"{before} with loss.kind=ldam"
-        check_setting(before == now, "loss.scale", now, f"{expected}, as in the checkpoint")
+        check_same_outputs(saved["config"], self._config)
         self._load_average(saved["ema"])
         sums = own_state(saved.get("epoch_so_far")) or {}
         for name, metric in self._train_metrics():
             metric.add_sums(*sums.get(name, (0.0, 0)))
-
-
-def _scale_of_cosines(loss: Mapping[str, Any]) -> float | None:
-    """Returns by what a network's cosines are multiplied, as its loss says; None = its last layer is a plain one."""
-    return loss["scale"] if loss.get("kind") == "ldam" else None
 
 
 def _per_channel(name: str, values: Sequence[float], channels: int) -> Tensor:
