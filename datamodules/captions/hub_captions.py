@@ -57,7 +57,7 @@ class HubCaptions:
             assert columns.image is not None
             data = read.cast_column(columns.image, Image(decode=False))
             pictures = data.select_columns([columns.image])
-            read_too = (columns.caption, columns.label, columns.sample_id, *columns.numbers)
+            read_too = (columns.caption, columns.label, columns.sample_id, *columns.affect)
             texts = data.select_columns([c for c in read_too if c])
             label_names = getattr(data.features.get(columns.label), "names", None)
             for row, cell in enumerate(texts):
@@ -71,7 +71,7 @@ class HubCaptions:
                         image=DatasetImage(pictures, columns.image, row),
                         caption=None if columns.caption is None else cell[columns.caption],
                         label=label,
-                        numbers=tuple(cell[column] for column in columns.numbers),
+                        affect=tuple(cell[column] for column in columns.affect),
                     )
                 )
         return found

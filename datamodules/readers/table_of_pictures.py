@@ -96,7 +96,7 @@ class TableOfPicturesReader(Reader):
         self.label_space = resolve_label_space(label_space)
         _refuse_pickles(Path(path))
         columns = CaptionColumns(
-            image_column, None, label_column, id_column, captioned=False, numbers=self._affect_columns
+            image_column, None, label_column, id_column, captioned=False, affect=self._affect_columns
         )
         self._source = open_source(path, format, columns, None, revision)
         if isinstance(self._source, FolderCaptions):
@@ -138,7 +138,7 @@ class TableOfPicturesReader(Reader):
             try:
                 rating = (math.nan, math.nan)
                 if self._affect_columns:
-                    rating = affect_cells((row.numbers[0], row.numbers[1]), self._unknown_affect)
+                    rating = affect_cells((row.affect[0], row.affect[1]), self._unknown_affect)
                 name = None if label is None and is_known(rating) else self._expression(label)
             except ValueError as error:
                 bad.add(f"{self._path}: {row.place}: {error}")

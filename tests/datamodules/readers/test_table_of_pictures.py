@@ -63,14 +63,19 @@ def test_ratings_come_from_columns_of_each_format(tmp_path: Path) -> None:
         stem = Path(pair["path"]).stem
         members += [(f"{stem}.png", pair["image"]), (f"{stem}.json", json.dumps(entry).encode())]
     write_tar(tmp_path / "tar" / "train" / "0.tar", members)
-    for folder in ("parquet", "tar"):
+    import datasets
+
+    columns: dict[str, Any] = {"image": images, "label": labels, **numbers}
+    saved = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    saved.save_to_disk(str(tmp_path / "saved"))
+    for folder in ("parquet", "tar", "saved"):
         reader = TableOfPicturesReader(
             str(tmp_path / folder), valence_column="v", arousal_column="a", unknown_affect=-2
         )
         table = reader.read("train")
         assert table.affect is not None and np.isnan(table.affect[0]).all() and table.label[5] == -1
         np.testing.assert_allclose(table.affect[1:], [[n / 14, -n / 14] for n in range(1, 14)], rtol=1e-6)
-    with pytest.raises(ValueError, match=r"w_column|found the columns"):
+    with pytest.raises(ValueError, match=r"init_args.valence_column: found the columns .*, expected 'w'"):
         TableOfPicturesReader(str(tmp_path / "parquet"), valence_column="w", arousal_column="a").read("train")
 
 
