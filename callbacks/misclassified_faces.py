@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from datamodules.rows.sample_table import UNLABELLED
 from synfer.faces.face_shape import resize_faces
 from synfer.foundation.rank_states import states_of_ranks
 from synfer.pictures.captioned_grid import FaceColumns, save_captioned_grid
@@ -91,7 +92,8 @@ class MisclassifiedFaces(Callback):
         if not self.faces or not isinstance(probabilities, Tensor) or not len(batch["label"]):
             return
         confidence, predicted = probabilities.max(1)
-        wrong = torch.where(predicted == batch["label"], -1.0, confidence.float())
+        right = (predicted == batch["label"]) | (batch["label"] == UNLABELLED)  # nobody knows better
+        wrong = torch.where(right, -1.0, confidence.float())
         values, rows = wrong.topk(min(self.faces, len(wrong)))
         least = self._found[-1].confidence if len(self._found) >= self.faces else 0.0
         for value, row in zip(values.tolist(), rows.tolist(), strict=True):

@@ -31,11 +31,14 @@ class Batch(_Required, total=False):
         caption: B strings.
         is_synthetic: bool (B,).
         sample_id: B strings.
+        affect: float32 (B, 2), valence and arousal in [-1, 1], NaN = unknown; unknown for all where there is no such
+            key.
         augmentation: float32 (B, 12) in [0, 1), in training batches without pixels (``image`` is (B, 3, 0, 0)): the
             numbers that would have chosen the view of each face.
         is_uncached: bool (B,), in training batches where ``data.augmentation.uncached_fraction`` > 0: no cached view.
     """
 
+    affect: Tensor
     augmentation: Tensor
     is_uncached: Tensor
 
@@ -44,8 +47,9 @@ def validate_batch(batch: Batch, label_space: tuple[str, ...]) -> None:
     """Checks one transferred batch against the contract.
 
     Raises:
-        ValueError: a missing key, a wrong shape or dtype, NaN or out-of-range pixels, action units outside [0, 1] or a
-            soft label that does not sum to 1; the line names the first offending sample.
+        ValueError: a missing key, a wrong shape or dtype, NaN or out-of-range pixels, action units outside [0, 1],
+            valence or arousal outside [-1, 1] or a soft label that does not sum to 1; the line names the first
+            offending sample.
     """
     expected = list(_Required.__annotations__)
     missing = [key for key in expected if key not in batch]
@@ -67,6 +71,11 @@ def validate_batch(batch: Batch, label_space: tuple[str, ...]) -> None:
     _first((batch["label"] < UNLABELLED) | (batch["label"] >= k), ids, f"label outside 0…{k - 1}")
     au = torch.nan_to_num(batch["au"], nan=0.0, posinf=2.0, neginf=-1.0)
     _first(((au < 0) | (au > 1)).any(1), ids, "action unit outside [0, 1]")
+    if "affect" in batch:
+        affect = batch["affect"]
+        if affect.shape != (n, 2):
+            raise ValueError(f"batch affect: found {tuple(affect.shape)}, expected ({n}, 2)")
+        _first((affect.nan_to_num(nan=0.0).abs() > 1).any(1), ids, "valence or arousal outside [-1, 1]")
 
 
 def _first(wrong: Tensor, sample_ids: list[str], what: str) -> None:

@@ -42,6 +42,8 @@ class ActionUnitEstimator(AveragedModule):
         ValueError: an unknown action unit, or a network that timm cannot build.
     """
 
+    uses_unlabelled_rows = True
+
     file_format = ModuleFormat("au_estimator", "estimator", "ActionUnitEstimator", name="AU estimator")
 
     def __init__(

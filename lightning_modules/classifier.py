@@ -9,26 +9,29 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import Metric
 
 from datamodules.batch import Batch
 from datamodules.row_record import refuse_seen
+from datamodules.rows.sample_table import UNLABELLED
+from lightning_modules.affect_rows import affect_in, check_affect_rows
 from lightning_modules.backbone_weights import load_backbone, read_backbone, with_stored
 from lightning_modules.class_statistics import adapt_to_classes, named_weights, real_class_counts
 from lightning_modules.classifier_file import ClassifierFile
-from lightning_modules.classifier_scores import evaluation_metrics, save_evaluation_pictures
+from lightning_modules.classifier_outputs import check_same_outputs
+from lightning_modules.classifier_scores import EvaluationScores, save_evaluation_pictures
 from synfer.faces.expressions import resolve_label_space
 from synfer.faces.face_batch import check_batch, check_range_of_batch
 from synfer.faces.face_shape import resize_faces
 from synfer.foundation.fingerprint import fingerprint
 from synfer.foundation.rank_states import own_state, states_of_ranks
 from synfer.foundation.validate import check_setting
+from synfer.labels.affect_losses import AffectSettings, affect_loss
 from synfer.labels.class_weights import check_class_weights
 from synfer.labels.long_tail_losses import LOSSES, LossSettings, check_together
 from synfer.labels.mined_knowledge import MinedKnowledge
 from synfer.labels.soft_label_loss import expected_losses
-from synfer.metrics.confusion_scores import confusion_scores
 from synfer.metrics.masked_mean import MaskedMean
+from synfer.networks.affect_head import AFFECT_OUTPUTS, split_outputs
 from synfer.networks.backbone import Stem, averaged_for_grey, build_backbone, normalisation
 from synfer.networks.backbone_source import with_source
 from synfer.networks.channels_last import to_channels_last
@@ -43,11 +46,16 @@ from synfer.optimisation.sharpness_aware import SharpnessAware, check_accumulati
 
 
 class ExpressionClassifier(ClassifierFile):
-    """Classifies facial expressions with a timm network.
+    """Classifies facial expressions with a timm network, and rates valence and arousal with it where asked.
 
     Trains with the cross-entropy between the network's probabilities and ``batch["soft_label"]``, or another ``loss``;
     samples marked ``is_synthetic`` may weigh less. Evaluates the plain logits, whatever the loss, with the moving
     average of the weights and, optionally, with the mean over an image and its mirror image.
+
+    With ``affect.enabled`` the last layer has two more outputs, valence and arousal
+    (:mod:`synfer.networks.affect_head`), with a loss of their own. Rows then need an expression, a rating or one of
+    its two numbers, and not all of them: what a row lacks neither teaches nor scores
+    (:class:`synfer.metrics.affect_scores.AffectScores`).
 
     Args:
         label_space: "basic7", "ferplus8" or a list of expression names; the order of the K logits.
@@ -59,6 +67,7 @@ class ExpressionClassifier(ClassifierFile):
         backbone_weights: where the backbone begins instead: a checkpoint or run folder of a ``FacePretraining`` or of a
             classifier, a folder of ``save_trained``, or a file of safetensors. All but the last layer must be there,
             and nothing else.
+        affect: valence and arousal, and their loss (:class:`synfer.labels.affect_losses.AffectSettings`).
         freeze_backbone: whether the last layer alone learns, and the pretrained rest stays: for hundreds of faces, and
             for linear probes.
         stem: "small" keeps the resolution of small faces, "half" halves it once, "native" is timm's own, "auto" is
@@ -124,14 +133,18 @@ class ExpressionClassifier(ClassifierFile):
         freeze_backbone: bool = False,
         backbone_weights: str | None = None,
         sam_rho: float | None = None,
+        affect: AffectSettings = AffectSettings(),  # noqa: B008 (frozen)
     ) -> None:
         config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         if isinstance(loss, Mapping):  # as files hold it
             loss = LossSettings(**loss)
-        config["loss"] = asdict(loss)  # plain types only: a checkpoint must load with weights_only=True
-        self.save_hyperparameters(ignore=["loss"], logger=False)
-        self.hparams["loss"] = config["loss"]
+        if isinstance(affect, Mapping):
+            affect = AffectSettings(**affect)
+        # Plain types only: a checkpoint must load with weights_only=True.
+        config["loss"], config["affect"] = asdict(loss), asdict(affect)
+        self.save_hyperparameters(ignore=["loss", "affect"], logger=False)
+        self.hparams["loss"], self.hparams["affect"] = config["loss"], config["affect"]
         # The hyperparameters that Lightning saves have another form under the command line; load_trained reads these.
         stored = None if backbone_weights is None else read_backbone(backbone_weights)
         if stored is not None:
@@ -158,6 +171,8 @@ class ExpressionClassifier(ClassifierFile):
         check_setting(image_size >= 8, "image_size", image_size, "at least 8 pixels")
         check_class_weights(class_weights, self.label_space)
         check_together(loss, class_weights, label_smoothing)
+        fine = not affect.enabled or loss.kind != "ldam"
+        check_setting(fine, "affect.enabled", True, "false beside model.loss.kind 'ldam', whose last layer is a cosine")
 
         self.image_size = image_size
         # In a list, so that the codec is no submodule: it is neither trained nor saved.
@@ -173,7 +188,7 @@ class ExpressionClassifier(ClassifierFile):
         self.channels_last = channels_last
         self.backbone = build_backbone(
             backbone,
-            k,
+            k + (AFFECT_OUTPUTS if affect.enabled else 0),
             image_size=side,
             in_channels=channels,
             drop_rate=drop_rate,
@@ -202,7 +217,7 @@ class ExpressionClassifier(ClassifierFile):
         self.register_buffer("class_weights", weights.float(), persistent=False)
         self.class_weights: Tensor
         self._weights_name = class_weights if isinstance(class_weights, str) else None
-        self.loss_settings = loss
+        self.loss_settings, self.affect = loss, affect
         self.class_losses = LOSSES[loss.kind](loss, k)
         self.mined_knowledge = MinedKnowledge(k) if loss.mines_knowledge else None
         if loss.consistency:
@@ -210,10 +225,18 @@ class ExpressionClassifier(ClassifierFile):
 
         self.ema = None if ema_decay is None else ParameterEMA(self.backbone, ema_decay)
 
-        self.train_metrics = nn.ModuleDict(
-            {name: MaskedMean() for name in ("loss", "loss_real", "loss_synthetic", "accuracy")}
+        tracked = ("loss", "loss_real", "loss_synthetic", "accuracy", *(["loss_affect"] if affect.enabled else []))
+        self.train_metrics = nn.ModuleDict({name: MaskedMean() for name in tracked})
+        self.evaluation_metrics = nn.ModuleDict(
+            {f"{stage}_stage": EvaluationScores(k, affect) for stage in ("val", "test")}
         )
-        self.evaluation_metrics = nn.ModuleDict({f"{stage}_stage": evaluation_metrics(k) for stage in ("val", "test")})
+
+    @property
+    def uses_unlabelled_rows(self) -> bool:
+        """Whether rows without an expression will do: their valence and arousal may be known."""
+        return self.affect.enabled
+
+    scores_unlabelled_rows = uses_unlabelled_rows
 
     # ------------------------------------------------------------------ the network
 
@@ -223,15 +246,25 @@ class ExpressionClassifier(ClassifierFile):
         Raises:
             ValueError: images of whole numbers, or of another shape.
         """
-        check_batch(image)
-        image = resize_faces(image.expand(-1, 3, -1, -1), self.image_size)
-        if self._codec:
-            return self.forward_latents(self._codec[0].to(self.device).encode(image * 2 - 1))
-        return self._logits(image.mean(1, keepdim=True) if self.in_channels == 1 else image)
+        return self.logits_and_affect(image)[0]
 
     def logits(self, image: Tensor) -> Tensor:
         """Returns logits (B, K) of RGB images (B, 3, H, W), as calling it does."""
         return self(image)
+
+    def logits_and_affect(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns logits (B, K), and valence and arousal (B, 2) in [-1, 1] or None, of images as for ``forward``.
+
+        Of a network that rates valence and arousal alone all logits are 0: it says nothing of expressions.
+
+        Raises:
+            ValueError: images of whole numbers, or of another shape.
+        """
+        check_batch(image)
+        image = resize_faces(image.expand(-1, 3, -1, -1), self.image_size)
+        if self._codec:
+            return self._outputs(self._codec[0].to(self.device).encode(image * 2 - 1))
+        return self._outputs(image.mean(1, keepdim=True) if self.in_channels == 1 else image)
 
     def forward_latents(self, latents: Tensor) -> Tensor:
         """Returns logits (B, K) of clean latents (B, C, h, w) of the codec that this classifier was trained on.
@@ -241,18 +274,19 @@ class ExpressionClassifier(ClassifierFile):
         """
         if not self._codec:
             raise ValueError("this classifier reads pixels, not latents: it was trained without model.latents_of")
-        return self._logits(latents)
+        return self._outputs(latents)[0]
 
     @property
     def codec(self) -> LatentCodec | None:
         """The codec whose latents the network reads, on this module's device; None = it reads pixels."""
         return self._codec[0].to(self.device) if self._codec else None
 
-    def _logits(self, picture: Tensor) -> Tensor:
+    def _outputs(self, picture: Tensor) -> tuple[Tensor, Tensor | None]:
         picture = (picture - self.mean) / self.std
         if self.channels_last:
             picture = picture.contiguous(memory_format=torch.channels_last)
-        return self.backbone(picture)
+        logits, affect = split_outputs(self.backbone(picture), len(self.label_space))
+        return (logits * 0 if self.affect.alone else logits), affect
 
     def predict_probabilities(self, image: Tensor, flip: bool | None = None) -> Tensor:
         """Returns probabilities float32 (B, K) of images (B, 3, H, W) in [0, 1].
@@ -264,12 +298,23 @@ class ExpressionClassifier(ClassifierFile):
         Raises:
             ValueError: images of whole numbers, of another shape or, where it is cheap to see, far outside of [0, 1].
         """
+        return self.probabilities_and_affect(image, flip)[0]
+
+    def probabilities_and_affect(self, image: Tensor, flip: bool | None = None) -> tuple[Tensor, Tensor | None]:
+        """Returns probabilities float32 (B, K), and valence and arousal float32 (B, 2) or None, of images (B, 3, H, W).
+
+        As :meth:`predict_probabilities`; a mirror image has the same valence and arousal.
+        """
         check_range_of_batch(image)
         image = resize_faces(image, self.image_size)  # before it is mirrored: both show the same part of the picture
-        probabilities = self(image).float().softmax(1)
+        logits, affect = self.logits_and_affect(image)
+        probabilities, affect = logits.float().softmax(1), None if affect is None else affect.float()
         if self.flip_tta if flip is None else flip:
-            probabilities = (probabilities + self(image.flip(-1)).float().softmax(1)) / 2
-        return probabilities
+            mirrored, affect_of_mirrored = self.logits_and_affect(image.flip(-1))
+            probabilities = (probabilities + mirrored.float().softmax(1)) / 2
+            if affect is not None and affect_of_mirrored is not None:
+                affect = (affect + affect_of_mirrored.float()) / 2
+        return probabilities, affect
 
     def weights_fingerprint(self) -> str:
         """Returns 16 hex digits of SHA-256 over all parameters: tells whether two classifiers are the same one."""
@@ -293,6 +338,8 @@ class ExpressionClassifier(ClassifierFile):
         if self.weights_source is not None:
             who = f"model.backbone_weights '{self.weights_source['path']}'"
             refuse_seen(getattr(self._data, "val_table", None), self._backbone_trained_on, who)
+        if self.affect.enabled:
+            check_affect_rows(self._data, self.affect.alone, self.loss_settings.kind, self.class_losses.needs)
         if self._weights_name is not None:
             self.class_weights.copy_(named_weights(self._weights_name, self._data, self.loss_settings.beta))
         adapt_to_classes(self.class_losses, self._data, self.synthetic_loss_weight)
@@ -315,20 +362,28 @@ class ExpressionClassifier(ClassifierFile):
         """Returns the mean loss of one batch, weighted by class and by origin."""
         consistency, synthetic = self.loss_settings.consistency, batch["is_synthetic"]
         if consistency and self.mined_knowledge is not None:
-            logits, *maps = with_mirrored_maps(self.backbone, self, batch["image"])
-            logits, penalty = logits.float(), consistency * self.mined_knowledge.inconsistency(*maps)
+            outputs, *maps = with_mirrored_maps(self.backbone, self.logits_and_affect, batch["image"])
+            maps = [of_outputs[:, : len(self.label_space)] for of_outputs in maps]
+            penalty = consistency * self.mined_knowledge.inconsistency(*maps)
         else:
-            logits, penalty = self(batch["image"]).float(), torch.zeros((), device=self.device)
+            outputs, penalty = self.logits_and_affect(batch["image"]), torch.zeros((), device=self.device)
+        logits, rated = outputs[0].float(), outputs[1]
         losses = self._losses(logits, batch["soft_label"], synthetic) + penalty
-        loss = self._mean_loss(losses, synthetic)
+        if rated is None:
+            named, loss = torch.ones_like(synthetic), self._mean_loss(losses, synthetic)
+        else:
+            named = (batch["label"] != UNLABELLED) & (not self.affect.alone)
+            of_affect = affect_loss(rated, affect_in(batch), synthetic, self.affect, self.synthetic_loss_weight)
+            loss = self.affect.weight * of_affect + self._mean_loss(losses, synthetic, named)
+            self._track("loss_affect", of_affect.detach().expand(len(losses)), ~affect_in(batch).isnan().all(1))
 
         if self._config["sam_rho"] is not None and is_perturbed(self.optimizers()):  # the loss of another place
             return loss
         losses = losses.detach()
         self._track("loss", loss.detach().expand(len(losses)))
-        self._track("loss_real", losses, ~synthetic)
-        self._track("loss_synthetic", losses, synthetic)
-        self._track("accuracy", (logits.argmax(1) == batch["label"]).float())
+        self._track("loss_real", losses, named & ~synthetic)
+        self._track("loss_synthetic", losses, named & synthetic)
+        self._track("accuracy", (logits.argmax(1) == batch["label"]).float(), named)
         self.log("train/loss_step", loss.detach(), prog_bar=True, on_step=True, on_epoch=False, batch_size=len(losses))
         return loss
 
@@ -361,7 +416,7 @@ class ExpressionClassifier(ClassifierFile):
             metric.reset()
 
     def on_train_epoch_end(self) -> None:
-        """Logs train/loss, train/loss_real, train/loss_synthetic and train/accuracy over all ranks."""
+        """Logs train/loss, its parts loss_real, loss_synthetic and loss_affect, and train/accuracy over all ranks."""
         # Every rank computes every metric, whatever it saw itself: compute() is a collective.
         values = {name: metric.compute() for name, metric in self.train_metrics.items()}  # type: ignore[operator]
         for name, value in values.items():
@@ -371,31 +426,31 @@ class ExpressionClassifier(ClassifierFile):
     # ------------------------------------------------------------------ evaluation
 
     def _clear_evaluation(self, stage: str) -> None:
-        for metric in self._metrics(stage).values():
-            metric.reset()
+        self._scores(stage).reset()
 
-    def _metrics(self, stage: str) -> dict[str, Metric]:
-        return dict(self.evaluation_metrics[f"{stage}_stage"].items())  # type: ignore[operator]
+    def _scores(self, stage: str) -> EvaluationScores:
+        scores = self.evaluation_metrics[f"{stage}_stage"]
+        assert isinstance(scores, EvaluationScores)
+        return scores
 
-    def _evaluate(self, stage: str, batch: Batch) -> Tensor:
-        probabilities = self.predict_probabilities(batch["image"])
-        metrics = self._metrics(stage)
-        metrics["confusion"].update(probabilities, batch["label"])
-        metrics["ece"].update(probabilities, batch["label"])
-        confidence, chosen = probabilities.max(1)
-        metrics["confidence"].update(confidence=confidence, right=chosen == batch["label"])
-        losses = -(batch["soft_label"] * probabilities.clamp_min(1e-12).log()).sum(1)
-        metrics["loss"].update(losses)
-        return probabilities
+    def _evaluate(self, stage: str, batch: Batch) -> Tensor | None:
+        probabilities, rated = self.probabilities_and_affect(batch["image"])
+        self._scores(stage).update(probabilities, rated, batch)
+        return None if self.affect.alone else probabilities
 
     def _report_evaluation(self, stage: str) -> None:
         # All ranks compute (a collective) and so all log the same numbers; only the pictures are rank 0's alone.
-        values: dict[str, Any] = {name: metric.compute() for name, metric in self._metrics(stage).items()}
-        confusion, confidence = values.pop("confusion"), values.pop("confidence")
-        scores = {**confusion_scores(confusion, self.label_space), **{name: float(v) for name, v in values.items()}}
-        self._log_scores(stage, scores, in_progress_bar=("accuracy", "mean_class_accuracy"))
-        if self._writes_pictures:
-            save_evaluation_pictures(self.trainer, stage, self.label_space, confusion, confidence)
+        scores, drawn = self._scores(stage).compute(self.label_space)
+        self._log_scores(stage, scores, in_progress_bar=("accuracy", "mean_class_accuracy", "ccc_mean"))
+        if drawn is not None and self._writes_pictures:
+            save_evaluation_pictures(self.trainer, stage, self.label_space, *drawn)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Returns the sample ids (B strings) and probabilities float32 (B, K) of one batch; affect (B, 2) if rated."""
+        if not self.affect.enabled or not len(batch["sample_id"]):
+            return super().predict_step(batch, batch_idx)
+        probabilities, rated = self.probabilities_and_affect(batch["image"])
+        return {"sample_id": batch["sample_id"], "probabilities": probabilities, "affect": rated}
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -418,9 +473,7 @@ class ExpressionClassifier(ClassifierFile):
         """
         saved = self._entry_of(checkpoint)
         self._check_same_task(saved["config"], ("stem", "backbone"))
-        before, now = (_scale_of_cosines(config.get("loss") or {}) for config in (saved["config"], self._config))
-        expected = "none (loss.kind is not ldam)" if before is None else f"{before} with loss.kind=ldam"
-        check_setting(before == now, "loss.scale", now, f"{expected}, as in the checkpoint")
+        check_same_outputs(saved["config"], self._config)
         self._load_average(saved["ema"])
         sums = own_state(saved.get("epoch_so_far")) or {}
         for name, metric in self._train_metrics():

@@ -46,6 +46,7 @@ class ClassifierFile(ExpressionModule):
         path: str | Path,
         map_location: str | torch.device = "cpu",
         label_space: str | Sequence[str] | None = None,
+        names_expressions: bool = True,
     ) -> Module:
         """Loads a trained classifier for use: averaged weights if there are any, evaluation mode, gradients off.
 
@@ -54,10 +55,13 @@ class ClassifierFile(ExpressionModule):
                 :meth:`save_trained`.
             map_location: device to load to.
             label_space: the label space that the caller needs; None takes any.
+            names_expressions: whether the caller needs expressions: one that rates valence and arousal alone is
+                refused.
 
         Raises:
             FileNotFoundError: no file there.
-            ValueError: not a checkpoint, not one of this class, of another label space, or weights that are not finite.
+            ValueError: not a checkpoint, not one of this class, of another label space, one that names no expressions,
+                or weights that are not finite.
         """
         path = find_checkpoint(path, "classifier")
         if path.is_dir() and not is_folder_of_weights(path):
@@ -68,6 +72,11 @@ class ClassifierFile(ExpressionModule):
         stored = cls.file_format.read_trained(path, map_location)
         with reading("classifier checkpoint", path, "one written by training"):
             classifier = cls._restored(path, stored, label_space)
+        if names_expressions and (stored.settings.get("affect") or {}).get("alone", False):
+            raise ValueError(
+                f"classifier '{path}': found one of valence and arousal alone (model.affect.alone), expected one that "
+                "names expressions"
+            )
         return classifier.to(map_location).eval().requires_grad_(False)
 
     @classmethod

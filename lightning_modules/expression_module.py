@@ -87,9 +87,9 @@ class ExpressionModule(AveragedModule):
         """Returns the loss of each sample, (B,), of logits and soft labels (B, K)."""
         return soft_label_losses(logits, soft_label, self._config["label_smoothing"])
 
-    def _mean_loss(self, losses: Tensor, is_synthetic: Tensor) -> Tensor:
-        """Returns the mean of losses (B,), weighted by origin."""
-        return weighted_by_origin(losses, is_synthetic, self._config["synthetic_loss_weight"])
+    def _mean_loss(self, losses: Tensor, is_synthetic: Tensor, counted: Tensor | None = None) -> Tensor:
+        """Returns the mean of losses (B,), weighted by origin; of the samples that count, bool (B,)."""
+        return weighted_by_origin(losses, is_synthetic, self._config["synthetic_loss_weight"], counted)
 
     @property
     def _data(self) -> Any:

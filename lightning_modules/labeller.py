@@ -12,6 +12,7 @@ from torch import Tensor
 from datamodules.rows.face_preparation import FacePreparation, join_faces
 from datamodules.rows.pictures_given import Given, take_apart
 from lightning_modules.classifier import ExpressionClassifier
+from synfer.faces.affect import AFFECT
 from synfer.foundation.checkpoint_file import find_checkpoint
 from synfer.foundation.module_file import kind_of
 from synfer.foundation.validate import check_setting
@@ -23,14 +24,18 @@ class FaceLabel:
     """What a classifier says of one face.
 
     Attributes:
-        label: the most probable expression.
+        label: the most probable expression; "" of a classifier that rates valence and arousal alone.
         confidence: its probability, in [0, 1].
-        probabilities: expression → probability; they sum to 1.
+        probabilities: expression → probability; they sum to 1, or there are none.
+        valence: how pleasant, in [-1, 1]; None = not rated.
+        arousal: how activated, in [-1, 1]; None = not rated.
     """
 
     label: str
     confidence: float
     probabilities: dict[str, float]
+    valence: float | None = None
+    arousal: float | None = None
 
 
 class Labeller:
@@ -72,7 +77,7 @@ class Labeller:
                 f"classifier '{path}': found a model of the kind '{kind}', expected one of the kind 'classifier' "
                 "(lightning_modules.ExpressionClassifier)"
             )
-        classifier = ExpressionClassifier.load_trained(place, device)
+        classifier = ExpressionClassifier.load_trained(place, device, names_expressions=False)
         config = place.absolute().parent.parent / CONFIG
         if place.is_dir():
             return cls(classifier, batch_size=batch_size)
@@ -82,6 +87,16 @@ class Labeller:
     def label_space(self) -> tuple[str, ...]:
         """Names of the expressions, in the order of the probabilities."""
         return self.classifier.label_space
+
+    @property
+    def named_expressions(self) -> tuple[str, ...]:
+        """Those of them that it tells apart: none where it rates valence and arousal alone."""
+        return () if self.classifier.affect.alone else self.classifier.label_space
+
+    @property
+    def rates_affect(self) -> bool:
+        """Whether it rates valence and arousal."""
+        return self.classifier.affect.enabled
 
     def label(self, images: Given | Sequence[Given]) -> list[FaceLabel]:
         """Returns what the classifier says of each face, in their order.
@@ -95,19 +110,33 @@ class Labeller:
             ValueError: a damaged file, or numbers of another format, shape or range.
         """
         faces = [self.prepare(picture) for picture in take_apart(images)]
-        return [self.named(row) for row in self.probabilities(faces)]
+        probabilities, affect = self.look_at(faces)
+        ratings = [None] * len(faces) if affect is None else list(affect)
+        return [self.named(row, rating) for row, rating in zip(probabilities, ratings, strict=True)]
 
-    @torch.inference_mode()
     def probabilities(self, faces: Sequence[Tensor]) -> Tensor:
         """Returns probabilities float32 (N, K), on the CPU, of N faces as ``prepare`` gives them."""
-        found = [torch.empty(0, len(self.label_space))]
+        return self.look_at(faces)[0]
+
+    @torch.inference_mode()
+    def look_at(self, faces: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Returns probabilities float32 (N, K), and valence and arousal float32 (N, 2) or None, on the CPU."""
+        found, rated = [torch.empty(0, len(self.label_space))], [torch.empty(0, len(AFFECT))]
         for start in range(0, len(faces), self.batch_size):
             batch = join_faces(faces[start : start + self.batch_size], self.classifier.device)
-            found.append(self.classifier.predict_probabilities(batch).float().cpu())
-        return torch.cat(found)
+            probabilities, affect = self.classifier.probabilities_and_affect(batch)
+            found.append(probabilities.float().cpu())
+            if affect is not None:
+                rated.append(affect.float().cpu())
+        return torch.cat(found), torch.cat(rated) if self.rates_affect else None
 
-    def named(self, probabilities: Tensor) -> FaceLabel:
-        """Returns one row of probabilities (K,) by name."""
+    def named(self, probabilities: Tensor, affect: Tensor | None = None) -> FaceLabel:
+        """Returns one row of probabilities (K,), and of valence and arousal (2,) where they are rated, by name."""
+        valence, arousal = (None, None) if affect is None else (float(affect[0]), float(affect[1]))
+        if not self.named_expressions:
+            return FaceLabel("", 0.0, {}, valence, arousal)
         values = [float(value) for value in probabilities]
         best = max(range(len(values)), key=values.__getitem__)
-        return FaceLabel(self.label_space[best], values[best], dict(zip(self.label_space, values, strict=True)))
+        return FaceLabel(
+            self.label_space[best], values[best], dict(zip(self.label_space, values, strict=True)), valence, arousal
+        )

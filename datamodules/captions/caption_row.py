@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from datamodules.captions.stored_image import StoredImage
+from synfer.faces.affect import AFFECT
 
 USUAL_IMAGE = ("image", "file_name", "img")
 USUAL_CAPTION = ("caption", "text")
@@ -21,6 +22,7 @@ class CaptionColumns:
         label: the name of the expression; None = the set has none.
         sample_id: a name of the row; None = that of the picture's file, or its place in the set.
         captioned: whether there is a text; else none is looked for.
+        affect: valence and arousal; empty = the set has none.
     """
 
     image: str | None = None
@@ -28,6 +30,7 @@ class CaptionColumns:
     label: str | None = None
     sample_id: str | None = None
     captioned: bool = True
+    affect: tuple[str, ...] = ()
 
     def among(self, names: list[str], where: str) -> CaptionColumns:
         """Returns the columns by the names that they have among these.
@@ -37,10 +40,12 @@ class CaptionColumns:
         """
         image = _chosen("image", self.image, USUAL_IMAGE, names, where)
         caption = _chosen("caption", self.caption, USUAL_CAPTION, names, where) if self.captioned else None
+        for rating, column in zip(AFFECT, self.affect, strict=False):
+            _chosen(rating, column, (), names, where)
         for role, name in (("label", self.label), ("id", self.sample_id)):
             if name is not None:
                 _chosen(role, name, (), names, where)
-        return CaptionColumns(image, caption, self.label, self.sample_id, self.captioned)
+        return CaptionColumns(image, caption, self.label, self.sample_id, self.captioned, self.affect)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class CaptionRow:
         label: whatever stands for the name of the expression; None = nothing.
         part: number of the file, or part of one, that is read at once.
         digest: what tells its picture from others without reading it; "" where only its pixels do.
+        affect: whatever stands for valence and arousal; empty = the set has none.
     """
 
     name: str
@@ -64,6 +70,7 @@ class CaptionRow:
     label: Any = None
     part: int = 0
     digest: str = ""
+    affect: tuple[Any, ...] = ()
 
 
 @dataclass

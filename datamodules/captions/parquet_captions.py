@@ -70,7 +70,7 @@ class ParquetCaptions:
         """Adds the rows of one file; returns the number of the next part."""
         columns = self._columns.among(file.schema_arrow.names, f"'{name}'")
         assert columns.image is not None
-        wanted = [c for c in (columns.caption, columns.label, columns.sample_id) if c is not None]
+        wanted = [c for c in (columns.caption, columns.label, columns.sample_id, *columns.affect) if c is not None]
         is_struct = pa.types.is_struct(file.schema_arrow.field(columns.image).type)
         if self._streamed is None:
             wanted.append(columns.image)
@@ -105,6 +105,7 @@ class ParquetCaptions:
                         label=_named(cell[columns.label], labels) if columns.label is not None else None,
                         part=part,
                         digest=own.hexdigest()[:16],
+                        affect=tuple(cell[column] for column in columns.affect),
                     )
                 )
                 row += 1

@@ -99,6 +99,7 @@ class TarCaptions:
                     label=classes.get(key, entry.get(self._columns.label) if self._columns.label is not None else None),
                     part=part,
                     digest=digest.hexdigest()[:16],
+                    affect=tuple(entry.get(column) for column in self._columns.affect),
                 )
             )
         lonely = len((texts.keys() | entries.keys() | classes.keys()) - images.keys())

@@ -12,9 +12,10 @@ from torch.utils.data import Dataset
 
 from datamodules.batch import Batch
 from datamodules.rows.grey_or_colour import join_pictures
-from datamodules.rows.sample_table import SampleTable
+from datamodules.rows.sample_table import SampleTable, affect_of
 from datamodules.rows.template_captions import template_captions
 from datamodules.synthetic.synthetic_pool import SyntheticPool
+from synfer.faces.affect import AFFECT
 from synfer.faces.captions import captions_for
 from synfer.faces.face_shape import resize_faces
 from synfer.foundation.counter_based_random import keys_of
@@ -84,6 +85,7 @@ class MixedDataset(Dataset):
 class _TableRows:
     def __init__(self, table: SampleTable, image_size: int | None, with_images: bool = True) -> None:
         self.table, self.image_size, self.with_images = table, image_size, with_images
+        self.affect = affect_of(table)
         if table.caption is None:
             self.caption = template_captions(table)
         else:
@@ -101,6 +103,7 @@ class _TableRows:
             "label": torch.from_numpy(table.label[rows]),
             "soft_label": torch.from_numpy(table.soft_label[rows]),
             "au": torch.from_numpy(au),
+            "affect": torch.from_numpy(self.affect[rows]),
             "caption": self.caption[rows].tolist(),
             "is_synthetic": torch.full((n,), table.is_synthetic),
             "sample_id": table.sample_id[rows].tolist(),
@@ -122,6 +125,7 @@ class _PoolSlots:
             "label": read["label"],
             "soft_label": read["soft_label"],
             "au": read["au"],
+            "affect": torch.full((len(slots), len(AFFECT)), torch.nan),  # nobody has asked what made faces feel
             "caption": captions_for(names, keys_of(read["sample_id"])),
             "is_synthetic": read["is_synthetic"],
             "sample_id": read["sample_id"],
@@ -134,6 +138,7 @@ def _join(parts: list[Batch]) -> Batch:
         "label": torch.cat([part["label"] for part in parts]),
         "soft_label": torch.cat([part["soft_label"] for part in parts]),
         "au": torch.cat([part["au"] for part in parts]),
+        "affect": torch.cat([part["affect"] for part in parts]),
         "caption": [caption for part in parts for caption in part["caption"]],
         "is_synthetic": torch.cat([part["is_synthetic"] for part in parts]),
         "sample_id": [sample_id for part in parts for sample_id in part["sample_id"]],

@@ -1,6 +1,9 @@
 """Real faces and finished sets as they lie on disk: a reader per layout, all giving the same rows; no mixing."""
 
 from datamodules.readers.aff_wild2 import AffWild2Reader
+from datamodules.readers.aff_wild2_affect import AffWild2AffectReader
+from datamodules.readers.aff_wild2_mtl import AffWild2MTLReader
+from datamodules.readers.aff_wild2_units import AffWild2UnitsReader
 from datamodules.readers.affectnet import AffectNetReader
 from datamodules.readers.affectnet_tables import AffectNetTablesReader
 from datamodules.readers.ck48 import CK48Reader
@@ -26,7 +29,10 @@ from datamodules.readers.synthetic_set import SyntheticSetReader
 from datamodules.readers.table_of_pictures import TableOfPicturesReader
 
 __all__ = [
+    "AffWild2AffectReader",
+    "AffWild2MTLReader",
     "AffWild2Reader",
+    "AffWild2UnitsReader",
     "AffectNetReader",
     "AffectNetTablesReader",
     "CK48Reader",

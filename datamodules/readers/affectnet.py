@@ -7,12 +7,16 @@ from typing import ClassVar
 
 import numpy as np
 
+from datamodules.readers.affect_cells import affect_cells
 from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
-from datamodules.readers.reader import BadSamples, Split
+from datamodules.readers.reader import BadSamples, OnBadSample, Split
 from synfer.faces.expressions import EXPRESSIONS
 
 CODES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt", "none", "uncertain", "no face")
 """Expression by code, from 0; the last three are no expressions."""
+
+UNKNOWN_AFFECT = -2.0
+"""Valence or arousal of a face that nobody has rated."""
 
 
 def expression_of(code: str) -> str | None:
@@ -27,11 +31,13 @@ class AffectNetReader(ListedPicturesReader):
     ``val_set/`` alike. The files hold text, also where it is a number. Codes: 0 neutral, 1 happy, 2 sad, 3 surprise,
     4 fear, 5 disgust, 6 anger, 7 contempt; 8 none, 9 uncertain and 10 no face are left out and counted. Splits: train
     287,651, val 3,999, which papers call the test split; with ``label_space`` basic7 283,901 and 3,500. On request, for
-    research alone; it does not say who is shown. The older release of 120 GB is read by ``AffectNetTablesReader``: its
-    scores differ from this one's.
+    research alone; it does not say who is shown. Valence and arousal: ``<number>_val.npy`` and ``<number>_aro.npy``,
+    texts of numbers in [-1, 1], −2 where they are not known; copies without these files have none. The older release
+    of 120 GB is read by ``AffectNetTablesReader``: its scores differ from this one's.
 
     Args:
         root: folder with ``train_set`` and ``val_set``.
+        affect: whether valence and arousal are read, two more files a picture.
         label_space: as ``ListedPicturesReader``.
         image_size: as there.
         on_bad_sample: as there.
@@ -46,6 +52,17 @@ class AffectNetReader(ListedPicturesReader):
     published: ClassVar = {"train": 287_651, "val": 3_999}
     copies: ClassVar = {27_823: "the copy 'affectnethq' of the Hub", 283_901: "the seven expressions without contempt"}
 
+    def __init__(
+        self,
+        root: str,
+        affect: bool = True,
+        label_space: list[str] | str | None = None,
+        image_size: int | None = None,
+        on_bad_sample: OnBadSample = "error",
+    ) -> None:
+        self._affect = affect
+        super().__init__(root, label_space, image_size, on_bad_sample)
+
     def _find(self) -> None:
         for split in self.splits:
             for part in ("images", "annotations"):
@@ -56,6 +73,7 @@ class AffectNetReader(ListedPicturesReader):
         folder, listing = self._root / f"{split}_set", Listing()
         images = {path.stem: path for path in (folder / "images").iterdir() if path.suffix.lower() in (".jpg", ".png")}
         labels = {path.name.removesuffix("_exp.npy"): path for path in (folder / "annotations").glob("*_exp.npy")}
+        rated = self._affect and next((folder / "annotations").glob("*_val.npy"), None) is not None
         for stem in sorted(images.keys() | labels.keys(), key=_number_first):
             if stem not in labels or stem not in images:
                 lost, wanted = ("label", f"{stem}_exp.npy") if stem in images else ("image", f"{stem}.jpg")
@@ -69,8 +87,25 @@ class AffectNetReader(ListedPicturesReader):
                 listing.excluded[f"annotated as {expression}"] += 1
             else:
                 identity = images[stem].relative_to(self._root).as_posix()
-                listing.pictures.append(ListedPicture(images[stem], expression, identity))
+                try:
+                    affect = _affect_in(folder / "annotations", stem) if rated else None
+                except ValueError as error:
+                    bad.add(f"{folder / 'annotations'}: '{stem}': {error}")
+                    continue
+                listing.pictures.append(ListedPicture(images[stem], expression, identity, affect=affect))
         return listing
+
+
+def _affect_in(folder: Path, stem: str) -> tuple[float, float]:
+    """Returns valence and arousal of one picture, NaN where they are not known.
+
+    Raises:
+        ValueError: a file is missing or damaged, or holds no number of the scale.
+    """
+    cells = [_text(folder / f"{stem}_{kind}.npy") for kind in ("val", "aro")]
+    if None in cells:
+        raise ValueError(f"found no number in {stem}_{'val' if cells[0] is None else 'aro'}.npy, expected one")
+    return affect_cells((cells[0], cells[1]), UNKNOWN_AFFECT)
 
 
 def _number_first(stem: str) -> tuple[int, int, str]:

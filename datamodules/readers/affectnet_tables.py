@@ -6,7 +6,8 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from datamodules.readers.affectnet import CODES, expression_of
+from datamodules.readers.affect_cells import affect_cells
+from datamodules.readers.affectnet import CODES, UNKNOWN_AFFECT, expression_of
 from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, Split
 from datamodules.rows.images import Box
@@ -32,7 +33,8 @@ class AffectNetTablesReader(ListedPicturesReader):
     Layout: ``Manually_Annotated_Images/<folder>/<hash>.jpg`` and ``Manually_Annotated_file_lists/training.csv`` and
     ``validation.csv`` with the columns subDirectory_filePath, face_x, face_y, face_width, face_height,
     facial_landmarks, expression, valence, arousal; copies without a header line are read by that order. Codes as in
-    ``AffectNetReader``; 8 none, 9 uncertain and 10 no face are left out and counted. On request, for research alone; it
+    ``AffectNetReader``; 8 none, 9 uncertain and 10 no face are left out and counted. Valence and arousal lie in
+    [-1, 1]; −2 is not known, never a number. On request, for research alone; it
     does not say who is shown. The release of 2021 is read by ``AffectNetReader``: papers use both, and their scores
     differ.
 
@@ -73,7 +75,12 @@ class AffectNetTablesReader(ListedPicturesReader):
             elif (box := _box(row)) is None:
                 bad.add(f"{where}: found no box of whole numbers, expected face_x, face_y, face_width and face_height")
             else:
-                listing.pictures.append(ListedPicture(self._images / name, expression, name, box))
+                try:
+                    affect = affect_cells((row["valence"], row["arousal"]), UNKNOWN_AFFECT)
+                except ValueError as error:
+                    bad.add(f"{where}: {error}")
+                    continue
+                listing.pictures.append(ListedPicture(self._images / name, expression, name, box, affect=affect))
         return listing
 
 

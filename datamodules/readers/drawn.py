@@ -8,6 +8,7 @@ from datamodules.readers.reader import Reader, Split
 from datamodules.rows.provenance import content_hash
 from datamodules.rows.sample_table import ArrayImages, ReadReport, SampleTable, one_hot
 from synfer.faces.action_units import ACTION_UNITS, action_unit_indices, mirrored_order, sample_action_units
+from synfer.faces.affect import positions_of
 from synfer.faces.drawn.draw import draw_faces
 from synfer.faces.drawn.face import LARGEST_SIZE, LARGEST_ZOOM, NUM_IDENTITY_TRAITS, SMALLEST_SIZE
 from synfer.faces.expressions import resolve_label_space
@@ -63,6 +64,9 @@ class DrawnReader(Reader):
             expression, each any of the 41 at any intensity: action units that the class does not give away.
         variety: how much persons and pictures differ, in (0, 1]: near 0 = always the same average person in the same
             light. What is left of the variance is the expression's, which small networks then find sooner.
+        affect: whether rows carry valence and arousal: by a rule and not by raters, the published position of the word
+            for the expression (:data:`synfer.faces.affect.PUBLISHED_POSITIONS`) times the overall intensity with which
+            the face shows it; habits and free units do not count, and contempt has none.
 
     Raises:
         ValueError: a value out of its range, an unknown split or label space; the line names the config key.
@@ -80,6 +84,7 @@ class DrawnReader(Reader):
         zoom: float = 1.0,
         variety: float = 1.0,
         free_units: float = 0.0,
+        affect: bool = False,
     ) -> None:
         count = {} if count is None else dict(count)
         for split, number in count.items():
@@ -112,6 +117,7 @@ class DrawnReader(Reader):
         self.zoom = zoom
         self.variety = variety
         self.free_units = free_units
+        self.affect = affect
 
     def read(self, split: Split) -> SampleTable:
         """Draws all rows of one split.
@@ -141,6 +147,7 @@ class DrawnReader(Reader):
             label_space=self.label_space,
             split=split,
             au=action_units,
+            affect=self._affect(split, clean) if self.affect else None,
             report=ReadReport(read=len(rows)),
         )
 
@@ -171,7 +178,7 @@ class DrawnReader(Reader):
         rows, a = np.arange(len(label)), len(ACTION_UNITS)
         uniform = keyed_uniform(rows, 2 * a, *self._stream(split, DrawnFace.ACTION_UNITS)).reshape(len(rows), 2, a)
         vectors = sample_action_units([self.label_space[index] for index in label], uniform)
-        vectors *= 0.55 + 0.45 * keyed_uniform(rows, 1, *self._stream(split, DrawnFace.INTENSITY)).astype(np.float32)
+        vectors *= self._intensity(split, len(rows))
         mirrored = keyed_uniform(rows, 1, *self._stream(split, DrawnFace.MIRROR))[:, 0] < 0.5
         vectors[mirrored] = vectors[mirrored][:, mirrored_order(ACTION_UNITS)]
         habit = keyed_uniform(rows, 3, *self._stream(split, DrawnFace.HABIT))
@@ -184,6 +191,17 @@ class DrawnReader(Reader):
         if self.free_units:
             self._add_free_units(vectors, split)
         return vectors
+
+    def _intensity(self, split: str, count: int) -> np.ndarray:
+        """Returns how strongly each face shows its expression, float32 (N, 1) in 0.55…1."""
+        return 0.55 + 0.45 * keyed_uniform(np.arange(count), 1, *self._stream(split, DrawnFace.INTENSITY)).astype(
+            np.float32
+        )
+
+    def _affect(self, split: str, label: np.ndarray) -> np.ndarray:
+        """Returns valence and arousal of every row by the rule, float32 (N, 2)."""
+        names = [self.label_space[index] for index in label]
+        return positions_of(names, self._intensity(split, len(label))[:, 0])
 
     def _add_free_units(self, vectors: np.ndarray, split: str) -> None:
         """Adds action units of no expression, in place, to some of the rows, (N, A)."""

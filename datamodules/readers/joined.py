@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from datamodules.readers.reader import Reader, Split
-from datamodules.rows.sample_table import ImageSource, ReadReport, SampleTable
+from datamodules.rows.sample_table import ImageSource, ReadReport, SampleTable, affect_of
+from synfer.foundation.on_rank_zero import warn_on_rank_zero
 
 
 class JoinedReader(Reader):
@@ -19,7 +21,9 @@ class JoinedReader(Reader):
     Real faces and made ones are not joined: each row would have to say which it is.
 
     Where sample ids occur in more than one of them, each gets the number of its reader in front ("0/…", "1/…").
-    Captions and action units stay where all of them have some, of the same names, and are unknown otherwise.
+    Captions and action units stay where all of them have some, of the same names, and are unknown otherwise; action
+    units also where the numbers are of another kind: presence is never mixed with intensity. Valence and arousal stay
+    wherever they are known.
 
     Args:
         readers: at least two, of one label space.
@@ -72,6 +76,13 @@ class JoinedReader(Reader):
             ids = [np.array([f"{number}/{name}" for name in some]) for number, some in enumerate(ids)]
         units = [table.au for table in tables if table.au is not None]
         named = len(units) == len(tables) and len({table.au_names for table in tables}) == 1
+        of_units = [_kinds_of_units(table) for table in tables]
+        if named and any(one != of_units[0] for one in of_units):
+            named = False
+            warn_on_rank_zero(
+                f"JoinedReader.readers: found action units of different kinds in split '{split}' (presence beside "
+                "intensity, say), which are not mixed: they are unknown for all of these rows"
+            )
         captions = [table.caption for table in tables if table.caption is not None]
         return replace(
             tables[0],
@@ -81,6 +92,8 @@ class JoinedReader(Reader):
             sample_id=np.concatenate(ids),
             content_hash=np.concatenate([table.content_hash for table in tables]),
             au=np.concatenate(units) if named else None,
+            au_source=_joined_sources(tables) if named else None,
+            affect=None if all(t.affect is None for t in tables) else np.concatenate([affect_of(t) for t in tables]),
             caption=np.concatenate(captions) if len(captions) == len(tables) else None,
             group=_joined_groups(tables),
             report=_joined_reports([table.report for table in tables]),
@@ -126,6 +139,21 @@ def _joined_groups(tables: Sequence[SampleTable]) -> np.ndarray | None:
     if len(groups) < len(tables):
         return None
     return np.concatenate([np.char.add(f"{number}/", some) for number, some in enumerate(groups)])
+
+
+def _kinds_of_units(table: SampleTable) -> dict[str, str] | None:
+    """Returns what kind of number each action unit of a table is; None = the reader's own, which says nothing of it."""
+    if table.au_source is None:
+        return None
+    return {name: column["kind"] for name, column in table.au_source.get("columns", {}).items()}
+
+
+def _joined_sources(tables: Sequence[SampleTable]) -> dict[str, Any] | None:
+    """Returns where the action units of all tables come from: the one source, or all of them."""
+    sources = [table.au_source for table in tables if table.au_source is not None]
+    if not sources:
+        return None
+    return sources[0] if all(source == sources[0] for source in sources) else {**sources[0], "joined": sources}
 
 
 def _joined_reports(reports: Sequence[ReadReport]) -> ReadReport:

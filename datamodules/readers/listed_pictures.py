@@ -11,11 +11,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from datamodules.au_tables.au_source import AUSource
 from datamodules.readers.good_pictures import good_pictures
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
 from datamodules.rows.image_files import find_class_files
 from datamodules.rows.images import Box, FileImages
-from datamodules.rows.sample_table import ReadReport, SampleTable, one_hot
+from datamodules.rows.sample_table import UNLABELLED, ReadReport, SampleTable, one_hot
+from datamodules.rows.unlabelled import unlabelled_soft_labels
+from synfer.faces.action_units import ACTION_UNITS
 from synfer.faces.expressions import resolve_label_space
 from synfer.foundation.on_rank_zero import warn_on_rank_zero
 
@@ -28,20 +31,25 @@ class ListedPicture:
 
     Attributes:
         path: file.
-        expression: canonical name.
+        expression: canonical name; None = nobody has said, and something else is known of it.
         sample_id: unique in the data set.
         box: of the face in the picture; None = the picture is a crop.
         group: the person, or the photograph: rows of one group belong on one side of a split; None = not known.
         shares: canonical name → share in (0, 1], of a face that shows several at once, 1 together; None = it shows
             ``expression`` alone.
+        affect: valence and arousal in [-1, 1], NaN where one is not known; None = both.
+        units: name of an action unit → 0 or 1, or how strongly it acts, in [0, 1]; NaN, and units left out, are not
+            known.
     """
 
     path: Path
-    expression: str
+    expression: str | None
     sample_id: str
     box: Box | None = None
     group: str | None = None
     shares: Mapping[str, float] | None = None
+    affect: tuple[float, float] | None = None
+    units: Mapping[str, float] | None = None
 
 
 @dataclass
@@ -52,11 +60,13 @@ class Listing:
         pictures: in the order of the data set.
         excluded: reason → number of rows that are left out by the rules of the data set.
         groups: those of bad pictures: folds are the same with them and without.
+        units_source: who says which action units act, and what kind of number it is.
     """
 
     pictures: list[ListedPicture] = field(default_factory=list)
     excluded: Counter[str] = field(default_factory=Counter)
     groups: set[str] = field(default_factory=set)
+    units_source: AUSource | None = None
 
 
 class ListedPicturesReader(Reader):
@@ -193,7 +203,7 @@ class ListedPicturesReader(Reader):
                 f"{self._root}: found no usable picture of split '{split}' ({listed} listed, {len(skipped)} bad, "
                 f"{sum(excluded.values())} left out by rule), expected at least one"
             )
-        label = np.array([self.label_space.index(picture.expression) for picture in good], dtype=np.int64)
+        label = np.array([self._label_of(picture) for picture in good], dtype=np.int64)
         groups = [picture.group for picture in good]
         return SampleTable(
             images=FileImages([picture.path for picture in good], self._image_size, [picture.box for picture in good]),
@@ -203,13 +213,20 @@ class ListedPicturesReader(Reader):
             content_hash=np.array(hashes),
             label_space=self.label_space,
             split=split,
+            au=_units_of(good),
+            au_source=None if listing.units_source is None else listing.units_source.record(),
+            affect=_affect_of(good),
             group=None if None in groups else np.array(groups),
             report=ReadReport(read=listed, skipped=skipped, excluded=dict(excluded)),
         )
 
+    def _label_of(self, picture: ListedPicture) -> int:
+        return UNLABELLED if picture.expression is None else self.label_space.index(picture.expression)
+
     def _soft_labels(self, pictures: Sequence[ListedPicture], label: np.ndarray) -> np.ndarray:
-        """Returns float32 (N, K): shares where a picture has some, one-hot elsewhere."""
+        """Returns float32 (N, K): shares where a picture has some, one-hot elsewhere; every class alike without any."""
         soft_label = one_hot(label, len(self.label_space))
+        soft_label[label == UNLABELLED] = unlabelled_soft_labels(1, len(self.label_space))
         for row, picture in enumerate(pictures):
             if picture.shares is not None:
                 soft_label[row] = [picture.shares.get(name, 0.0) for name in self.label_space]
@@ -227,5 +244,25 @@ class ListedPicturesReader(Reader):
 
 
 def _shown(picture: ListedPicture) -> Sequence[str]:
-    """Returns the expressions of a picture, that of its label first."""
-    return [picture.expression, *(picture.shares or ())]
+    """Returns the expressions of a picture, that of its label first; none where nobody has said."""
+    return [name for name in (picture.expression, *(picture.shares or ())) if name is not None]
+
+
+def _affect_of(pictures: Sequence[ListedPicture]) -> np.ndarray | None:
+    """Returns valence and arousal, float32 (N, 2); None where no picture has any."""
+    if all(picture.affect is None for picture in pictures):
+        return None
+    unknown = (np.nan, np.nan)
+    return np.array([unknown if p.affect is None else p.affect for p in pictures], dtype=np.float32)
+
+
+def _units_of(pictures: Sequence[ListedPicture]) -> np.ndarray | None:
+    """Returns the action units, float32 (N, A), NaN where one is not known; None where no picture has any."""
+    if all(picture.units is None for picture in pictures):
+        return None
+    column = {name: place for place, name in enumerate(ACTION_UNITS)}
+    units = np.full((len(pictures), len(ACTION_UNITS)), np.nan, dtype=np.float32)
+    for row, picture in enumerate(pictures):
+        for name, value in (picture.units or {}).items():
+            units[row, column[name]] = value
+    return units

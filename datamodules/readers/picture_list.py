@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from datamodules.readers.affect_cells import affect_cells, affect_columns, is_known
 from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, OnBadSample, Split
 from datamodules.rows.images import Box
@@ -40,6 +41,9 @@ class PictureListReader(ListedPicturesReader):
         group_column: person or photograph that must stay on one side of a split.
         box_columns: left, top, right and bottom of the face; null = the pictures are crops.
         classes: label as the table writes it → expression; null = the labels are names.
+        valence_column: how pleasant, in [-1, 1], an empty cell where nobody knows; null = not known of any.
+        arousal_column: how activated, likewise; both columns or neither. A row with one of them may lack its label.
+        unknown_affect: what stands in these columns where nobody knows (AffectNet: −2, Aff-Wild2: −5); null = nothing.
         label_space: as ``ListedPicturesReader``; null = the expressions of ``classes``, or all eight.
         image_size: as there.
         on_bad_sample: as there.
@@ -66,12 +70,18 @@ class PictureListReader(ListedPicturesReader):
         label_space: list[str] | str | None = None,
         image_size: int | None = None,
         on_bad_sample: OnBadSample = "error",
+        valence_column: str | None = None,
+        arousal_column: str | None = None,
+        unknown_affect: float | None = None,
     ) -> None:
+        self._affect_columns = affect_columns(valence_column, arousal_column)
+        self._unknown_affect = unknown_affect
         if box_columns is not None and len(box_columns) != 4:
             raise ValueError(f"{_KEY}.box_columns: found {len(box_columns)} names, expected left, top, right, bottom")
         self._table, self._columns = table, [path_column, label_column]
         self._split_column, self._group_column, self._box_columns = split_column, group_column, box_columns or []
-        self._columns += [name for name in (split_column, group_column, *self._box_columns) if name is not None]
+        more = (split_column, group_column, *self._box_columns, *self._affect_columns)
+        self._columns += [name for name in more if name is not None]
         try:
             self._classes = None if classes is None else {k: canonical_expression(v) for k, v in classes.items()}
         except ValueError as error:
@@ -114,7 +124,9 @@ class PictureListReader(ListedPicturesReader):
             try:
                 if self._split_column is not None and self._split_of(row) != split:
                     continue
-                expression = self._expression(label)
+                affect = self._affect(row)
+                no_label = label in ("", "None", "nan") and is_known(affect)
+                expression = None if no_label else self._expression(label)
                 box = self._box(row)
             except ValueError as error:
                 bad.add(f"{where}: {error}")
@@ -125,7 +137,7 @@ class PictureListReader(ListedPicturesReader):
                 continue
             seen.add(identity)
             group = None if self._group_column is None else str(row[self._group_column])
-            listing.pictures.append(ListedPicture(self._root / path, expression, identity, box, group))
+            listing.pictures.append(ListedPicture(self._root / path, expression, identity, box, group, affect=affect))
         return listing
 
     def _split_of(self, row: Mapping[str, Any]) -> str:
@@ -146,6 +158,12 @@ class PictureListReader(ListedPicturesReader):
             hint = did_you_mean(label, list(self._classes))
             raise ValueError(f"found the label '{label}', expected one of {', '.join(self._classes)}{hint}")
         return self._classes[label]
+
+    def _affect(self, row: Mapping[str, Any]) -> tuple[float, float] | None:
+        if not self._affect_columns:
+            return None
+        valence, arousal = self._affect_columns
+        return affect_cells((row[valence], row[arousal]), self._unknown_affect)
 
     def _box(self, row: Mapping[str, Any]) -> Box | None:
         if not self._box_columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from datamodules.captions.caption_row import CaptionColumns, CaptionRow
 from datamodules.captions.folder_captions import FolderCaptions
 from datamodules.captions.sources import open_source
 from datamodules.captions.stored_image import StoredImages
+from datamodules.readers.affect_cells import affect_cells, affect_columns, is_known
 from datamodules.readers.decoded_rows import decode_rows, unique_names
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
-from datamodules.rows.sample_table import ReadReport, SampleTable, one_hot
+from datamodules.rows.sample_table import UNLABELLED, ReadReport, SampleTable, one_hot
+from datamodules.rows.unlabelled import unlabelled_soft_labels
 from synfer.faces.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
 from synfer.foundation.file_reading import did_you_mean
 
@@ -50,6 +53,10 @@ class TableOfPicturesReader(Reader):
             or all pictures have one size.
         revision: branch, tag or commit on the Hub; null = the newest.
         on_bad_sample: "error", or "skip" to leave bad samples out (counted and named in ``table.report``).
+        valence_column: how pleasant, in [-1, 1], nothing where nobody knows; null = not known of any. Of archives an
+            entry of the ``.json``.
+        arousal_column: how activated, likewise; both columns or neither. A row with one of them may lack its label.
+        unknown_affect: what stands in these columns where nobody knows (AffectNet: −2); null = nothing.
 
     Raises:
         FileNotFoundError: nothing there that could be such a set.
@@ -68,7 +75,11 @@ class TableOfPicturesReader(Reader):
         image_size: int | None = None,
         revision: str | None = None,
         on_bad_sample: OnBadSample = "error",
+        valence_column: str | None = None,
+        arousal_column: str | None = None,
+        unknown_affect: float | None = None,
     ) -> None:
+        self._affect_columns, self._unknown_affect = affect_columns(valence_column, arousal_column), unknown_affect
         check_on_bad_sample(on_bad_sample)
         if image_size is not None and image_size < 1:
             raise ValueError(f"{_KEY}.image_size: found {image_size}, expected at least 1 or null")
@@ -84,7 +95,9 @@ class TableOfPicturesReader(Reader):
             label_space = [name for name in EXPRESSIONS if name in named]
         self.label_space = resolve_label_space(label_space)
         _refuse_pickles(Path(path))
-        columns = CaptionColumns(image_column, None, label_column, id_column, captioned=False)
+        columns = CaptionColumns(
+            image_column, None, label_column, id_column, captioned=False, affect=self._affect_columns
+        )
         self._source = open_source(path, format, columns, None, revision)
         if isinstance(self._source, FolderCaptions):
             raise ValueError(
@@ -120,18 +133,23 @@ class TableOfPicturesReader(Reader):
         self._refuse_codes(labels)
         rows: list[CaptionRow] = []
         classes: list[int] = []
+        ratings: list[tuple[float, float]] = []
         for row, label in zip(found.rows, labels, strict=True):
             try:
-                name = self._expression(label)
+                rating = (math.nan, math.nan)
+                if self._affect_columns:
+                    rating = affect_cells((row.affect[0], row.affect[1]), self._unknown_affect)
+                name = None if label is None and is_known(rating) else self._expression(label)
             except ValueError as error:
                 bad.add(f"{self._path}: {row.place}: {error}")
                 continue
-            if name not in self.label_space:
+            if name is not None and name not in self.label_space:
                 reason = f"expression '{name}' is outside the label space"
                 excluded[reason] = excluded.get(reason, 0) + 1
                 continue
             rows.append(row)
-            classes.append(self.label_space.index(name))
+            classes.append(UNLABELLED if name is None else self.label_space.index(name))
+            ratings.append(rating)
         good, hashes = decode_rows(rows, bad, self._path, self._image_size)
         skipped = bad.settle(of=len(found.rows) + len(found.bad))
         if not good:
@@ -141,15 +159,18 @@ class TableOfPicturesReader(Reader):
             )
         used = [rows[index] for index in good]
         label_of_row = np.array(classes, dtype=np.int64)[good]
+        soft_label = one_hot(label_of_row, len(self.label_space))
+        soft_label[label_of_row == UNLABELLED] = unlabelled_soft_labels(1, len(self.label_space))
         places = [f"{self._path}: {row.place}" for row in used]
         return SampleTable(
             images=StoredImages([row.image for row in used], places, self._image_size),
             label=label_of_row,
-            soft_label=one_hot(label_of_row, len(self.label_space)),
+            soft_label=soft_label,
             sample_id=np.array(unique_names(used)),
             content_hash=np.array(hashes),
             label_space=self.label_space,
             split=split,
+            affect=np.array(ratings, dtype=np.float32)[good] if self._affect_columns else None,
             report=ReadReport(read=len(found.rows) + len(found.bad), skipped=skipped, excluded=excluded),
         )
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from datamodules.rows.near_duplicates import find_near_duplicates, thumbnails
 from datamodules.rows.sample_table import UNLABELLED, SampleTable
+from synfer.faces.affect import AFFECT
 
 
 def content_hash(image: np.ndarray) -> str:
@@ -39,11 +40,19 @@ def split_manifest(table: SampleTable) -> dict[str, Any]:
     Returns:
         ``{"rows": n, "sha256": first 16 hex digits over the sorted pairs of content hash and label name}``; with
         ``"action_units"``, where another tool's have been joined: which, and what kind of numbers they are; with
-        ``"held_out"``, where validation rows were taken from training: the share and the seed.
+        ``"known"``, where rows carry valence and arousal: of how many each of them, and the expression, is known; with
+        ``"agreement"``, where annotators voted: how far they agreed; with ``"held_out"``, where validation rows were
+        taken from training: the share and the seed.
     """
     names = (table.label_space[code] if code != UNLABELLED else "unlabelled" for code in table.label.tolist())
     rows = sorted(f"{digest} {name}\n" for digest, name in zip(table.content_hash, names, strict=True))
     manifest: dict[str, Any] = {"rows": len(rows), "sha256": hashlib.sha256("".join(rows).encode()).hexdigest()[:16]}
+    if table.affect is not None:
+        known = np.isfinite(table.affect).sum(axis=0).tolist()
+        named = int((table.label != UNLABELLED).sum())
+        manifest["known"] = {"expression": named, **dict(zip(AFFECT, known, strict=True))}
+    if table.report.agreement:
+        manifest["agreement"] = table.report.agreement
     if table.held_out is not None:
         manifest["held_out"] = table.held_out
     return manifest if table.au_source is None else {**manifest, "action_units": table.au_source}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from synfer.faces.action_units import ACTION_UNITS
+from synfer.faces.affect import AFFECT
 
 UNLABELLED = -1
 """Label of a row whose expression is not known; its soft label has every class alike."""
@@ -65,11 +66,14 @@ class ReadReport:
         read: rows found.
         skipped: one line per row left out because it was bad (``on_bad_sample="skip"``).
         excluded: reason → number of rows left out by rule (no majority, not a face, …).
+        agreement: how far the annotators of the rows agreed, where each of them is known to have voted
+            (:func:`synfer.labels.annotator_agreement.annotator_agreement`); empty = the data set does not say.
     """
 
     read: int = 0
     skipped: tuple[str, ...] = ()
     excluded: dict[str, int] = field(default_factory=dict)
+    agreement: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ class SampleTable:
         au_names: names of the A columns.
         au_source: where the action units come from, in plain types: tool, columns, what kind of number each is; None =
             the reader's own.
+        affect: float32 (N, 2), valence and arousal in [-1, 1] (:data:`synfer.faces.affect.AFFECT`), each NaN where it
+            is not known; None = unknown for all.
         caption: N captions; None = made from templates.
         group: str (N,), rows that belong on one side of a split: those of one person, or of one photograph; None = the
             data set does not say.
@@ -107,6 +113,7 @@ class SampleTable:
     au: np.ndarray | None = None
     au_names: tuple[str, ...] = ACTION_UNITS
     au_source: dict[str, Any] | None = None
+    affect: np.ndarray | None = None
     caption: np.ndarray | None = None
     group: np.ndarray | None = None
     is_synthetic: bool = False
@@ -123,6 +130,8 @@ class SampleTable:
         }
         if self.au is not None:
             shapes["au"] = (self.au.shape, (n, len(self.au_names)))
+        if self.affect is not None:
+            shapes["affect"] = (self.affect.shape, (n, len(AFFECT)))
         if self.caption is not None:
             shapes["caption"] = (self.caption.shape, (n,))
         if self.group is not None:
@@ -141,6 +150,14 @@ class SampleTable:
             if len(wrong):
                 raise ValueError(
                     f"{self.split} table: action units of '{self.sample_id[wrong[0]]}' lie outside [0, 1] "
+                    f"(and of {len(wrong) - 1} more rows)"
+                )
+        if self.affect is not None:
+            wrong = np.flatnonzero((np.abs(np.nan_to_num(self.affect, nan=0.0)) > 1).any(axis=1))
+            if len(wrong):
+                raise ValueError(
+                    f"{self.split} table: valence and arousal of '{self.sample_id[wrong[0]]}' are "
+                    f"{', '.join(f'{value:g}' for value in self.affect[wrong[0]])}, expected numbers in [-1, 1] or NaN "
                     f"(and of {len(wrong) - 1} more rows)"
                 )
         bad = np.flatnonzero(~(np.abs(self.soft_label.sum(axis=1) - 1) < 1e-3))
@@ -164,6 +181,7 @@ class SampleTable:
             sample_id=self.sample_id[rows],
             content_hash=self.content_hash[rows],
             au=None if self.au is None else self.au[rows],
+            affect=None if self.affect is None else self.affect[rows],
             caption=None if self.caption is None else self.caption[rows],
             group=None if self.group is None else self.group[rows],
         )
@@ -175,6 +193,11 @@ class SampleTable:
     def count_per_class(self) -> np.ndarray:
         """Returns the number of labelled rows per class, int64 (K,), in the order of the label space."""
         return np.bincount(self.label[self.label != UNLABELLED], minlength=len(self.label_space))
+
+
+def affect_of(table: SampleTable) -> np.ndarray:
+    """Returns valence and arousal of every row, float32 (N, 2), NaN where nobody knows."""
+    return np.full((len(table), len(AFFECT)), np.nan, dtype=np.float32) if table.affect is None else table.affect
 
 
 def one_hot(label: np.ndarray, num_classes: int) -> np.ndarray:

@@ -23,7 +23,8 @@ def expression_names(labels: Sequence[int] | np.ndarray, label_space: Sequence[s
 def check_labels_needed(table: SampleTable, split: str, trainer: Any) -> None:
     """Refuses rows without an expression where somebody would take one from them.
 
-    A module that can do without says so by ``uses_unlabelled_rows = True``; a test of the test split never can.
+    A module that can do without says so by ``uses_unlabelled_rows = True``; a test of the test split can where it
+    scores more than expressions, and says so by ``scores_unlabelled_rows = True``.
 
     Args:
         table: rows of the run.
@@ -35,7 +36,7 @@ def check_labels_needed(table: SampleTable, split: str, trainer: Any) -> None:
     """
     module, command = getattr(trainer, "lightning_module", None), getattr(getattr(trainer, "state", None), "fn", None)
     without = np.flatnonzero(table.label == UNLABELLED)
-    scored = split == "test" and command == "test"
+    scored = split == "test" and command == "test" and not getattr(module, "scores_unlabelled_rows", False)
     if module is None or not len(without) or (not scored and getattr(module, "uses_unlabelled_rows", False)):
         return
     raise ValueError(

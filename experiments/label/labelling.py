@@ -45,7 +45,7 @@ class Labelling:
     interrupted: bool = False
 
     def __post_init__(self) -> None:
-        self.faces = LabelledFaces(self.labeller.label_space)
+        self.faces = LabelledFaces(self.labeller.named_expressions, self.labeller.rates_affect)
 
     def run(self, pictures: Iterable[Picture], progress: Progress) -> None:
         """Labels pictures, and ends in good order where Ctrl-C breaks in."""
@@ -79,7 +79,9 @@ class Labelling:
 
     def _flush(self, waiting: list[Tensor]) -> None:
         if waiting:
-            self.faces.add_probabilities(self.labeller.probabilities(waiting).numpy())
+            probabilities, affect = self.labeller.look_at(waiting)
+            columns = probabilities[:, : len(self.faces.label_space)]
+            self.faces.add_probabilities(columns.numpy(), None if affect is None else affect.numpy())
             waiting.clear()
 
     def _look(self, picture: Picture) -> list[tuple[FaceBox | None, Tensor]] | BadImageError:

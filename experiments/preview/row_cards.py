@@ -8,6 +8,7 @@ from PIL import Image
 from datamodules.rows.grey_or_colour import as_rgb
 from datamodules.rows.images import Box, FileImages, read_image
 from datamodules.rows.sample_table import UNLABELLED, SampleTable
+from synfer.faces.affect import AFFECT
 from synfer.pictures.sample_cards import SampleCard
 
 _STRONGEST = 3
@@ -32,7 +33,7 @@ def card_of(table: SampleTable, row: int) -> SampleCard:
             whole, box = _shrunk(read_image(path), found)
     if table.group is not None:
         lines.append(f"of {table.group[row]}")
-    lines += _action_units(table, row)
+    lines += _ratings(table, row) + _action_units(table, row)
     lines.append(str(table.sample_id[row]))
     return SampleCard(
         face=face,
@@ -52,6 +53,14 @@ def _shares(table: SampleTable, row: int) -> list[tuple[str, float]]:
         return []
     largest = np.argsort(-shares, kind="stable")[:_STRONGEST]
     return [(table.label_space[code], float(shares[code])) for code in largest if shares[code] >= 0.005]
+
+
+def _ratings(table: SampleTable, row: int) -> list[str]:
+    """Returns valence and arousal in one line, a question mark for one that is not known; none without any."""
+    if table.affect is None or not np.isfinite(table.affect[row]).any():
+        return []
+    values = ("?" if np.isnan(value) else f"{value:+.2f}" for value in table.affect[row])
+    return [", ".join(f"{name} {value}" for name, value in zip(AFFECT, values, strict=True))]
 
 
 def _action_units(table: SampleTable, row: int) -> list[str]:

@@ -14,6 +14,7 @@ from datamodules.rows.images import FileImages
 from datamodules.rows.sample_table import UNLABELLED, SampleTable
 from experiments.preview.read_splits import SplitsRead
 
+_RATINGS = ("ratings", "rows with valence or arousal")
 _LOOKED_AT = 100
 """Pictures of a split that are decoded for sizes and colour: all of them may be hours."""
 
@@ -38,6 +39,8 @@ def split_numbers(table: SampleTable, said: list[str], seed: int) -> dict[str, A
         "unlabelled": int((table.label == UNLABELLED).sum()),
         "soft_labels": int((soft & (table.label != UNLABELLED)).sum()),
         "action_units": 0 if table.au is None else int(np.isfinite(table.au).any(axis=1).sum()),
+        "ratings": 0 if table.affect is None else int(np.isfinite(table.affect).any(axis=1).sum()),
+        "agreement": dict(report.agreement),
         "people": None if table.group is None else len(set(table.group.tolist())),
         "repeated": len(table) - len(set(table.content_hash.tolist())),
         "is_synthetic": table.is_synthetic,
@@ -114,9 +117,11 @@ def _details(split: dict[str, Any]) -> list[str]:
     files = f" (files {', '.join(pictures['files'])})" if pictures["files"] else ""
     lines.append(f"pictures: {', '.join(pictures['sizes'])}{files}, {colour} ({pictures['looked_at']} looked at)")
     known = []
-    for key, words in (("soft_labels", "soft labels"), ("action_units", "rows with action units")):
+    for key, words in (("soft_labels", "soft labels"), ("action_units", "rows with action units"), _RATINGS):
         known += [f"{split[key]:,} {words}"] if split[key] else []
     known += [] if split["people"] is None else [f"{split['people']:,} people (or clips)"]
+    if "pairwise" in split["agreement"]:
+        known.append(f"two annotators agree on {split['agreement']['pairwise']:.0%} of the faces")
     known += [f"{split['repeated']:,} rows repeat the pixels of another"] if split["repeated"] else []
     lines += ["; ".join(known)] if known else []
     return [*lines, *(f"said: {line}" for line in split["said"])]

@@ -31,6 +31,7 @@ class PixelsToProbabilities(nn.Module):
         super().__init__()
         self.network = module.backbone if network is None else network
         self.size = int(module.image_size)
+        self.classes = len(module.label_space)  # of one that rates valence and arousal too, the expressions alone
         self.grey = module.in_channels == 1
         self.flip = bool(module.flip_tta)
         # Without an axis for the faces: torch.export takes a size of one there for the size of the batch.
@@ -57,8 +58,8 @@ class PixelsToProbabilities(nn.Module):
             image = image.mean(1, keepdim=True)
         image = (image - self.mean) / self.std
         if not self.flip:
-            return self.network(image).softmax(1)
-        both = self.network(torch.cat([image, image.flip(-1)])).softmax(1)
+            return self.network(image)[:, : self.classes].softmax(1)
+        both = self.network(torch.cat([image, image.flip(-1)]))[:, : self.classes].softmax(1)
         return (both[:count] + both[count:]) / 2
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from synfer.faces.affect import AFFECT
 from synfer.faces.face_detector import FaceBox
 from synfer.foundation.atomic_file import atomic_write
 
@@ -22,15 +23,18 @@ class LabelledFaces:
     """Collects faces and writes them as CSV or Parquet.
 
     Columns: ``path``, ``frame`` (of a video, from 0), ``face`` (number in its picture, from 0), ``x0``, ``y0``, ``x1``,
-    ``y1`` (the box in pixels; empty where the picture is the face), one per expression, ``label``, ``confidence``. A
-    picture in which no face was found has a row with path and frame alone, so that each picture has one.
+    ``y1`` (the box in pixels; empty where the picture is the face), one per expression, ``label``, ``confidence``;
+    ``valence`` and ``arousal`` where they are rated. A picture in which no face was found has a row with path and frame
+    alone, so that each picture has one.
 
     Args:
-        label_space: names of the K expressions.
+        label_space: names of the K expressions; of none there are no columns for them, and no label.
+        rates_affect: whether valence and arousal of the faces are given as well.
     """
 
-    def __init__(self, label_space: tuple[str, ...]) -> None:
-        self.label_space = label_space
+    def __init__(self, label_space: tuple[str, ...], rates_affect: bool = False) -> None:
+        self.label_space, self.rates_affect = label_space, rates_affect
+        self._affect: list[np.ndarray] = []
         self._places: list[tuple[str, int | None, int | None, FaceBox | None]] = []
         self._probabilities: list[np.ndarray] = []
 
@@ -45,9 +49,18 @@ class LabelledFaces:
         """Adds a picture in which there is no face."""
         self._places.append((path, frame, None, None))
 
-    def add_probabilities(self, rows: np.ndarray) -> None:
-        """Adds the probabilities, float32 (n, K), of the next n faces."""
+    def add_probabilities(self, rows: np.ndarray, affect: np.ndarray | None = None) -> None:
+        """Adds the probabilities, float32 (n, K), and where they are rated valence and arousal, of the next n faces.
+
+        Raises:
+            ValueError: ratings of another shape than (n, 2), or none where there are to be some.
+        """
+        if self.rates_affect and (affect is None or affect.shape != (len(rows), len(AFFECT))):
+            found = "none" if affect is None else affect.shape
+            raise ValueError(f"labelled faces: found ratings {found}, expected ({len(rows)}, {len(AFFECT)})")
         self._probabilities.extend(rows)
+        if affect is not None:
+            self._affect.extend(affect)
 
     def keep_whole_rows(self) -> None:
         """Drops the first face without probabilities, as after an interruption, and all that follows it."""
@@ -61,6 +74,8 @@ class LabelledFaces:
 
     def counts(self) -> dict[str, int]:
         """Returns expression → number of faces with this label, the most frequent first."""
+        if not self.label_space:
+            return {}
         labels = [self.label_space[int(row.argmax())] for row in self._probabilities]
         return dict(Counter(labels).most_common())
 
@@ -82,7 +97,6 @@ class LabelledFaces:
         if faces:
             values[faces] = np.stack(self._probabilities)
         found = np.array([face is not None for _, _, face, _ in self._places], dtype=bool)
-        best = np.where(np.isnan(values), -1, values).argmax(1)
         boxes = [box for _, _, _, box in self._places]
         columns = {
             "path": pa.array([path for path, _, _, _ in self._places], pa.string()),
@@ -93,11 +107,17 @@ class LabelledFaces:
                 for side in ("x0", "y0", "x1", "y1")
             },
             **{name: pa.array(values[:, k], mask=~found) for k, name in enumerate(self.label_space)},
-            "label": pa.array(
-                [self.label_space[k] if here else None for k, here in zip(best, found, strict=True)], pa.string()
-            ),
-            "confidence": pa.array(values.max(1) if len(values) else values[:, 0], mask=~found),
         }
+        if self.label_space:
+            best = np.where(np.isnan(values), -1, values).argmax(1)
+            labels = [self.label_space[k] if here else None for k, here in zip(best, found, strict=True)]
+            columns["label"] = pa.array(labels, pa.string())
+            columns["confidence"] = pa.array(values.max(1) if len(values) else values[:, 0], mask=~found)
+        if self.rates_affect:
+            rated = np.full((len(self._places), len(AFFECT)), np.nan, dtype=np.float32)
+            if faces:
+                rated[faces] = np.stack(self._affect)
+            columns |= {name: pa.array(rated[:, k], mask=~found) for k, name in enumerate(AFFECT)}
         return pa.table(columns)
 
     def write(self, path: Path, source: str) -> None:

@@ -37,14 +37,19 @@ def expected_losses(
     return (target * class_losses).sum(1)
 
 
-def weighted_by_origin(losses: Tensor, is_synthetic: Tensor, synthetic_weight: float) -> Tensor:
+def weighted_by_origin(
+    losses: Tensor, is_synthetic: Tensor, synthetic_weight: float, counted: Tensor | None = None
+) -> Tensor:
     """Returns the mean of losses (B,) in which a synthetic sample weighs ``synthetic_weight`` and a real one 1.
 
     Args:
         losses: per sample.
         is_synthetic: bool (B,).
         synthetic_weight: at least 0.
+        counted: bool (B,), which samples have a label to learn from; None = all.
     """
     weight = torch.where(is_synthetic, synthetic_weight, 1.0)
+    if counted is not None:
+        weight = weight * counted
     # A batch of nothing but synthetic samples with weight 0 teaches nothing, and must not divide by zero.
     return (losses * weight).sum() / weight.sum().clamp_min(1e-12)

@@ -10,11 +10,16 @@ from typing import Literal
 Direction = Literal["higher", "lower"]
 
 HIGHER = frozenset(
-    {"accuracy", "f1", "recall", "precision", "agreement", "found", "repaired", "psnr", "gain", "score", "uar", "war"}
+    {
+        *("accuracy", "f1", "recall", "precision", "agreement", "found", "repaired", "psnr", "gain", "score"),
+        *("ccc", "pearson", "sagr", "overlap", "uar", "war"),
+    }
 )
 """Words in the names of metrics whose higher values are better."""
 
-LOWER = frozenset({"loss", "ece", "frechet", "fid", "kid", "mae", "mse", "rmse", "error", "harmed", "copies", "closer"})
+LOWER = frozenset(
+    {"loss", "ece", "frechet", "fid", "kid", "mae", "mse", "rmse", "error", "harmed", "copies", "closer", "divergence"}
+)
 """Words in the names of metrics whose lower values are better."""
 
 LOWER_SCORE = frozenset({"score", "lower"})

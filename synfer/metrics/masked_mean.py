@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from synfer.metrics.float64_states import Float64States
 
 
-class MaskedMean(Metric):
+class MaskedMean(Float64States):
     """Mean over all samples of all ranks; NaN where no rank saw one (torchmetrics' own gives 0).
 
     Ranks may see different numbers of samples, none among them: sum and count are added up apart. The sum is kept in
@@ -25,14 +23,6 @@ class MaskedMean(Metric):
         super().__init__()
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0, dtype=torch.int64), dist_reduce_fx="sum")
-
-    def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = "") -> Any:
-        try:
-            return super()._apply(fn, exclude_state)
-        except TypeError:  # MPS refuses float64
-            self.total = self.total.float()
-            self._defaults["total"] = torch.zeros_like(self.total)
-            return super()._apply(fn, exclude_state)
 
     def update(self, values: Tensor, counted: Tensor | None = None) -> None:
         """Takes in one batch.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+_Outputs = TypeVar("_Outputs")
 
 
 @contextmanager
@@ -40,19 +43,19 @@ def class_activation_maps(network: nn.Module, features: Tensor) -> Tensor:
 
 
 def with_mirrored_maps(
-    network: nn.Module, logits_of: Callable[[Tensor], Tensor], image: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the logits (B, K) of faces, and the maps (B, K, H, W) of the faces and of their mirror images.
+    network: nn.Module, outputs_of: Callable[[Tensor], _Outputs], image: Tensor
+) -> tuple[_Outputs, Tensor, Tensor]:
+    """Returns the outputs of faces, and the maps (B, K, H, W) of the faces and of their mirror images.
 
     Args:
-        network: whose maps.
-        logits_of: calls it, once, on images.
+        network: whose maps, one for each output of its last layer.
+        outputs_of: calls it, once, on images, and returns its logits or what is made of them.
         image: (B, 3, H, W).
     """
     with last_features(network) as features:
-        logits = logits_of(image)
-        logits_of(image.flip(-1))
-    return logits, class_activation_maps(network, features[0]), class_activation_maps(network, features[1])
+        outputs = outputs_of(image)
+        outputs_of(image.flip(-1))
+    return outputs, class_activation_maps(network, features[0]), class_activation_maps(network, features[1])
 
 
 @torch.no_grad()

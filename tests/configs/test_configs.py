@@ -132,6 +132,8 @@ def test_one_batch(name: str, tmp_path: Path, weights: dict[str, Path]) -> None:
     model = [] if "model" in found else TINY
     space = found.get("model", {}).get("init_args", {}).get("label_space", "basic7")
     more = [f"--data.reader.init_args.label_space={space}", DRAWN[1]]  # few faces, whatever the file says
+    if "affect" in found.get("model", {}).get("init_args", {}):
+        more.append("--data.reader.init_args.affect=true")
     if found.get("model", {}).get("class_path", "").endswith("ExpressionGenerator"):  # a small sample grid will do
         more += ["--model.init_args.grid_samples=1", "--model.init_args.sampling.num_steps=2"]
     if found.get("model", {}).get("init_args", {}).get("base") is not None:  # at 16 pixels, a step as a large one's

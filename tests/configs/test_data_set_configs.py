@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,17 @@ def long_videos(root: Path) -> Path:
     return published_sets.aff_wild2(root, times=7)
 
 
+def many_lines(root: Path) -> Path:
+    return published_sets.aff_wild2_mtl(root, times=4)
+
+
+CLASSIFIER = [*TINY, "--model.init_args.label_space=basic7"]
+MODELS = {  # of rows that are more than expressions, or less
+    "aff_wild2_affect": [*CLASSIFIER, "--model.init_args.affect={enabled: true, alone: true}"],
+    "aff_wild2_mtl": [*CLASSIFIER, "--model.init_args.affect={enabled: true}"],
+    "aff_wild2_units": [f"--config={CONFIGS / 'au_estimator/drawn.yaml'}"],
+}
+
 DATA_SETS: dict[str, Callable[[Path], Path]] = {
     "raf_db": published_sets.raf_db,
     "raf_db_compound": compound,
@@ -66,6 +78,9 @@ DATA_SETS: dict[str, Callable[[Path], Path]] = {
     "oulu_casia": published_sets.oulu_casia,
     "ferv39k": published_sets.ferv39k,
     "aff_wild2": long_videos,
+    "aff_wild2_affect": partial(published_sets.aff_wild2_affect, frames=80),
+    "aff_wild2_units": partial(published_sets.aff_wild2_units, frames=80),
+    "aff_wild2_mtl": many_lines,
     "lsd": published_sets.lsd,
     "table_of_pictures": in_parquet,
     "picture_list": listed,
@@ -78,7 +93,7 @@ def test_data_set(name: str, tmp_path: Path) -> None:
     root = DATA_SETS[name](tmp_path / "set")
     reader = content(f"data/{name}.yaml")["data"]["reader"]
     within = "reader.init_args." if "reader" in reader["init_args"] else ""
-    args = [*TINY, "--model.init_args.label_space=basic7", f"--config={CONFIGS / 'data' / name}.yaml", *ONE_BATCH]
+    args = [*MODELS.get(name, CLASSIFIER), f"--config={CONFIGS / 'data' / name}.yaml", *ONE_BATCH]
     place = "path" if "path" in reader["init_args"] else "root"
     args.append(f"--data.reader.init_args.{within}{place}={root}")
     cli = train.main(["fit", *args, f"--run_dir={tmp_path / 'run'}"])

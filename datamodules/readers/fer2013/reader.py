@@ -16,6 +16,7 @@ from datamodules.rows.images import BadImageError, check_not_constant
 from datamodules.rows.provenance import content_hash
 from datamodules.rows.sample_table import ArrayImages, ReadReport, SampleTable, one_hot
 from synfer.faces.expressions import LABEL_SPACES
+from synfer.labels.annotator_agreement import annotator_agreement
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +151,13 @@ class FER2013Reader(Reader):
             content_hash=hashes[good],
             label_space=self.label_space,
             split=split,
-            report=FER2013Report(read=found, skipped=skipped, excluded=excluded, black_rows=tuple(black)),
+            report=FER2013Report(
+                read=found,
+                skipped=skipped,
+                excluded=excluded,
+                agreement={} if self.labels == "original" else annotator_agreement(_votes_of(rows, usable)),
+                black_rows=tuple(black),
+            ),
         )
 
     def _original_labels(self, rows: FER2013Rows, bad: BadSamples) -> tuple[np.ndarray, np.ndarray]:
@@ -197,6 +204,12 @@ class FER2013Reader(Reader):
                 "rows, expected about 64 %: the votes belong to other rows (was a table sorted or shuffled? Both must "
                 "be in the order of their release)"
             )
+
+
+def _votes_of(rows: FER2013Rows, which: np.ndarray) -> np.ndarray:
+    """Returns the votes of some rows as they were cast, single ones too, int64 (n, 10)."""
+    votes = rows.votes or []
+    return np.array([votes[index] for index in which], dtype=np.int64).reshape(-1, len(VOTE_COLUMNS))
 
 
 def _spread(rows: np.ndarray, label: np.ndarray, limit: int | None) -> np.ndarray:

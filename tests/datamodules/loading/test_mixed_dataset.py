@@ -28,7 +28,7 @@ def _filled_pool(folder: Path, grey: bool) -> SyntheticPool:
 def test_real_batch_keeps_the_contract() -> None:
     table = tiny_table(20)
     batch = MixedDataset(table).__getitems__([3, 17, 3])
-    assert set(batch) == Batch.__required_keys__
+    assert set(batch) == {*Batch.__required_keys__, "affect"}
     assert batch["sample_id"] == ["train-3", "train-17", "train-3"] and not batch["is_synthetic"].any()
     assert batch["image"].shape == (3, 1, 8, 8) and torch.isnan(batch["au"]).all()
     assert np.array_equal(batch["image"][1, 0].numpy(), table.images.array[17])
@@ -61,6 +61,23 @@ def test_captions_and_action_units_of_the_table_are_kept() -> None:
     table = replace(tiny_table(3), caption=np.array(["a", "b", "c"]), au=np.full((3, 41), 0.25, dtype=np.float32))
     batch = MixedDataset(table).__getitems__([2, 0])
     assert batch["caption"] == ["c", "a"] and (batch["au"] == 0.25).all()
+
+
+def test_ratings_of_the_table_are_kept_and_made_faces_have_none(tmp_path: Path) -> None:
+    affect = np.array([[0.5, -0.25], [np.nan, 1.0], [0.0, 0.0]], dtype=np.float32)
+    table = replace(tiny_table(3), affect=affect)
+    batch = MixedDataset(table, _filled_pool(tmp_path, grey=True)).__getitems__([3, 1, 0])
+    assert torch.equal(batch["affect"][:2].nan_to_num(nan=9), torch.tensor([[9.0, 1.0], [0.5, -0.25]]))
+    assert batch["is_synthetic"][2] and batch["affect"][2].isnan().all()
+    beside = MixedDataset(table, replace(tiny_table(2, seed=5), is_synthetic=True)).__getitems__([4, 2])
+    assert beside["affect"][0].tolist() == [0.0, 0.0] and beside["affect"][1].isnan().all()
+    beside["image"] = as_rgb(beside["image"]).float() / 255
+    validate_batch(beside, table.label_space)
+    beside["affect"][0, 1] = -2
+    with pytest.raises(ValueError, match=r"sample 'train-2': valence or arousal outside \[-1, 1\] \(1 of 2"):
+        validate_batch(beside, table.label_space)
+    with pytest.raises(ValueError, match=r"train table: valence and arousal of 'train-1' are -2, 0, expected numbers"):
+        replace(table, affect=np.array([[0, 0], [-2, 0], [0, 0]], dtype=np.float32))
 
 
 def test_caption_of_a_row_is_always_the_same() -> None:

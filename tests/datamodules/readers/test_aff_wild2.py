@@ -11,7 +11,7 @@ NAMES = ("neutral", "anger", "disgust", "fear", "happy", "sad", "surprise")  # b
 VIDEO = "Annotations/EXPR_Classification_Challenge/Train_Set/12-24.txt"
 
 
-@pytest.mark.parametrize("release", ["EXPR_Set", "EXPR_Classification_Challenge"])
+@pytest.mark.parametrize("release", ["EXPR_Set", "EXPR_Classification_Challenge", "EXPR_Recognition_Challenge"])
 def test_lines_belong_to_the_frames_of_their_numbers(tmp_path: Path, release: str) -> None:
     table = AffWild2Reader(str(aff_wild2(tmp_path, release))).read("val")
     # Line 1 is -1, line 2 code 0; frame 3 (code 1) has no file, and nothing moves up into its place.
@@ -79,7 +79,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"found no folder cropped_aligned in"):
         AffWild2Reader(str(tmp_path))
     (tmp_path / "cropped_aligned").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"found no folder EXPR_Set or EXPR_Classification_Challenge in"):
+    with pytest.raises(FileNotFoundError, match=r"found no folder EXPR_Set or EXPR_Classification_Challenge or EXPR_R"):
         AffWild2Reader(str(tmp_path))
     aff_wild2(tmp_path)
     (tmp_path / "cropped_aligned" / "12-24").rename(tmp_path / "cropped_aligned" / "12-25")

@@ -52,6 +52,34 @@ def test_a_label_that_is_wrong_is_named(tmp_path: Path, value: np.ndarray | None
 
 
 @few_pictures
+def test_an_unknown_rating_is_no_number(tmp_path: Path) -> None:
+    notes = affectnet(tmp_path) / "train_set" / "annotations"
+    np.save(notes / "2_val.npy", np.array("-2"))
+    np.save(notes / "9_aro.npy", np.array("-2.0"))
+    np.save(notes / "16_aro.npy", np.array(-1.0))
+    table = AffectNetReader(str(tmp_path)).read("train")
+    assert table.affect is not None
+    first = [["-0.25" if v == v else "?", f"{a:g}"] for v, a in table.affect[:3]]
+    assert np.isnan(table.affect[0, 0]) and np.isnan(table.affect[1, 1]) and first[2] == ["-0.25", "-1"]
+    np.testing.assert_array_equal(table.affect[3:], np.tile(np.float32([-0.25, 0.5]), (5, 1)))
+    np.save(notes / "2_val.npy", np.array("-5"))
+    with pytest.raises(ValueError, match=r"'2': found the valence '-5', expected a number in \[-1, 1\], or -2 where"):
+        AffectNetReader(str(tmp_path)).read("train")
+
+
+@few_pictures
+def test_ratings_of_copies_without_them(tmp_path: Path) -> None:
+    notes = affectnet(tmp_path) / "train_set" / "annotations"
+    assert AffectNetReader(str(tmp_path), affect=False).read("train").affect is None
+    (notes / "9_aro.npy").unlink()
+    with pytest.raises(ValueError, match=r"annotations: '9': found no number in 9_aro.npy, expected one"):
+        AffectNetReader(str(tmp_path)).read("train")
+    for path in [*notes.glob("*_val.npy"), *notes.glob("*_aro.npy")]:
+        path.unlink()
+    assert AffectNetReader(str(tmp_path)).read("train").affect is None
+
+
+@few_pictures
 def test_python_objects_are_not_loaded(tmp_path: Path) -> None:
     path = affectnet(tmp_path) / "train_set" / "annotations" / "2_exp.npy"
     np.save(path, np.array({"a": 1}, dtype=object), allow_pickle=True)
@@ -82,6 +110,11 @@ def test_tables_are_read_with_and_without_a_header(tmp_path: Path, header: bool)
     assert rows_of(table) == {f"{code % 3 + 1}/v{code:03d}.jpg": name for code, name in enumerate(NAMES)}
     assert table.images.batch(np.array([0])).shape[-2:] == (24, 20)
     assert sum(table.report.excluded.values()) == 3
+    assert table.affect is not None and (table.affect == [-0.5, 0.25]).all()
+    path = tmp_path / "Manually_Annotated_file_lists" / "validation.csv"
+    path.write_text(path.read_text().replace(",-0.5,0.25", ",-2,-2", 1))
+    rated = AffectNetTablesReader(str(tmp_path)).read("val").affect
+    assert rated is not None and np.isnan(rated[0]).all() and np.isfinite(rated[1:]).all()
 
 
 def test_columns_in_another_order_are_read_by_name(tmp_path: Path) -> None:
@@ -102,6 +135,7 @@ def test_columns_in_another_order_are_read_by_name(tmp_path: Path) -> None:
         ),
         ("8,4,20,24,10;11;12;13,0,", "8,4,NULL,24,10;11;12;13,0,", r"line 2: found no box of whole numbers, expected"),
         ("8,4,20,24,10;11;12;13,0,", "8,4,20,24,0,", r"line 2: expected the nine columns"),
+        ("13,0,-0.5,", "13,0,-5,", r"line 2: found the valence '-5', expected a number in \[-1, 1\], or -2 where"),
     ],
 )
 def test_a_row_that_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:

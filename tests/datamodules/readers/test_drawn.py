@@ -8,6 +8,7 @@ import pytest
 from datamodules.readers.drawn import DEFAULT_COUNT, DrawnReader
 from datamodules.readers.reader import Reader
 from synfer.faces.action_units import ACTION_UNITS, FACS_PROTOTYPES, action_unit_indices, mirrored_order
+from synfer.faces.affect import PUBLISHED_POSITIONS
 
 
 def drawn(n: int = 64, **settings: object) -> DrawnReader:
@@ -75,6 +76,21 @@ def test_mirror_swaps_the_sides() -> None:
     assert mirrored[0, right] == left
     assert mirrored[0, both] == both
     np.testing.assert_array_equal(mirrored[:, mirrored_order()], vectors)
+
+
+def test_ratings_follow_the_published_positions() -> None:
+    faces = {"count": {"train": 16, "val": 8, "test": 8}, "image_size": 32}
+    table = DrawnReader(**faces, affect=True).read("train")
+    assert DrawnReader(**faces).read("train").affect is None and table.affect is not None
+    for row, code in enumerate(table.label):
+        name, rating = table.label_space[code], table.affect[row]
+        if name == "contempt":
+            assert np.isnan(rating).all()
+        elif name == "neutral":
+            assert (rating == 0).all()
+        else:
+            ratio = rating / PUBLISHED_POSITIONS[name]
+            assert ratio[0] == pytest.approx(ratio[1], abs=1e-5) and 0.55 <= ratio[0] <= 1
 
 
 def test_label_noise_replaces_training_labels_only() -> None:

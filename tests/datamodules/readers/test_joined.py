@@ -7,6 +7,8 @@ import pytest
 
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.readers.joined import JoinedReader
+from datamodules.readers.remapped import RemappedReader
+from datamodules.rows.folds import assign_folds
 from tests.fixtures.tiny_data import BASIC7, TinyReader, tiny_table
 
 
@@ -37,6 +39,16 @@ def test_grey_beside_colour_and_what_only_one_of_them_knows() -> None:
     assert table.caption is None and table.au is None
     both = JoinedReader([TinyReader(train=grey), TinyReader(train=grey)]).read("train")
     assert both.caption is not None and both.au is not None and both.au.shape == (14, 41)
+
+
+def test_ratings_stay_wherever_they_are_known() -> None:
+    rated = replace(tiny_table(7), affect=np.full((7, 2), 0.5, dtype=np.float32))
+    table = JoinedReader([TinyReader(train=tiny_table(7, seed=1)), TinyReader(train=rated)]).read("train")
+    assert table.affect is not None and np.isnan(table.affect[:7]).all() and (table.affect[7:] == 0.5).all()
+    few = RemappedReader(TinyReader(train=table), label_space=["sad", "happy"]).read("train")
+    assert few.affect is not None and few.affect.shape == (4, 2) and np.isnan(few.affect[:, 0]).sum() == 2
+    first = assign_folds(table, 2) == 0
+    np.testing.assert_array_equal(table.select(first).affect, table.affect[first])
 
 
 def test_two_sets_are_the_synthetic_faces_of_a_run() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -37,6 +38,24 @@ def test_splits_groups_and_boxes_come_from_columns(tmp_path: Path) -> None:
     train, val = reader.read("train"), reader.read("val")
     assert list(rows_of(train)) == ["pictures/0.png#1,1,21,21", "pictures/2.png#3,1,23,21"]
     assert train.group.tolist() == ["a", "a"] and val.group.tolist() == ["b"]  # type: ignore[union-attr]
+
+
+def test_ratings_come_from_columns_and_then_a_label_may_be_missing(tmp_path: Path) -> None:
+    listed(tmp_path, v=(0.5, -5, ""), a=(-0.25, 0.75, "-5"))
+    names = {"valence_column": "v", "arousal_column": "a"}
+    path = tmp_path / "faces.csv"
+    path.write_text(path.read_text().replace("Sadness", ""))
+    table = PictureListReader(str(tmp_path), "faces.csv", **names, unknown_affect=-5).read("train")  # type: ignore[arg-type]
+    assert table.affect is not None and table.label.tolist() == [1, -1, 6]
+    assert table.affect[0].tolist() == [0.5, -0.25]
+    assert np.isnan(table.affect).tolist()[1:] == [[True, False], [True, True]]
+    with pytest.raises(ValueError, match=r"faces.csv, line 3: found the valence '-5', expected a number in"):
+        PictureListReader(str(tmp_path), "faces.csv", **names).read("train")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"valence_column: found 'v' and no arousal_column, expected both"):
+        PictureListReader(str(tmp_path), "faces.csv", valence_column="v")
+    path.write_text(path.read_text().replace("angry", ""))  # nothing is known of it
+    with pytest.raises(ValueError, match=r"faces.csv, line 4: unknown expression ''"):
+        PictureListReader(str(tmp_path), "faces.csv", **names, unknown_affect=-5).read("train")  # type: ignore[arg-type]
 
 
 def test_one_table_a_split(tmp_path: Path) -> None:

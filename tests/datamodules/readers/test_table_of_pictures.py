@@ -51,6 +51,34 @@ def archive(folder: Path, ending: str) -> Path:
     return write_tar(folder / "train" / "0.tar", members).parents[1]
 
 
+def test_ratings_come_from_columns_of_each_format(tmp_path: Path) -> None:
+    numbers = {"v": [n / 14 if n else None for n in range(14)], "a": [-2.0, *(-n / 14 for n in range(1, 14))]}
+    images = [{"bytes": pair["image"], "path": pair["path"]} for pair in PAIRS]
+    labels = [pair["label"] if n != 5 else None for n, pair in enumerate(PAIRS)]
+    (tmp_path / "parquet").mkdir()
+    pq.write_table(pa.table({"image": images, "label": labels, **numbers}), tmp_path / "parquet" / "train.parquet")
+    members = []
+    for number, pair in enumerate(PAIRS):
+        entry = {"label": labels[number], **{name: cells[number] for name, cells in numbers.items()}}
+        stem = Path(pair["path"]).stem
+        members += [(f"{stem}.png", pair["image"]), (f"{stem}.json", json.dumps(entry).encode())]
+    write_tar(tmp_path / "tar" / "train" / "0.tar", members)
+    import datasets
+
+    columns: dict[str, Any] = {"image": images, "label": labels, **numbers}
+    saved = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    saved.save_to_disk(str(tmp_path / "saved"))
+    for folder in ("parquet", "tar", "saved"):
+        reader = TableOfPicturesReader(
+            str(tmp_path / folder), valence_column="v", arousal_column="a", unknown_affect=-2
+        )
+        table = reader.read("train")
+        assert table.affect is not None and np.isnan(table.affect[0]).all() and table.label[5] == -1
+        np.testing.assert_allclose(table.affect[1:], [[n / 14, -n / 14] for n in range(1, 14)], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"init_args.valence_column: found the columns .*, expected 'w'"):
+        TableOfPicturesReader(str(tmp_path / "parquet"), valence_column="w", arousal_column="a").read("train")
+
+
 def test_codes_mean_what_their_names_say(tmp_path: Path) -> None:
     table = TableOfPicturesReader(str(hub_parquet(tmp_path, NAMES))).read("train")
     assert rows_of(table) == EXPECTED  # read as FER2013 counts, 4 would be sad and not neutral

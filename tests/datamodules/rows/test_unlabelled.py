@@ -76,6 +76,8 @@ def test_who_needs_labels_refuses_rows_without() -> None:
     check_labels_needed(rows, "test", trainer(DoesNot(), "predict"))
     check_labels_needed(tiny_table(7), "train", trainer(Needs(), "fit"))
     check_labels_needed(rows, "train", None)
+    rates = SimpleNamespace(uses_unlabelled_rows=True, scores_unlabelled_rows=True)
+    check_labels_needed(half_unlabelled("test"), "test", trainer(rates, "test"))
     with pytest.raises(ValueError, match="found 7 of 14 test rows without an expression"):
         check_labels_needed(half_unlabelled("test"), "test", trainer(DoesNot(), "test"))
 

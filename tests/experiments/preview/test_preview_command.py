@@ -35,6 +35,7 @@ def test_drawn_faces_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixtu
         f"--config={CONFIGS}/data/drawn.yaml",
         "--data.reader.init_args.count={train: 30, val: 9, test: 8}",
         "--data.reader.init_args.image_size=32",
+        "--data.reader.init_args.affect=true",
         *("--rows", "5", "--seed", "3", "--out", str(out)),
     )
     assert sorted(path.name for path in out.iterdir()) == ["summary.json", "test.png", "train.png", "val.png"]
@@ -42,6 +43,7 @@ def test_drawn_faces_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert picture.width == 1000 and picture.height < 400  # two rows of cards
     train = numbers["splits"]["train"]
     assert train["rows"] == 30 and sum(train["classes"].values()) == 30 and train["action_units"] == 30
+    assert train["ratings"] == 30 and train["agreement"] == {}
     assert train["pictures"] == {"looked_at": 30, "sizes": {"32x32": 30}, "files": {}, "grey": 0}
     assert numbers["not_read"] == {} and [pair["same_pixels"] for pair in numbers["across"]] == [0, 0, 0]
     said = capsys.readouterr().out

@@ -21,6 +21,7 @@ from synfer.export.classifier_graph import PixelsToProbabilities, check_against
 from synfer.export.exporter import ExportSettings, NothingToExportError, make_exporter
 from synfer.export.onnx_graph import OnnxExporter
 from synfer.export.torchscript_graph import TorchScriptExporter
+from synfer.labels.affect_losses import AffectSettings
 from tests.fixtures.face_pictures import noise, save_run
 from tests.fixtures.tiny_generator import NAMES, SIDE, save_checkpoint, tiny_classifier, tiny_generator
 
@@ -55,6 +56,7 @@ def assert_as_torch(classifier: ExpressionClassifier, run: Any) -> None:
     [
         {**CONVOLUTIONS, "flip_tta": True},
         {"in_channels": 1},
+        {**CONVOLUTIONS, "affect": AffectSettings(enabled=True)},  # the graph has the expressions alone
         {**CONVOLUTIONS, "mean": [0.1, 0.5, 0.9], "std": [0.3] * 3},
     ],
 )

@@ -36,6 +36,20 @@ def test_what_is_not_known_is_empty(tmp_path: Path) -> None:
     assert faces.counts() == {"sad": 1, "happy": 1} and faces.faces == 2 and len(faces) == 3
 
 
+def test_ratings_are_columns_beside_the_expressions_or_alone() -> None:
+    for names in (NAMES, ()):
+        faces = LabelledFaces(names, rates_affect=True)
+        faces.add_face("a.png", None, 0, None)
+        faces.add_without_face("b.png", None)
+        faces.add_probabilities(np.full((1, len(names)), 0.5, np.float32), np.array([[0.25, -0.5]], np.float32))
+        found = faces.table()
+        assert found.column_names[7:] == [*names, *(["label", "confidence"] if names else []), "valence", "arousal"]
+        assert found["valence"].to_pylist() == [0.25, None] and found["arousal"].to_pylist() == [-0.5, None]
+        assert faces.counts() == ({"happy": 1} if names else {})
+        with pytest.raises(ValueError, match=r"found ratings none, expected \(1, 2\)"):
+            faces.add_probabilities(np.full((1, len(names)), 0.5, np.float32))
+
+
 def test_a_face_without_probabilities_is_refused_or_dropped() -> None:
     faces = three()
     with pytest.raises(ValueError, match="found 1 probabilities of 2 faces"):

@@ -19,7 +19,8 @@ from PIL import Image
 
 from datamodules.readers.fer2013 import FER2013Reader
 from datamodules.readers.fer2013.ferplus_votes import VOTE_COLUMNS
-from datamodules.rows.provenance import find_duplicates
+from datamodules.rows.provenance import find_duplicates, split_manifest
+from synfer.labels.annotator_agreement import annotator_agreement
 
 CODES = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
 BASIC7 = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
@@ -133,6 +134,10 @@ def test_ferplus_modes(tmp_path: Path, rows: list[dict[str, Any]], write: Writer
     assert soft.soft_label[2].max() == pytest.approx(1)  # the single vote is dropped
     assert space[soft.label[1]] == "disgust"
     assert soft.report.excluded == {"FER+ top vote is unknown or not a face": 1}
+    votes = np.array([rows[n]["ferplus_votes"] for n in range(7)])
+    assert soft.report.agreement == annotator_agreement(votes) and soft.report.agreement["faces"] == 7
+    assert split_manifest(soft)["agreement"] == soft.report.agreement
+    assert FER2013Reader(root).read("train").report.agreement == {}
 
     majority = FER2013Reader(root, labels="ferplus_majority").read("train")
     assert majority.sample_id.tolist() == [f"fer2013-{n}" for n in (0, 2, 3, 4, 5, 6)]
