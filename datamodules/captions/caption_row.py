@@ -20,14 +20,12 @@ class CaptionColumns:
         caption: the text; None = a usual name (``caption``, ``text``).
         label: the name of the expression; None = the set has none.
         sample_id: a name of the row; None = that of the picture's file, or its place in the set.
-        captioned: whether there is a text; else none is looked for.
     """
 
     image: str | None = None
     caption: str | None = None
     label: str | None = None
     sample_id: str | None = None
-    captioned: bool = True
 
     def among(self, names: list[str], where: str) -> CaptionColumns:
         """Returns the columns by the names that they have among these.
@@ -35,12 +33,12 @@ class CaptionColumns:
         Raises:
             ValueError: one is not there.
         """
-        image = _chosen("image", self.image, USUAL_IMAGE, names, where)
-        caption = _chosen("caption", self.caption, USUAL_CAPTION, names, where) if self.captioned else None
+        image = chosen_column("image", self.image, USUAL_IMAGE, names, where)
+        caption = chosen_column("caption", self.caption, USUAL_CAPTION, names, where)
         for role, name in (("label", self.label), ("id", self.sample_id)):
             if name is not None:
-                _chosen(role, name, (), names, where)
-        return CaptionColumns(image, caption, self.label, self.sample_id, self.captioned)
+                chosen_column(role, name, (), names, where)
+        return CaptionColumns(image, caption, self.label, self.sample_id)
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,19 @@ class CaptionSource(Protocol):
         ...
 
 
-def _chosen(role: str, wanted: str | None, usual: tuple[str, ...], names: list[str], where: str) -> str:
+def chosen_column(role: str, wanted: str | None, usual: tuple[str, ...], names: list[str], where: str) -> str:
+    """Returns the name that a column has among others.
+
+    Args:
+        role: what it holds, as in the key ``<role>_column``.
+        wanted: its name; None = the first usual one that is there.
+        usual: usual names.
+        names: those that are there.
+        where: that is, for the error.
+
+    Raises:
+        ValueError: it is not there.
+    """
     for name in (wanted,) if wanted is not None else usual:
         if name in names:
             return name

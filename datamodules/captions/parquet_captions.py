@@ -80,7 +80,7 @@ class ParquetCaptions:
         if self._streamed is not None:
             url = self._filesystem.unstrip_protocol(f"{self._root}/{name}")
             number = self._streamed.add_file(url, file.metadata, columns.image)
-        labels = _label_names(file.schema_arrow, columns.label)
+        labels = label_names(file.schema_arrow, columns.label)
         row = 0
         for group in range(file.metadata.num_row_groups):
             digest = hashlib.sha256(repr(file.metadata.row_group(group).to_dict()).encode())
@@ -112,7 +112,7 @@ class ParquetCaptions:
         return part
 
 
-def _label_names(schema: pa.Schema, column: str | None) -> list[str] | None:
+def label_names(schema: pa.Schema, column: str | None) -> list[str] | None:
     """Returns the names of a ``ClassLabel`` of ``datasets``; None where the column holds names itself."""
     stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     feature = stored.get("info", {}).get("features", {}).get(column, {})

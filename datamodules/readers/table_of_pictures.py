@@ -6,18 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.captions.caption_row import CaptionColumns, CaptionRow
-from datamodules.captions.folder_captions import FolderCaptions
-from datamodules.captions.sources import open_source
-from datamodules.captions.stored_image import StoredImages
-from datamodules.readers.decoded_rows import decode_rows, unique_names
+from datamodules.picture_tables.cell_images import CellImages
+from datamodules.picture_tables.found_table import CodedColumn, FoundTable, TableColumns
+from datamodules.picture_tables.open_set import FORMATS, open_set
+from datamodules.picture_tables.row_names import unique_names
+from datamodules.picture_tables.table_index import Inspection, inspect_cells
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
 from datamodules.rows.sample_table import ReadReport, SampleTable, one_hot
 from synfer.faces.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
 from synfer.foundation.file_reading import did_you_mean
 
 _KEY = "data.reader.init_args"
-_FORMATS = ("auto", "parquet", "webdataset", "datasets")
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth")
 
 
@@ -34,8 +33,10 @@ class TableOfPicturesReader(Reader):
     Numbers without names are refused unless ``classes`` says what they mean. Pickled files are not loaded: they may run
     any program. Copies often hold a part of a data set: compare the numbers with its publication.
 
-    Pictures stay encoded in memory (Parquet), in the memory-mapped tables of ``datasets``, or in the archives; each is
-    decoded once in ``read``, to check and to hash it.
+    Pictures stay encoded: in the archives, in the memory-mapped tables of ``datasets``, or, those of Parquet files of
+    more than 64 MiB, in a copy of the same bytes beside the indexes (``$SYNFER_INDEX_DIR``), so that a row costs a few
+    bytes of memory. Each is decoded once in ``read``, to check and to hash it; what that told is kept, so that a later
+    start decodes a few of each file.
 
     Args:
         path: folder, file, URL that ``fsspec`` reaches (Parquet alone), or Hub id.
@@ -43,6 +44,8 @@ class TableOfPicturesReader(Reader):
         image_column: null = ``image`` or ``img``.
         label_column: names or codes; of archives the entry of the ``.json`` where there is no ``.cls``.
         id_column: unique name of each row; null = that of the picture's file, or its place in the set.
+        group_column: whom a row shows, or which photograph or clip it is of: such rows stay on one side of a split.
+            null = the set does not say.
         classes: label as it is stored → expression: {"0": anger, …}; null = labels are names of expressions.
         label_space: "basic7", "ferplus8" or a list of names; null = the expressions of ``classes``, or "basic7".
             Rows of others are left out and counted.
@@ -63,6 +66,7 @@ class TableOfPicturesReader(Reader):
         image_column: str | None = None,
         label_column: str = "label",
         id_column: str | None = None,
+        group_column: str | None = None,
         classes: dict[str, str] | None = None,
         label_space: str | list[str] | None = None,
         image_size: int | None = None,
@@ -72,8 +76,8 @@ class TableOfPicturesReader(Reader):
         check_on_bad_sample(on_bad_sample)
         if image_size is not None and image_size < 1:
             raise ValueError(f"{_KEY}.image_size: found {image_size}, expected at least 1 or null")
-        if format not in _FORMATS:
-            raise ValueError(f"{_KEY}.format: found '{format}', expected one of {', '.join(_FORMATS)}")
+        if format not in FORMATS:
+            raise ValueError(f"{_KEY}.format: found '{format}', expected one of {', '.join(FORMATS)}")
         self._path, self._given_size, self._on_bad_sample = path, image_size, on_bad_sample
         try:
             self._classes = None if classes is None else {k: canonical_expression(v) for k, v in classes.items()}
@@ -84,17 +88,11 @@ class TableOfPicturesReader(Reader):
             label_space = [name for name in EXPRESSIONS if name in named]
         self.label_space = resolve_label_space(label_space)
         _refuse_pickles(Path(path))
-        columns = CaptionColumns(image_column, None, label_column, id_column, captioned=False)
-        self._source = open_source(path, format, columns, None, revision)
-        if isinstance(self._source, FolderCaptions):
-            raise ValueError(
-                f"{_KEY}.path: found a table of files in '{path}', expected pictures in Parquet files or archives "
-                "(datamodules.readers.PictureListReader reads tables of files)"
-            )
+        self._set = open_set(path, format, TableColumns(image_column, label_column, id_column, group_column), revision)
 
     def has_split(self, split: Split) -> bool:
         """Whether the set has files, or a split of its own, for it."""
-        return split in self._source.splits
+        return split in self._set.splits
 
     @property
     def _image_size(self) -> int | None:
@@ -107,51 +105,98 @@ class TableOfPicturesReader(Reader):
             ValueError: there is no such split, labels are numbers without a meaning, no row is usable, or one is bad
                 (unless skipped).
         """
-        if split not in self._source.splits:
+        if split not in self._set.splits:
             raise ValueError(
-                f"{self._path}: found no split '{split}' (found {', '.join(self._source.splits)}), expected it: "
+                f"{self._path}: found no split '{split}' (found {', '.join(self._set.splits)}), expected it: "
                 "datamodules.readers.RemappedReader reads another in its place, data.val_fraction holds rows out"
             )
-        found, bad = self._source.rows(split), BadSamples(self._on_bad_sample)
+        found, bad = self._set.table(split), BadSamples(self._on_bad_sample)
         for line in found.bad:
             bad.add(line)
         excluded = dict(found.excluded)
-        labels = [_text(row.label) for row in found.rows]
-        self._refuse_codes(labels)
-        rows: list[CaptionRow] = []
-        classes: list[int] = []
-        for row, label in zip(found.rows, labels, strict=True):
-            try:
-                name = self._expression(label)
-            except ValueError as error:
-                bad.add(f"{self._path}: {row.place}: {error}")
-                continue
-            if name not in self.label_space:
-                reason = f"expression '{name}' is outside the label space"
-                excluded[reason] = excluded.get(reason, 0) + 1
-                continue
-            rows.append(row)
-            classes.append(self.label_space.index(name))
-        good, hashes = decode_rows(rows, bad, self._path, self._image_size)
-        skipped = bad.settle(of=len(found.rows) + len(found.bad))
-        if not good:
+        label = self._labels(found, bad, excluded)
+        told = inspect_cells(found.cells, found.parts, self._path)
+        good = self._good_rows(found, label, told, bad)
+        rows_found = len(found.cells) + len(found.bad)
+        skipped = bad.settle(of=rows_found)
+        if not len(good):
             raise ValueError(
-                f"{self._path}: found no usable row in split '{split}' ({len(found.rows)} rows, {len(skipped)} bad, "
+                f"{self._path}: found no usable row in split '{split}' ({len(found.cells)} rows, {len(skipped)} bad, "
                 f"{sum(excluded.values())} left out by rule), expected at least one"
             )
-        used = [rows[index] for index in good]
-        label_of_row = np.array(classes, dtype=np.int64)[good]
-        places = [f"{self._path}: {row.place}" for row in used]
         return SampleTable(
-            images=StoredImages([row.image for row in used], places, self._image_size),
-            label=label_of_row,
-            soft_label=one_hot(label_of_row, len(self.label_space)),
-            sample_id=np.array(unique_names(used)),
-            content_hash=np.array(hashes),
+            images=CellImages(found.cells, good, self._path, self._image_size),
+            label=label[good].astype(np.int64),
+            soft_label=one_hot(label[good], len(self.label_space)),
+            sample_id=unique_names(found, good),
+            content_hash=told.hashes(good),
             label_space=self.label_space,
             split=split,
-            report=ReadReport(read=len(found.rows) + len(found.bad), skipped=skipped, excluded=excluded),
+            group=self._groups(found, good),
+            report=ReadReport(read=rows_found, skipped=skipped, excluded=excluded),
         )
+
+    def _labels(self, found: FoundTable, bad: BadSamples, excluded: dict[str, int]) -> np.ndarray:
+        """Returns places in the label space, int32 (N,); −1 where a row is left out, which is told or counted.
+
+        Raises:
+            ValueError: the labels are numbers of which nobody has said what they mean.
+        """
+        texts = [_text(value) for value in found.label.values]
+        self._refuse_codes([text for text, used in zip(texts, _used(found.label), strict=True) if used])
+        place = np.full(len(texts) + 1, -1, dtype=np.int32)  # the last is that of a row without a label
+        reasons: dict[int, str] = {}
+        counts = np.bincount(found.label.codes[found.label.codes >= 0], minlength=len(texts))
+        for code, text in enumerate([*texts, None]):
+            try:
+                name = self._expression(text)
+            except ValueError as error:
+                reasons[code] = str(error)
+                continue
+            if name in self.label_space:
+                place[code] = self.label_space.index(name)
+            elif counts[code]:
+                reason = f"expression '{name}' is outside the label space"
+                excluded[reason] = excluded.get(reason, 0) + int(counts[code])
+        codes = np.where(found.label.codes < 0, len(texts), found.label.codes)
+        for row in np.flatnonzero(np.isin(codes, list(reasons))).tolist():
+            bad.add(f"{self._path}: {found.cells.place(row)}: {reasons[int(codes[row])]}")
+        return place[codes]
+
+    def _good_rows(self, found: FoundTable, label: np.ndarray, told: Inspection, bad: BadSamples) -> np.ndarray:
+        """Returns the rows, int64, that have a label of the label space and a picture that can be used."""
+        for row, error in sorted(told.bad.items()):
+            if label[row] >= 0:
+                bad.add(str(error))
+        good = np.flatnonzero((label >= 0) & (told.height > 0))
+        if self._image_size is None and len(good):
+            first = good[0]
+            expected = told.height[first], told.width[first]
+            other = (told.height[good] != expected[0]) | (told.width[good] != expected[1])
+            for row in good[other].tolist():
+                bad.add(
+                    f"{self._path}: {found.cells.place(row)}: found {told.height[row]}x{told.width[row]} pixels, "
+                    f"expected {expected[0]}x{expected[1]} like the pictures before it (or set "
+                    f"{_KEY}.image_size)"
+                )
+            good = good[~other]
+        return good
+
+    def _groups(self, found: FoundTable, good: np.ndarray) -> np.ndarray | None:
+        """Returns groups, str (n,); None without a column of them.
+
+        Raises:
+            ValueError: a row has none.
+        """
+        if found.group is None:
+            return None
+        lost = good[found.group.codes[good] < 0]
+        if len(lost):
+            raise ValueError(
+                f"{self._path}: {found.cells.place(int(lost[0]))}: found nothing in the column of groups ({len(lost)} "
+                f"of {len(good)} rows), expected whom each row shows"
+            )
+        return np.array([str(value) for value in found.group.values])[found.group.codes[good]]
 
     def _refuse_codes(self, labels: list[str | None]) -> None:
         """Refuses a set whose labels are numbers, of which nobody has said what they mean."""
@@ -172,6 +217,11 @@ class TableOfPicturesReader(Reader):
             hint = did_you_mean(label, list(self._classes))
             raise ValueError(f"found the label '{label}', expected one of {', '.join(self._classes)}{hint}")
         return self._classes[label]
+
+
+def _used(label: CodedColumn) -> np.ndarray:
+    """Returns which values occur, bool (V,)."""
+    return np.bincount(label.codes[label.codes >= 0], minlength=len(label.values)) > 0
 
 
 def _text(label: object) -> str | None:
