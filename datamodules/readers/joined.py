@@ -19,7 +19,8 @@ class JoinedReader(Reader):
     Real faces and made ones are not joined: each row would have to say which it is.
 
     Where sample ids occur in more than one of them, each gets the number of its reader in front ("0/…", "1/…").
-    Captions and action units stay where all of them have some, of the same names, and are unknown otherwise.
+    Captions and action units stay where all of them have some, of the same names, and are unknown otherwise. Attributes
+    stay, and are unknown for the rows of a reader that does not have them.
 
     Args:
         readers: at least two, of one label space.
@@ -83,6 +84,7 @@ class JoinedReader(Reader):
             au=np.concatenate(units) if named else None,
             caption=np.concatenate(captions) if len(captions) == len(tables) else None,
             group=_joined_groups(tables),
+            attributes=_joined_attributes(tables),
             report=_joined_reports([table.report for table in tables]),
         )
 
@@ -126,6 +128,14 @@ def _joined_groups(tables: Sequence[SampleTable]) -> np.ndarray | None:
     if len(groups) < len(tables):
         return None
     return np.concatenate([np.char.add(f"{number}/", some) for number, some in enumerate(groups)])
+
+
+def _joined_attributes(tables: Sequence[SampleTable]) -> dict[str, np.ndarray]:
+    names = dict.fromkeys(name for table in tables for name in table.attributes)
+    return {
+        name: np.concatenate([table.attributes.get(name, np.full(len(table), "")) for table in tables])
+        for name in names
+    }
 
 
 def _joined_reports(reports: Sequence[ReadReport]) -> ReadReport:

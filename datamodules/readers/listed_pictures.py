@@ -34,6 +34,7 @@ class ListedPicture:
         group: the person, or the photograph: rows of one group belong on one side of a split; None = not known.
         shares: canonical name → share in (0, 1], of a face that shows several at once, 1 together; None = it shows
             ``expression`` alone.
+        attributes: what else is said of the face: name → value.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class ListedPicture:
     box: Box | None = None
     group: str | None = None
     shares: Mapping[str, float] | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -204,6 +206,7 @@ class ListedPicturesReader(Reader):
             label_space=self.label_space,
             split=split,
             group=None if None in groups else np.array(groups),
+            attributes=_attributes(good),
             report=ReadReport(read=listed, skipped=skipped, excluded=dict(excluded)),
         )
 
@@ -224,6 +227,12 @@ class ListedPicturesReader(Reader):
             f"{self.title}, {part}: found {found:,} labelled pictures, the release has {known:,}{looks_like}: "
             "results are not comparable with those that are published"
         )
+
+
+def _attributes(pictures: Sequence[ListedPicture]) -> dict[str, np.ndarray]:
+    """Returns name → values, "" where a picture has none."""
+    names = dict.fromkeys(name for picture in pictures for name in picture.attributes)
+    return {name: np.array([picture.attributes.get(name, "") for picture in pictures]) for name in names}
 
 
 def _shown(picture: ListedPicture) -> Sequence[str]:

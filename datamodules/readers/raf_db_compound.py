@@ -38,6 +38,7 @@ class RAFDBCompoundReader(RAFDBReader):
     Args:
         root: folder of the data set, or its ``compound``.
         images: "aligned", or "original" cut out by the boxes of the release.
+        attributes: as ``RAFDBReader``.
         label_space: as ``ListedPicturesReader``.
         image_size: as there; needed with ``images`` "original".
         on_bad_sample: as there.
