@@ -12,7 +12,12 @@ Direction = Literal["higher", "lower"]
 HIGHER = frozenset({"accuracy", "f1", "recall", "precision", "agreement", "found", "repaired", "psnr", "gain", "score"})
 """Words in the names of metrics whose higher values are better."""
 
-LOWER = frozenset({"loss", "ece", "frechet", "fid", "kid", "mae", "mse", "rmse", "error", "harmed", "copies", "closer"})
+LOWER = frozenset(
+    {
+        *("loss", "ece", "frechet", "fid", "kid", "mae", "mse", "rmse"),
+        *("error", "harmed", "copies", "closer", "gap"),
+    }
+)
 """Words in the names of metrics whose lower values are better."""
 
 LOWER_SCORE = frozenset({"score", "lower"})
