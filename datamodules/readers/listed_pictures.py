@@ -176,7 +176,7 @@ class ListedPicturesReader(Reader):
         bad = BadSamples(self._on_bad_sample)
         listing = self._list(split, bad)
         if split in self.published:
-            self._compare(f"split '{split}'", len(listing.pictures) + len(bad), self.published[split])
+            self._compare(f"split '{split}'", self._number_listed(listing, bad), self.published[split])
         excluded = Counter(listing.excluded)
         pictures = []
         for picture in listing.pictures:
@@ -209,6 +209,10 @@ class ListedPicturesReader(Reader):
             attributes=_attributes(good),
             report=ReadReport(read=listed, skipped=skipped, excluded=dict(excluded)),
         )
+
+    def _number_listed(self, listing: Listing, bad: BadSamples) -> int:
+        """Returns how many pictures were found of those that the published number counts: the labelled ones."""
+        return len(listing.pictures) + len(bad)
 
     def _soft_labels(self, pictures: Sequence[ListedPicture], label: np.ndarray) -> np.ndarray:
         """Returns float32 (N, K): shares where a picture has some, one-hot elsewhere."""

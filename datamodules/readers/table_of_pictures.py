@@ -10,7 +10,7 @@ from datamodules.picture_tables.cell_images import CellImages
 from datamodules.picture_tables.found_table import CodedColumn, FoundTable, TableColumns
 from datamodules.picture_tables.open_set import FORMATS, open_set
 from datamodules.picture_tables.row_names import unique_names
-from datamodules.picture_tables.table_index import Inspection, inspect_cells
+from datamodules.readers.good_cells import good_cells
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
 from datamodules.rows.sample_table import ReadReport, SampleTable, one_hot
 from synfer.faces.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
@@ -115,8 +115,7 @@ class TableOfPicturesReader(Reader):
             bad.add(line)
         excluded = dict(found.excluded)
         label = self._labels(found, bad, excluded)
-        told = inspect_cells(found.cells, found.parts, self._path)
-        good = self._good_rows(found, label, told, bad)
+        good, hashes = good_cells(found, label >= 0, self._image_size, self._path, bad)
         rows_found = len(found.cells) + len(found.bad)
         skipped = bad.settle(of=rows_found)
         if not len(good):
@@ -129,7 +128,7 @@ class TableOfPicturesReader(Reader):
             label=label[good].astype(np.int64),
             soft_label=one_hot(label[good], len(self.label_space)),
             sample_id=unique_names(found, good),
-            content_hash=told.hashes(good),
+            content_hash=hashes,
             label_space=self.label_space,
             split=split,
             group=self._groups(found, good),
@@ -162,25 +161,6 @@ class TableOfPicturesReader(Reader):
         for row in np.flatnonzero(np.isin(codes, list(reasons))).tolist():
             bad.add(f"{self._path}: {found.cells.place(row)}: {reasons[int(codes[row])]}")
         return place[codes]
-
-    def _good_rows(self, found: FoundTable, label: np.ndarray, told: Inspection, bad: BadSamples) -> np.ndarray:
-        """Returns the rows, int64, that have a label of the label space and a picture that can be used."""
-        for row, error in sorted(told.bad.items()):
-            if label[row] >= 0:
-                bad.add(str(error))
-        good = np.flatnonzero((label >= 0) & (told.height > 0))
-        if self._image_size is None and len(good):
-            first = good[0]
-            expected = told.height[first], told.width[first]
-            other = (told.height[good] != expected[0]) | (told.width[good] != expected[1])
-            for row in good[other].tolist():
-                bad.add(
-                    f"{self._path}: {found.cells.place(row)}: found {told.height[row]}x{told.width[row]} pixels, "
-                    f"expected {expected[0]}x{expected[1]} like the pictures before it (or set "
-                    f"{_KEY}.image_size)"
-                )
-            good = good[~other]
-        return good
 
     def _groups(self, found: FoundTable, good: np.ndarray) -> np.ndarray | None:
         """Returns groups, str (n,); None without a column of them.
