@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, Split
 from synfer.faces.expressions import EXPRESSIONS
@@ -43,8 +44,7 @@ class AffectNetReader(ListedPicturesReader):
     title = "AffectNet's release of 2021 (train_set/images, train_set/annotations, val_set/…)"
     release_space = EXPRESSIONS
     splits = ("train", "val")
-    published: ClassVar = {"train": 287_651, "val": 3_999}
-    copies: ClassVar = {27_823: "the copy 'affectnethq' of the Hub", 283_901: "the seven expressions without contempt"}
+    published: ClassVar = published("AffectNet, eight expressions")
 
     def _find(self) -> None:
         for split in self.splits:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from datamodules.readers.affectnet import CODES, expression_of
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, Split
 from datamodules.rows.images import Box
@@ -32,7 +34,8 @@ class AffectNetTablesReader(ListedPicturesReader):
     Layout: ``Manually_Annotated_Images/<folder>/<hash>.jpg`` and ``Manually_Annotated_file_lists/training.csv`` and
     ``validation.csv`` with the columns subDirectory_filePath, face_x, face_y, face_width, face_height,
     facial_landmarks, expression, valence, arousal; copies without a header line are read by that order. Codes as in
-    ``AffectNetReader``; 8 none, 9 uncertain and 10 no face are left out and counted. On request, for research alone; it
+    ``AffectNetReader``; 8 none, 9 uncertain and 10 no face are left out and counted. Splits: train
+    287,651 of the eight expressions, val 4,000, which papers call the test split. On request, for research alone; it
     does not say who is shown. The release of 2021 is read by ``AffectNetReader``: papers use both, and their scores
     differ.
 
@@ -49,6 +52,7 @@ class AffectNetTablesReader(ListedPicturesReader):
     title = "AffectNet's first release (Manually_Annotated_file_lists and Manually_Annotated_Images)"
     release_space = EXPRESSIONS
     splits = ("train", "val")
+    published: ClassVar = published("AffectNet's first release, eight expressions")
 
     def _find(self) -> None:
         self._tables = self._root / "Manually_Annotated_file_lists"

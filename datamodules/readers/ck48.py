@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicture, Listing
 from datamodules.readers.people_reader import PeopleReader
 from datamodules.readers.reader import BadSamples
@@ -34,7 +35,7 @@ class CK48Reader(PeopleReader):
 
     title = "CK+48 (folders anger … surprise with S010_004_00000017.png)"
     release_space = EXPRESSIONS[1:]
-    all_published = 981
+    all_published = published("CK+48")["all"]
 
     def _find(self) -> None:
         if not any(path.is_dir() and path.name.lower() in ("anger", "surprise") for path in self._root.iterdir()):

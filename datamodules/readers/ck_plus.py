@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import Listing
 from datamodules.readers.people import HeldOutPeople
 from datamodules.readers.people_reader import PeopleReader
@@ -52,6 +53,7 @@ class CKPlusReader(PeopleReader):
         on_bad_sample: OnBadSample = "error",
     ) -> None:
         self._frames = PosedSequences(last_frames, first_as_neutral)
+        self.all_published = published("CK+, labelled sequences")["all"] * (last_frames + int(first_as_neutral))
         super().__init__(root, people, label_space, image_size, on_bad_sample)
 
     def _find(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, OnBadSample, Split
 from synfer.faces.expressions import LABEL_SPACES
@@ -38,7 +39,7 @@ class ExpWReader(ListedPicturesReader):
     title = "ExpW (label/label.lst and image/origin)"
     release_space = LABEL_SPACES["basic7"]
     splits = ("train",)
-    published: ClassVar = {"train": 91_793}
+    published: ClassVar = {"train": published("ExpW")["all"]}
 
     def __init__(
         self,

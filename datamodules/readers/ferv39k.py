@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, OnBadSample, Split
 from datamodules.rows.image_files import image_suffixes
@@ -35,7 +36,7 @@ class FERV39kReader(ListedPicturesReader):
     title = "FERV39k (2_ClipsforFaceCrop and 4_setups/All_scenes)"
     release_space = LABEL_SPACES["basic7"]
     splits = ("train", "test")
-    clips: ClassVar = {"train": 31_088, "test": 7_847}
+    clips: ClassVar = published("FERV39k, clips")
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicture, Listing
 from datamodules.readers.people_reader import PeopleReader
 from datamodules.readers.reader import BadSamples
@@ -45,7 +46,7 @@ class JAFFEReader(PeopleReader):
 
     title = "JAFFE (KA.AN1.39.tiff and so on)"
     release_space = LABEL_SPACES["basic7"]
-    all_published = 213
+    all_published = published("JAFFE")["all"]
 
     def _find(self) -> None:
         if not any(_NAME.fullmatch(path.stem.upper()) for path in self._root.iterdir()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicture, Listing
 from datamodules.readers.people import HeldOutPeople
 from datamodules.readers.people_reader import PeopleReader
@@ -65,7 +66,8 @@ class KDEFReader(PeopleReader):
             found = f"'{unknown[0]}'" if unknown else "none"
             raise ValueError(f"data.reader.init_args.angles: found {found}, expected some of {', '.join(ANGLES)}")
         self._angles = tuple(angles)
-        self.all_published = 4_900 if len(set(angles)) == len(ANGLES) else 980 * len(set(angles))
+        straight, whole = published("KDEF, straight")["all"], published("KDEF")["all"]
+        self.all_published = whole if len(set(angles)) == len(ANGLES) else straight * len(set(angles))
         super().__init__(root, people, label_space, image_size, on_bad_sample)
 
     def _find(self) -> None:

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from datamodules.readers.good_pictures import good_pictures
+from datamodules.readers.known_sets import looks_like, say_what_it_is
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
 from datamodules.rows.image_files import find_class_files
 from datamodules.rows.images import Box, FileImages
@@ -93,8 +94,8 @@ class ListedPicturesReader(Reader):
     published: ClassVar[Mapping[str, int]] = {}
     """Split → number of labelled pictures that the release is known to have."""
 
-    copies: ClassVar[Mapping[int, str]] = {}
-    """Number of pictures of a known copy of the data set → which one it is."""
+    names_no_release: ClassVar[bool] = False
+    """Whether the reader reads whatever has its layout, and so looks whether the numbers are those of a known copy."""
 
     def __init__(
         self,
@@ -175,6 +176,8 @@ class ListedPicturesReader(Reader):
             )
         bad = BadSamples(self._on_bad_sample)
         listing = self._list(split, bad)
+        if not self.published and self.names_no_release:
+            say_what_it_is(f"{self._root}, split '{split}'", Counter(one.expression for one in listing.pictures))
         if split in self.published:
             self._compare(f"split '{split}'", self._number_listed(listing, bad), self.published[split])
         excluded = Counter(listing.excluded)
@@ -226,10 +229,11 @@ class ListedPicturesReader(Reader):
         """Warns where a part of the data set has another number of labelled pictures than is published."""
         if found == known:
             return
-        looks_like = f"; it looks like {self.copies[found]}" if found in self.copies else ""
+        same = [f"{one.named}{f' ({one.pitfall})' if one.pitfall else ''}" for one in looks_like(found)]
+        like = f"; as many has {' or '.join(same[:2])}" if same else ""
         warn_on_rank_zero(
-            f"{self.title}, {part}: found {found:,} labelled pictures, the release has {known:,}{looks_like}: "
-            "results are not comparable with those that are published"
+            f"{self.title}, {part}: found {found:,} labelled pictures, the release has {known:,}{like}: results are "
+            "not comparable with those that are published"
         )
 
 

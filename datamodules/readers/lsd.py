@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, Split
 from datamodules.rows.sample_table import SampleTable
@@ -43,7 +44,7 @@ class LSDReader(ListedPicturesReader):
     title = f"ABAW4's synthetic-data set ({' and '.join(_FOLDERS.values())})"
     release_space = EXPRESSIONS[1:7]
     splits = ("train", "val")
-    published: ClassVar = {"train": 277_251, "val": 4_670}
+    published: ClassVar = published("ABAW4's synthetic-data set")
 
     def _find(self) -> None:
         for name in _FOLDERS.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import Listing
 from datamodules.readers.people import HeldOutPeople
 from datamodules.readers.people_reader import PeopleReader
@@ -62,6 +63,8 @@ class OuluCASIAReader(PeopleReader):
                 raise ValueError(f"data.reader.init_args.{name}: found '{found}', expected {' or '.join(expected)}")
         self._images, self._camera, self._light = images, camera, light
         self._frames = PosedSequences(last_frames, first_as_neutral)
+        sequences = published("Oulu-CASIA, sequences of a camera and a light")["all"]
+        self.all_published = sequences * (last_frames + int(first_as_neutral))
         super().__init__(root, people, label_space, image_size, on_bad_sample)
 
     def _find(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, OnBadSample, Split
 from datamodules.rows.images import Box
@@ -55,7 +56,7 @@ class RAFDBReader(ListedPicturesReader):
     title = "RAF-DB basic (EmoLabel/list_patition_label.txt and Image/)"
     release_space = LABEL_SPACES["basic7"]
     splits = ("train", "test")
-    published: ClassVar = {"train": 12_271, "test": 3_068}
+    published: ClassVar = published("RAF-DB basic")
     part: ClassVar[str] = "basic"
     """Folder of the release."""
 

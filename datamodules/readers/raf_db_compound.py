@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from datamodules.readers.known_sets import published
 from datamodules.readers.raf_db import RAFDBReader
 
 COMPOUND_CODES = {
@@ -51,5 +52,4 @@ class RAFDBCompoundReader(RAFDBReader):
     title = "RAF-DB compound (compound/EmoLabel/list_patition_label.txt and Image/)"
     part = "compound"
     codes: ClassVar = COMPOUND_CODES
-    published: ClassVar = {"train": 3_162, "test": 792}
-    copies: ClassVar = {12_271: "RAF-DB basic", 3_068: "RAF-DB basic"}
+    published: ClassVar = published("RAF-DB compound")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, Split
 from synfer.faces.expressions import LABEL_SPACES, canonical_expression
@@ -36,7 +37,7 @@ class SFEWReader(ListedPicturesReader):
     title = "SFEW 2.0 (Train/Train_Aligned_Faces and Val/Val_Aligned_Faces)"
     release_space = LABEL_SPACES["basic7"]
     splits = ("train", "val")
-    published: ClassVar = {"train": 958, "val": 436}
+    published: ClassVar = published("SFEW 2.0")
 
     def _find(self) -> None:
         self._folders: dict[str, Path] = {}

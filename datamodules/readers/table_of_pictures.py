@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from datamodules.picture_tables.found_table import CodedColumn, FoundTable, Tabl
 from datamodules.picture_tables.open_set import FORMATS, open_set
 from datamodules.picture_tables.row_names import unique_names
 from datamodules.readers.good_cells import good_cells
+from datamodules.readers.known_sets import say_what_it_is
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
 from datamodules.rows.sample_table import ReadReport, SampleTable, one_hot
 from synfer.faces.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
@@ -115,6 +117,7 @@ class TableOfPicturesReader(Reader):
             bad.add(line)
         excluded = dict(found.excluded)
         label = self._labels(found, bad, excluded)
+        say_what_it_is(f"{self._path}, split '{split}'", self._counted)
         good, hashes = good_cells(found, label >= 0, self._image_size, self._path, bad)
         rows_found = len(found.cells) + len(found.bad)
         skipped = bad.settle(of=rows_found)
@@ -145,6 +148,7 @@ class TableOfPicturesReader(Reader):
         self._refuse_codes([text for text, used in zip(texts, _used(found.label), strict=True) if used])
         place = np.full(len(texts) + 1, -1, dtype=np.int32)  # the last is that of a row without a label
         reasons: dict[int, str] = {}
+        self._counted: Counter[str] = Counter()
         counts = np.bincount(found.label.codes[found.label.codes >= 0], minlength=len(texts))
         for code, text in enumerate([*texts, None]):
             try:
@@ -152,6 +156,7 @@ class TableOfPicturesReader(Reader):
             except ValueError as error:
                 reasons[code] = str(error)
                 continue
+            self._counted[name] += int(counts[code]) if code < len(counts) else 0
             if name in self.label_space:
                 place[code] = self.label_space.index(name)
             elif counts[code]:

@@ -20,6 +20,7 @@ from datamodules.readers.emonet_face.annotations import intensity, read_binary, 
 from datamodules.readers.emonet_face.emotions import chosen_emotions
 from datamodules.readers.emonet_face.judgement import Judged, Said, agreement_in_words, judge
 from datamodules.readers.good_cells import good_cells
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, OnBadSample, Split
 from datamodules.rows.image_files import find_images
@@ -207,7 +208,7 @@ class EmoNetFaceBinaryReader(EmoNetFaceReader):
 
     title = "EmoNet-Face Binary (binary.csv and pictures, or Parquet files)"
     splits = ("train",)
-    published: ClassVar = {"train": 19_999}
+    published: ClassVar = published("EmoNet-Face Binary")
     table, usual_least, most = "binary.csv", 0.6, 1.0
     _value = staticmethod(yes_or_no)  # type: ignore[assignment]
 
@@ -226,7 +227,7 @@ class EmoNetFaceHQReader(EmoNetFaceReader):
 
     title = "EmoNet-Face HQ (hq.csv and pictures, or Parquet files)"
     splits = ("test",)
-    published: ClassVar = {"test": 2_500}
+    published: ClassVar = published("EmoNet-Face HQ")
     table, usual_least, most = "hq.csv", 1.0, 7.0
     _value = staticmethod(intensity)  # type: ignore[assignment]
 
