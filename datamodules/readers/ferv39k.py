@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from datamodules.readers.folder_names import FolderNames
 from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, OnBadSample, Split
 from datamodules.rows.image_files import image_suffixes
-from synfer.faces.expressions import LABEL_SPACES, canonical_expression
+from synfer.faces.expressions import LABEL_SPACES
 
 _CLIPS, _SETUPS = "2_ClipsforFaceCrop", "4_setups"
 
@@ -24,6 +25,7 @@ class FERV39kReader(ListedPicturesReader):
     Args:
         root: folder with ``2_ClipsforFaceCrop`` and ``4_setups``.
         frames_per_clip: how many, at the middles of as many equal parts of the clip.
+        class_map: as ``ImageFolderReader``, for lists that write other names, or numbers ("ferv39k").
         label_space: as ``ListedPicturesReader``.
         image_size: as there.
         on_bad_sample: as there.
@@ -42,13 +44,14 @@ class FERV39kReader(ListedPicturesReader):
         self,
         root: str,
         frames_per_clip: int = 1,
+        class_map: dict[str, str | None] | str | None = None,
         label_space: list[str] | str | None = None,
         image_size: int | None = None,
         on_bad_sample: OnBadSample = "error",
     ) -> None:
         if frames_per_clip < 1:
             raise ValueError(f"data.reader.init_args.frames_per_clip: found {frames_per_clip}, expected at least 1")
-        self._frames = frames_per_clip
+        self._frames, self._names = frames_per_clip, FolderNames(class_map)
         super().__init__(root, label_space, image_size, on_bad_sample)
 
     def _find(self) -> None:
@@ -72,7 +75,11 @@ class FERV39kReader(ListedPicturesReader):
                 bad.add(f"{where}: found '{line}', expected a clip's path and an expression")
                 continue
             try:
-                self._add(listing, words[0], canonical_expression(words[1]))
+                expression = self._names.expression(words[1])
+                if expression is None:
+                    listing.excluded[f"clips that class_map leaves out as '{words[1]}'"] += 1
+                else:
+                    self._add(listing, words[0], expression)
             except ValueError as error:
                 bad.add(f"{where}: {error}")
         self._compare(f"split '{split}', clips", clips, self.clips[split])

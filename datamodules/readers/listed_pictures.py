@@ -133,12 +133,12 @@ class ListedPicturesReader(Reader):
     def _list(self, split: Split, bad: BadSamples) -> Listing:
         """Returns the pictures of one official split; what cannot be understood goes to ``bad``."""
 
-    def _list_class_folders(self, folder: Path, expression_of: Callable[[str], str], bad: BadSamples) -> Listing:
+    def _list_class_folders(self, folder: Path, expression_of: Callable[[str], str | None], bad: BadSamples) -> Listing:
         """Returns the pictures of ``<folder>/<class>``; those of a folder that is not understood go to ``bad``.
 
         Args:
             folder: of the classes.
-            expression_of: name of a class's folder → canonical name, or a ValueError.
+            expression_of: name of a class's folder → canonical name, None = left out, or a ValueError.
             bad: hears of the others.
         """
         found, listing = find_class_files(folder), Listing()
@@ -149,6 +149,9 @@ class ListedPicturesReader(Reader):
             except ValueError as error:
                 for file in files:
                     bad.add(f"{file}: {error}")
+                continue
+            if expression is None:
+                listing.excluded[f"class_map leaves out folder '{group.name}'"] += len(files)
                 continue
             for file in files:
                 listing.pictures.append(ListedPicture(file, expression, file.relative_to(self._root).as_posix()))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
+from datamodules.readers.folder_names import FolderNames
 from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicturesReader, Listing
-from datamodules.readers.reader import BadSamples, Split
+from datamodules.readers.reader import BadSamples, OnBadSample, Split
 from datamodules.rows.sample_table import SampleTable
-from synfer.faces.expressions import EXPRESSIONS, canonical_expression
+from synfer.faces.expressions import EXPRESSIONS
 
 _FOLDERS: dict[Split, str] = {"train": "training_set_synthetic_images", "val": "validation_set_real_images"}
 _SPELLINGS = {"angrer": "anger", "angere": "anger"}  # as the release, and a loader of it, write ANGER
@@ -33,6 +34,7 @@ class LSDReader(ListedPicturesReader):
 
     Args:
         root: folder with ``training_set_synthetic_images`` and ``validation_set_real_images``.
+        class_map: as ``ImageFolderReader``: what folders mean that have other names, or numbers; null = leave it out.
         label_space: as ``ListedPicturesReader``; None = the six.
         image_size: as there.
         on_bad_sample: as there.
@@ -46,6 +48,17 @@ class LSDReader(ListedPicturesReader):
     splits = ("train", "val")
     published: ClassVar = published("ABAW4's synthetic-data set")
 
+    def __init__(
+        self,
+        root: str,
+        class_map: dict[str, str | None] | str | None = None,
+        label_space: list[str] | str | None = None,
+        image_size: int | None = None,
+        on_bad_sample: OnBadSample = "error",
+    ) -> None:
+        self._names = FolderNames(class_map if isinstance(class_map, str) else {**_SPELLINGS, **(class_map or {})})
+        super().__init__(root, label_space, image_size, on_bad_sample)
+
     def _find(self) -> None:
         for name in _FOLDERS.values():
             if not (self._root / name).is_dir():
@@ -56,12 +69,11 @@ class LSDReader(ListedPicturesReader):
         return replace(super().read(split), is_synthetic=split == "train")
 
     def _list(self, split: Split, bad: BadSamples) -> Listing:
-        return self._list_class_folders(self._root / _FOLDERS[split], _expression, bad)
+        return self._list_class_folders(self._root / _FOLDERS[split], self._expression, bad)
 
-
-def _expression(folder: str) -> str:
-    """Returns the expression of a class folder, by its whole name."""
-    name = _SPELLINGS.get(folder.lower()) or canonical_expression(folder)
-    if name not in LSDReader.release_space:
-        raise ValueError(f"found the folder '{folder}', expected one of {', '.join(LSDReader.release_space)}")
-    return name
+    def _expression(self, folder: str) -> str | None:
+        """Returns the expression of a class folder, by its whole name; None where the map leaves it out."""
+        name = self._names.expression(folder)
+        if name is not None and name not in self.release_space:
+            raise ValueError(f"found the folder '{folder}', expected one of {', '.join(self.release_space)}")
+        return name

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from datamodules.readers.folder_names import FolderNames
 from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicturesReader, Listing
-from datamodules.readers.reader import BadSamples, Split
-from synfer.faces.expressions import LABEL_SPACES, canonical_expression
+from datamodules.readers.reader import BadSamples, OnBadSample, Split
+from synfer.faces.expressions import LABEL_SPACES
 
 _FOLDERS = {
     "train": ("Train/Train_Aligned_Faces", "Train/imgs"),
@@ -26,6 +27,7 @@ class SFEWReader(ListedPicturesReader):
 
     Args:
         root: folder with ``Train`` and ``Val``.
+        class_map: as ``ImageFolderReader``: what folders mean that have other names, or numbers; null = leave it out.
         label_space: as ``ListedPicturesReader``.
         image_size: as there; the faces are no squares.
         on_bad_sample: as there.
@@ -39,6 +41,17 @@ class SFEWReader(ListedPicturesReader):
     splits = ("train", "val")
     published: ClassVar = published("SFEW 2.0")
 
+    def __init__(
+        self,
+        root: str,
+        class_map: dict[str, str | None] | str | None = None,
+        label_space: list[str] | str | None = None,
+        image_size: int | None = None,
+        on_bad_sample: OnBadSample = "error",
+    ) -> None:
+        self._names = FolderNames(class_map)
+        super().__init__(root, label_space, image_size, on_bad_sample)
+
     def _find(self) -> None:
         self._folders: dict[str, Path] = {}
         for split, names in _FOLDERS.items():
@@ -48,4 +61,4 @@ class SFEWReader(ListedPicturesReader):
             self._folders[split] = present[0]
 
     def _list(self, split: Split, bad: BadSamples) -> Listing:
-        return self._list_class_folders(self._folders[split], canonical_expression, bad)
+        return self._list_class_folders(self._folders[split], self._names.expression, bad)
