@@ -25,11 +25,11 @@ class AffectNetReader(ListedPicturesReader):
     """Reads the AffectNet release of 2021 (4 GB; Mollahosseini, Hasani and Mahoor 2017), eight expressions.
 
     Layout: ``train_set/images/<number>.jpg`` (224×224 pixels) with ``train_set/annotations/<number>_exp.npy``, and
-    ``val_set/`` alike. The files hold text, also where it is a number. Codes: 0 neutral, 1 happy, 2 sad, 3 surprise,
-    4 fear, 5 disgust, 6 anger, 7 contempt; 8 none, 9 uncertain and 10 no face are left out and counted. Splits: train
+    ``val_set/`` alike. The files hold text, also where it is a number. Codes: 0 neutral, 1 happy, 2 sad, 3 surprise, 4
+    fear, 5 disgust, 6 anger, 7 contempt; 8 none, 9 uncertain and 10 no face are left out and counted. Splits: train
     287,651, val 3,999, which papers call the test split; with ``label_space`` basic7 283,901 and 3,500. On request, for
-    research alone; it does not say who is shown. The older release of 120 GB is read by ``AffectNetTablesReader``: its
-    scores differ from this one's.
+    research alone; it does not say who is shown. It cannot be tried here: it is read in its layout alone, made of drawn
+    faces. The older release of 120 GB is read by ``AffectNetTablesReader``: its scores differ from this one's.
 
     Args:
         root: folder with ``train_set`` and ``val_set``.

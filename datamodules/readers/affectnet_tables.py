@@ -34,10 +34,10 @@ class AffectNetTablesReader(ListedPicturesReader):
     Layout: ``Manually_Annotated_Images/<folder>/<hash>.jpg`` and ``Manually_Annotated_file_lists/training.csv`` and
     ``validation.csv`` with the columns subDirectory_filePath, face_x, face_y, face_width, face_height,
     facial_landmarks, expression, valence, arousal; copies without a header line are read by that order. Codes as in
-    ``AffectNetReader``; 8 none, 9 uncertain and 10 no face are left out and counted. Splits: train
-    287,651 of the eight expressions, val 4,000, which papers call the test split. On request, for research alone; it
-    does not say who is shown. The release of 2021 is read by ``AffectNetReader``: papers use both, and their scores
-    differ.
+    ``AffectNetReader``; 8 none, 9 uncertain and 10 no face are left out and counted. Splits: train 287,651 of the eight
+    expressions, val 4,000, which papers call the test split. On request, for research alone; it does not say who is
+    shown. It cannot be tried here: it is read in its layout alone, made of drawn faces. The release of 2021 is read by
+    ``AffectNetReader``: papers use both, and their scores differ.
 
     Args:
         root: folder with both of these folders.

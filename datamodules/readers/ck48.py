@@ -19,9 +19,10 @@ _PERSON = re.compile(r"(S\d{3})_\d{3}_\d+")
 class CK48Reader(PeopleReader):
     """Reads the copy "CK+48" of CK+ (Lucey and others 2010): three frames of each sequence, 48×48 pixels.
 
-    Layout: ``<anger | contempt | disgust | fear | happy | sadness | surprise>/S010_004_00000017.png``; 981 pictures,
-    no neutral ones. A random split has frames of one sequence on both sides, so it is split by the person in the name.
-    The release itself is read by ``CKPlusReader``. For research alone.
+    Layout: ``<anger | contempt | disgust | fear | happy | sadness | surprise>/S010_004_00000017.png``; 981 pictures, no
+    neutral ones. A random split has frames of one sequence on both sides, so it is split by the person in the name. The
+    release itself is read by ``CKPlusReader``. For research alone, as the release. It cannot be tried here: it is read
+    in its layout alone, made of drawn faces.
 
     Args:
         root: folder of the seven folders.

@@ -20,7 +20,9 @@ class FERV39kReader(ListedPicturesReader):
 
     Layout: ``2_ClipsforFaceCrop/<scene>/<Happy …>/0015/*.jpg`` and ``4_setups/All_scenes/{train,test}_All.csv`` with
     lines of a clip's path and its expression's NAME, parted by a blank; a third number, as derived lists have, is
-    passed over. Splits: train 31,088 and test 7,847 clips, and papers select on test. For research alone, by mail.
+    passed over. Splits: train 31,088 and test 7,847 clips, and papers select on test. On request by mail, not for
+    commercial use; it says nothing of who is shown, and a clip is a group. It cannot be tried here: it is read in its
+    layout alone, made of drawn faces.
 
     Args:
         root: folder with ``2_ClipsforFaceCrop`` and ``4_setups``.

@@ -29,8 +29,9 @@ class JAFFEReader(PeopleReader):
     """Reads JAFFE (Lyons, Akamatsu, Kamachi and Gyoba 1998), seven expressions.
 
     Layout: ``KA.AN1.39.tiff`` in one folder (256×256 pixels, grey): person, expression with a number, picture. The
-    expression is the second part of the name, whatever letters the first one has. 213 pictures of 10 women. For
-    research alone. No official split: with ``people`` of ten folds each woman is a fold.
+    expression is the second part of the name, whatever letters the first one has. 213 pictures of 10 women. On request,
+    for research alone. It cannot be tried here: it is read in its layout alone, made of drawn faces. No official split:
+    with ``people`` of ten folds each woman is a fold.
 
     Args:
         root: folder of the pictures.

@@ -34,7 +34,8 @@ class KDEFReader(PeopleReader):
     Layout: ``KDEF_and_AKDEF/KDEF/AF01/AF01AFS.JPG`` (562×762 pixels): session A or B, sex, number, expression, angle.
     4,900 pictures, of them 980 straight, of 70 people. Both sessions of a number show one person, and F01 is another
     one than M01. Files of other names (the errata of the release, such as AF31V) are left out and counted. Some
-    pictures are black placeholders: they are bad samples. For research alone. No official split: folds by person.
+    pictures are black placeholders: they are bad samples. On request, for research alone. It cannot be tried here: it
+    is read in its layout alone, made of drawn faces. No official split: folds by person.
 
     Args:
         root: folder of the data set, of ``KDEF``, or of the people.

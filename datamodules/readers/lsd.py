@@ -29,8 +29,8 @@ class LSDReader(ListedPicturesReader):
     Aff-Wild2: beside that set, or scored on it, they leak.
 
     Splits: train 277,251 (anger 18,286, disgust 15,150, fear 10,923, happy 73,285, sad 144,631, surprise 14,976) and
-    val 4,670; the labels of the test faces are kept back. Under the agreement of Aff-Wild2, for research alone; read
-    here in its layout alone, made of drawn faces.
+    val 4,670; the labels of the test faces are kept back. On request, under the agreement of Aff-Wild2, for research
+    alone. It cannot be tried here: it is read in its layout alone, made of drawn faces.
 
     Args:
         root: folder with ``training_set_synthetic_images`` and ``validation_set_real_images``.

@@ -22,8 +22,9 @@ class OuluCASIAReader(PeopleReader):
 
     Layout: ``OriginalImg/<VL | NI>/<Strong | Weak | Dark>/P001/<Anger | Disgust | Fear | Happiness | Sadness |
     Surprise>/000.jpeg``; cropped faces lie in ``PreProcess Img/VL_Acropped/Strong/…``, whose first folder has four
-    spellings. Six expressions, 80 people; an unknown folder is an error. On request, for research alone. No official
-    split: folds by person, 10 of them as papers do.
+    spellings. Six expressions, 80 people; an unknown folder is an error. A camera and a light have 480 sequences, with
+    the settings of papers 1,920 pictures. On request, for research alone. It cannot be tried here: it is read in its
+    layout alone, made of drawn faces. No official split: folds by person, 10 of them as papers do.
 
     Args:
         root: folder with ``OriginalImg`` or ``PreProcess Img``.

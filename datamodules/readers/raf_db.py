@@ -35,8 +35,8 @@ class RAFDBReader(ListedPicturesReader):
     ``basic/Annotation/manual/train_00001_manu_attri.txt``: five points of the face, a line each, then gender, race and
     age by their codes, which are kept as attributes (:data:`ATTRIBUTES`; "unsure" as well) where that folder is there.
     Codes: 1 surprise, 2 fear, 3 disgust, 4 happy, 5 sad, 6 anger, 7 neutral. Splits: train 12,271, test 3,068, told by
-    the file's name; there is no validation split. On request, for research alone, so that it could not be tried here;
-    it says nothing of who is shown.
+    the file's name; there is no validation split. On request, for research alone; it says nothing of who is shown. It
+    cannot be tried here: it is read in its layout alone, made of drawn faces.
 
     Copies sorted into folders 1 … 7 are read by ``ImageFolderReader``.
 

@@ -33,8 +33,8 @@ class RAFDBCompoundReader(RAFDBReader):
 
     The soft label gives both expressions a half. ``label``, by which classes are counted and accuracy is told, is the
     first-named of the two: a tie broken by the name of the class, no more. Faces of which one expression is outside the
-    label space are left out and counted. On request, for research alone; read here in its layout alone, made of drawn
-    faces.
+    label space are left out and counted. On request, for research alone. It cannot be tried here: it is read in its
+    layout alone, made of drawn faces.
 
     Args:
         root: folder of the data set, or its ``compound``.

@@ -23,7 +23,8 @@ class SFEWReader(ListedPicturesReader):
     Layout: ``Train/Train_Aligned_Faces/<Angry | Disgust | Fear | Happy | Neutral | Sad | Surprise>/*.png`` (143×181
     pixels) and ``Val/Val_Aligned_Faces`` or ``…_new``; copies name the folders ``imgs``, or the expressions Happiness
     and Sadness. A folder of another name is an error. Splits: train 958, val 436; the 372 test faces have no labels,
-    and papers test on val. On request, for research alone; it does not say who is shown.
+    and papers test on val. On request, for research alone; it does not say who is shown. It cannot be tried here: it is
+    read in its layout alone, made of drawn faces.
 
     Args:
         root: folder with ``Train`` and ``Val``.

@@ -45,7 +45,8 @@ class EmoNetFaceReader(ListedPicturesReader):
     attributes ``agreement`` (all, most, half or fewer of the annotators, or one annotator) and ``annotators`` say how
     sure a label is.
 
-    All faces are SYNTHETIC, and each row says so. CC BY 4.0. Read here in this layout alone, made of drawn faces.
+    All faces are SYNTHETIC, and each row says so. CC BY 4.0, to be had from the Hub; read here in its layouts alone,
+    made of drawn faces.
 
     Args:
         root: folder of the data set.
