@@ -93,7 +93,7 @@ class FolderNames:
         if key in self._map:
             return self._map[key]
         if key.isdigit():
-            raise ValueError(f"folder '{folder}' is a number: expected what it means in {_KEY}")
+            raise ValueError(f"found the number '{folder}', expected a name, or what it means in {_KEY}")
         try:
             return canonical_expression(folder)
         except ValueError as error:

@@ -49,7 +49,7 @@ class ImageFolderReader(Reader):
         image_size: side in pixels; the central square is cut and resized to it. None = ``data.image_size``, and where
             that is None too, all images have one size.
         class_map: what the folders mean that are not named by expression: "rafdb" (1…7), "affectnet" (0…7), "fer2013"
-            (0…6), or folder → expression, null = leave it out.
+            (0…6), "ckplus", "ferv39k", "alphabetical7" or "alphabetical8", or folder → expression, null = leave it out.
         on_bad_sample: "error", or "skip" to leave bad samples out (counted and named in ``table.report``).
 
     Raises:

@@ -515,7 +515,7 @@ def test_sequences_and_clips_of_numbered_names_are_read_through_a_map(tmp_path: 
     before = sorted(rows_of(case.read(root).read("train")).values())
     for person in (root / "PreProcess Img/VL_Acropped/Strong").iterdir():
         rename((person / "Anger", person / "0"))
-    with pytest.raises(ValueError, match=r"folder '0' is a number: expected what it means .*\(10 bad of"):
+    with pytest.raises(ValueError, match=r"found the number '0', expected a name, or what it means in .*\(10 bad of"):
         case.read(root).read("train")
     assert sorted(rows_of(case.read(root, class_map={"0": "angry"}).read("train")).values()) == before
     case, root = made("FERV39kReader", tmp_path / "ferv")
