@@ -115,7 +115,7 @@ class TrainingCache:
 
     def _fill_text(self, more: Sequence[str]) -> None:
         encoder = self.model.text_encoder
-        captions = sorted({*MixedDataset(self._table).real.caption.tolist(), *more})
+        captions = sorted({*MixedDataset(self._table).real.captions(np.arange(len(self._table))), *more})
         like = self.model.encode_text(captions[:1])[0]
         # Versions, paths and dtypes change with every saving and loading, and nothing that is computed with them.
         left_out = ("_", "transformers_version", "dtype", "torch_dtype")

@@ -27,7 +27,9 @@ from callbacks.agreed_stop import stop_signal
 from callbacks.recording.run_checkpoint import RunCheckpoint
 from callbacks.recording.wandb_run import WandbRun
 from datamodules.rows.provenance import split_manifest
+from datamodules.rows.sample_table import SampleTable
 from lightning_modules.trainer_access import data_of
+from synfer.runs.row_file import row_file, write_rows
 from synfer.runs.run_end import RunEnd, interrupted_by
 from synfer.runs.run_format import (
     SAMPLES,
@@ -67,6 +69,8 @@ class RunRecord(Callback):
     (``counts_of``). ``wall_s`` and ``cpu_s`` run from the making of the trainer, importing packages left out,
     over all attempts: what an attempt did between its last record and a kill is not known and not counted. ``started``
     is when the first attempt began, in UTC.
+
+    The rows of each split that is read are in ``rows/`` (:mod:`synfer.runs.row_file`), one hash of each in the summary.
 
     Counts come from everything that has a ``counts`` mapping of names to ints: the data module (real, synthetic) and
     the callbacks (discarded, …). Where validate, test or predict run in the folder of a finished fit, the fit's summary
@@ -292,7 +296,16 @@ class RunRecord(Callback):
             table = getattr(data, f"{split}_table", None)
             if table is not None and split not in self._manifests:
                 self._manifests[split] = split_manifest(table)
+                self._write_rows(split, table)
         return dict(self._manifests)
+
+    def _write_rows(self, split: str, table: SampleTable) -> None:
+        """Writes the ids and hashes of a split; called on rank 0 alone."""
+        path = row_file(self.run_dir, split, None if self._earlier is None else self.task)
+        try:
+            write_rows(path, table.sample_id, table.content_hash, table.label, table.label_space, table.group)
+        except OSError as error:  # a full disk: the hash of the rows is in the summary all the same
+            rank_zero_warn(f"'{path}' cannot be written: {error}")
 
     def _sum_over_ranks(self, trainer: Trainer) -> None:
         own = {

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from datamodules.captions.stored_image import StoredImage
-from synfer.faces.affect import AFFECT
 
 USUAL_IMAGE = ("image", "file_name", "img")
 USUAL_CAPTION = ("caption", "text")
@@ -21,16 +20,12 @@ class CaptionColumns:
         caption: the text; None = a usual name (``caption``, ``text``).
         label: the name of the expression; None = the set has none.
         sample_id: a name of the row; None = that of the picture's file, or its place in the set.
-        captioned: whether there is a text; else none is looked for.
-        affect: valence and arousal; empty = the set has none.
     """
 
     image: str | None = None
     caption: str | None = None
     label: str | None = None
     sample_id: str | None = None
-    captioned: bool = True
-    affect: tuple[str, ...] = ()
 
     def among(self, names: list[str], where: str) -> CaptionColumns:
         """Returns the columns by the names that they have among these.
@@ -38,14 +33,12 @@ class CaptionColumns:
         Raises:
             ValueError: one is not there.
         """
-        image = _chosen("image", self.image, USUAL_IMAGE, names, where)
-        caption = _chosen("caption", self.caption, USUAL_CAPTION, names, where) if self.captioned else None
-        for rating, column in zip(AFFECT, self.affect, strict=False):
-            _chosen(rating, column, (), names, where)
+        image = chosen_column("image", self.image, USUAL_IMAGE, names, where)
+        caption = chosen_column("caption", self.caption, USUAL_CAPTION, names, where)
         for role, name in (("label", self.label), ("id", self.sample_id)):
             if name is not None:
-                _chosen(role, name, (), names, where)
-        return CaptionColumns(image, caption, self.label, self.sample_id, self.captioned, self.affect)
+                chosen_column(role, name, (), names, where)
+        return CaptionColumns(image, caption, self.label, self.sample_id)
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,6 @@ class CaptionRow:
         label: whatever stands for the name of the expression; None = nothing.
         part: number of the file, or part of one, that is read at once.
         digest: what tells its picture from others without reading it; "" where only its pixels do.
-        affect: whatever stands for valence and arousal; empty = the set has none.
     """
 
     name: str
@@ -70,7 +62,6 @@ class CaptionRow:
     label: Any = None
     part: int = 0
     digest: str = ""
-    affect: tuple[Any, ...] = ()
 
 
 @dataclass
@@ -106,7 +97,19 @@ class CaptionSource(Protocol):
         ...
 
 
-def _chosen(role: str, wanted: str | None, usual: tuple[str, ...], names: list[str], where: str) -> str:
+def chosen_column(role: str, wanted: str | None, usual: tuple[str, ...], names: list[str], where: str) -> str:
+    """Returns the name that a column has among others.
+
+    Args:
+        role: what it holds, as in the key ``<role>_column``.
+        wanted: its name; None = the first usual one that is there.
+        usual: usual names.
+        names: those that are there.
+        where: that is, for the error.
+
+    Raises:
+        ValueError: it is not there.
+    """
     for name in (wanted,) if wanted is not None else usual:
         if name in names:
             return name

@@ -57,8 +57,7 @@ class HubCaptions:
             assert columns.image is not None
             data = read.cast_column(columns.image, Image(decode=False))
             pictures = data.select_columns([columns.image])
-            read_too = (columns.caption, columns.label, columns.sample_id, *columns.affect)
-            texts = data.select_columns([c for c in read_too if c])
+            texts = data.select_columns([c for c in (columns.caption, columns.label, columns.sample_id) if c])
             label_names = getattr(data.features.get(columns.label), "names", None)
             for row, cell in enumerate(texts):
                 label = None if columns.label is None else cell[columns.label]
@@ -71,7 +70,6 @@ class HubCaptions:
                         image=DatasetImage(pictures, columns.image, row),
                         caption=None if columns.caption is None else cell[columns.caption],
                         label=label,
-                        affect=tuple(cell[column] for column in columns.affect),
                     )
                 )
         return found

@@ -70,7 +70,7 @@ class ParquetCaptions:
         """Adds the rows of one file; returns the number of the next part."""
         columns = self._columns.among(file.schema_arrow.names, f"'{name}'")
         assert columns.image is not None
-        wanted = [c for c in (columns.caption, columns.label, columns.sample_id, *columns.affect) if c is not None]
+        wanted = [c for c in (columns.caption, columns.label, columns.sample_id) if c is not None]
         is_struct = pa.types.is_struct(file.schema_arrow.field(columns.image).type)
         if self._streamed is None:
             wanted.append(columns.image)
@@ -80,7 +80,7 @@ class ParquetCaptions:
         if self._streamed is not None:
             url = self._filesystem.unstrip_protocol(f"{self._root}/{name}")
             number = self._streamed.add_file(url, file.metadata, columns.image)
-        labels = _label_names(file.schema_arrow, columns.label)
+        labels = label_names(file.schema_arrow, columns.label)
         row = 0
         for group in range(file.metadata.num_row_groups):
             digest = hashlib.sha256(repr(file.metadata.row_group(group).to_dict()).encode())
@@ -105,7 +105,6 @@ class ParquetCaptions:
                         label=_named(cell[columns.label], labels) if columns.label is not None else None,
                         part=part,
                         digest=own.hexdigest()[:16],
-                        affect=tuple(cell[column] for column in columns.affect),
                     )
                 )
                 row += 1
@@ -113,7 +112,7 @@ class ParquetCaptions:
         return part
 
 
-def _label_names(schema: pa.Schema, column: str | None) -> list[str] | None:
+def label_names(schema: pa.Schema, column: str | None) -> list[str] | None:
     """Returns the names of a ``ClassLabel`` of ``datasets``; None where the column holds names itself."""
     stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     feature = stored.get("info", {}).get("features", {}).get(column, {})

@@ -36,8 +36,8 @@ def open_source(
     """
     if format_name not in FORMATS:
         raise ValueError(f"data.reader.init_args.format: found '{format_name}', expected one of {', '.join(FORMATS)}")
-    on_hub = not Path(path).exists() and _HUB_ID.fullmatch(path) is not None
-    chosen = _looked_up(path, on_hub, streamed is not None) if format_name == "auto" else format_name
+    on_hub = is_hub_id(path)
+    chosen = format_of(path, on_hub, streamed is not None) if format_name == "auto" else format_name
     if streamed is not None and chosen not in ("parquet", "webdataset"):
         raise ValueError(
             f"data.reader.init_args.streaming=true: found the format '{chosen}', expected parquet or webdataset"
@@ -52,8 +52,22 @@ def open_source(
     return TarCaptions(path, columns) if chosen == "webdataset" else FolderCaptions(path, columns)
 
 
-def _looked_up(path: str, on_hub: bool, streaming: bool) -> str:
-    """Returns the format of what lies there."""
+def is_hub_id(path: str) -> bool:
+    """Whether a path is the id of a data set of the Hub: owner/name, and nothing of that name is here."""
+    return not Path(path).exists() and _HUB_ID.fullmatch(path) is not None
+
+
+def format_of(path: str, on_hub: bool, streaming: bool) -> str:
+    """Returns the format of what lies there.
+
+    Args:
+        path: folder, file, URL or Hub id.
+        on_hub: whether it is a Hub id.
+        streaming: whether it is not to be fetched as a whole.
+
+    Raises:
+        FileNotFoundError: nothing there, or files of several formats.
+    """
     if on_hub:
         return "parquet" if streaming else "datasets"
     if "://" in path:

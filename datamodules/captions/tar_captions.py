@@ -21,8 +21,7 @@ class TarCaptions:
     """``*.tar`` below a folder, or one archive; files of one key, the name up to its first dot, are one sample.
 
     Pictures stay in the archives and are read when asked for. The caption is the ``.txt``, or the entry ``caption`` or
-    ``text`` of the ``.json``; where a column is given, that entry of the ``.json``. Without captions the label is the
-    ``.cls``, or else its entry of the ``.json``.
+    ``text`` of the ``.json``; where a column is given, that entry of the ``.json``.
 
     Args:
         path: folder or archive.
@@ -62,11 +61,10 @@ class TarCaptions:
         images: dict[str, tarfile.TarInfo] = {}
         texts: dict[str, str] = {}
         entries: dict[str, Any] = {}
-        classes: dict[str, str] = {}
         for member in archive:
             if not member.isfile() or Path(member.name).name.startswith("."):
                 continue
-            key, ending = _key_and_ending(member.name)
+            key, ending = key_and_ending(member.name)
             where = f"{self._root / name}: '{member.name}'"
             if f".{ending}" in image_suffixes():
                 if key in images:
@@ -74,9 +72,6 @@ class TarCaptions:
                 images.setdefault(key, member)
             elif ending in ("txt", "json"):
                 self._read_text(archive, member, key, ending, where, found, texts, entries)
-            elif ending == "cls" and not self._columns.captioned:
-                opened = archive.extractfile(member)
-                classes[key] = "" if opened is None else opened.read().decode("utf-8-sig", "replace").strip()
             elif Path(member.name).suffix.lower() in image_suffixes():
                 found.bad.append(
                     f"{where}: found the key '{key}' and the ending '{ending}' (a key ends at the first dot), expected "
@@ -96,13 +91,12 @@ class TarCaptions:
                     place=place,
                     image=PartOfFile(self._root / name, member.offset_data, member.size),
                     caption=self._caption(texts.get(key), entry),
-                    label=classes.get(key, entry.get(self._columns.label) if self._columns.label is not None else None),
+                    label=entry.get(self._columns.label) if self._columns.label is not None else None,
                     part=part,
                     digest=digest.hexdigest()[:16],
-                    affect=tuple(entry.get(column) for column in self._columns.affect),
                 )
             )
-        lonely = len((texts.keys() | entries.keys() | classes.keys()) - images.keys())
+        lonely = len((texts.keys() | entries.keys()) - images.keys())
         if lonely:
             reason = f"texts without a picture in {name}"
             found.excluded[reason] = lonely
@@ -137,7 +131,7 @@ class TarCaptions:
         return next((entry[name] for name in USUAL_CAPTION if entry.get(name) is not None), None)
 
 
-def _key_and_ending(name: str) -> tuple[str, str]:
+def key_and_ending(name: str) -> tuple[str, str]:
     """Returns key and ending as WebDataset does: folders belong to the key, which ends at the first dot of the file."""
     folder, slash, file = name.rpartition("/")
     stem, _, ending = file.partition(".")

@@ -86,10 +86,6 @@ class _TableRows:
     def __init__(self, table: SampleTable, image_size: int | None, with_images: bool = True) -> None:
         self.table, self.image_size, self.with_images = table, image_size, with_images
         self.affect = affect_of(table)
-        if table.caption is None:
-            self.caption = template_captions(table)
-        else:
-            self.caption = table.caption
 
     def __len__(self) -> int:
         return len(self.table)
@@ -104,10 +100,16 @@ class _TableRows:
             "soft_label": torch.from_numpy(table.soft_label[rows]),
             "au": torch.from_numpy(au),
             "affect": torch.from_numpy(self.affect[rows]),
-            "caption": self.caption[rows].tolist(),
+            "caption": self.captions(rows),
             "is_synthetic": torch.full((n,), table.is_synthetic),
             "sample_id": table.sample_id[rows].tolist(),
         }
+
+    def captions(self, rows: np.ndarray) -> list[str]:
+        """Returns those of the table, or templates: made for the rows of a batch, a million would take much memory."""
+        table = self.table
+        captions = template_captions(table, rows=rows) if table.caption is None else table.caption[rows]
+        return captions.tolist()
 
 
 class _PoolSlots:

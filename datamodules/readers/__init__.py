@@ -9,6 +9,7 @@ from datamodules.readers.affectnet_tables import AffectNetTablesReader
 from datamodules.readers.ck48 import CK48Reader
 from datamodules.readers.ck_plus import CKPlusReader
 from datamodules.readers.drawn import DrawnReader
+from datamodules.readers.emonet_face import EmoNetFaceBinaryReader, EmoNetFaceHQReader
 from datamodules.readers.expw import ExpWReader
 from datamodules.readers.fer2013 import FER2013Reader
 from datamodules.readers.ferv39k import FERV39kReader
@@ -38,6 +39,8 @@ __all__ = [
     "CK48Reader",
     "CKPlusReader",
     "DrawnReader",
+    "EmoNetFaceBinaryReader",
+    "EmoNetFaceHQReader",
     "ExpWReader",
     "FER2013Reader",
     "FERV39kReader",

@@ -24,8 +24,10 @@ class AffWild2Reader(AffWild2FramesReader):
     annotated), Other, frames without a file, files without a line. Splits: train and val; labels of the test videos
     are kept back. ``group`` is the video, the same for both people of one (``…_left``, ``…_right``).
 
-    On request, for research alone; read here in its layout alone, made of drawn faces. Valence and arousal are read by
-    ``AffWild2AffectReader``, action units by ``AffWild2UnitsReader``, all three at once by ``AffWild2MTLReader``.
+    On request, for research alone. It cannot be tried here: it is read in its layout alone, made of drawn faces. How
+    many frames there are depends on the release and the face detector: no number is expected. Valence and arousal are
+    read by ``AffWild2AffectReader``, action units by ``AffWild2UnitsReader``, all three at once by
+    ``AffWild2MTLReader``.
 
     Args:
         root: folder with ``cropped_aligned`` and the annotations.

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from datamodules.readers.affect_cells import affect_cells
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, OnBadSample, Split
 from synfer.faces.expressions import EXPRESSIONS
@@ -28,12 +29,13 @@ class AffectNetReader(ListedPicturesReader):
     """Reads the AffectNet release of 2021 (4 GB; Mollahosseini, Hasani and Mahoor 2017), eight expressions.
 
     Layout: ``train_set/images/<number>.jpg`` (224×224 pixels) with ``train_set/annotations/<number>_exp.npy``, and
-    ``val_set/`` alike. The files hold text, also where it is a number. Codes: 0 neutral, 1 happy, 2 sad, 3 surprise,
-    4 fear, 5 disgust, 6 anger, 7 contempt; 8 none, 9 uncertain and 10 no face are left out and counted. Splits: train
+    ``val_set/`` alike. The files hold text, also where it is a number. Codes: 0 neutral, 1 happy, 2 sad, 3 surprise, 4
+    fear, 5 disgust, 6 anger, 7 contempt; 8 none, 9 uncertain and 10 no face are left out and counted. Splits: train
     287,651, val 3,999, which papers call the test split; with ``label_space`` basic7 283,901 and 3,500. On request, for
-    research alone; it does not say who is shown. Valence and arousal: ``<number>_val.npy`` and ``<number>_aro.npy``,
-    texts of numbers in [-1, 1], −2 where they are not known; copies without these files have none. The older release
-    of 120 GB is read by ``AffectNetTablesReader``: its scores differ from this one's.
+    research alone; it does not say who is shown. It cannot be tried here: it is read in its layout alone, made of drawn
+    faces. Valence and arousal: ``<number>_val.npy`` and ``<number>_aro.npy``, texts of numbers in [-1, 1], −2 where
+    they are not known; copies without these files have none. The older release of 120 GB is read by
+    ``AffectNetTablesReader``: its scores differ from this one's.
 
     Args:
         root: folder with ``train_set`` and ``val_set``.
@@ -49,8 +51,7 @@ class AffectNetReader(ListedPicturesReader):
     title = "AffectNet's release of 2021 (train_set/images, train_set/annotations, val_set/…)"
     release_space = EXPRESSIONS
     splits = ("train", "val")
-    published: ClassVar = {"train": 287_651, "val": 3_999}
-    copies: ClassVar = {27_823: "the copy 'affectnethq' of the Hub", 283_901: "the seven expressions without contempt"}
+    published: ClassVar = published("AffectNet, eight expressions")
 
     def __init__(
         self,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from datamodules.readers.affect_cells import affect_cells
 from datamodules.readers.affectnet import CODES, UNKNOWN_AFFECT, expression_of
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, Split
 from datamodules.rows.images import Box
@@ -34,9 +36,10 @@ class AffectNetTablesReader(ListedPicturesReader):
     ``validation.csv`` with the columns subDirectory_filePath, face_x, face_y, face_width, face_height,
     facial_landmarks, expression, valence, arousal; copies without a header line are read by that order. Codes as in
     ``AffectNetReader``; 8 none, 9 uncertain and 10 no face are left out and counted. Valence and arousal lie in
-    [-1, 1]; −2 is not known, never a number. On request, for research alone; it
-    does not say who is shown. The release of 2021 is read by ``AffectNetReader``: papers use both, and their scores
-    differ.
+    [-1, 1]; −2 is not known, never a number. Splits: train 287,651 of the eight expressions, val 4,000, which papers
+    call the test split. On request, for research alone; it does not say who is shown. It cannot be tried here: it is
+    read in its layout alone, made of drawn faces. The release of 2021 is read by ``AffectNetReader``: papers use both,
+    and their scores differ.
 
     Args:
         root: folder with both of these folders.
@@ -51,6 +54,7 @@ class AffectNetTablesReader(ListedPicturesReader):
     title = "AffectNet's first release (Manually_Annotated_file_lists and Manually_Annotated_Images)"
     release_space = EXPRESSIONS
     splits = ("train", "val")
+    published: ClassVar = published("AffectNet's first release, eight expressions")
 
     def _find(self) -> None:
         self._tables = self._root / "Manually_Annotated_file_lists"

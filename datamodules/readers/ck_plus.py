@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import Listing
 from datamodules.readers.people import HeldOutPeople
 from datamodules.readers.people_reader import PeopleReader
@@ -19,10 +20,11 @@ class CKPlusReader(PeopleReader):
     """Reads CK+ (Lucey and others 2010): the last frames of each labelled sequence, and its first one as neutral.
 
     Layout: ``cohn-kanade-images/S010/001/S010_001_00000014.png`` and ``Emotion/S010/001/S010_001_00000014_emotion.txt``
-    with one number ("   3.0000000e+00"). Codes: 0 neutral, 1 anger, 2 contempt, 3 disgust, 4 fear, 5 happy, 6 sad,
-    7 surprise. 327 of 593 sequences of 118 of the people have a label; the others are left out and counted. On request,
-    for research alone. No official split: folds by person, 10 of them as papers do. Frames of one sequence are nearly
-    the same picture, so a random split, as the copy "CK+48" invites, has them on both sides.
+    with one number ("   3.0000000e+00"). Codes: 0 neutral, 1 anger, 2 contempt, 3 disgust, 4 fear, 5 happy, 6 sad, 7
+    surprise. 327 of 593 sequences of 118 of the people have a label; the others are left out and counted. With the
+    settings of papers that are 1,308 pictures. On request, for research alone. It cannot be tried here: it is read in
+    its layout alone, made of drawn faces. No official split: folds by person, 10 of them as papers do. Frames of one
+    sequence are nearly the same picture, so a random split, as the copy "CK+48" invites, has them on both sides.
 
     Args:
         root: folder with ``cohn-kanade-images`` and ``Emotion``.
@@ -52,6 +54,7 @@ class CKPlusReader(PeopleReader):
         on_bad_sample: OnBadSample = "error",
     ) -> None:
         self._frames = PosedSequences(last_frames, first_as_neutral)
+        self.all_published = published("CK+, labelled sequences")["all"] * (last_frames + int(first_as_neutral))
         super().__init__(root, people, label_space, image_size, on_bad_sample)
 
     def _find(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, OnBadSample, Split
 from synfer.faces.expressions import LABEL_SPACES
@@ -19,9 +20,10 @@ class ExpWReader(ListedPicturesReader):
     """Reads ExpW (Zhang, Luo, Loy and Tang 2018), seven expressions, faces cut out by its boxes.
 
     Layout: ``label/label.lst`` with lines of image name, face id, top, LEFT, RIGHT, bottom, confidence and label, and
-    ``image/origin/<name>``. A picture may show several faces: each is a row of its own. Codes: 0 anger, 1 disgust,
-    2 fear, 3 happy, 4 sad, 5 surprise, 6 neutral. 91,793 faces without an official split: all of them are "train";
-    ``data.folds`` or ``data.val_fraction`` hold some out, the faces of a photograph together. For research alone.
+    ``image/origin/<name>``. A picture may show several faces: each is a row of its own. Codes: 0 anger, 1 disgust, 2
+    fear, 3 happy, 4 sad, 5 surprise, 6 neutral. 91,793 faces without an official split: all of them are "train";
+    ``data.folds`` or ``data.val_fraction`` hold some out, the faces of a photograph together. For research alone; it
+    says nothing of who is shown. It cannot be tried here: it is read in its layout alone, made of drawn faces.
 
     Args:
         root: folder with ``label`` and ``image``.
@@ -38,7 +40,7 @@ class ExpWReader(ListedPicturesReader):
     title = "ExpW (label/label.lst and image/origin)"
     release_space = LABEL_SPACES["basic7"]
     splits = ("train",)
-    published: ClassVar = {"train": 91_793}
+    published: ClassVar = {"train": published("ExpW")["all"]}
 
     def __init__(
         self,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from datamodules.readers.folder_names import FolderNames
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, OnBadSample, Split
 from datamodules.rows.image_files import image_suffixes
-from synfer.faces.expressions import LABEL_SPACES, canonical_expression
+from synfer.faces.expressions import LABEL_SPACES
 
 _CLIPS, _SETUPS = "2_ClipsforFaceCrop", "4_setups"
 
@@ -18,11 +20,14 @@ class FERV39kReader(ListedPicturesReader):
 
     Layout: ``2_ClipsforFaceCrop/<scene>/<Happy …>/0015/*.jpg`` and ``4_setups/All_scenes/{train,test}_All.csv`` with
     lines of a clip's path and its expression's NAME, parted by a blank; a third number, as derived lists have, is
-    passed over. Splits: train 31,088 and test 7,847 clips, and papers select on test. For research alone, by mail.
+    passed over. Splits: train 31,088 and test 7,847 clips, and papers select on test. On request by mail, not for
+    commercial use; it says nothing of who is shown, and a clip is a group. It cannot be tried here: it is read in its
+    layout alone, made of drawn faces.
 
     Args:
         root: folder with ``2_ClipsforFaceCrop`` and ``4_setups``.
         frames_per_clip: how many, at the middles of as many equal parts of the clip.
+        class_map: as ``ImageFolderReader``, for lists that write other names, or numbers ("ferv39k").
         label_space: as ``ListedPicturesReader``.
         image_size: as there.
         on_bad_sample: as there.
@@ -35,19 +40,20 @@ class FERV39kReader(ListedPicturesReader):
     title = "FERV39k (2_ClipsforFaceCrop and 4_setups/All_scenes)"
     release_space = LABEL_SPACES["basic7"]
     splits = ("train", "test")
-    clips: ClassVar = {"train": 31_088, "test": 7_847}
+    clips: ClassVar = published("FERV39k, clips")
 
     def __init__(
         self,
         root: str,
         frames_per_clip: int = 1,
+        class_map: dict[str, str | None] | str | None = None,
         label_space: list[str] | str | None = None,
         image_size: int | None = None,
         on_bad_sample: OnBadSample = "error",
     ) -> None:
         if frames_per_clip < 1:
             raise ValueError(f"data.reader.init_args.frames_per_clip: found {frames_per_clip}, expected at least 1")
-        self._frames = frames_per_clip
+        self._frames, self._names = frames_per_clip, FolderNames(class_map)
         super().__init__(root, label_space, image_size, on_bad_sample)
 
     def _find(self) -> None:
@@ -71,7 +77,11 @@ class FERV39kReader(ListedPicturesReader):
                 bad.add(f"{where}: found '{line}', expected a clip's path and an expression")
                 continue
             try:
-                self._add(listing, words[0], canonical_expression(words[1]))
+                expression = self._names.expression(words[1])
+                if expression is None:
+                    listing.excluded[f"clips that class_map leaves out as '{words[1]}'"] += 1
+                else:
+                    self._add(listing, words[0], expression)
             except ValueError as error:
                 bad.add(f"{where}: {error}")
         self._compare(f"split '{split}', clips", clips, self.clips[split])

@@ -11,6 +11,12 @@ from synfer.foundation.file_reading import did_you_mean
 
 _KEY = "data.reader.init_args.class_map"
 
+
+def _counted(names: str) -> dict[str, str | None]:
+    """Returns number → name, from 0."""
+    return {str(number): name for number, name in enumerate(names.split())}
+
+
 CODINGS: dict[str, dict[str, str | None]] = {
     "rafdb": {
         "1": "surprise",
@@ -43,9 +49,13 @@ CODINGS: dict[str, dict[str, str | None]] = {
         "5": "surprise",
         "6": "neutral",
     },
+    "ckplus": _counted("neutral anger contempt disgust fear happy sad surprise"),
+    "ferv39k": _counted("happy sad neutral anger surprise disgust fear"),
+    "alphabetical7": _counted("anger disgust fear happy neutral sad surprise"),
+    "alphabetical8": _counted("anger contempt disgust fear happy neutral sad surprise"),
 }
 """Numbers of public data sets → expression, None = left out: RAF-DB (Li et al., CVPR 2017; basic emotions), AffectNet
-(Mollahosseini et al., arXiv 1708.03985), FER2013."""
+(Mollahosseini et al., arXiv 1708.03985), FER2013 and ExpW, CK+, FERV39k, and copies that number sorted names."""
 
 
 class FolderNames:
@@ -83,7 +93,7 @@ class FolderNames:
         if key in self._map:
             return self._map[key]
         if key.isdigit():
-            raise ValueError(f"folder '{folder}' is a number: expected what it means in {_KEY}")
+            raise ValueError(f"found the number '{folder}', expected a name, or what it means in {_KEY}")
         try:
             return canonical_expression(folder)
         except ValueError as error:

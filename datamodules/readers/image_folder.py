@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from datamodules.readers.folder_names import FolderNames
 from datamodules.readers.good_pictures import good_pictures
+from datamodules.readers.known_sets import say_what_it_is
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
 from datamodules.rows.image_files import find_class_files, split_folders
 from datamodules.rows.images import FileImages
@@ -34,10 +36,11 @@ class ImageFolderReader(Reader):
     Without folders of splits, ``<root>/<expression>`` are training rows (``data.val_fraction`` holds some out). Reads
     no particular release: RAF-DB, AffectNet, SFEW and others fit once their files are sorted into folders, named by
     expression ("happiness", "angry" and "joy" are understood) or by number, whose order differs between releases:
-    ``class_map`` says which. Linked folders are entered. Hidden files and folders (the copies that editors keep), files
-    of other kinds and pictures beside the folders of expressions are left out, and counted with reason in
-    ``table.report.excluded``. Images stay on disk and are decoded when asked for; ``read`` decodes each once to check
-    and to hash it.
+    ``class_map`` says which. Where the numbers of pictures are those of a known copy, or those of a release under other
+    names, a warning says so (``known_sets.py``). Linked folders are entered. Hidden files and folders (the copies that
+    editors keep), files of other kinds and pictures beside the folders of expressions are left out, and counted with
+    reason in ``table.report.excluded``. Images stay on disk and are decoded when asked for; ``read`` decodes each once
+    to check and to hash it.
 
     Args:
         root: folder of the data set.
@@ -46,7 +49,7 @@ class ImageFolderReader(Reader):
         image_size: side in pixels; the central square is cut and resized to it. None = ``data.image_size``, and where
             that is None too, all images have one size.
         class_map: what the folders mean that are not named by expression: "rafdb" (1…7), "affectnet" (0…7), "fer2013"
-            (0…6), or folder → expression, null = leave it out.
+            (0…6), "ckplus", "ferv39k", "alphabetical7" or "alphabetical8", or folder → expression, null = leave it out.
         on_bad_sample: "error", or "skip" to leave bad samples out (counted and named in ``table.report``).
 
     Raises:
@@ -106,7 +109,7 @@ class ImageFolderReader(Reader):
                 f"{self._root}: found no folder for split '{split}' (found {', '.join(self._folders)}), "
                 f"expected {SPLIT_FOLDERS[split][0]}/<expression>{_INSTEAD[split]}"
             )
-        bad, excluded = BadSamples(self._on_bad_sample), dict[str, int]()
+        bad, excluded, counts = BadSamples(self._on_bad_sample), dict[str, int](), Counter[str]()
         paths: list[Path] = []
         labels: list[int] = []
         files_found = find_class_files(folder)
@@ -119,6 +122,8 @@ class ImageFolderReader(Reader):
                 for file in files:
                     bad.add(f"{file}: {error}")
                 continue
+            if name is not None:
+                counts[name] += len(files)
             if name is None:
                 excluded[f"class_map leaves out folder '{group.name}'"] = len(files)
             elif name in self.label_space:
@@ -127,6 +132,7 @@ class ImageFolderReader(Reader):
             elif files:
                 reason = f"expression '{name}' is outside the label space"
                 excluded[reason] = excluded.get(reason, 0) + len(files)
+        say_what_it_is(f"{folder}", counts)
         good, hashes = good_pictures(paths, self._root, self._image_size, bad)
         skipped = bad.settle(of=found)
         if not good:

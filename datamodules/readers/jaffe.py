@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicture, Listing
 from datamodules.readers.people_reader import PeopleReader
 from datamodules.readers.reader import BadSamples
@@ -28,8 +29,9 @@ class JAFFEReader(PeopleReader):
     """Reads JAFFE (Lyons, Akamatsu, Kamachi and Gyoba 1998), seven expressions.
 
     Layout: ``KA.AN1.39.tiff`` in one folder (256×256 pixels, grey): person, expression with a number, picture. The
-    expression is the second part of the name, whatever letters the first one has. 213 pictures of 10 women. For
-    research alone. No official split: with ``people`` of ten folds each woman is a fold.
+    expression is the second part of the name, whatever letters the first one has. 213 pictures of 10 women. On request,
+    for research alone. It cannot be tried here: it is read in its layout alone, made of drawn faces. No official split:
+    with ``people`` of ten folds each woman is a fold.
 
     Args:
         root: folder of the pictures.
@@ -45,7 +47,7 @@ class JAFFEReader(PeopleReader):
 
     title = "JAFFE (KA.AN1.39.tiff and so on)"
     release_space = LABEL_SPACES["basic7"]
-    all_published = 213
+    all_published = published("JAFFE")["all"]
 
     def _find(self) -> None:
         if not any(_NAME.fullmatch(path.stem.upper()) for path in self._root.iterdir()):

@@ -23,7 +23,8 @@ class JoinedReader(Reader):
     Where sample ids occur in more than one of them, each gets the number of its reader in front ("0/…", "1/…").
     Captions and action units stay where all of them have some, of the same names, and are unknown otherwise; action
     units also where the numbers are of another kind: presence is never mixed with intensity. Valence and arousal stay
-    wherever they are known.
+    wherever they are known. Attributes stay too, and are unknown for the rows of a
+    reader that does not have them.
 
     Args:
         readers: at least two, of one label space.
@@ -96,6 +97,7 @@ class JoinedReader(Reader):
             affect=None if all(t.affect is None for t in tables) else np.concatenate([affect_of(t) for t in tables]),
             caption=np.concatenate(captions) if len(captions) == len(tables) else None,
             group=_joined_groups(tables),
+            attributes=_joined_attributes(tables),
             report=_joined_reports([table.report for table in tables]),
         )
 
@@ -154,6 +156,14 @@ def _joined_sources(tables: Sequence[SampleTable]) -> dict[str, Any] | None:
     if not sources:
         return None
     return sources[0] if all(source == sources[0] for source in sources) else {**sources[0], "joined": sources}
+
+
+def _joined_attributes(tables: Sequence[SampleTable]) -> dict[str, np.ndarray]:
+    names = dict.fromkeys(name for table in tables for name in table.attributes)
+    return {
+        name: np.concatenate([table.attributes.get(name, np.full(len(table), "")) for table in tables])
+        for name in names
+    }
 
 
 def _joined_reports(reports: Sequence[ReadReport]) -> ReadReport:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicture, Listing
 from datamodules.readers.people import HeldOutPeople
 from datamodules.readers.people_reader import PeopleReader
@@ -33,7 +34,8 @@ class KDEFReader(PeopleReader):
     Layout: ``KDEF_and_AKDEF/KDEF/AF01/AF01AFS.JPG`` (562×762 pixels): session A or B, sex, number, expression, angle.
     4,900 pictures, of them 980 straight, of 70 people. Both sessions of a number show one person, and F01 is another
     one than M01. Files of other names (the errata of the release, such as AF31V) are left out and counted. Some
-    pictures are black placeholders: they are bad samples. For research alone. No official split: folds by person.
+    pictures are black placeholders: they are bad samples. On request, for research alone. It cannot be tried here: it
+    is read in its layout alone, made of drawn faces. No official split: folds by person.
 
     Args:
         root: folder of the data set, of ``KDEF``, or of the people.
@@ -65,7 +67,8 @@ class KDEFReader(PeopleReader):
             found = f"'{unknown[0]}'" if unknown else "none"
             raise ValueError(f"data.reader.init_args.angles: found {found}, expected some of {', '.join(ANGLES)}")
         self._angles = tuple(angles)
-        self.all_published = 4_900 if len(set(angles)) == len(ANGLES) else 980 * len(set(angles))
+        straight, whole = published("KDEF, straight")["all"], published("KDEF")["all"]
+        self.all_published = whole if len(set(angles)) == len(ANGLES) else straight * len(set(angles))
         super().__init__(root, people, label_space, image_size, on_bad_sample)
 
     def _find(self) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from datamodules.au_tables.au_source import AUSource
 from datamodules.readers.good_pictures import good_pictures
+from datamodules.readers.known_sets import looks_like, say_what_it_is
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
 from datamodules.rows.image_files import find_class_files
 from datamodules.rows.images import Box, FileImages
@@ -40,6 +41,7 @@ class ListedPicture:
         affect: valence and arousal in [-1, 1], NaN where one is not known; None = both.
         units: name of an action unit → 0 or 1, or how strongly it acts, in [0, 1]; NaN, and units left out, are not
             known.
+        attributes: what else is said of the face: name → value.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class ListedPicture:
     shares: Mapping[str, float] | None = None
     affect: tuple[float, float] | None = None
     units: Mapping[str, float] | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -101,8 +104,8 @@ class ListedPicturesReader(Reader):
     published: ClassVar[Mapping[str, int]] = {}
     """Split → number of labelled pictures that the release is known to have."""
 
-    copies: ClassVar[Mapping[int, str]] = {}
-    """Number of pictures of a known copy of the data set → which one it is."""
+    names_no_release: ClassVar[bool] = False
+    """Whether the reader reads whatever has its layout, and so looks whether the numbers are those of a known copy."""
 
     def __init__(
         self,
@@ -140,12 +143,12 @@ class ListedPicturesReader(Reader):
     def _list(self, split: Split, bad: BadSamples) -> Listing:
         """Returns the pictures of one official split; what cannot be understood goes to ``bad``."""
 
-    def _list_class_folders(self, folder: Path, expression_of: Callable[[str], str], bad: BadSamples) -> Listing:
+    def _list_class_folders(self, folder: Path, expression_of: Callable[[str], str | None], bad: BadSamples) -> Listing:
         """Returns the pictures of ``<folder>/<class>``; those of a folder that is not understood go to ``bad``.
 
         Args:
             folder: of the classes.
-            expression_of: name of a class's folder → canonical name, or a ValueError.
+            expression_of: name of a class's folder → canonical name, None = left out, or a ValueError.
             bad: hears of the others.
         """
         found, listing = find_class_files(folder), Listing()
@@ -156,6 +159,9 @@ class ListedPicturesReader(Reader):
             except ValueError as error:
                 for file in files:
                     bad.add(f"{file}: {error}")
+                continue
+            if expression is None:
+                listing.excluded[f"class_map leaves out folder '{group.name}'"] += len(files)
                 continue
             for file in files:
                 listing.pictures.append(ListedPicture(file, expression, file.relative_to(self._root).as_posix()))
@@ -183,8 +189,12 @@ class ListedPicturesReader(Reader):
             )
         bad = BadSamples(self._on_bad_sample)
         listing = self._list(split, bad)
+        if not self.published and self.names_no_release:
+            say_what_it_is(
+                f"{self._root}, split '{split}'", Counter(one.expression for one in listing.pictures if one.expression)
+            )
         if split in self.published:
-            self._compare(f"split '{split}'", len(listing.pictures) + len(bad), self.published[split])
+            self._compare(f"split '{split}'", self._number_listed(listing, bad), self.published[split])
         excluded = Counter(listing.excluded)
         pictures = []
         for picture in listing.pictures:
@@ -217,11 +227,16 @@ class ListedPicturesReader(Reader):
             au_source=None if listing.units_source is None else listing.units_source.record(),
             affect=_affect_of(good),
             group=None if None in groups else np.array(groups),
+            attributes=_attributes(good),
             report=ReadReport(read=listed, skipped=skipped, excluded=dict(excluded)),
         )
 
     def _label_of(self, picture: ListedPicture) -> int:
         return UNLABELLED if picture.expression is None else self.label_space.index(picture.expression)
+
+    def _number_listed(self, listing: Listing, bad: BadSamples) -> int:
+        """Returns how many pictures were found of those that the published number counts: the labelled ones."""
+        return len(listing.pictures) + len(bad)
 
     def _soft_labels(self, pictures: Sequence[ListedPicture], label: np.ndarray) -> np.ndarray:
         """Returns float32 (N, K): shares where a picture has some, one-hot elsewhere; every class alike without any."""
@@ -236,11 +251,18 @@ class ListedPicturesReader(Reader):
         """Warns where a part of the data set has another number of labelled pictures than is published."""
         if found == known:
             return
-        looks_like = f"; it looks like {self.copies[found]}" if found in self.copies else ""
+        same = [f"{one.named}{f' ({one.pitfall})' if one.pitfall else ''}" for one in looks_like(found)]
+        like = f"; as many has {' or '.join(same[:2])}" if same else ""
         warn_on_rank_zero(
-            f"{self.title}, {part}: found {found:,} labelled pictures, the release has {known:,}{looks_like}: "
-            "results are not comparable with those that are published"
+            f"{self.title}, {part}: found {found:,} labelled pictures, the release has {known:,}{like}: results are "
+            "not comparable with those that are published"
         )
+
+
+def _attributes(pictures: Sequence[ListedPicture]) -> dict[str, np.ndarray]:
+    """Returns name → values, "" where a picture has none."""
+    names = dict.fromkeys(name for picture in pictures for name in picture.attributes)
+    return {name: np.array([picture.attributes.get(name, "") for picture in pictures]) for name in names}
 
 
 def _shown(picture: ListedPicture) -> Sequence[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
+from datamodules.readers.folder_names import FolderNames
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicturesReader, Listing
-from datamodules.readers.reader import BadSamples, Split
+from datamodules.readers.reader import BadSamples, OnBadSample, Split
 from datamodules.rows.sample_table import SampleTable
-from synfer.faces.expressions import EXPRESSIONS, canonical_expression
+from synfer.faces.expressions import EXPRESSIONS
 
 _FOLDERS: dict[Split, str] = {"train": "training_set_synthetic_images", "val": "validation_set_real_images"}
 _SPELLINGS = {"angrer": "anger", "angere": "anger"}  # as the release, and a loader of it, write ANGER
@@ -27,11 +29,12 @@ class LSDReader(ListedPicturesReader):
     Aff-Wild2: beside that set, or scored on it, they leak.
 
     Splits: train 277,251 (anger 18,286, disgust 15,150, fear 10,923, happy 73,285, sad 144,631, surprise 14,976) and
-    val 4,670; the labels of the test faces are kept back. Under the agreement of Aff-Wild2, for research alone; read
-    here in its layout alone, made of drawn faces.
+    val 4,670; the labels of the test faces are kept back. On request, under the agreement of Aff-Wild2, for research
+    alone. It cannot be tried here: it is read in its layout alone, made of drawn faces.
 
     Args:
         root: folder with ``training_set_synthetic_images`` and ``validation_set_real_images``.
+        class_map: as ``ImageFolderReader``: what folders mean that have other names, or numbers; null = leave it out.
         label_space: as ``ListedPicturesReader``; None = the six.
         image_size: as there.
         on_bad_sample: as there.
@@ -43,7 +46,18 @@ class LSDReader(ListedPicturesReader):
     title = f"ABAW4's synthetic-data set ({' and '.join(_FOLDERS.values())})"
     release_space = EXPRESSIONS[1:7]
     splits = ("train", "val")
-    published: ClassVar = {"train": 277_251, "val": 4_670}
+    published: ClassVar = published("ABAW4's synthetic-data set")
+
+    def __init__(
+        self,
+        root: str,
+        class_map: dict[str, str | None] | str | None = None,
+        label_space: list[str] | str | None = None,
+        image_size: int | None = None,
+        on_bad_sample: OnBadSample = "error",
+    ) -> None:
+        self._names = FolderNames(class_map if isinstance(class_map, str) else {**_SPELLINGS, **(class_map or {})})
+        super().__init__(root, label_space, image_size, on_bad_sample)
 
     def _find(self) -> None:
         for name in _FOLDERS.values():
@@ -55,12 +69,11 @@ class LSDReader(ListedPicturesReader):
         return replace(super().read(split), is_synthetic=split == "train")
 
     def _list(self, split: Split, bad: BadSamples) -> Listing:
-        return self._list_class_folders(self._root / _FOLDERS[split], _expression, bad)
+        return self._list_class_folders(self._root / _FOLDERS[split], self._expression, bad)
 
-
-def _expression(folder: str) -> str:
-    """Returns the expression of a class folder, by its whole name."""
-    name = _SPELLINGS.get(folder.lower()) or canonical_expression(folder)
-    if name not in LSDReader.release_space:
-        raise ValueError(f"found the folder '{folder}', expected one of {', '.join(LSDReader.release_space)}")
-    return name
+    def _expression(self, folder: str) -> str | None:
+        """Returns the expression of a class folder, by its whole name; None where the map leaves it out."""
+        name = self._names.expression(folder)
+        if name is not None and name not in self.release_space:
+            raise ValueError(f"found the folder '{folder}', expected one of {', '.join(self.release_space)}")
+        return name

@@ -56,6 +56,7 @@ class PictureListReader(ListedPicturesReader):
     title = "a table of pictures"
     release_space = EXPRESSIONS
     splits = ("train", "val", "test")
+    names_no_release = True
 
     def __init__(
         self,

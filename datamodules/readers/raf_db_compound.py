@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from datamodules.readers.known_sets import published
 from datamodules.readers.raf_db import RAFDBReader
 
 COMPOUND_CODES = {
@@ -32,12 +33,13 @@ class RAFDBCompoundReader(RAFDBReader):
 
     The soft label gives both expressions a half. ``label``, by which classes are counted and accuracy is told, is the
     first-named of the two: a tie broken by the name of the class, no more. Faces of which one expression is outside the
-    label space are left out and counted. On request, for research alone; read here in its layout alone, made of drawn
-    faces.
+    label space are left out and counted. On request, for research alone. It cannot be tried here: it is read in its
+    layout alone, made of drawn faces.
 
     Args:
         root: folder of the data set, or its ``compound``.
         images: "aligned", or "original" cut out by the boxes of the release.
+        attributes: as ``RAFDBReader``.
         label_space: as ``ListedPicturesReader``.
         image_size: as there; needed with ``images`` "original".
         on_bad_sample: as there.
@@ -50,5 +52,4 @@ class RAFDBCompoundReader(RAFDBReader):
     title = "RAF-DB compound (compound/EmoLabel/list_patition_label.txt and Image/)"
     part = "compound"
     codes: ClassVar = COMPOUND_CODES
-    published: ClassVar = {"train": 3_162, "test": 792}
-    copies: ClassVar = {12_271: "RAF-DB basic", 3_068: "RAF-DB basic"}
+    published: ClassVar = published("RAF-DB compound")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from datamodules.readers.folder_names import FolderNames
+from datamodules.readers.known_sets import published
 from datamodules.readers.listed_pictures import ListedPicturesReader, Listing
-from datamodules.readers.reader import BadSamples, Split
-from synfer.faces.expressions import LABEL_SPACES, canonical_expression
+from datamodules.readers.reader import BadSamples, OnBadSample, Split
+from synfer.faces.expressions import LABEL_SPACES
 
 _FOLDERS = {
     "train": ("Train/Train_Aligned_Faces", "Train/imgs"),
@@ -21,10 +23,12 @@ class SFEWReader(ListedPicturesReader):
     Layout: ``Train/Train_Aligned_Faces/<Angry | Disgust | Fear | Happy | Neutral | Sad | Surprise>/*.png`` (143×181
     pixels) and ``Val/Val_Aligned_Faces`` or ``…_new``; copies name the folders ``imgs``, or the expressions Happiness
     and Sadness. A folder of another name is an error. Splits: train 958, val 436; the 372 test faces have no labels,
-    and papers test on val. On request, for research alone; it does not say who is shown.
+    and papers test on val. On request, for research alone; it does not say who is shown. It cannot be tried here: it is
+    read in its layout alone, made of drawn faces.
 
     Args:
         root: folder with ``Train`` and ``Val``.
+        class_map: as ``ImageFolderReader``: what folders mean that have other names, or numbers; null = leave it out.
         label_space: as ``ListedPicturesReader``.
         image_size: as there; the faces are no squares.
         on_bad_sample: as there.
@@ -36,7 +40,18 @@ class SFEWReader(ListedPicturesReader):
     title = "SFEW 2.0 (Train/Train_Aligned_Faces and Val/Val_Aligned_Faces)"
     release_space = LABEL_SPACES["basic7"]
     splits = ("train", "val")
-    published: ClassVar = {"train": 958, "val": 436}
+    published: ClassVar = published("SFEW 2.0")
+
+    def __init__(
+        self,
+        root: str,
+        class_map: dict[str, str | None] | str | None = None,
+        label_space: list[str] | str | None = None,
+        image_size: int | None = None,
+        on_bad_sample: OnBadSample = "error",
+    ) -> None:
+        self._names = FolderNames(class_map)
+        super().__init__(root, label_space, image_size, on_bad_sample)
 
     def _find(self) -> None:
         self._folders: dict[str, Path] = {}
@@ -47,4 +62,4 @@ class SFEWReader(ListedPicturesReader):
             self._folders[split] = present[0]
 
     def _list(self, split: Split, bad: BadSamples) -> Listing:
-        return self._list_class_folders(self._folders[split], canonical_expression, bad)
+        return self._list_class_folders(self._folders[split], self._names.expression, bad)

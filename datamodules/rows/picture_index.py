@@ -38,7 +38,7 @@ _FEWEST = 500
 _TRIED_AGAIN = 16
 """Pictures that are decoded at each start to see whether the index is right."""
 
-_SETTLED_S = 2.0
+SETTLED_S = 2.0
 """Age below which a file is not put into the index: it may change again within the same tick of the clock."""
 
 _PATIENCE_S = 3600.0  # of ranks that wait for the one that decodes
@@ -77,7 +77,7 @@ def inspect_pictures(
     known = {} if file is None else _read(file)
     if file is None or all(key is None or key in known for key in keys):
         return _inspect_all(paths, boxes, keys, _trusted(known, paths, boxes, keys, file))
-    with _only_one(file):
+    with only_one(file):
         known = _trusted(_read(file), paths, boxes, keys, file)  # another rank may have been here
         found = _inspect_all(paths, boxes, keys, known)
         fresh = {key: one for key, one in zip(keys, found, strict=True) if key and isinstance(one, Inspected)}
@@ -139,13 +139,21 @@ def _key(path: Path, box: Box | None) -> str | None:
         status = path.stat()
     except OSError:
         return None
-    if time.time() - status.st_mtime < _SETTLED_S:
+    if time.time() - status.st_mtime < SETTLED_S:
         return None
     return f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\0{box or ''}"
 
 
 def _index_file(root: Path) -> Path | None:
     """Returns the index of a data set, whose folder exists then; None = none can or may be kept."""
+    folder = index_folder()
+    return (
+        None if folder is None else folder / f"{hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]}.parquet"
+    )
+
+
+def index_folder() -> Path | None:
+    """Returns the folder of the indexes, which exists then; None = none can or may be kept."""
     given = os.environ.get(FOLDER_VARIABLE)
     if given is None:
         cache = os.environ.get("XDG_CACHE_HOME")
@@ -158,13 +166,11 @@ def _index_file(root: Path) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return None
-    if not os.access(folder, os.W_OK):
-        return None
-    return folder / f"{hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]}.parquet"
+    return folder if os.access(folder, os.W_OK) else None
 
 
 @contextlib.contextmanager
-def _only_one(file: Path) -> Iterator[None]:
+def only_one(file: Path) -> Iterator[None]:
     """Holds the lock of an index; where there are no locks each process works for itself."""
     lock = FolderLock(file.with_suffix(".lock"))
     with contextlib.suppress(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -97,6 +98,8 @@ class SampleTable:
         caption: N captions; None = made from templates.
         group: str (N,), rows that belong on one side of a split: those of one person, or of one photograph; None = the
             data set does not say.
+        attributes: name → str (N,), what else the data set says of each face ("gender": "female"), "" = nothing; scores
+            are told for each value. {} = the data set says nothing.
         is_synthetic: whether these rows were generated.
         held_out: how training rows were divided into these and others, in plain types: share, seed; None = they were
             not.
@@ -116,6 +119,7 @@ class SampleTable:
     affect: np.ndarray | None = None
     caption: np.ndarray | None = None
     group: np.ndarray | None = None
+    attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
     is_synthetic: bool = False
     held_out: dict[str, Any] | None = None
     report: ReadReport = field(default_factory=ReadReport)
@@ -136,6 +140,7 @@ class SampleTable:
             shapes["caption"] = (self.caption.shape, (n,))
         if self.group is not None:
             shapes["group"] = (self.group.shape, (n,))
+        shapes |= {f"attribute '{name}'": (values.shape, (n,)) for name, values in self.attributes.items()}
         for name, (found, expected) in shapes.items():
             if found != expected:
                 raise ValueError(f"{self.split} table: {name} has shape {found}, expected {expected}")
@@ -184,6 +189,7 @@ class SampleTable:
             affect=None if self.affect is None else self.affect[rows],
             caption=None if self.caption is None else self.caption[rows],
             group=None if self.group is None else self.group[rows],
+            attributes={name: values[rows] for name, values in self.attributes.items()},
         )
 
     def class_counts(self) -> dict[str, int]:

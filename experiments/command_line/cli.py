@@ -23,6 +23,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from callbacks.agreed_stop import AgreedStop, exit_code_of_stop, stop_is_agreed
+from callbacks.attribute_scores import AttributeScores
 from callbacks.recording.atomic_checkpoint_io import AtomicCheckpointIO
 from callbacks.recording.metrics_csv import MetricsCsv
 from callbacks.recording.run_checkpoint import RunCheckpoint
@@ -253,6 +254,8 @@ class SynferCLI(LightningCLI):
         config, options = yaml.safe_load(self.config_yaml), self._get(self.config_init, "wandb")
         if subcommand == "fit" and settings[SWITCHED_GROUPS[0]].enabled and options.faces:
             callbacks.append(FaceTable(options.faces))  # after the vote, whose outcome it shows
+        if subcommand in ("test", "validate"):
+            callbacks.append(AttributeScores())
         if subcommand == "fit":
             callbacks += [Throughput(), StepSeed()]
         self.record = RunRecord(

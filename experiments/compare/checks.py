@@ -9,6 +9,7 @@ from experiments.compare.run import Run
 from experiments.compare.seeds import in_order, is_recorded, show_seed
 from experiments.compare.swept_keys import ABSENT, effective_config, show_values
 from synfer.runs.flat_settings import Value
+from synfer.runs.row_file import how_they_differ, read_rows
 
 ROW_KEYS = (
     "data.reader",
@@ -135,24 +136,43 @@ def _splits(comparison: Comparison) -> list[str]:
     runs = [run for group in comparison.groups for run in group.runs]
     warnings = []
     for split in ("val", "test"):
-        found: dict[object, list[str]] = {}
+        found: dict[object, list[Run]] = {}
         for run in runs:
             if split in run.splits:
-                found.setdefault(run.splits[split], []).append(run.name)
+                found.setdefault(run.splits[split], []).append(run)
         if len(found) > 1:
-            warnings.append(f"split manifests differ: {split} rows of {_versus(found.values())}")
-    by_choice: dict[object, dict[object, list[str]]] = {}
+            scored = "; these runs were scored on different rows" + _in_which_rows(found.values(), split)
+            warnings.append(f"split manifests differ: {split} rows of {_versus(_named(found.values()))}{scored}")
+    by_choice: dict[object, dict[object, list[Run]]] = {}
     for run in runs:
         if "train" in run.splits:
             chosen = tuple((key, value) for key, value in sorted(run.config.items()) if key.startswith(ROW_KEYS))
-            by_choice.setdefault((run.seed, chosen), {}).setdefault(run.splits["train"], []).append(run.name)
+            by_choice.setdefault((run.seed, chosen), {}).setdefault(run.splits["train"], []).append(run)
     for found in by_choice.values():
         if len(found) > 1:
-            warnings.append(f"split manifests differ: training rows of {_versus(found.values())} (same settings)")
+            told = f"{_versus(_named(found.values()))} (same settings){_in_which_rows(found.values(), 'train')}"
+            warnings.append(f"split manifests differ: training rows of {told}")
     unknown = [run.name for run in runs if not run.splits]
     if unknown:
         warnings.append(f"{_count(unknown, 'run')} without a split manifest, not checked: {_names(unknown)}")
     return warnings
+
+
+def _named(sides: Iterable[list[Run]]) -> list[list[str]]:
+    return [[run.name for run in side] for side in sides]
+
+
+def _in_which_rows(sides: Iterable[list[Run]], split: str) -> str:
+    """Returns in which rows the first runs of the two largest sides differ; "" where a run has no file of them."""
+    first, second = sorted(sides, key=len, reverse=True)[:2]
+    files = [next((run.rows[split] for run in side if split in run.rows), None) for side in (first, second)]
+    if files[0] is None or files[1] is None:
+        return ""
+    try:
+        said = how_they_differ(read_rows(files[0]), read_rows(files[1]))
+    except (OSError, ValueError) as error:
+        return f" ({error})"
+    return f": {said}" if said else ""
 
 
 def _counted_ratios(comparison: Comparison) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.command_line.commands import called_as
+from experiments.compare.attribute_rows import attribute_table
 from experiments.compare.charts import draw_charts
 from experiments.compare.checks import check, usable_runs
 from experiments.compare.groups import choose_metric, compare
@@ -73,6 +74,9 @@ def _compare(options: argparse.Namespace) -> list[str]:
     write_csv(comparison, options.out / "table.csv")
     write_report(comparison, charts, strips, warnings, options.out / "report.html")
     print(text_table(comparison))
+    by_attribute = attribute_table(comparison)
+    if by_attribute:
+        print(f"\n{by_attribute}")
     return warnings
 
 

@@ -31,7 +31,22 @@ METRICS = ("val/accuracy", "test/accuracy", "test/fer_accuracy", "val/mean_class
 RATIO = "data.synthetic_ratio"
 
 SHARES = frozenset(
-    {*("accuracy", "recall", "f1", "ece", "precision", "agreement", "found", "repaired", "harmed", "copies", "gain")}
+    {
+        *(
+            "accuracy",
+            "recall",
+            "f1",
+            "ece",
+            "precision",
+            "agreement",
+            "found",
+            "repaired",
+            "harmed",
+            "copies",
+            "gain",
+            "gap",
+        )
+    }
 )
 """Words in the names of metrics that are shares in [0, 1], shown in per cent."""
 

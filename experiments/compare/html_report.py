@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from experiments.compare.attribute_rows import scores_by_attribute
 from experiments.compare.drawing import COLOURS, Chart
 from experiments.compare.groups import Comparison
 from experiments.compare.run_rows import metrics_of_tests, run_rows
@@ -54,6 +55,7 @@ def write_report(
         strips=strips,
         runs=run_rows(comparison, path.parent),
         tested=metrics_of_tests(comparison.groups),
+        attributes=scores_by_attribute(comparison.groups),
         notes=interval_notes(comparison),
         colours=COLOURS,
     )

@@ -26,6 +26,7 @@ class Run:
         best: the same for the best value, of those metrics for which the run recorded one.
         history: gives all logged values of a metric. Raises ValueError (one line) where they cannot be read.
         splits: split name → hash of its rows; {} where it was not recorded.
+        rows: split name → file with its rows; {} where there are none.
         counts: samples trained on: {"real": n, "synthetic": n, …}.
         samples: pictures that the run wrote.
         wandb_id: id of its W&B run, for recognising a run that was read twice.
@@ -46,6 +47,7 @@ class Run:
     history: Callable[[str], History]
     best: Mapping[str, float] = field(default_factory=dict)
     splits: Mapping[str, str] = field(default_factory=dict)
+    rows: Mapping[str, Path] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     samples: tuple[Path, ...] = ()
     wandb_id: str | None = None

@@ -14,6 +14,7 @@ from experiments.compare.run import Run
 from synfer.foundation.file_reading import reading
 from synfer.runs.flat_settings import plain_settings
 from synfer.runs.metrics_table import read_history
+from synfer.runs.row_file import row_file
 from synfer.runs.run_end import outcome_of
 from synfer.runs.run_format import (
     MARKS,
@@ -98,6 +99,7 @@ def _run_of(folder: Path, summary: dict[str, Any]) -> Run:
         best=numbers(summary.get("best") or {}),
         history=partial(read_history, folder / METRICS),
         splits=_hashes([summary, *later]),
+        rows=_row_files(folder, summary),
         counts={name: int(n) for name, n in numbers(summary.get("counts") or {}).items()},
         samples=tuple(sorted((folder / SAMPLES).glob("*.png"))),
         wandb_id=summary.get("wandb_id"),
@@ -121,6 +123,18 @@ def _started(recorded: object, name: str) -> float | None:
         return datetime.strptime(f"{in_name[0]}+0000", "%Y%m%dT%H%M%S%z").timestamp() if in_name else None
     except ValueError:
         return None
+
+
+def _row_files(folder: Path, summary: Mapping[str, Any]) -> dict[str, Path]:
+    """Returns split → file with its rows: those of what ran last in the folder, as for their hashes."""
+    files: dict[str, Path] = {}
+    for task in (None, "validate", "test"):
+        told = summary if task is None else summary.get(task)
+        for split in (told.get("splits") or {}) if isinstance(told, dict) else ():
+            path = row_file(folder, str(split), task)
+            if path.is_file():
+                files[str(split)] = path
+    return files
 
 
 def _hashes(summaries: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -111,7 +111,7 @@ def text_table(comparison: Comparison) -> str:
     unit = " in %" if comparison.in_per_cent else ""
     header = [*comparison.swept.keys, "seeds", f"{comparison.metric}{unit}, last", "best", "difference to control"]
     lines = [[*row.settings, row.n, row.last, row.best, row.difference] for row in rows(comparison)]
-    parts = [_aligned([header, *lines], len(comparison.swept.keys))]
+    parts = [aligned([header, *lines], len(comparison.swept.keys))]
     settings = [row.settings for row in rows(comparison)]
     for names, numbers in comparison.recall_sections:
         recalls = [
@@ -119,7 +119,7 @@ def text_table(comparison: Comparison) -> str:
             for number in numbers
         ]
         parts.append("recall in %, last")
-        parts.append(_aligned([[*comparison.swept.keys, *names], *recalls], len(comparison.swept.keys)))
+        parts.append(aligned([[*comparison.swept.keys, *names], *recalls], len(comparison.swept.keys)))
     return "\n\n".join([*parts, *interval_notes(comparison)])
 
 
@@ -156,7 +156,7 @@ def _number(value: float, factor: float, sign: bool = False) -> str:
     return text.replace("-", MINUS)
 
 
-def _aligned(lines: list[list[str]], left: int) -> str:
+def aligned(lines: list[list[str]], left: int) -> str:
     """Returns lines of cells in columns; the first ``left`` columns to the left, the rest to the right."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(

@@ -33,6 +33,8 @@ def card_of(table: SampleTable, row: int) -> SampleCard:
             whole, box = _shrunk(read_image(path), found)
     if table.group is not None:
         lines.append(f"of {table.group[row]}")
+    told = [str(values[row]) for values in table.attributes.values() if values[row]]
+    lines += [", ".join(told)] if told else []
     lines += _ratings(table, row) + _action_units(table, row)
     lines.append(str(table.sample_id[row]))
     return SampleCard(

@@ -42,6 +42,7 @@ def split_numbers(table: SampleTable, said: list[str], seed: int) -> dict[str, A
         "ratings": 0 if table.affect is None else int(np.isfinite(table.affect).any(axis=1).sum()),
         "agreement": dict(report.agreement),
         "people": None if table.group is None else len(set(table.group.tolist())),
+        "attributes": {name: dict(Counter(values.tolist())) for name, values in table.attributes.items()},
         "repeated": len(table) - len(set(table.content_hash.tolist())),
         "is_synthetic": table.is_synthetic,
         "pictures": _pictures(table, seed),
@@ -124,6 +125,10 @@ def _details(split: dict[str, Any]) -> list[str]:
         known.append(f"two annotators agree on {split['agreement']['pairwise']:.0%} of the faces")
     known += [f"{split['repeated']:,} rows repeat the pixels of another"] if split["repeated"] else []
     lines += ["; ".join(known)] if known else []
+    for name, counts in split["attributes"].items():
+        lines.append(
+            f"{name}: {', '.join(f'{value or chr(8211)} {count:,}' for value, count in sorted(counts.items()))}"
+        )
     return [*lines, *(f"said: {line}" for line in split["said"])]
 
 

@@ -18,7 +18,10 @@ HIGHER = frozenset(
 """Words in the names of metrics whose higher values are better."""
 
 LOWER = frozenset(
-    {"loss", "ece", "frechet", "fid", "kid", "mae", "mse", "rmse", "error", "harmed", "copies", "closer", "divergence"}
+    {
+        *("loss", "ece", "frechet", "fid", "kid", "mae", "mse", "rmse"),
+        *("error", "harmed", "copies", "closer", "divergence", "gap"),
+    }
 )
 """Words in the names of metrics whose lower values are better."""
 

@@ -5,6 +5,7 @@
     config.yaml     the resolved settings; those of a later validate, test or predict in config.<task>.yaml
     summary.json    how the run ended, its settings, counts, last and best metrics
     metrics.csv     a row per logging, a column per metric (:mod:`synfer.runs.metrics_table`)
+    rows/           ids, content hashes and labels of the rows of each split (:mod:`synfer.runs.row_file`)
     checkpoints/    last.ckpt and, where asked, the best
     samples/        pictures of faces
     misclassified/  the faces that a classifier was most wrongly sure of: they stay here, and go nowhere else

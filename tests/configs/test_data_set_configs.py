@@ -57,6 +57,20 @@ def many_lines(root: Path) -> Path:
     return published_sets.aff_wild2_mtl(root, times=4)
 
 
+def many_made_faces(root: Path) -> Path:
+    """EmoNet-Face Binary with enough faces to hold some out."""
+    published_sets.emonet_binary(root)
+    table = root / "data" / "binary.csv"
+    lines = table.read_text().splitlines()
+    for number in range(1, 9):
+        for line in [line for line in lines if line.startswith(("00000", "00001", "00003"))]:
+            lines.append(f"{number}{line[1:]}")
+        for name in ("0000", "0001", "0003"):
+            Painter(32 + number).save(root / "images" / f"{number}{name}.jpg", (32, 32))
+    table.write_text("\n".join(lines))
+    return root
+
+
 CLASSIFIER = [*TINY, "--model.init_args.label_space=basic7"]
 MODELS = {  # of rows that are more than expressions, or less
     "aff_wild2_affect": [*CLASSIFIER, "--model.init_args.affect={enabled: true, alone: true}"],
@@ -70,6 +84,7 @@ DATA_SETS: dict[str, Callable[[Path], Path]] = {
     "affectnet": published_sets.affectnet,
     "affectnet_tables": published_sets.affectnet_tables,
     "expw": many_faces,
+    "emonet_face_binary": many_made_faces,
     "sfew": published_sets.sfew,
     "ck_plus": published_sets.ck_plus,
     "ck48": published_sets.ck48,
@@ -99,7 +114,7 @@ def test_data_set(name: str, tmp_path: Path) -> None:
     cli = train.main(["fit", *args, f"--run_dir={tmp_path / 'run'}"])
     assert cli.trainer.state.finished and cli.trainer.global_step == 1
     assert len(cli.datamodule.train_table) and len(cli.datamodule.val_table)  # type: ignore[arg-type]
-    if name != "expw":  # it has no faces to test on
+    if name not in ("expw", "emonet_face_binary"):  # they have no faces to test on
         assert len(cli.datamodule.reader.read("test"))
 
 
@@ -120,3 +135,15 @@ def test_made_faces_are_counted_as_such_alone_and_beside_real_ones(tmp_path: Pat
         cli = train.main(["fit", *args, *more, f"--run_dir={tmp_path / name}"])
         assert cli.datamodule.counts == dict(zip(("real", "synthetic"), counts, strict=True))
         assert not cli.datamodule.val_table.is_synthetic
+
+
+@few_pictures
+def test_a_set_to_test_on(tmp_path: Path) -> None:
+    root = published_sets.emonet_hq_parquet(tmp_path / "set")
+    args = [*TINY, "--model.init_args.label_space=basic7", f"--config={CONFIGS / 'data/emonet_face_hq.yaml'}"]
+    once = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--data.num_workers=0", "--trainer.max_steps=1"]
+    drawn = [f"--config={CONFIGS / 'data/drawn.yaml'}", "--data.reader.init_args.count={train: 16, val: 8, test: 8}"]
+    train.main(["fit", *TINY, *drawn, *once, f"--run_dir={tmp_path / 'run'}"])
+    place = f"--data.reader.init_args.root={root}"
+    cli = train.main(["test", *args, place, *once, f"--run_dir={tmp_path / 'test'}", f"--ckpt_path={tmp_path / 'run'}"])
+    assert "test/attribute_accuracy/agreement/all" in cli.trainer.callback_metrics

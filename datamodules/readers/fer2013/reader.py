@@ -11,6 +11,7 @@ import numpy as np
 
 from datamodules.readers.fer2013.ferplus_votes import FERPLUS_SPACE, VOTE_COLUMNS, count_votes
 from datamodules.readers.fer2013.layouts import OFFICIAL_CODES, SIDE, FER2013Rows, detect_layout
+from datamodules.readers.known_sets import say_what_it_is
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
 from datamodules.rows.images import BadImageError, check_not_constant
 from datamodules.rows.provenance import content_hash
@@ -140,6 +141,9 @@ class FER2013Reader(Reader):
                 f"split '{split}' of {self._root}: found no usable row ({found} with usage '{usage}', "
                 f"{len(skipped)} bad, {sum(excluded.values())} left out by rule), expected at least one"
             )
+        if self.labels == "original" and self._limit is None:
+            counted = np.bincount(label[label >= 0], minlength=len(self.label_space)).tolist()
+            say_what_it_is(f"{self._root}, split '{split}'", dict(zip(self.label_space, counted, strict=True)))
         if black:
             logger.info("%s: %d official black images kept (rows %s)", split, len(black), ", ".join(map(str, black)))
         usable = usable[good]

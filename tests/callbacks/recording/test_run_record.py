@@ -7,6 +7,7 @@ import multiprocessing
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from callbacks.recording import run_record
 from callbacks.recording.run_record import RunRecord, cpu_seconds, git_state, versions
 from callbacks.recording.wandb_run import WandbRun
 from datamodules.rows.provenance import split_manifest
+from synfer.runs.row_file import read_rows, row_file
 from tests.fixtures.tiny_data import tiny_table
 
 
@@ -143,6 +145,21 @@ def test_manifests_of_the_tables_that_were_read(tmp_path: Path) -> None:
     quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
     Trainer(accelerator="cpu", max_steps=1, logger=False, callbacks=[record], **quiet).fit(Line(), datamodule=Tables())
     assert summary_of(tmp_path)["splits"] == {"train": split_manifest(Tables.train_table)}
+    table, rows = Tables.train_table, read_rows(row_file(tmp_path, "train"))
+    assert rows.sample_id.tolist() == table.sample_id.tolist()
+    assert rows.content_hash.tolist() == table.content_hash.tolist()
+    assert rows.label.tolist() == [table.label_space[code] for code in table.label]
+    assert [path.name for path in (tmp_path / "rows").iterdir()] == ["train.parquet"]
+
+
+def test_rows_of_a_later_test_stand_beside_those_of_the_fit(tmp_path: Path) -> None:
+    table = tiny_table(8)
+    trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(val_table=table))
+    for task, earlier in (("fit", None), ("validate", {"task": "fit"})):
+        record = RunRecord(tmp_path, task, {}, "")
+        record._earlier = earlier
+        record._splits(trainer)
+    assert sorted(path.name for path in (tmp_path / "rows").iterdir()) == ["val.parquet", "val.validate.parquet"]
 
 
 def test_state_keeps_the_wandb_id(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from datamodules.readers import AffectNetReader, AffectNetTablesReader
 from synfer.faces.expressions import EXPRESSIONS
 from tests.fixtures.published_sets import AFFECTNET_HEADER, affectnet, affectnet_tables, few_pictures, rows_of
 
+pytestmark = few_pictures
+
 NAMES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
 
 
-@few_pictures
 def test_codes_are_text_and_numbers_sort_as_numbers(tmp_path: Path) -> None:
     table = AffectNetReader(str(affectnet(tmp_path))).read("train")
     expected = {f"train_set/images/{7 * code + 2}.jpg": name for code, name in enumerate(NAMES)}
@@ -24,7 +25,6 @@ def test_codes_are_text_and_numbers_sort_as_numbers(tmp_path: Path) -> None:
     assert seven.report.excluded == {"annotated as none": 1, "expression 'contempt' is outside the label space": 1}
 
 
-@few_pictures
 def test_numbers_in_the_files_are_read_too(tmp_path: Path) -> None:
     affectnet(tmp_path)
     for path in (tmp_path / "val_set" / "annotations").glob("*_exp.npy"):
@@ -32,7 +32,6 @@ def test_numbers_in_the_files_are_read_too(tmp_path: Path) -> None:
     assert rows_of(AffectNetReader(str(tmp_path)).read("val"))["val_set/images/9.jpg"] == "happy"
 
 
-@few_pictures
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -87,7 +86,6 @@ def test_python_objects_are_not_loaded(tmp_path: Path) -> None:
         AffectNetReader(str(tmp_path)).read("train")
 
 
-@few_pictures
 def test_a_label_without_an_image_is_named(tmp_path: Path) -> None:
     (affectnet(tmp_path) / "train_set" / "images" / "9.jpg").unlink()
     with pytest.raises(ValueError, match=r"train_set: found no image of '9', expected 9.jpg \(1 bad of 11 samples"):

@@ -8,6 +8,8 @@ from datamodules.readers import CK48Reader, CKPlusReader
 from datamodules.readers.people import HeldOutPeople
 from tests.fixtures.published_sets import ck48, ck_plus, few_pictures, rows_of
 
+pytestmark = few_pictures
+
 
 def test_last_frames_are_the_expression_and_the_first_is_neutral(tmp_path: Path) -> None:
     table = CKPlusReader(str(ck_plus(tmp_path))).read("test")  # the first of ten people
@@ -84,7 +86,6 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the copy of 48 pixels
 
 
-@few_pictures
 def test_the_copy_is_split_by_the_people_in_its_names(tmp_path: Path) -> None:
     reader = CK48Reader(str(ck48(tmp_path)))
     test = reader.read("test")
@@ -93,7 +94,6 @@ def test_the_copy_is_split_by_the_people_in_its_names(tmp_path: Path) -> None:
     assert "neutral" not in reader.label_space
 
 
-@few_pictures
 def test_a_name_without_a_person_is_named(tmp_path: Path) -> None:
     (ck48(tmp_path) / "anger" / "S010_001_00000011.png").rename(tmp_path / "anger" / "1.png")
     with pytest.raises(ValueError, match=r"anger/1.png: found a name without a person, expected one such as S010_004"):

@@ -30,7 +30,11 @@ def test_frames_are_spread_over_the_clip_and_stay_together(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("Daily/Happy/0000-train Happy", "Daily/Happy/0000-train 0", r"train_All.csv, line 1: unknown expression '0'"),
+        (
+            "Daily/Happy/0000-train Happy",
+            "Daily/Happy/0000-train 0",
+            r"csv, line 1: found the number '0', expected",
+        ),
         (
             "Daily/Happy/0000-train Happy",
             "Daily/Happy/0000-train",

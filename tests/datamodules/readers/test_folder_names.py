@@ -33,7 +33,7 @@ def test_a_map_of_ones_own() -> None:
 
 
 def test_what_means_nothing_is_named() -> None:
-    with pytest.raises(ValueError, match=r"'rafbd', expected rafdb, affectnet, fer2013 or .*did you mean rafdb\?"):
+    with pytest.raises(ValueError, match=r"'rafbd', expected rafdb, affectnet, fer2013, .*did you mean rafdb\?"):
         FolderNames("rafbd")
     with pytest.raises(ValueError, match=r"class_map\.smile: unknown expression 'smiling'"):
         FolderNames({"smile": "smiling"})

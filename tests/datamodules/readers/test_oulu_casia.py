@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from datamodules.readers import OuluCASIAReader
-from tests.fixtures.published_sets import oulu_casia, rows_of
+from tests.fixtures.published_sets import few_pictures, oulu_casia, rows_of
+
+pytestmark = few_pictures
 
 
 @pytest.mark.parametrize("cropped", ["PreProcess Img", "PreProcess_Img", "B_PreProcess Img", "B_PreProcess_Img"])

@@ -87,3 +87,35 @@ def test_a_damaged_box_is_named(tmp_path: Path) -> None:
     box.write_text("60 4 80 9")
     with pytest.raises(ValueError, match=r"found the box \(60, 4, 80, 9\) in a picture of 40x30, expected one inside"):
         RAFDBReader(str(tmp_path), images="original").read("test")
+
+
+# ---------------------------------------------------------------- gender, race and age
+
+
+@few_pictures
+def test_gender_race_and_age_are_kept_by_their_names(tmp_path: Path) -> None:
+    table = RAFDBReader(str(raf_db(tmp_path))).read("test")
+    assert {name: values.tolist()[:4] for name, values in table.attributes.items()} == {
+        "gender": ["unsure", "unsure", "unsure", "unsure"],
+        "race": ["Caucasian", "African-American", "Caucasian", "African-American"],
+        "age": ["20-39", "0-3", "40-69", "4-19"],
+    }
+    assert table.select(np.array([2, 0])).attributes["age"].tolist() == ["40-69", "20-39"]
+    assert not RAFDBReader(str(tmp_path), attributes=False).read("test").attributes
+
+
+@few_pictures
+@pytest.mark.parametrize("codes", ["3 0 0", "0 3 0", "0 0 5", "-1 0 0", "0 0", "0 0 0 0", "a 0 0"])
+def test_an_attribute_that_is_not_known_is_named(tmp_path: Path, codes: str) -> None:
+    path = raf_db(tmp_path) / "basic" / "Annotation" / "manual" / "test_0002_manu_attri.txt"
+    path.write_text("\n".join(["1\t2"] * 5 + codes.split()))
+    with pytest.raises(ValueError, match=r"test_0002_manu_attri.txt: holds no five points with three known codes, "):
+        RAFDBReader(str(tmp_path)).read("test")
+
+
+@few_pictures
+def test_a_copy_without_attributes_is_read_unless_they_are_wanted(tmp_path: Path) -> None:
+    root = str(raf_db(tmp_path, attributes=False))
+    assert not RAFDBReader(root).read("test").attributes
+    with pytest.raises(FileNotFoundError, match="found no folder Annotation/manual"):
+        RAFDBReader(root, attributes=True)

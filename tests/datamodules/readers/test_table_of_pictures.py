@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datamodules.readers import TableOfPicturesReader
-from tests.fixtures.caption_sets import drawn_pairs, write_folder, write_tar
+from tests.fixtures.caption_sets import drawn_pairs, write_folder, write_parquet, write_tar
 from tests.fixtures.published_sets import rows_of
 
 PAIRS = drawn_pairs(14)
@@ -180,6 +180,21 @@ def test_names_that_are_no_expressions_need_classes(tmp_path: Path) -> None:
         TableOfPicturesReader(str(tmp_path), classes={k: v for k, v in classes.items() if v != "surprise"}).read(
             "train"
         )
+
+
+def test_a_column_of_groups_keeps_people_together(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "set.parquet", PAIRS)
+    told = pq.read_table(path)
+    people = [f"person {n // 4}" for n in range(14)]
+    pq.write_table(told.append_column("who", [people]), path)
+    table = TableOfPicturesReader(str(tmp_path), group_column="who", id_column="caption").read("train")
+    assert table.group is not None and table.group.tolist() == people
+    assert table.sample_id[0] == "a drawn face, number 0"
+    pq.write_table(told.append_column("who", [[*people[:13], None]]), path)
+    with pytest.raises(ValueError, match=r"set.parquet#13: found nothing in the column of groups \(1 of 14 rows\)"):
+        TableOfPicturesReader(str(tmp_path), group_column="who").read("train")
+    with pytest.raises(ValueError, match=r"group_column: found the columns image, caption, label, who .*'person'"):
+        TableOfPicturesReader(str(tmp_path), group_column="person").read("train")
 
 
 class _Trap:

@@ -84,3 +84,12 @@ def test_settings_out_of_range(settings: dict[str, int], message: str) -> None:
 def test_a_missing_label_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"data.label_table '.*nowhere.parquet': no such file"):
         ExpressionDataModule(TinyReader(train=tiny_table(14)), label_table=str(tmp_path / "nowhere.parquet"))
+
+
+def test_hashes_are_the_same_numbers_whatever_array_they_come_in() -> None:
+    hashes = ["0123456789abcdef", "ffffffffffffffff", "0000000000000000", "fedcba9876543210"]
+    numbers = hash_numbers(np.array(hashes))
+    assert numbers.dtype == np.int64 and [f"{n % 2**64:016x}" for n in numbers.tolist()] == hashes
+    assert hash_numbers(hashes).tolist() == hash_numbers(np.array(hashes, dtype="U20")).tolist() == numbers.tolist()
+    with pytest.raises(ValueError, match="content hash '0123456789abcdeg': expected 16 hex digits"):
+        hash_numbers(np.array([*hashes, "0123456789abcdeg"]))

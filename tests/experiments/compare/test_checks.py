@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from experiments.compare.checks import check, usable_runs
 from experiments.compare.groups import compare
 from experiments.compare.run_folders import read_run_folders
+from synfer.runs.row_file import row_file, write_rows
 from tests.fixtures.synthetic_runs import write_run
 
 METRIC = "val/accuracy"
@@ -88,6 +91,19 @@ def test_evaluation_rows_differ(tmp_path: Path) -> None:
     write_run(tmp_path / "y", 0.5, 3, splits={"train": "t3", "val": "same"})
     (line,) = warnings_of(tmp_path)
     assert line.startswith("split manifests differ: val rows of 5 runs (") and f"1 run ({tmp_path}/x)" in line
+
+
+def test_in_which_rows_runs_differ(tmp_path: Path) -> None:
+    for name, digest, count in (("x", "other", 3), ("y", "same", 5), ("z", "same", 5)):
+        write_run(tmp_path / name, 0.0, 1 + "xyz".index(name), splits={"val": digest})
+        ids = np.array([f"{n}.png" for n in range(count)])
+        hashes = np.array([f"{n:016x}" for n in range(count)])
+        write_rows(row_file(tmp_path / name, "val"), ids, hashes, np.zeros(count, int), ("happy", "sad"))
+    (line,) = [line for line in warnings_of(tmp_path) if "manifest" in line]
+    assert line.endswith("; these runs were scored on different rows: 5 rows against 3, 2 in the first alone")
+    row_file(tmp_path / "x", "val").write_text("no rows")
+    (line,) = [line for line in warnings_of(tmp_path) if "manifest" in line]
+    assert "found a file that is not Parquet, expected rows as a run writes them" in line
 
 
 def test_training_rows_may_differ_between_seeds_but_not_within_one(tmp_path: Path) -> None:
