@@ -29,6 +29,7 @@ from datamodules.readers.read_split import read_split, read_split_if_there
 from datamodules.readers.reader import Reader, Split
 from datamodules.resumable_data_module import ResumableDataModule
 from datamodules.row_record import RowRecord
+from datamodules.rows.alignment import AlignedImages, Alignment, align_table
 from datamodules.rows.cached_images import cached_table
 from datamodules.rows.held_out_share import ValidationShare
 from datamodules.rows.near_copies import NearCopies
@@ -108,6 +109,7 @@ class ExpressionDataModule(ResumableDataModule):
         val_groups: regular expression that finds in a sample id whom it shows, so that nobody is in both: "/([^/_]+)_".
         decoded_cache: folder in which pictures are kept decoded and resized, each from its first use on, for all ranks
             and all later runs; the pixels are the same. None = they are decoded each time.
+        alignment: how faces are brought onto one template before anything else; needs ``image_size``.
         decoded_cache_gb: bound on that folder, in 10⁹ bytes; a face of 224 pixels takes 0.15 MB.
 
     Attributes:
@@ -164,12 +166,16 @@ class ExpressionDataModule(ResumableDataModule):
         val_groups: str | None = None,
         decoded_cache: str | None = None,
         decoded_cache_gb: float = 50.0,
+        alignment: Alignment = Alignment(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__()
         check_range("synthetic_ratio", synthetic_ratio, 0 <= synthetic_ratio <= 1, "a number in [0, 1]")
         check_range("class_balance", class_balance, 0 <= class_balance <= 1, "a number in [0, 1]")
         class_sampling.check_beside(class_balance)
         captions.check_beside(synthetic_ratio)
+        alignment.check_beside(synthetic_ratio, synthetic_reader is not None)
+        has_side = image_size is not None or not alignment.is_on
+        check_range("image_size", image_size, has_side, "a side in pixels, or model, with data.alignment")
         if synthetic_multiple is not None:
             check_range("synthetic_multiple", synthetic_multiple, synthetic_multiple > 0, "a number above 0")
         self._training_rows = TrainingRows(
@@ -200,6 +206,7 @@ class ExpressionDataModule(ResumableDataModule):
         self.planned_set = PlannedSet(synthesis_plan, synthesis_count, wanted)
         self.folds, self.fold, self.label_table = folds, fold, label_table
         self.au_table, self.captions = au_table, captions
+        self.alignment = alignment
         self.decoded_cache, self.decoded_cache_gb = decoded_cache, decoded_cache_gb
 
         self.train_table: SampleTable | None = None
@@ -247,6 +254,9 @@ class ExpressionDataModule(ResumableDataModule):
             self.image_size = side_of_model(self.trainer)
         if self.image_size is not None:
             self.reader.fit_size(self.image_size)
+        for reader in (self.reader, self.synthetic_reader):
+            if reader is not None and self.alignment.kind == "landmarks":
+                reader.want_landmarks()
         if stage == "fit":
             self.resumed_at = None  # of an earlier fit in this process; a checkpoint is read after this
         if stage == "fit" and self.train_table is None:
@@ -282,7 +292,8 @@ class ExpressionDataModule(ResumableDataModule):
             self.max_synthetic = most_synthetic(self.synthetic_multiple, len(train))
         if self.synthetic_ratio > 0 and self.synthetic_reader is not None:
             chosen = (self.synthetic_multiple, self.max_synthetic, self._subset_seed)
-            self.synthetic_table = self._cached(read_finished_set(self.synthetic_reader, self.label_space, *chosen))
+            made = read_finished_set(self.synthetic_reader, self.label_space, *chosen)
+            self.synthetic_table = self._cached(self._aligned(made) if self.alignment.synthetic == "align" else made)
         if self.image_size is None and self.synthetic_ratio > 0:
             self.image_size = square_side(train)
         self.train_table = train
@@ -293,16 +304,29 @@ class ExpressionDataModule(ResumableDataModule):
             self._action_units = self.au_table.open()
         table = read_split(self.reader, split, self._action_units, self.captions)
         check_labels_needed(table, split, self.trainer)
-        return self._cached(table)
+        return self._cached(self._aligned(table))
+
+    def _aligned(self, table: SampleTable) -> SampleTable:
+        if not self.alignment.is_on:
+            return table
+        if self.image_size is None:
+            raise ValueError(
+                "data.image_size=model: found a model of no size of its own, expected a side in pixels with "
+                "data.alignment"
+            )
+        return align_table(table, self.alignment, self.image_size)
 
     def _cached(self, table: SampleTable) -> SampleTable:
         if self.decoded_cache is None:
             return table
-        return cached_table(table, Path(self.decoded_cache), self.decoded_cache_gb)
+        names = table.images.names if isinstance(table.images, AlignedImages) else None
+        return cached_table(table, Path(self.decoded_cache), self.decoded_cache_gb, names)
 
     def read_if_there(self, split: Split) -> list[SampleTable]:
         """Reads a split for comparison with the training rows; none, with a warning, where it cannot be read."""
-        return read_split_if_there(self.reader, split)
+        tables = read_split_if_there(self.reader, split)
+        near = self.near_duplicates is not None  # which compares pictures; all else compares hashes
+        return [self._aligned(table) for table in tables] if near else tables
 
     def near_copies(self) -> NearCopies:
         """Returns what finds near copies of training faces among made ones, with the level of validation faces.

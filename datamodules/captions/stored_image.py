@@ -117,6 +117,10 @@ class StoredImages:
         numbers = rows.tolist()
         return StoredImages([self.images[n] for n in numbers], [self.places[n] for n in numbers], self.image_size)
 
+    def whole(self, row: int) -> np.ndarray:
+        """Returns the picture of one row as it is stored, uint8 (H, W) or (H, W, 3)."""
+        return read_pixels(self.images[row], self.places[row])
+
 
 def stacked(pixels: list[np.ndarray], image_size: int | None) -> Tensor:
     """Returns uint8 (n, 3, H, W) of pictures of uint8 (H, W) or (H, W, 3), cut and resized where a side is given."""

@@ -20,6 +20,8 @@ from synfer.faces.expressions import resolve_label_space
 from synfer.foundation.on_rank_zero import warn_on_rank_zero
 
 _KEY = "data.reader.init_args"
+Landmarks = Sequence[tuple[float, float]]
+"""Five points: see :data:`synfer.faces.face_alignment.POINTS`."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class ListedPicture:
         group: the person, or the photograph: rows of one group belong on one side of a split; None = not known.
         shares: canonical name → share in (0, 1], of a face that shows several at once, 1 together; None = it shows
             ``expression`` alone.
+        landmarks: x and y of five points of the face in the picture, in pixels; None = not known.
     """
 
     path: Path
@@ -42,6 +45,7 @@ class ListedPicture:
     box: Box | None = None
     group: str | None = None
     shares: Mapping[str, float] | None = None
+    landmarks: Landmarks | None = None
 
 
 @dataclass
@@ -204,6 +208,7 @@ class ListedPicturesReader(Reader):
             label_space=self.label_space,
             split=split,
             group=None if None in groups else np.array(groups),
+            landmarks=_landmarks(good) if self.wants_landmarks else None,
             report=ReadReport(read=listed, skipped=skipped, excluded=dict(excluded)),
         )
 
@@ -224,6 +229,14 @@ class ListedPicturesReader(Reader):
             f"{self.title}, {part}: found {found:,} labelled pictures, the release has {known:,}{looks_like}: "
             "results are not comparable with those that are published"
         )
+
+
+def _landmarks(pictures: Sequence[ListedPicture]) -> np.ndarray | None:
+    """Returns float32 (N, 5, 2), NaN where a picture has none; None where no picture has any."""
+    if all(picture.landmarks is None for picture in pictures):
+        return None
+    unknown = [(np.nan, np.nan)] * 5
+    return np.array([picture.landmarks or unknown for picture in pictures], dtype=np.float32)
 
 
 def _shown(picture: ListedPicture) -> Sequence[str]:

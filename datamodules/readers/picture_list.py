@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
+from datamodules.readers.listed_pictures import Landmarks, ListedPicture, ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, OnBadSample, Split
 from datamodules.rows.images import Box
 from synfer.faces.expressions import EXPRESSIONS, canonical_expression
@@ -39,6 +39,8 @@ class PictureListReader(ListedPicturesReader):
         split_column: train, val (or valid, validation) or test; null = the table's name has {split}, or all is train.
         group_column: person or photograph that must stay on one side of a split.
         box_columns: left, top, right and bottom of the face; null = the pictures are crops.
+        landmark_columns: x and y of five points of the face in pixels of the picture, ten names: the eye on the left of
+            the picture, the one on the right, nose, the mouth's left and right corner; empty cells = not known.
         classes: label as the table writes it → expression; null = the labels are names.
         label_space: as ``ListedPicturesReader``; null = the expressions of ``classes``, or all eight.
         image_size: as there.
@@ -66,12 +68,19 @@ class PictureListReader(ListedPicturesReader):
         label_space: list[str] | str | None = None,
         image_size: int | None = None,
         on_bad_sample: OnBadSample = "error",
+        landmark_columns: list[str] | None = None,
     ) -> None:
+        if landmark_columns is not None and len(landmark_columns) != 10:
+            raise ValueError(
+                f"{_KEY}.landmark_columns: found {len(landmark_columns)} names, expected x and y of 5 points"
+            )
         if box_columns is not None and len(box_columns) != 4:
             raise ValueError(f"{_KEY}.box_columns: found {len(box_columns)} names, expected left, top, right, bottom")
         self._table, self._columns = table, [path_column, label_column]
         self._split_column, self._group_column, self._box_columns = split_column, group_column, box_columns or []
-        self._columns += [name for name in (split_column, group_column, *self._box_columns) if name is not None]
+        self._landmark_columns = landmark_columns or []
+        more = (split_column, group_column, *self._box_columns, *self._landmark_columns)
+        self._columns += [name for name in more if name is not None]
         try:
             self._classes = None if classes is None else {k: canonical_expression(v) for k, v in classes.items()}
         except ValueError as error:
@@ -115,7 +124,7 @@ class PictureListReader(ListedPicturesReader):
                 if self._split_column is not None and self._split_of(row) != split:
                     continue
                 expression = self._expression(label)
-                box = self._box(row)
+                box, landmarks = self._box(row), self._landmarks(row)
             except ValueError as error:
                 bad.add(f"{where}: {error}")
                 continue
@@ -125,7 +134,7 @@ class PictureListReader(ListedPicturesReader):
                 continue
             seen.add(identity)
             group = None if self._group_column is None else str(row[self._group_column])
-            listing.pictures.append(ListedPicture(self._root / path, expression, identity, box, group))
+            listing.pictures.append(ListedPicture(self._root / path, expression, identity, box, group, None, landmarks))
         return listing
 
     def _split_of(self, row: Mapping[str, Any]) -> str:
@@ -156,6 +165,16 @@ class PictureListReader(ListedPicturesReader):
             found = ", ".join(str(row[name]) for name in self._box_columns)
             raise ValueError(f"found the box {found}, expected four numbers") from None
         return left, top, right, bottom
+
+    def _landmarks(self, row: Mapping[str, Any]) -> Landmarks | None:
+        cells = [row[name] for name in self._landmark_columns]
+        if not cells or any(cell is None or not str(cell).strip() for cell in cells):
+            return None
+        try:
+            numbers = [float(cell) for cell in cells]
+        except ValueError:
+            raise ValueError(f"found the points {', '.join(map(str, cells))}, expected ten numbers") from None
+        return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def _rows(path: Path, columns: list[str]) -> Iterator[tuple[str, Mapping[str, Any] | None]]:

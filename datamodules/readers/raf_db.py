@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
+from datamodules.readers.listed_pictures import Landmarks, ListedPicture, ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, OnBadSample, Split
 from datamodules.rows.images import Box
 from synfer.faces.expressions import LABEL_SPACES
@@ -22,7 +22,9 @@ class RAFDBReader(ListedPicturesReader):
 
     Layout: ``basic/EmoLabel/list_patition_label.txt`` with lines ``train_00001.jpg 5`` (in some copies the file lies
     beside the folder), ``basic/Image/aligned/train_00001_aligned.jpg`` (100×100 pixels),
-    ``basic/Image/original/train_00001.jpg`` and ``basic/Annotation/boundingbox/train_00001_boundingbox.txt``.
+    ``basic/Image/original/train_00001.jpg``, ``basic/Annotation/boundingbox/train_00001_boundingbox.txt`` and
+    ``basic/Annotation/manual/train_00001_manu_attri.txt``, whose first five lines are points of the face in the
+    original picture (eyes, nose, corners of the mouth): read with ``images`` "original" if ``data.alignment`` asks.
     Codes: 1 surprise, 2 fear, 3 disgust, 4 happy, 5 sad, 6 anger, 7 neutral. Splits: train 12,271, test 3,068, told by
     the file's name; there is no validation split. On request, for research alone; it says nothing of who is shown.
 
@@ -103,9 +105,12 @@ class RAFDBReader(ListedPicturesReader):
             box = _read_box(self._base / "Annotation" / "boundingbox" / f"{stem}_boundingbox.txt", bad)
             if box is None:
                 return
+        landmarks = None
+        if self._images == "original" and self.wants_landmarks:
+            landmarks = _read_landmarks(self._base / "Annotation" / "manual" / f"{stem}_manu_attri.txt")
         shares = {expression: 1 / len(shown) for expression in shown} if len(shown) > 1 else None
         identity = path.relative_to(self._base).as_posix()
-        listing.pictures.append(ListedPicture(path, shown[0], identity, box, shares=shares))
+        listing.pictures.append(ListedPicture(path, shown[0], identity, box, None, shares, landmarks))
 
 
 def _read_box(path: Path, bad: BadSamples) -> Box | None:
@@ -117,3 +122,13 @@ def _read_box(path: Path, bad: BadSamples) -> Box | None:
         bad.add(f"{path}: {why}, expected left, top, right and bottom of the face")
         return None
     return left, top, right, bottom
+
+
+def _read_landmarks(path: Path) -> Landmarks | None:
+    """Returns the five points in the first lines of a file; None where there is no such file, or no points in it."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()[:5]
+        points = [tuple(float(word) for word in line.split()) for line in lines]
+    except (OSError, ValueError):
+        return None
+    return [(point[0], point[1]) for point in points] if [len(point) for point in points] == [2] * 5 else None

@@ -158,6 +158,10 @@ class EncodedImages:
         """Returns the images of these rows, in this order."""
         return EncodedImages([self._data[r] for r in rows], [self._names[r] for r in rows], self._image_size)
 
+    def whole(self, row: int) -> np.ndarray:
+        """Returns the picture of one row as its file has it, uint8 (H, W) or (H, W, 3)."""
+        return decode_image(self._data[row], self._names[row])
+
 
 class FileImages:
     """Image files, read and decoded when asked for.
@@ -188,6 +192,19 @@ class FileImages:
     def place(self, row: int) -> tuple[Path, Box | None]:
         """Returns the file of one row, and the box of the face in it; None where the whole picture is used."""
         return self._paths[row], self._boxes[row]
+
+    def whole(self, row: int) -> np.ndarray:
+        """Returns the picture of one row as its file has it, uint8 (H, W) or (H, W, 3), with what lies around a box."""
+        return read_image(self._paths[row])
+
+    def box(self, row: int) -> Box | None:
+        """Returns the box of the face in one picture; None = the whole picture is used."""
+        return self._boxes[row]
+
+    def file_key(self, row: int) -> str:
+        """Returns what changes when the file of one row does: length and time of change."""
+        status = self._paths[row].stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
 
     def _one(self, row: int) -> np.ndarray:
         image, box = read_image(self._paths[row]), self._boxes[row]

@@ -77,7 +77,7 @@ def inspect_pictures(
     known = {} if file is None else _read(file)
     if file is None or all(key is None or key in known for key in keys):
         return _inspect_all(paths, boxes, keys, _trusted(known, paths, boxes, keys, file))
-    with _only_one(file):
+    with only_one(file):
         known = _trusted(_read(file), paths, boxes, keys, file)  # another rank may have been here
         found = _inspect_all(paths, boxes, keys, known)
         fresh = {key: one for key, one in zip(keys, found, strict=True) if key and isinstance(one, Inspected)}
@@ -144,8 +144,8 @@ def _key(path: Path, box: Box | None) -> str | None:
     return f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\0{box or ''}"
 
 
-def _index_file(root: Path) -> Path | None:
-    """Returns the index of a data set, whose folder exists then; None = none can or may be kept."""
+def index_folder() -> Path | None:
+    """Returns the folder of the indexes, which exists then; None = none can or may be kept."""
     given = os.environ.get(FOLDER_VARIABLE)
     if given is None:
         cache = os.environ.get("XDG_CACHE_HOME")
@@ -160,11 +160,18 @@ def _index_file(root: Path) -> Path | None:
         return None
     if not os.access(folder, os.W_OK):
         return None
+    return folder
+
+
+def _index_file(root: Path) -> Path | None:
+    folder = index_folder()
+    if folder is None:
+        return None
     return folder / f"{hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]}.parquet"
 
 
 @contextlib.contextmanager
-def _only_one(file: Path) -> Iterator[None]:
+def only_one(file: Path) -> Iterator[None]:
     """Holds the lock of an index; where there are no locks each process works for itself."""
     lock = FolderLock(file.with_suffix(".lock"))
     with contextlib.suppress(OSError):

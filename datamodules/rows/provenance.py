@@ -39,13 +39,16 @@ def split_manifest(table: SampleTable) -> dict[str, Any]:
     Returns:
         ``{"rows": n, "sha256": first 16 hex digits over the sorted pairs of content hash and label name}``; with
         ``"action_units"``, where another tool's have been joined: which, and what kind of numbers they are; with
-        ``"held_out"``, where validation rows were taken from training: the share and the seed.
+        ``"held_out"``, where validation rows were taken from training: the share and the seed; with ``"alignment"``,
+        where faces were brought onto a template: which, and how they were found.
     """
     names = (table.label_space[code] if code != UNLABELLED else "unlabelled" for code in table.label.tolist())
     rows = sorted(f"{digest} {name}\n" for digest, name in zip(table.content_hash, names, strict=True))
     manifest: dict[str, Any] = {"rows": len(rows), "sha256": hashlib.sha256("".join(rows).encode()).hexdigest()[:16]}
     if table.held_out is not None:
         manifest["held_out"] = table.held_out
+    if table.alignment is not None:
+        manifest["alignment"] = table.alignment
     return manifest if table.au_source is None else {**manifest, "action_units": table.au_source}
 
 

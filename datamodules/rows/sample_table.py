@@ -56,6 +56,11 @@ class ArrayImages:
         """Returns the images of these rows, in this order."""
         return ArrayImages(self.array[rows])
 
+    def whole(self, row: int) -> np.ndarray:
+        """Returns one picture, uint8 (H, W) or (H, W, 3)."""
+        picture: np.ndarray = self.array[row]
+        return picture
+
 
 @dataclass(frozen=True)
 class ReadReport:
@@ -91,6 +96,9 @@ class SampleTable:
         caption: N captions; None = made from templates.
         group: str (N,), rows that belong on one side of a split: those of one person, or of one photograph; None = the
             data set does not say.
+        landmarks: float32 (N, 5, 2): x and y of five points of each face in pixels of the whole picture (see
+            :data:`synfer.faces.face_alignment.POINTS`), whole numbers in the centres; NaN = not known; None = of none.
+        alignment: how faces were brought onto a template, in plain types; None = they were not.
         is_synthetic: whether these rows were generated.
         held_out: how training rows were divided into these and others, in plain types: share, seed; None = they were
             not.
@@ -109,6 +117,8 @@ class SampleTable:
     au_source: dict[str, Any] | None = None
     caption: np.ndarray | None = None
     group: np.ndarray | None = None
+    landmarks: np.ndarray | None = None
+    alignment: dict[str, Any] | None = None
     is_synthetic: bool = False
     held_out: dict[str, Any] | None = None
     report: ReadReport = field(default_factory=ReadReport)
@@ -127,6 +137,8 @@ class SampleTable:
             shapes["caption"] = (self.caption.shape, (n,))
         if self.group is not None:
             shapes["group"] = (self.group.shape, (n,))
+        if self.landmarks is not None:
+            shapes["landmarks"] = (self.landmarks.shape, (n, 5, 2))
         for name, (found, expected) in shapes.items():
             if found != expected:
                 raise ValueError(f"{self.split} table: {name} has shape {found}, expected {expected}")
@@ -166,6 +178,7 @@ class SampleTable:
             au=None if self.au is None else self.au[rows],
             caption=None if self.caption is None else self.caption[rows],
             group=None if self.group is None else self.group[rows],
+            landmarks=None if self.landmarks is None else self.landmarks[rows],
         )
 
     def class_counts(self) -> dict[str, int]:
