@@ -319,7 +319,7 @@ class ExpressionDataModule(ResumableDataModule):
     def _cached(self, table: SampleTable) -> SampleTable:
         if self.decoded_cache is None:
             return table
-        names = table.images.names if isinstance(table.images, AlignedImages) else None
+        names = table.images.names.tolist() if isinstance(table.images, AlignedImages) else None
         return cached_table(table, Path(self.decoded_cache), self.decoded_cache_gb, names)
 
     def read_if_there(self, split: Split) -> list[SampleTable]:

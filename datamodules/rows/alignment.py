@@ -246,7 +246,7 @@ def _by_what_is_known(
     for row, box in enumerate(boxes if kind == "box" else ()):
         if box is not None:
             known[row] = points_of_box(box)
-    for row in np.flatnonzero(np.isfinite(known).all(axis=(1, 2))):
+    for row in np.flatnonzero(np.isfinite(known).all(axis=(1, 2))).tolist():
         matrix = similarity(known[row], template)
         if matrix is not None:
             matrices[row], by[row] = matrix, kind

@@ -43,6 +43,7 @@ def decode_image(data: bytes | None, where: str, size: int | tuple[int, int] | N
         raise BadImageError(f"{where}: found no image data, expected an image file")
     try:
         with Image.open(io.BytesIO(data)) as opened:
+            _check_promised(opened)
             opened.load()
             array = image_array(opened)
     except Exception as error:  # each decoder of Pillow raises what it likes for a damaged file
@@ -71,6 +72,20 @@ def read_image(path: Path, size: int | tuple[int, int] | None = None) -> np.ndar
             f"{path}: cannot be read ({error.strerror or error}), expected a readable image file"
         ) from error
     return decode_image(data, str(path), size)
+
+
+_MOST_PIXELS = 89_478_485
+"""A picture that says it has more is not decoded; Pillow warns from this number on and refuses from twice as many."""
+
+
+def _check_promised(image: Image.Image) -> None:
+    """Refuses a file that would fill the memory, before any is taken.
+
+    Raises:
+        ValueError: more pixels than a photograph has.
+    """
+    if image.width * image.height > _MOST_PIXELS:
+        raise ValueError(f"{image.width}x{image.height} pixels, expected at most {_MOST_PIXELS:,}")
 
 
 def image_array(image: Image.Image) -> np.ndarray:
