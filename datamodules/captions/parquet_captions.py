@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -66,6 +68,12 @@ class ParquetCaptions:
                 part = self._read_file(name, pq.ParquetFile(opened), found, part)
         return found
 
+    def local_files(self, split: str) -> list[tuple[str, Path]] | None:
+        """Returns name and place of each file of a split; None = they do not lie on this machine."""
+        if "file" not in np.atleast_1d(self._filesystem.protocol):
+            return None
+        return [(name, Path(self._root, name)) for name in self._files[split]]
+
     def _read_file(self, name: str, file: pq.ParquetFile, found: FoundRows, part: int) -> int:
         """Adds the rows of one file; returns the number of the next part."""
         columns = self._columns.among(file.schema_arrow.names, f"'{name}'")
@@ -80,7 +88,7 @@ class ParquetCaptions:
         if self._streamed is not None:
             url = self._filesystem.unstrip_protocol(f"{self._root}/{name}")
             number = self._streamed.add_file(url, file.metadata, columns.image)
-        labels = _label_names(file.schema_arrow, columns.label)
+        labels = label_names(file.schema_arrow, columns.label)
         row = 0
         for group in range(file.metadata.num_row_groups):
             digest = hashlib.sha256(repr(file.metadata.row_group(group).to_dict()).encode())
@@ -102,7 +110,7 @@ class ParquetCaptions:
                         place=f"{name}#{row}",
                         image=image,
                         caption=None if columns.caption is None else cell[columns.caption],
-                        label=_named(cell[columns.label], labels) if columns.label is not None else None,
+                        label=named_label(cell[columns.label], labels) if columns.label is not None else None,
                         part=part,
                         digest=own.hexdigest()[:16],
                     )
@@ -112,12 +120,13 @@ class ParquetCaptions:
         return part
 
 
-def _label_names(schema: pa.Schema, column: str | None) -> list[str] | None:
+def label_names(schema: pa.Schema, column: str | None) -> list[str] | None:
     """Returns the names of a ``ClassLabel`` of ``datasets``; None where the column holds names itself."""
     stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     feature = stored.get("info", {}).get("features", {}).get(column, {})
     return feature.get("names") if isinstance(feature, dict) else None
 
 
-def _named(cell: Any, names: list[str] | None) -> Any:
+def named_label(cell: Any, names: list[str] | None) -> Any:
+    """Returns the name of a code, where the file keeps one; all else as it is."""
     return names[cell] if names is not None and isinstance(cell, int) and 0 <= cell < len(names) else cell

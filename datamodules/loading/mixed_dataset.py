@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from datamodules.batch import Batch
 from datamodules.rows.grey_or_colour import join_pictures
 from datamodules.rows.sample_table import SampleTable
-from datamodules.rows.template_captions import template_captions
+from datamodules.rows.template_captions import captions_of_rows
 from datamodules.synthetic.synthetic_pool import SyntheticPool
 from synfer.faces.captions import captions_for
 from synfer.faces.face_shape import resize_faces
@@ -84,10 +84,6 @@ class MixedDataset(Dataset):
 class _TableRows:
     def __init__(self, table: SampleTable, image_size: int | None, with_images: bool = True) -> None:
         self.table, self.image_size, self.with_images = table, image_size, with_images
-        if table.caption is None:
-            self.caption = template_captions(table)
-        else:
-            self.caption = table.caption
 
     def __len__(self) -> int:
         return len(self.table)
@@ -101,7 +97,7 @@ class _TableRows:
             "label": torch.from_numpy(table.label[rows]),
             "soft_label": torch.from_numpy(table.soft_label[rows]),
             "au": torch.from_numpy(au),
-            "caption": self.caption[rows].tolist(),
+            "caption": captions_of_rows(table, rows) if table.caption is None else table.caption[rows].tolist(),
             "is_synthetic": torch.full((n,), table.is_synthetic),
             "sample_id": table.sample_id[rows].tolist(),
         }

@@ -8,15 +8,18 @@ import numpy as np
 
 from datamodules.captions.caption_row import CaptionColumns, CaptionRow
 from datamodules.captions.folder_captions import FolderCaptions
+from datamodules.captions.parquet_captions import ParquetCaptions
 from datamodules.captions.sources import open_source
 from datamodules.captions.stored_image import StoredImages
 from datamodules.readers.decoded_rows import decode_rows, unique_names
+from datamodules.readers.parquet_columns import good_rows, read_columns, unique_ids
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
 from datamodules.rows.sample_table import ReadReport, SampleTable, one_hot
 from synfer.faces.expressions import EXPRESSIONS, canonical_expression, resolve_label_space
 from synfer.foundation.file_reading import did_you_mean
 
 _KEY = "data.reader.init_args"
+_NOT_WANTED = -2
 _FORMATS = ("auto", "parquet", "webdataset", "datasets")
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth")
 
@@ -34,8 +37,9 @@ class TableOfPicturesReader(Reader):
     Numbers without names are refused unless ``classes`` says what they mean. Pickled files are not loaded: they may run
     any program. Copies often hold a part of a data set: compare the numbers with its publication.
 
-    Pictures stay encoded in memory (Parquet), in the memory-mapped tables of ``datasets``, or in the archives; each is
-    decoded once in ``read``, to check and to hash it.
+    Pictures stay encoded, in a mapped Arrow file beside the indexes (Parquet; small files and those elsewhere in
+    memory), in the memory-mapped tables of ``datasets``, or in the archives; each is decoded once in ``read``, to check
+    and to hash it.
 
     Args:
         path: folder, file, URL that ``fsspec`` reaches (Parquet alone), or Hub id.
@@ -84,8 +88,8 @@ class TableOfPicturesReader(Reader):
             label_space = [name for name in EXPRESSIONS if name in named]
         self.label_space = resolve_label_space(label_space)
         _refuse_pickles(Path(path))
-        columns = CaptionColumns(image_column, None, label_column, id_column, captioned=False)
-        self._source = open_source(path, format, columns, None, revision)
+        self._columns = CaptionColumns(image_column, None, label_column, id_column, captioned=False)
+        self._source = open_source(path, format, self._columns, None, revision)
         if isinstance(self._source, FolderCaptions):
             raise ValueError(
                 f"{_KEY}.path: found a table of files in '{path}', expected pictures in Parquet files or archives "
@@ -112,6 +116,9 @@ class TableOfPicturesReader(Reader):
                 f"{self._path}: found no split '{split}' (found {', '.join(self._source.splits)}), expected it: "
                 "datamodules.readers.RemappedReader reads another in its place, data.val_fraction holds rows out"
             )
+        files = self._source.local_files(split) if isinstance(self._source, ParquetCaptions) else None
+        if files is not None:
+            return self._read_columns(split, files)
         found, bad = self._source.rows(split), BadSamples(self._on_bad_sample)
         for line in found.bad:
             bad.add(line)
@@ -135,10 +142,7 @@ class TableOfPicturesReader(Reader):
         good, hashes = decode_rows(rows, bad, self._path, self._image_size)
         skipped = bad.settle(of=len(found.rows) + len(found.bad))
         if not good:
-            raise ValueError(
-                f"{self._path}: found no usable row in split '{split}' ({len(found.rows)} rows, {len(skipped)} bad, "
-                f"{sum(excluded.values())} left out by rule), expected at least one"
-            )
+            raise self._nothing(split, len(found.rows), len(skipped), excluded)
         used = [rows[index] for index in good]
         label_of_row = np.array(classes, dtype=np.int64)[good]
         places = [f"{self._path}: {row.place}" for row in used]
@@ -151,6 +155,52 @@ class TableOfPicturesReader(Reader):
             label_space=self.label_space,
             split=split,
             report=ReadReport(read=len(found.rows) + len(found.bad), skipped=skipped, excluded=excluded),
+        )
+
+    def _read_columns(self, split: Split, files: list[tuple[str, Path]]) -> SampleTable:
+        """Returns the same of Parquet files of this machine, of which no row becomes an object of its own."""
+        columns = read_columns(self._path, files, self._columns, self._image_size)
+        bad, excluded = BadSamples(self._on_bad_sample), dict[str, int]()
+        labels = [_text(label) for label in columns.labels]
+        without = bool((columns.label < 0).any())
+        self._refuse_codes([*labels, None] if without else labels)
+        classes = np.full(len(labels) + 1, _NOT_WANTED, dtype=np.int64)
+        reasons: dict[int, str] = {}
+        for code, label in enumerate([*labels, None]):
+            try:
+                name = self._expression(label)
+            except ValueError as error:
+                reasons[code if label is not None or code < len(labels) else -1] = str(error)
+                continue
+            if name in self.label_space:
+                classes[code] = self.label_space.index(name)
+            elif count := int((columns.label == code).sum()):
+                reason = f"expression '{name}' is outside the label space"
+                excluded[reason] = excluded.get(reason, 0) + count
+        for row in np.flatnonzero(np.isin(columns.label, list(reasons))).tolist():
+            bad.add(f"{columns.pictures.place(row)}: {reasons[int(columns.label[row])]}")
+        wanted = np.flatnonzero(classes[columns.label] != _NOT_WANTED)
+        good, hashes = good_rows(columns.pictures, wanted, bad, self._image_size)
+        count = len(columns.label)
+        skipped = bad.settle(of=count)
+        if not len(good):
+            raise self._nothing(split, count, len(skipped), excluded)
+        label_of_row = classes[columns.label[good]]
+        return SampleTable(
+            images=columns.pictures.select(good),
+            label=label_of_row,
+            soft_label=one_hot(label_of_row, len(self.label_space)),
+            sample_id=unique_ids(columns, good),
+            content_hash=hashes,
+            label_space=self.label_space,
+            split=split,
+            report=ReadReport(read=count, skipped=skipped, excluded=excluded),
+        )
+
+    def _nothing(self, split: Split, rows: int, bad: int, excluded: dict[str, int]) -> ValueError:
+        return ValueError(
+            f"{self._path}: found no usable row in split '{split}' ({rows} rows, {bad} bad, "
+            f"{sum(excluded.values())} left out by rule), expected at least one"
         )
 
     def _refuse_codes(self, labels: list[str | None]) -> None:

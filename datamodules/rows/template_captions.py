@@ -16,10 +16,17 @@ def template_captions(table: SampleTable, mention_expression: bool = True) -> np
         table: N rows.
         mention_expression: whether captions name the expression of labelled rows.
     """
-    keys = keys_of(table.sample_id.tolist())
-    named = table.label != UNLABELLED if mention_expression else np.zeros(len(table), dtype=bool)
+    return np.array(captions_of_rows(table, np.arange(len(table)), mention_expression))
+
+
+def captions_of_rows(table: SampleTable, chosen: np.ndarray, mention_expression: bool = True) -> list[str]:
+    """Returns the same of some rows alone: the captions of a million rows fill a quarter of a gigabyte."""
+    label = table.label[chosen]
+    keys = keys_of(table.sample_id[chosen].tolist())
+    named = label != UNLABELLED if mention_expression else np.zeros(len(label), dtype=bool)
     rows, others = np.flatnonzero(named), np.flatnonzero(~named)
-    captions = np.empty(len(table), dtype=object)
-    captions[rows] = captions_for([table.label_space[label] for label in table.label[rows].tolist()], keys[rows])
+    captions = np.empty(len(label), dtype=object)
+    captions[rows] = captions_for([table.label_space[code] for code in label[rows].tolist()], keys[rows])
     captions[others] = captions_without_expression(keys[others])
-    return np.array(captions.tolist())
+    found: list[str] = captions.tolist()
+    return found

@@ -3,18 +3,23 @@
     python tests/benchmarks/reading.py
     python tests/benchmarks/reading.py --count 256 --rounds 3      # a look
     python tests/benchmarks/reading.py --start 100000              # the cold and the warm start of so many files
+    python tests/benchmarks/reading.py --memory 1000000            # of so many rows of Parquet
 
 Both read the same files with the same batch size, number of loader processes and threads, and end with float32 batches
 of one size, flipped, moved, lightened and erased at random. Rounds are taken in turn in one process; each figure is the
 median over them, by the CPU time of loader processes too. Prints one JSON line: ``throughput_ratio_48`` and
 ``throughput_ratio_224`` (images per CPU second, ours ÷ theirs), ``cached_ratio_48`` and ``cached_ratio_224`` (the same
-with ``data.decoded_cache``, which a first pass, not counted, has filled), or with ``--start`` ``cold_s`` and
-``warm_s``, from the reader's construction to the first batch, and ``scan_s``, ImageFolder's own look at the folders.
+with ``data.decoded_cache``, which a first pass, not counted, has filled). With ``--start`` it prints ``cold_s`` and
+``warm_s``, from the reader's construction to the first batch, and ``scan_s``, ImageFolder's own look at the folders,
+each also as ``…_cpu_s``, which counts on a busy machine. With ``--memory`` it prints ``over_baseline_mb``, what reading
+and an epoch add to the memory of a process that has imported everything (mapped files left out, for the system may take
+those back): after reading, and four times in the epoch.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import resource
@@ -33,9 +38,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.augmentation import Augmentation
-from datamodules.readers import DrawnReader, ImageFolderReader
+from datamodules.readers import DrawnReader, ImageFolderReader, TableOfPicturesReader
 
-BARS = {"throughput_ratio_48": 2.0, "throughput_ratio_224": 1.3, "cached_ratio_224": 4.0, "warm_s": 5.0}
+BARS = {
+    "throughput_ratio_48": 2.0,
+    "throughput_ratio_224": 1.3,
+    "cached_ratio_224": 4.0,
+    "warm_s": 5.0,
+    "over_baseline_mb": 300.0,
+}
 BATCH = 64
 
 
@@ -153,14 +164,56 @@ def start(root: Path, count: int) -> dict[str, float]:
     os.environ["SYNFER_INDEX_DIR"] = str(root / "index")
     time.sleep(2.5)  # files that were just written are not trusted
     told = {}
-    for name in ("cold_s", "warm_s"):
-        began = time.perf_counter()
-        next(ours(root / "many", 48, 0)())
-        told[name] = time.perf_counter() - began
-    began = time.perf_counter()
-    ImageFolder(str(root / "many" / "train"))
-    told["scan_s"] = time.perf_counter() - began
+    works: dict[str, Callable[[], object]] = {
+        "cold": lambda: next(ours(root / "many", 48, 0)()),
+        "warm": lambda: next(ours(root / "many", 48, 0)()),
+        "scan": lambda: ImageFolder(str(root / "many" / "train")),
+    }
+    for name, work in works.items():
+        began, spent = time.perf_counter(), cpu_seconds()
+        work()
+        told |= {f"{name}_s": time.perf_counter() - began, f"{name}_cpu_s": cpu_seconds() - spent}
     return told
+
+
+def memory(root: Path, count: int) -> dict[str, object]:
+    """Returns what rows of Parquet add to the memory of this process, in 10⁶ bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    write_folder(root / "few", 700, 48)
+    (root / "set").mkdir()
+    os.environ["SYNFER_INDEX_DIR"] = str(root / "index")
+    for split, wanted in (("train", count), ("val", 70)):
+        files = sorted((root / "few" / "train").rglob("*.jpg"))
+        pictures, labels = [file.read_bytes() for file in files], [file.parent.name for file in files]
+        with pq.ParquetWriter(
+            str(root / "set" / f"{split}.parquet"), pa.schema({"image": pa.binary(), "label": pa.string()})
+        ) as writer:
+            for start in range(0, wanted, len(files)):
+                rows = slice(0, min(len(files), wanted - start))
+                writer.write_table(pa.table({"image": pa.array(pictures[rows], pa.binary()), "label": labels[rows]}))
+    del pictures, labels
+    before = own_memory()
+    data = ExpressionDataModule(
+        TableOfPicturesReader(str(root / "set")), batch_size=BATCH, image_size=48, augmentation=Augmentation(), seed=0
+    )
+    data.setup("fit")
+    measured = [own_memory()]
+    for number, _ in enumerate(data.train_dataloader(), start=1):
+        if number % max(1, count // BATCH // 4) == 0:
+            measured.append(own_memory())
+    over = [round((value - before) / 1e6, 1) for value in measured]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"rows": count, "over_baseline_mb": over, "baseline_mb": round(before / 1e6), "peak_mb": round(peak / 1e6)}
+
+
+def own_memory() -> int:
+    """Returns the bytes of this process's own memory, without mapped files."""
+    gc.collect()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (found,) = [line.split()[1] for line in lines if line.startswith("RssAnon:")]
+    return int(found) * 1024
 
 
 def main() -> None:
@@ -170,6 +223,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=0, help="loader processes")
     parser.add_argument("--start", type=int, metavar="FILES", help="measure starts instead, with so many files")
+    parser.add_argument("--memory", type=int, metavar="ROWS", help="measure memory instead, with so many rows")
     args = parser.parse_args()
     torch.set_num_threads(1)
     result: dict[str, object] = {"benchmark": "reading"}
@@ -177,6 +231,8 @@ def main() -> None:
         root = Path(place)
         if args.start:
             result |= {name: round(value, 2) for name, value in start(root, args.start).items()}
+        elif args.memory:
+            result |= memory(root, args.memory)
         else:
             for side in (48, 224):
                 write_folder(root / str(side), args.count, side)
