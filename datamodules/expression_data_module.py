@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,13 +23,13 @@ from datamodules.loading.model_size import side_of_model
 from datamodules.loading.planned_requests import requests_loader
 from datamodules.loading.resumable_loader import ResumableLoader
 from datamodules.loading.training_sampler import build_training_sampler
+from datamodules.prepared_pictures import PreparedPictures
 from datamodules.readers.held_out import HeldOutReader
 from datamodules.readers.read_split import read_split, read_split_if_there
 from datamodules.readers.reader import Reader, Split
 from datamodules.resumable_data_module import ResumableDataModule
 from datamodules.row_record import RowRecord
-from datamodules.rows.alignment import AlignedImages, Alignment, align_table
-from datamodules.rows.cached_images import cached_table
+from datamodules.rows.alignment import Alignment
 from datamodules.rows.held_out_share import ValidationShare
 from datamodules.rows.near_copies import NearCopies
 from datamodules.rows.provenance import DuplicateReport
@@ -107,8 +106,7 @@ class ExpressionDataModule(ResumableDataModule):
         val_seed: of that choice alone, so that runs of other seeds, and their generator, guide and voters, hold out the
             same rows.
         val_groups: regular expression that finds in a sample id whom it shows, so that nobody is in both: "/([^/_]+)_".
-        decoded_cache: folder in which pictures are kept decoded and resized, each from its first use on, for all ranks
-            and all later runs; the pixels are the same. None = they are decoded each time.
+        decoded_cache: folder in which pictures are kept decoded, for all ranks and later runs; None = they are not.
         alignment: how faces are brought onto one template before anything else; needs ``image_size``.
         decoded_cache_gb: bound on that folder, in 10⁹ bytes; a face of 224 pixels takes 0.15 MB.
 
@@ -173,9 +171,6 @@ class ExpressionDataModule(ResumableDataModule):
         check_range("class_balance", class_balance, 0 <= class_balance <= 1, "a number in [0, 1]")
         class_sampling.check_beside(class_balance)
         captions.check_beside(synthetic_ratio)
-        alignment.check_beside(synthetic_ratio, synthetic_reader is not None)
-        has_side = image_size is not None or not alignment.is_on
-        check_range("image_size", image_size, has_side, "a side in pixels, or model, with data.alignment")
         if synthetic_multiple is not None:
             check_range("synthetic_multiple", synthetic_multiple, synthetic_multiple > 0, "a number above 0")
         self._training_rows = TrainingRows(
@@ -189,15 +184,13 @@ class ExpressionDataModule(ResumableDataModule):
         if val_fraction is not None:
             reader = HeldOutReader(reader, ValidationShare(val_fraction, val_seed, val_groups))
         check_range("num_workers", num_workers, num_workers >= 0, "at least 0")
-        check_range("decoded_cache_gb", decoded_cache_gb, decoded_cache_gb > 0, "a number above 0")
         # config.yaml in the run folder keeps the settings; in a checkpoint they could only contradict the command line.
         self.reader, self.synthetic_reader = reader, synthetic_reader
         self.batch_size, self.eval_batch_size, self.image_size = batch_size, eval_batch_size, side
         self._follows_model = image_size == "model"
         self.synthetic_ratio, self.synthetic_multiple = synthetic_ratio, synthetic_multiple
         self.pool_size, self.pool_dir, self.num_workers, self.seed = pool_size, pool_dir, num_workers, seed
-        self.augmentation = augmentation
-        self.drop_duplicates, self.near_duplicates = drop_duplicates, near_duplicates
+        self.augmentation, self.drop_duplicates, self.near_duplicates = augmentation, drop_duplicates, near_duplicates
         self.training_fraction, self.subset_seed = training_fraction, subset_seed
         self.imbalance, self.imbalance_largest = imbalance, imbalance_largest
         self.class_balance, self.class_sampling, self.steps_per_epoch = class_balance, class_sampling, steps_per_epoch
@@ -206,9 +199,8 @@ class ExpressionDataModule(ResumableDataModule):
         self.planned_set = PlannedSet(synthesis_plan, synthesis_count, wanted)
         self.folds, self.fold, self.label_table = folds, fold, label_table
         self.au_table, self.captions = au_table, captions
-        self.alignment = alignment
-        self.decoded_cache, self.decoded_cache_gb = decoded_cache, decoded_cache_gb
-
+        self.alignment, self._prepared = alignment, PreparedPictures(alignment, decoded_cache, decoded_cache_gb)
+        self._prepared.check_beside(image_size, synthetic_ratio, synthetic_reader is not None)
         self.train_table: SampleTable | None = None
         self.val_table: SampleTable | None = None
         self.test_table: SampleTable | None = None
@@ -254,9 +246,7 @@ class ExpressionDataModule(ResumableDataModule):
             self.image_size = side_of_model(self.trainer)
         if self.image_size is not None:
             self.reader.fit_size(self.image_size)
-        for reader in (self.reader, self.synthetic_reader):
-            if reader is not None and self.alignment.kind == "landmarks":
-                reader.want_landmarks()
+        self._prepared.tell(self.reader, self.synthetic_reader)
         if stage == "fit":
             self.resumed_at = None  # of an earlier fit in this process; a checkpoint is read after this
         if stage == "fit" and self.train_table is None:
@@ -293,40 +283,22 @@ class ExpressionDataModule(ResumableDataModule):
         if self.synthetic_ratio > 0 and self.synthetic_reader is not None:
             chosen = (self.synthetic_multiple, self.max_synthetic, self._subset_seed)
             made = read_finished_set(self.synthetic_reader, self.label_space, *chosen)
-            self.synthetic_table = self._cached(self._aligned(made) if self.alignment.synthetic == "align" else made)
+            self.synthetic_table = self._prepared.of(made, self.image_size, is_set=True)
         if self.image_size is None and self.synthetic_ratio > 0:
             self.image_size = square_side(train)
-        self.train_table = train
-        self._mirrored_order = mirrored_order(train.au_names)
+        self.train_table, self._mirrored_order = train, mirrored_order(train.au_names)
 
     def _read(self, split: Split) -> SampleTable:
         if self.au_table is not None and self._action_units is None:
             self._action_units = self.au_table.open()
         table = read_split(self.reader, split, self._action_units, self.captions)
         check_labels_needed(table, split, self.trainer)
-        return self._cached(self._aligned(table))
-
-    def _aligned(self, table: SampleTable) -> SampleTable:
-        if not self.alignment.is_on:
-            return table
-        if self.image_size is None:
-            raise ValueError(
-                "data.image_size=model: found a model of no size of its own, expected a side in pixels with "
-                "data.alignment"
-            )
-        return align_table(table, self.alignment, self.image_size)
-
-    def _cached(self, table: SampleTable) -> SampleTable:
-        if self.decoded_cache is None:
-            return table
-        names = table.images.names.tolist() if isinstance(table.images, AlignedImages) else None
-        return cached_table(table, Path(self.decoded_cache), self.decoded_cache_gb, names)
+        return self._prepared.of(table, self.image_size)
 
     def read_if_there(self, split: Split) -> list[SampleTable]:
         """Reads a split for comparison with the training rows; none, with a warning, where it cannot be read."""
         tables = read_split_if_there(self.reader, split)
-        near = self.near_duplicates is not None  # which compares pictures; all else compares hashes
-        return [self._aligned(table) for table in tables] if near else tables
+        return [self._prepared.of(one, self.image_size) for one in tables] if self.near_duplicates else tables
 
     def near_copies(self) -> NearCopies:
         """Returns what finds near copies of training faces among made ones, with the level of validation faces.
@@ -373,9 +345,8 @@ class ExpressionDataModule(ResumableDataModule):
         Raises:
             RuntimeError: before ``setup("fit")``.
         """
-        slots = 0
-        if self.synthetic_ratio > 0:
-            slots = self.pool_size if self.synthetic_table is None else len(self.synthetic_table)
+        made = self.pool_size if self.synthetic_table is None else len(self.synthetic_table)
+        slots = made if self.synthetic_ratio > 0 else 0
         return build_training_sampler(
             self._need(self.train_table, "train"),
             slots,
@@ -408,13 +379,13 @@ class ExpressionDataModule(ResumableDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """Returns this rank's validation batches: every row once over all ranks."""
-        table = self._need(self.val_table, "val")
-        return self._evaluation_loader(table, getattr(self.trainer, "limit_val_batches", 1.0))
+        limit = getattr(self.trainer, "limit_val_batches", 1.0)
+        return self._evaluation_loader(self._need(self.val_table, "val"), limit)
 
     def test_dataloader(self) -> DataLoader:
         """Returns this rank's test batches: every row once over all ranks."""
-        table = self._need(self.test_table, "test")
-        return self._evaluation_loader(table, getattr(self.trainer, "limit_test_batches", 1.0))
+        limit = getattr(self.trainer, "limit_test_batches", 1.0)
+        return self._evaluation_loader(self._need(self.test_table, "test"), limit)
 
     def predict_dataloader(self) -> DataLoader:
         """Returns this rank's part of what is to be made (requests), or of ``predict_split`` (``Batch``).
