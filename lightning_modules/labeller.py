@@ -103,7 +103,8 @@ class Labeller:
 
         Args:
             images: a path, a PIL image, an array or tensor (uint8 in 0…255 or floats in [0, 1]; one picture or a batch,
-                channels first or last, grey or RGB), or a list of these. Each picture is the crop of one face.
+                channels first or last, grey or RGB), or a list of these. Each picture is the crop of one face; for a
+                classifier trained with ``data.alignment`` one that lies on its template (``prepare.face_in``).
 
         Raises:
             FileNotFoundError: no such file.

@@ -13,8 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from datamodules.loading.large_tensor import large_empty
+
 UNIFORM_COLUMNS = 12
 """Random numbers :func:`augment` takes per sample."""
+
+_PIECE = 2**18
+"""Numbers that are worked on at once on a CPU: what lies in its caches, and in buffers that are used again."""
 
 _ERASED_AREA = (0.02, 0.2)  # share of the picture, as in Zhong et al., arXiv:1708.04896, with a smaller upper end
 _ERASED_ASPECT = (0.4, 2.5)
@@ -84,12 +89,12 @@ def augment(image: Tensor, settings: Augmentation, uniform: Tensor) -> Tensor:
     outside the picture is its reflection.
 
     Args:
-        image: float in [0, 1], (B, C, H, W), with C = 1 for grey pictures, which is a third of the work.
+        image: float in [0, 1] or uint8, (B, C, H, W), with C = 1 for grey pictures, which is a third of the work.
         settings: strengths.
         uniform: numbers in [0, 1), (B, 12), on any device.
 
     Returns:
-        float in [0, 1], (B, C, H, W), of the input's dtype.
+        float in [0, 1], (B, C, H, W), of the input's dtype; float32 of uint8.
 
     Raises:
         ValueError: the random numbers do not fit the batch.
@@ -99,15 +104,79 @@ def augment(image: Tensor, settings: Augmentation, uniform: Tensor) -> Tensor:
             f"augment: found random numbers {tuple(uniform.shape)}, expected {(len(image), UNIFORM_COLUMNS)}"
         )
     if not settings.enabled:
+        return _as_float(image)
+    numbers = _Numbers.of(image, settings, uniform.to(device=image.device, dtype=torch.float32))
+    at_once = max(torch.get_num_threads(), _PIECE // max(1, image[:1].numel()))
+    if image.device.type != "cpu" or len(image) <= at_once:
+        return _augmented(_as_float(image), numbers)
+    changed = large_empty(image.shape, _float_type(image))
+    source = torch.empty(at_once, *image.shape[1:], dtype=changed.dtype)
+    grid = torch.empty(at_once, *image.shape[-2:], 2)
+    for start in range(0, len(image), at_once):
+        piece = slice(start, start + at_once)
+        part = image[piece]
+        _augmented(_as_float(part, source[: len(part)]), numbers.of_piece(piece), grid[: len(part)], changed[piece])
+    if numbers.erased:
+        _erase_in_place(changed, *numbers.erased)
+    return changed
+
+
+def _augmented(image: Tensor, numbers: _Numbers, grid: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    """Returns faces (B, C, H, W) as they are changed.
+
+    Into ``out`` where given, and without erasing; ``grid`` (B, H, W, 2) is written over.
+    """
+    if numbers.affine:
+        image = _affine(image, numbers.affine, grid)
+    if numbers.contrast:
+        gain, shift = numbers.contrast
+        mean = image.mean(dim=(1, 2, 3), keepdim=True)
+        image = torch.addcmul(mean * (1 - gain) + shift, image, gain, out=out).clamp_(0, 1)
+    if out is not None:
+        return image if image is out else out.copy_(image)
+    return _erase(image, *numbers.erased) if numbers.erased else image
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """What happens to each face of a batch, each tensor with B rows; () where a change is switched off.
+
+    Attributes:
+        affine: what the columns (B, 1, W) and the rows (B, H, 1) of the output add to the input's column, and to its
+            row, in [−1, 1] with the pixel centres inside (``align_corners=False``).
+        contrast: gain and shift, (B, 1, 1, 1).
+        erased: which rows (B, H) and which columns (B, W) a rectangle has; none where there is no rectangle.
+    """
+
+    affine: tuple[Tensor, ...] = ()
+    contrast: tuple[Tensor, ...] = ()
+    erased: tuple[Tensor, ...] = ()
+
+    @classmethod
+    def of(cls, image: Tensor, settings: Augmentation, u: Tensor) -> _Numbers:
+        """Returns those that random numbers (B, 12) stand for."""
+        size, dtype = (image.shape[-2], image.shape[-1]), _float_type(image)
+        moves = settings.flip or settings.rotation or settings.translate or settings.scale
+        return cls(
+            affine=_affine_numbers(size, settings, u) if moves else (),
+            contrast=_contrast_numbers(dtype, settings, u) if settings.contrast or settings.brightness else (),
+            erased=_erased_numbers(size, settings, u) if settings.erasing else (),
+        )
+
+    def of_piece(self, piece: slice) -> _Numbers:
+        """Returns those of some of the faces, without erasing."""
+        return _Numbers(tuple(one[piece] for one in self.affine), tuple(one[piece] for one in self.contrast))
+
+
+def _float_type(image: Tensor) -> torch.dtype:
+    return torch.float32 if image.dtype == torch.uint8 else image.dtype
+
+
+def _as_float(image: Tensor, out: Tensor | None = None) -> Tensor:
+    """Returns uint8 as float32 in [0, 1], in ``out`` where given; floats as they are."""
+    if image.dtype != torch.uint8:
         return image
-    u = uniform.to(device=image.device, dtype=torch.float32)
-    if settings.flip or settings.rotation or settings.translate or settings.scale:
-        image = _affine(image, settings, u)
-    if settings.contrast or settings.brightness:
-        image = _contrast_brightness(image, settings, u)
-    if settings.erasing:
-        image = _erase(image, settings, u)
-    return image
+    return image.float().div_(255) if out is None else out.copy_(image).div_(255)
 
 
 def is_flipped(settings: Augmentation, uniform: Tensor) -> Tensor:
@@ -120,9 +189,8 @@ def _signed(u: Tensor) -> Tensor:
     return 2 * u - 1
 
 
-def _affine(image: Tensor, settings: Augmentation, u: Tensor) -> Tensor:
-    height, width = image.shape[-2:]
-    # Maps output to input coordinates, both in [−1, 1] with the pixel centres inside (align_corners=False).
+def _affine_numbers(size: tuple[int, int], settings: Augmentation, u: Tensor) -> tuple[Tensor, ...]:
+    height, width = size
     mirror = torch.where(is_flipped(settings, u), -1.0, 1.0)
     angle = math.radians(settings.rotation) * _signed(u[:, 1])
     zoom = 1 / (1 + settings.scale * _signed(u[:, 2]))
@@ -135,21 +203,27 @@ def _affine(image: Tensor, settings: Augmentation, u: Tensor) -> Tensor:
     along_x, along_y = x.view(1, 1, -1), y.view(1, -1, 1)
     per_sample = (mirror * cos, aspect * sin, shift_x, mirror * sin / aspect, cos, shift_y)
     xx, xy, x0, yx, yy, y0 = (value.view(-1, 1, 1) for value in per_sample)
-    column = xx * along_x + (x0 - xy * along_y)
-    row = yx * along_x + (y0 + yy * along_y)
-    grid = torch.stack((column, row), dim=-1).to(image.dtype)
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return xx * along_x, x0 - xy * along_y, yx * along_x, y0 + yy * along_y
 
 
-def _contrast_brightness(image: Tensor, settings: Augmentation, u: Tensor) -> Tensor:
-    gain = (1 + settings.contrast * _signed(u[:, 5])).to(image.dtype).view(-1, 1, 1, 1)
-    shift = (settings.brightness * _signed(u[:, 6])).to(image.dtype).view(-1, 1, 1, 1)
-    mean = image.mean(dim=(1, 2, 3), keepdim=True)
-    return torch.addcmul(mean * (1 - gain) + shift, image, gain).clamp_(0, 1)
+def _affine(image: Tensor, numbers: tuple[Tensor, ...], grid: Tensor | None) -> Tensor:
+    column_of_x, column_of_y, row_of_x, row_of_y = numbers
+    if grid is None:
+        grid = column_of_x.new_empty(len(image), *image.shape[-2:], 2)
+    torch.add(column_of_x, column_of_y, out=grid[..., 0])
+    torch.add(row_of_x, row_of_y, out=grid[..., 1])
+    where = grid.to(image.dtype)
+    return F.grid_sample(image, where, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def _erase(image: Tensor, settings: Augmentation, u: Tensor) -> Tensor:
-    height, width = image.shape[-2:]
+def _contrast_numbers(dtype: torch.dtype, settings: Augmentation, u: Tensor) -> tuple[Tensor, ...]:
+    gain = (1 + settings.contrast * _signed(u[:, 5])).to(dtype).view(-1, 1, 1, 1)
+    shift = (settings.brightness * _signed(u[:, 6])).to(dtype).view(-1, 1, 1, 1)
+    return gain, shift
+
+
+def _erased_numbers(size: tuple[int, int], settings: Augmentation, u: Tensor) -> tuple[Tensor, ...]:
+    height, width = size
     low, high = _ERASED_AREA
     area = low + (high - low) * u[:, 8]
     log_low, log_high = (math.log(value) for value in _ERASED_ASPECT)
@@ -161,6 +235,18 @@ def _erase(image: Tensor, settings: Augmentation, u: Tensor) -> Tensor:
     y = (torch.arange(height, device=u.device, dtype=u.dtype) + 0.5) / height
     in_x = (x.view(1, -1) - u[:, 10:11]).abs() < half_width.view(-1, 1)
     in_y = (y.view(1, -1) - u[:, 11:12]).abs() < half_height.view(-1, 1)
-    chosen = (u[:, 7] < settings.erasing).view(-1, 1)
-    mask = ((in_y & chosen).unsqueeze(2) & in_x.unsqueeze(1)).unsqueeze(1)
+    return in_y & (u[:, 7] < settings.erasing).view(-1, 1), in_x
+
+
+def _erase(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    mask = (rows.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(1)
     return torch.where(mask, image.mean(dim=(1, 2, 3), keepdim=True), image)
+
+
+def _erase_in_place(image: Tensor, rows: Tensor, columns: Tensor) -> None:
+    """Does the same on a CPU, where a few rectangles cost less than a mask of every pixel."""
+    chosen = (rows.any(1) & columns.any(1)).nonzero().flatten()
+    for place in chosen.tolist():
+        down, across = rows[place].nonzero(), columns[place].nonzero()
+        mean = image[place : place + 1].mean(dim=(1, 2, 3))
+        image[place, :, int(down[0]) : int(down[-1]) + 1, int(across[0]) : int(across[-1]) + 1] = mean

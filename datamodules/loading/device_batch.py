@@ -41,17 +41,16 @@ class DeviceBatch:
         Raises:
             ValueError: the checked batch breaks contract C1.
         """
-        batch["image"] = _as_float(batch["image"])
         if trainer is not None:
             now = (trainer.state.stage, trainer.current_epoch)
             if self._validated != now:
-                whole: Any = {**batch, "image": as_rgb(batch["image"])}
+                whole: Any = {**batch, "image": as_rgb(_as_float(batch["image"]))}
                 validate_batch(whole, self._label_space)
                 self._validated = now
             if is_training and self._augmentation.enabled:
                 stream = (seed, trainer.current_epoch, trainer.global_step)
                 augment_batch(batch, self._augmentation, mirrored_order, *stream)
-        batch["image"] = as_rgb(batch["image"])
+        batch["image"] = as_rgb(_as_float(batch["image"]))
         return batch  # type: ignore[no-any-return]
 
 

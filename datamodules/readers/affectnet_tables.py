@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from datamodules.readers.affect_cells import affect_cells
 from datamodules.readers.affectnet import CODES, UNKNOWN_AFFECT, expression_of
 from datamodules.readers.known_sets import published
-from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
+from datamodules.readers.listed_pictures import Landmarks, ListedPicture, ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, Split
 from datamodules.rows.images import Box
 from synfer.faces.expressions import EXPRESSIONS
+from synfer.faces.face_alignment import five_of_68
 
 _COLUMNS = (
     "subDirectory_filePath",
@@ -84,7 +87,9 @@ class AffectNetTablesReader(ListedPicturesReader):
                 except ValueError as error:
                     bad.add(f"{where}: {error}")
                     continue
-                listing.pictures.append(ListedPicture(self._images / name, expression, name, box, affect=affect))
+                points = _points(row["facial_landmarks"]) if self.wants_landmarks else None
+                picture = ListedPicture(self._images / name, expression, name, box, affect=affect, landmarks=points)
+                listing.pictures.append(picture)
         return listing
 
 
@@ -101,6 +106,15 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str] | None]]:
             else:
                 whole = len(row) == len(names)
                 yield f"{path}, line {number}", dict(zip(names, row, strict=True)) if whole else None
+
+
+def _points(cell: str) -> Landmarks | None:
+    """Returns five points of 68 ("x;y;x;y;…"); None where there are no such numbers."""
+    try:
+        numbers = np.array([float(word) for word in cell.split(";")])
+    except ValueError:
+        return None
+    return [(float(x), float(y)) for x, y in five_of_68(numbers.reshape(68, 2))] if len(numbers) == 136 else None
 
 
 def _box(row: dict[str, str]) -> Box | None:

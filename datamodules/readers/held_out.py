@@ -45,6 +45,10 @@ class HeldOutReader(Reader):
         """Tells the data set behind this one."""
         self.reader.fit_size(image_size)
 
+    def want_landmarks(self) -> None:
+        """Tells the data set behind this one."""
+        self.reader.want_landmarks()
+
     def read(self, split: Split) -> SampleTable:
         """Returns the rows of one split; the training rows are read once for both of their parts.
 

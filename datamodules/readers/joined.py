@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from datamodules.readers.reader import Reader, Split
+from datamodules.rows.images import Box
 from datamodules.rows.sample_table import ImageSource, ReadReport, SampleTable, affect_of
 from synfer.foundation.on_rank_zero import warn_on_rank_zero
 
@@ -59,6 +60,11 @@ class JoinedReader(Reader):
         for reader in self.readers:
             reader.fit_size(image_size)
 
+    def want_landmarks(self) -> None:
+        """Tells all of them."""
+        for reader in self.readers:
+            reader.want_landmarks()
+
     def read(self, split: Split) -> SampleTable:
         """Returns the rows of all readers.
 
@@ -98,6 +104,7 @@ class JoinedReader(Reader):
             caption=np.concatenate(captions) if len(captions) == len(tables) else None,
             group=_joined_groups(tables),
             attributes=_joined_attributes(tables),
+            landmarks=_joined_landmarks(tables),
             report=_joined_reports([table.report for table in tables]),
         )
 
@@ -134,6 +141,28 @@ class _JoinedImages:
         """Returns the images of these rows, in this order."""
         return _JoinedImages(self._parts, self._rows[rows])
 
+    def whole(self, row: int) -> np.ndarray:
+        """Returns the whole picture of one row, uint8 (H, W) or (H, W, 3)."""
+        found: np.ndarray = self._of_part(row, "whole")
+        return found
+
+    def box(self, row: int) -> Box | None:
+        """Returns the box of the face in one picture; None where its source has none."""
+        owner, _ = self._place(row)
+        return self._of_part(row, "box") if hasattr(self._parts[owner], "box") else None
+
+    def file_key(self, row: int) -> str:
+        """Returns what changes when the file of one row does."""
+        return str(self._of_part(row, "file_key"))
+
+    def _place(self, row: int) -> tuple[int, int]:
+        owner = int(np.searchsorted(self._starts, self._rows[row], side="right")) - 1
+        return owner, int(self._rows[row] - self._starts[owner])
+
+    def _of_part(self, row: int, what: str) -> Any:
+        owner, place = self._place(row)
+        return getattr(self._parts[owner], what)(place)
+
 
 def _joined_groups(tables: Sequence[SampleTable]) -> np.ndarray | None:
     """Returns the groups where all readers have some; those of different readers are different ones."""
@@ -164,6 +193,14 @@ def _joined_attributes(tables: Sequence[SampleTable]) -> dict[str, np.ndarray]:
         name: np.concatenate([table.attributes.get(name, np.full(len(table), "")) for table in tables])
         for name in names
     }
+
+
+def _joined_landmarks(tables: Sequence[SampleTable]) -> np.ndarray | None:
+    """Returns the points of all faces, NaN where a reader has none; None where none has any."""
+    if all(table.landmarks is None for table in tables):
+        return None
+    unknown = [np.full((len(table), 5, 2), np.nan, dtype=np.float32) for table in tables]
+    return np.concatenate([u if t.landmarks is None else t.landmarks for t, u in zip(tables, unknown, strict=True)])
 
 
 def _joined_reports(reports: Sequence[ReadReport]) -> ReadReport:

@@ -24,6 +24,8 @@ from synfer.faces.expressions import resolve_label_space
 from synfer.foundation.on_rank_zero import warn_on_rank_zero
 
 _KEY = "data.reader.init_args"
+Landmarks = Sequence[tuple[float, float]]
+"""Five points: see :data:`synfer.faces.face_alignment.POINTS`."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class ListedPicture:
         units: name of an action unit → 0 or 1, or how strongly it acts, in [0, 1]; NaN, and units left out, are not
             known.
         attributes: what else is said of the face: name → value.
+        landmarks: x and y of five points of the face in the picture, in pixels; None = not known.
     """
 
     path: Path
@@ -53,6 +56,7 @@ class ListedPicture:
     affect: tuple[float, float] | None = None
     units: Mapping[str, float] | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
+    landmarks: Landmarks | None = None
 
 
 @dataclass
@@ -228,6 +232,7 @@ class ListedPicturesReader(Reader):
             affect=_affect_of(good),
             group=None if None in groups else np.array(groups),
             attributes=_attributes(good),
+            landmarks=_landmarks(good) if self.wants_landmarks else None,
             report=ReadReport(read=listed, skipped=skipped, excluded=dict(excluded)),
         )
 
@@ -263,6 +268,14 @@ def _attributes(pictures: Sequence[ListedPicture]) -> dict[str, np.ndarray]:
     """Returns name → values, "" where a picture has none."""
     names = dict.fromkeys(name for picture in pictures for name in picture.attributes)
     return {name: np.array([picture.attributes.get(name, "") for picture in pictures]) for name in names}
+
+
+def _landmarks(pictures: Sequence[ListedPicture]) -> np.ndarray | None:
+    """Returns float32 (N, 5, 2), NaN where a picture has none; None where no picture has any."""
+    if all(picture.landmarks is None for picture in pictures):
+        return None
+    unknown = [(np.nan, np.nan)] * 5
+    return np.array([picture.landmarks or unknown for picture in pictures], dtype=np.float32)
 
 
 def _shown(picture: ListedPicture) -> Sequence[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.readers.affect_cells import affect_cells, affect_columns, is_known
-from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
+from datamodules.readers.listed_pictures import Landmarks, ListedPicture, ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, OnBadSample, Split
 from datamodules.rows.images import Box
 from synfer.faces.expressions import EXPRESSIONS, canonical_expression
@@ -40,6 +40,8 @@ class PictureListReader(ListedPicturesReader):
         split_column: train, val (or valid, validation) or test; null = the table's name has {split}, or all is train.
         group_column: person or photograph that must stay on one side of a split.
         box_columns: left, top, right and bottom of the face; null = the pictures are crops.
+        landmark_columns: x and y of five points of the face in pixels of the picture, ten names: the eye on the left of
+            the picture, the one on the right, nose, the mouth's left and right corner; empty cells = not known.
         classes: label as the table writes it → expression; null = the labels are names.
         valence_column: how pleasant, in [-1, 1], an empty cell where nobody knows; null = not known of any.
         arousal_column: how activated, likewise; both columns or neither. A row with one of them may lack its label.
@@ -74,14 +76,20 @@ class PictureListReader(ListedPicturesReader):
         valence_column: str | None = None,
         arousal_column: str | None = None,
         unknown_affect: float | None = None,
+        landmark_columns: list[str] | None = None,
     ) -> None:
+        if landmark_columns is not None and len(landmark_columns) != 10:
+            raise ValueError(
+                f"{_KEY}.landmark_columns: found {len(landmark_columns)} names, expected x and y of 5 points"
+            )
         self._affect_columns = affect_columns(valence_column, arousal_column)
         self._unknown_affect = unknown_affect
         if box_columns is not None and len(box_columns) != 4:
             raise ValueError(f"{_KEY}.box_columns: found {len(box_columns)} names, expected left, top, right, bottom")
         self._table, self._columns = table, [path_column, label_column]
         self._split_column, self._group_column, self._box_columns = split_column, group_column, box_columns or []
-        more = (split_column, group_column, *self._box_columns, *self._affect_columns)
+        self._landmark_columns = landmark_columns or []
+        more = (split_column, group_column, *self._box_columns, *self._affect_columns, *self._landmark_columns)
         self._columns += [name for name in more if name is not None]
         try:
             self._classes = None if classes is None else {k: canonical_expression(v) for k, v in classes.items()}
@@ -128,7 +136,7 @@ class PictureListReader(ListedPicturesReader):
                 affect = self._affect(row)
                 no_label = label in ("", "None", "nan") and is_known(affect)
                 expression = None if no_label else self._expression(label)
-                box = self._box(row)
+                box, landmarks = self._box(row), self._landmarks(row)
             except ValueError as error:
                 bad.add(f"{where}: {error}")
                 continue
@@ -138,7 +146,10 @@ class PictureListReader(ListedPicturesReader):
                 continue
             seen.add(identity)
             group = None if self._group_column is None else str(row[self._group_column])
-            listing.pictures.append(ListedPicture(self._root / path, expression, identity, box, group, affect=affect))
+            picture = ListedPicture(
+                self._root / path, expression, identity, box, group, affect=affect, landmarks=landmarks
+            )
+            listing.pictures.append(picture)
         return listing
 
     def _split_of(self, row: Mapping[str, Any]) -> str:
@@ -175,6 +186,16 @@ class PictureListReader(ListedPicturesReader):
             found = ", ".join(str(row[name]) for name in self._box_columns)
             raise ValueError(f"found the box {found}, expected four numbers") from None
         return left, top, right, bottom
+
+    def _landmarks(self, row: Mapping[str, Any]) -> Landmarks | None:
+        cells = [row[name] for name in self._landmark_columns]
+        if not cells or any(cell is None or not str(cell).strip() for cell in cells):
+            return None
+        try:
+            numbers = [float(cell) for cell in cells]
+        except ValueError:
+            raise ValueError(f"found the points {', '.join(map(str, cells))}, expected ten numbers") from None
+        return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def _rows(path: Path, columns: list[str]) -> Iterator[tuple[str, Mapping[str, Any] | None]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from datamodules.readers.known_sets import published
-from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
+from datamodules.readers.listed_pictures import Landmarks, ListedPicture, ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, OnBadSample, Split
 from datamodules.rows.images import Box
 from synfer.faces.expressions import LABEL_SPACES
@@ -32,8 +32,10 @@ class RAFDBReader(ListedPicturesReader):
     Layout: ``basic/EmoLabel/list_patition_label.txt`` with lines ``train_00001.jpg 5`` (in some copies the file lies
     beside the folder), ``basic/Image/aligned/train_00001_aligned.jpg`` (100×100 pixels),
     ``basic/Image/original/train_00001.jpg`` and ``basic/Annotation/boundingbox/train_00001_boundingbox.txt``.
-    ``basic/Annotation/manual/train_00001_manu_attri.txt``: five points of the face, a line each, then gender, race and
-    age by their codes, which are kept as attributes (:data:`ATTRIBUTES`; "unsure" as well) where that folder is there.
+    ``basic/Annotation/manual/train_00001_manu_attri.txt``: five points of the face in the original picture (eyes, nose,
+    corners of the mouth), a line each, read with ``images`` "original" if ``data.alignment`` asks; then gender, race
+    and age by their codes, which are kept as attributes (:data:`ATTRIBUTES`; "unsure" as well) where that folder is
+    there.
     Codes: 1 surprise, 2 fear, 3 disgust, 4 happy, 5 sad, 6 anger, 7 neutral. Splits: train 12,271, test 3,068, told by
     the file's name; there is no validation split. On request, for research alone; it says nothing of who is shown. It
     cannot be tried here: it is read in its layout alone, made of drawn faces.
@@ -122,12 +124,16 @@ class RAFDBReader(ListedPicturesReader):
             box = _read_box(self._base / "Annotation" / "boundingbox" / f"{stem}_boundingbox.txt", bad)
             if box is None:
                 return
+        landmarks = None
+        if self._images == "original" and self.wants_landmarks:
+            landmarks = _read_landmarks(self._base / "Annotation" / "manual" / f"{stem}_manu_attri.txt")
         shares = {expression: 1 / len(shown) for expression in shown} if len(shown) > 1 else None
         told = _read_attributes(self._manual / f"{stem}_manu_attri.txt", bad) if self._with_attributes else {}
         if told is None:
             return
         identity = path.relative_to(self._base).as_posix()
-        listing.pictures.append(ListedPicture(path, shown[0], identity, box, shares=shares, attributes=told))
+        picture = ListedPicture(path, shown[0], identity, box, shares=shares, attributes=told, landmarks=landmarks)
+        listing.pictures.append(picture)
 
 
 def _read_attributes(path: Path, bad: BadSamples) -> dict[str, str] | None:
@@ -159,3 +165,13 @@ def _read_box(path: Path, bad: BadSamples) -> Box | None:
         bad.add(f"{path}: {why}, expected left, top, right and bottom of the face")
         return None
     return left, top, right, bottom
+
+
+def _read_landmarks(path: Path) -> Landmarks | None:
+    """Returns the five points in the first lines of a file; None where there is no such file, or no points in it."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()[:5]
+        points = [tuple(float(word) for word in line.split()) for line in lines]
+    except (OSError, ValueError):
+        return None
+    return [(point[0], point[1]) for point in points] if [len(point) for point in points] == [2] * 5 else None

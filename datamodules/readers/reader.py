@@ -20,6 +20,8 @@ class Reader(ABC):
     Attributes:
         label_space: ordered names of the expressions.
         labels: which of several labellings is read; None where there is one alone.
+        wants_landmarks: whether the run needs the points of faces, where the data set has some; to read them may take
+            long.
         wanted_size: side in pixels at which the run wants its faces, for readers of pictures of several sizes; None =
             as they are.
     """
@@ -27,6 +29,7 @@ class Reader(ABC):
     label_space: tuple[str, ...]
     labels: str | None = None
     wanted_size: int | None = None
+    wants_landmarks: bool = False
 
     def source(self) -> dict[str, str | None]:
         """Returns what a checkpoint says of its data: the reader's class and its labelling."""
@@ -39,6 +42,10 @@ class Reader(ABC):
     def fit_size(self, image_size: int) -> None:
         """Hears at which side in pixels the run wants its faces."""
         self.wanted_size = image_size
+
+    def want_landmarks(self) -> None:
+        """Hears that the run needs the points of faces."""
+        self.wants_landmarks = True
 
     @abstractmethod
     def read(self, split: Split) -> SampleTable:

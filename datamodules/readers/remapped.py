@@ -53,6 +53,10 @@ class RemappedReader(Reader):
         """Tells the data set behind this one."""
         self.reader.fit_size(image_size)
 
+    def want_landmarks(self) -> None:
+        """Tells the data set behind this one."""
+        self.reader.want_landmarks()
+
     def read(self, split: Split) -> SampleTable:
         """Returns the rows of the split that stands for this one.
 

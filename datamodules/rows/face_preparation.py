@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import torch
 import yaml
 from torch import Tensor
 
+from datamodules.rows.alignment import Alignment
 from datamodules.rows.grey_or_colour import as_rgb
 from datamodules.rows.images import resize_square
+from synfer.faces.face_alignment import aligned, points_of_box, similarity
 from synfer.faces.face_shape import resize_faces
 
 
@@ -27,11 +29,13 @@ class FacePreparation:
         model_size: side in pixels that the classifier works on.
         reader_size: ``data.reader.init_args.image_size`` of the training; None = as they are.
         data_size: ``data.image_size`` of the training; None = as they are.
+        alignment: ``data.alignment`` of the training; None = faces were not aligned.
     """
 
     model_size: int
     reader_size: int | None = None
     data_size: int | None = None
+    alignment: Alignment | None = None
 
     @classmethod
     def of_run(cls, config: Path, model_size: int) -> FacePreparation:
@@ -48,7 +52,27 @@ class FacePreparation:
             return cls(model_size)
         data = _mapping(_mapping(stored).get("data"))
         reader = _mapping(_mapping(data.get("reader")).get("init_args"))
-        return cls(model_size, _side(reader.get("image_size")), _side(data.get("image_size")))
+        sizes = _side(reader.get("image_size")), _side(data.get("image_size"))
+        return cls(model_size, *sizes, _alignment(_mapping(data.get("alignment")), config))
+
+    def face_in(self, picture: np.ndarray, box: tuple[int, int, int, int]) -> Tensor | None:
+        """Returns the face in a found box as training saw aligned ones; None where no face can lie like that.
+
+        Args:
+            picture: uint8 (H, W) or (H, W, 3).
+            box: left, top, right and bottom in pixels.
+
+        Raises:
+            ValueError: the classifier was not trained with ``data.alignment``.
+        """
+        if self.alignment is None:
+            raise ValueError(
+                "found a classifier whose faces were not aligned, expected one trained with data.alignment"
+            )
+        matrix = similarity(points_of_box(box), self.alignment.template_points())
+        if matrix is None:
+            return None
+        return replace(self, reader_size=None)(aligned(picture, matrix, self.data_size or self.model_size))
 
     def __call__(self, picture: np.ndarray | Tensor) -> Tensor:
         """Returns one face as the classifier takes it, (3, S, S): uint8 where no size was left to change, else float.
@@ -78,6 +102,15 @@ def join_faces(faces: Sequence[Tensor], device: Any = "cpu") -> Tensor:
 
 def _as_float(image: Tensor) -> Tensor:
     return image.float() / 255 if image.dtype == torch.uint8 else image
+
+
+def _alignment(stored: Mapping[str, Any], config: Path) -> Alignment | None:
+    if stored.get("kind", "none") == "none":
+        return None
+    try:
+        return Alignment(**stored)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{config}: data.alignment: found {error}, expected what a training has written") from error
 
 
 def _mapping(found: Any) -> Mapping[str, Any]:

@@ -43,6 +43,7 @@ def decode_image(data: bytes | None, where: str, size: int | tuple[int, int] | N
         raise BadImageError(f"{where}: found no image data, expected an image file")
     try:
         with Image.open(io.BytesIO(data)) as opened:
+            _check_promised(opened)
             opened.load()
             array = image_array(opened)
     except Exception as error:  # each decoder of Pillow raises what it likes for a damaged file
@@ -71,6 +72,20 @@ def read_image(path: Path, size: int | tuple[int, int] | None = None) -> np.ndar
             f"{path}: cannot be read ({error.strerror or error}), expected a readable image file"
         ) from error
     return decode_image(data, str(path), size)
+
+
+_MOST_PIXELS = 89_478_485
+"""A picture that says it has more is not decoded; Pillow warns from this number on and refuses from twice as many."""
+
+
+def _check_promised(image: Image.Image) -> None:
+    """Refuses a file that would fill the memory, before any is taken.
+
+    Raises:
+        ValueError: more pixels than a photograph has.
+    """
+    if image.width * image.height > _MOST_PIXELS:
+        raise ValueError(f"{image.width}x{image.height} pixels, expected at most {_MOST_PIXELS:,}")
 
 
 def image_array(image: Image.Image) -> np.ndarray:
@@ -158,6 +173,10 @@ class EncodedImages:
         """Returns the images of these rows, in this order."""
         return EncodedImages([self._data[r] for r in rows], [self._names[r] for r in rows], self._image_size)
 
+    def whole(self, row: int) -> np.ndarray:
+        """Returns the picture of one row as its file has it, uint8 (H, W) or (H, W, 3)."""
+        return decode_image(self._data[row], self._names[row])
+
 
 class FileImages:
     """Image files, read and decoded when asked for.
@@ -188,6 +207,19 @@ class FileImages:
     def place(self, row: int) -> tuple[Path, Box | None]:
         """Returns the file of one row, and the box of the face in it; None where the whole picture is used."""
         return self._paths[row], self._boxes[row]
+
+    def whole(self, row: int) -> np.ndarray:
+        """Returns the picture of one row as its file has it, uint8 (H, W) or (H, W, 3), with what lies around a box."""
+        return read_image(self._paths[row])
+
+    def box(self, row: int) -> Box | None:
+        """Returns the box of the face in one picture; None = the whole picture is used."""
+        return self._boxes[row]
+
+    def file_key(self, row: int) -> str:
+        """Returns what changes when the file of one row does: length and time of change."""
+        status = self._paths[row].stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
 
     def _one(self, row: int) -> np.ndarray:
         image, box = read_image(self._paths[row]), self._boxes[row]

@@ -45,7 +45,8 @@ def split_manifest(table: SampleTable) -> dict[str, Any]:
         ``"action_units"``, where another tool's have been joined: which, and what kind of numbers they are; with
         ``"known"``, where rows carry valence and arousal: of how many each of them, and the expression, is known; with
         ``"agreement"``, where annotators voted: how far they agreed; with ``"held_out"``, where validation rows were
-        taken from training: the share and the seed.
+        taken from training: the share and the seed;
+        with ``"alignment"``, where faces were brought onto a template: which, and how they were found.
     """
     names = [*table.label_space, "unlabelled"]  # the last is that of the code −1
     alphabetical = np.argsort(np.argsort(names))[table.label]
@@ -64,6 +65,8 @@ def split_manifest(table: SampleTable) -> dict[str, Any]:
         manifest["agreement"] = table.report.agreement
     if table.held_out is not None:
         manifest["held_out"] = table.held_out
+    if table.alignment is not None:
+        manifest["alignment"] = table.alignment
     return manifest if table.au_source is None else {**manifest, "action_units": table.au_source}
 
 

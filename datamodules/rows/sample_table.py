@@ -58,6 +58,11 @@ class ArrayImages:
         """Returns the images of these rows, in this order."""
         return ArrayImages(self.array[rows])
 
+    def whole(self, row: int) -> np.ndarray:
+        """Returns one picture, uint8 (H, W) or (H, W, 3)."""
+        picture: np.ndarray = self.array[row]
+        return picture
+
 
 @dataclass(frozen=True)
 class ReadReport:
@@ -100,6 +105,9 @@ class SampleTable:
             data set does not say.
         attributes: name → str (N,), what else the data set says of each face ("gender": "female"), "" = nothing; scores
             are told for each value. {} = the data set says nothing.
+        landmarks: float32 (N, 5, 2): x and y of five points of each face in pixels of the whole picture (see
+            :data:`synfer.faces.face_alignment.POINTS`), whole numbers in the centres; NaN = not known; None = of none.
+        alignment: how faces were brought onto a template, in plain types; None = they were not.
         is_synthetic: whether these rows were generated.
         held_out: how training rows were divided into these and others, in plain types: share, seed; None = they were
             not.
@@ -120,6 +128,8 @@ class SampleTable:
     caption: np.ndarray | None = None
     group: np.ndarray | None = None
     attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    landmarks: np.ndarray | None = None
+    alignment: dict[str, Any] | None = None
     is_synthetic: bool = False
     held_out: dict[str, Any] | None = None
     report: ReadReport = field(default_factory=ReadReport)
@@ -141,6 +151,8 @@ class SampleTable:
         if self.group is not None:
             shapes["group"] = (self.group.shape, (n,))
         shapes |= {f"attribute '{name}'": (values.shape, (n,)) for name, values in self.attributes.items()}
+        if self.landmarks is not None:
+            shapes["landmarks"] = (self.landmarks.shape, (n, 5, 2))
         for name, (found, expected) in shapes.items():
             if found != expected:
                 raise ValueError(f"{self.split} table: {name} has shape {found}, expected {expected}")
@@ -190,6 +202,7 @@ class SampleTable:
             caption=None if self.caption is None else self.caption[rows],
             group=None if self.group is None else self.group[rows],
             attributes={name: values[rows] for name, values in self.attributes.items()},
+            landmarks=None if self.landmarks is None else self.landmarks[rows],
         )
 
     def class_counts(self) -> dict[str, int]:

@@ -44,13 +44,21 @@ def _label(options: argparse.Namespace) -> int:
 
     check_out(options.out, options.overwrite)
     sources = find_sources(options.paths)
-    detector = load_detector(options.detector) if options.faces else None
+    detector = load_detector(options.detector or "haar") if options.faces else None
 
     from experiments.label.labelling import Labelling
     from experiments.label.progress import Progress
     from lightning_modules.labeller import Labeller
 
     labeller = Labeller.load_trained(options.checkpoint, _device(options.device), options.batch_size)
+    alignment = labeller.prepare.alignment
+    if alignment is not None and not options.crops:
+        if options.margin:
+            raise ValueError(
+                f"--margin: found {options.margin:g} for a classifier trained on aligned faces, expected none: "
+                "data.alignment of its run says how much of a face is seen"
+            )
+        detector = detector or load_detector(options.detector or alignment.searched_by or "haar")
     for line in sources.left_out:
         print(f"left out: {line}", file=sys.stderr)
     lone = len(sources.names) == 1  # of which one line says all
@@ -137,9 +145,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="table to write: .csv or .parquet")
     parser.add_argument("--overwrite", action="store_true", help="write --out also where there is a file already")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--crops", action="store_true", help="each picture is the crop of one face (default)")
+    what.add_argument(
+        "--crops",
+        action="store_true",
+        help="each picture is the crop of one face (default, unless the classifier was trained with data.alignment)",
+    )
     what.add_argument("--faces", action="store_true", help="find the faces first; needs the extra 'faces'")
-    parser.add_argument("--detector", default="haar", help="who finds them (default: haar)")
+    parser.add_argument("--detector", help="who finds them (default: that of the training, or haar)")
     parser.add_argument(
         "--margin", type=_share, default=0.0, help="cut so much more on each side of a found box (default: 0)"
     )

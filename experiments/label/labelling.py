@@ -25,7 +25,8 @@ class Labelling:
     Attributes:
         labeller: the classifier, with what evaluation did before it.
         detector: finds the faces; None = each picture is the crop of a face.
-        margin: how far beyond a found box a face is cut out, as a share of the box.
+        margin: how far beyond a found box a face is cut out, as a share of the box; a classifier that was trained on
+            aligned faces gets them by its own template in place of it.
         threads: that read, search and resize ahead.
         names_bad: whether each picture that cannot be used is named on the way.
         faces: what has come out.
@@ -93,4 +94,7 @@ class Labelling:
         if self.detector is None:
             return [(None, self.labeller.prepare(pixels))]
         boxes = self.detector(pixels)
-        return [(box, self.labeller.prepare(box.cut_from(pixels, self.margin))) for box in boxes]
+        if self.labeller.prepare.alignment is None:
+            return [(box, self.labeller.prepare(box.cut_from(pixels, self.margin))) for box in boxes]
+        faces = [(box, self.labeller.prepare.face_in(pixels, (box.x0, box.y0, box.x1, box.y1))) for box in boxes]
+        return [(box, face) for box, face in faces if face is not None]

@@ -12,6 +12,7 @@ from typing import get_args
 from datamodules.au_tables.join import join_action_units
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.readers.reader import Reader, Split
+from datamodules.rows.alignment import align_table
 from datamodules.rows.sample_table import SampleTable
 
 SYNTHETIC = "synthetic"
@@ -33,6 +34,10 @@ class SplitsRead:
     said: dict[str, list[str]] = field(default_factory=dict)
 
 
+_SIDE = 112
+"""Of aligned faces where ``data.image_size`` is that of a model, which there is none of here."""
+
+
 def read_splits(data: ExpressionDataModule) -> SplitsRead:
     """Reads the splits as the reader gives them, before folds, subsets and dropped duplicates.
 
@@ -43,6 +48,12 @@ def read_splits(data: ExpressionDataModule) -> SplitsRead:
         ValueError: none can be read; one line with the reason of the first, and the names of the others.
     """
     found = SplitsRead()
+    side = data.image_size or _SIDE
+    if data.alignment.is_on:
+        data.reader.fit_size(side)
+        for reader in (data.reader, data.synthetic_reader):
+            if reader is not None and data.alignment.kind == "landmarks":
+                reader.want_landmarks()
     action_units = None if data.au_table is None else data.au_table.open()
     wanted: list[tuple[str, Reader, Split]] = [(split, data.reader, split) for split in get_args(Split)]
     if data.synthetic_reader is not None:
@@ -55,6 +66,8 @@ def read_splits(data: ExpressionDataModule) -> SplitsRead:
                 if joined is not None:
                     table, line = join_action_units(table, joined)
                     said.append(line)
+                if data.alignment.is_on and (name != SYNTHETIC or data.alignment.synthetic == "align"):
+                    table = align_table(table, data.alignment, side)
                 found.tables[name] = table
             except (FileNotFoundError, KeyError, ValueError) as error:
                 found.missing[name] = " ".join(str(error.args[0] if error.args else error).split())

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from datamodules.rows.alignment import AlignedImages
 from datamodules.rows.grey_or_colour import as_rgb
-from datamodules.rows.images import Box, FileImages, read_image
+from datamodules.rows.images import Box, FileImages
 from datamodules.rows.sample_table import UNLABELLED, SampleTable
 from synfer.faces.affect import AFFECT
 from synfer.pictures.sample_cards import SampleCard
 
 _STRONGEST = 3
+Points = list[tuple[float, float]]
 _LONGEST = 320  # pixels of a whole picture that is kept: it is shown small
 
 
@@ -25,12 +27,21 @@ def card_of(table: SampleTable, row: int) -> SampleCard:
     face = as_rgb(table.images.batch(np.array([row])))[0].permute(1, 2, 0).numpy()
     code = int(table.label[row])
     lines = []
+    points, outline = Points(), Points()
     whole, box = None, None
-    if isinstance(table.images, FileImages):
-        path, found = table.images.place(row)
-        if found is not None:
-            lines.append(f"box {found[0]},{found[1]} to {found[2]},{found[3]}")
-            whole, box = _shrunk(read_image(path), found)
+    images = table.images
+    source = images.source if isinstance(images, AlignedImages) else images
+    found = source.place(row)[1] if isinstance(source, FileImages) else None
+    if found is not None:
+        lines.append(f"box {found[0]},{found[1]} to {found[2]},{found[3]}")
+    if isinstance(images, AlignedImages):
+        outline = _corners(images.matrices[row])
+        known = np.empty((0, 2)) if table.landmarks is None else table.landmarks[row]
+        points = [(float(x), float(y)) for x, y in known[np.isfinite(known).all(1)]]
+        lines.append("aligned" if len(outline) else "no face found")
+        whole, box, points, outline = _shrunk(images.whole(row), found, points, outline)
+    elif found is not None and isinstance(source, FileImages):
+        whole, box, _, _ = _shrunk(source.whole(row), found, [], [])
     if table.group is not None:
         lines.append(f"of {table.group[row]}")
     told = [str(values[row]) for values in table.attributes.values() if values[row]]
@@ -44,6 +55,8 @@ def card_of(table: SampleTable, row: int) -> SampleCard:
         lines=lines,
         whole=whole,
         box=box,
+        points=points,
+        outline=outline,
         is_synthetic=table.is_synthetic,
     )
 
@@ -74,11 +87,24 @@ def _action_units(table: SampleTable, row: int) -> list[str]:
     return [f"{table.au_names[place]} {values[place]:.2f}" for place in strongest] or ["no AU acts"]
 
 
-def _shrunk(picture: np.ndarray, box: Box) -> tuple[np.ndarray, Box]:
-    """Returns a picture no larger than it needs to be, as RGB, and the box in it."""
+def _corners(matrix: np.ndarray) -> Points:
+    """Returns the corners of an aligned face in its picture, in turn; [] where it is not aligned."""
+    if np.isnan(matrix).any():
+        return []
+    corners = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]]) @ matrix.T
+    return [(float(x), float(y)) for x, y in corners]
+
+
+def _shrunk(
+    picture: np.ndarray, box: Box | None, points: Points, outline: Points
+) -> tuple[np.ndarray, Box | None, Points, Points]:
+    """Returns a picture no larger than it needs to be, as RGB, and box, points and outline in it."""
     small = Image.fromarray(picture).convert("RGB")
     width, height = small.size
     small.thumbnail((_LONGEST, _LONGEST))
     across, down = small.width / width, small.height / height
-    left, top, right, bottom = box
-    return np.array(small), (round(left * across), round(top * down), round(right * across), round(bottom * down))
+    points, outline = ([(x * across, y * down) for x, y in some] for some in (points, outline))
+    if box is not None:
+        left, top, right, bottom = box
+        box = round(left * across), round(top * down), round(right * across), round(bottom * down)
+    return np.array(small), box, points, outline

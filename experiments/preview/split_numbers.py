@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from datamodules.rows.alignment import AlignedImages
 from datamodules.rows.grey_or_colour import is_grey
 from datamodules.rows.images import FileImages
 from datamodules.rows.sample_table import UNLABELLED, SampleTable
@@ -46,6 +47,7 @@ def split_numbers(table: SampleTable, said: list[str], seed: int) -> dict[str, A
         "repeated": len(table) - len(set(table.content_hash.tolist())),
         "is_synthetic": table.is_synthetic,
         "pictures": _pictures(table, seed),
+        "alignment": table.alignment,
         "said": list(said),
     }
 
@@ -140,8 +142,9 @@ def _pictures(table: SampleTable, seed: int) -> dict[str, Any]:
         face = table.images.batch(np.array([row]))
         sizes[f"{face.shape[-1]}x{face.shape[-2]}"] += 1
         grey += is_grey(face)
-        if isinstance(table.images, FileImages):
-            with Image.open(table.images.place(row)[0]) as picture:
+        source = table.images.source if isinstance(table.images, AlignedImages) else table.images
+        if isinstance(source, FileImages):
+            with Image.open(source.place(row)[0]) as picture:
                 files[f"{picture.width}x{picture.height}"] += 1
     common = dict(files.most_common(3))
     if sum(common.values()) < sum(files.values()):

@@ -36,7 +36,13 @@ class FaceBox:
 
 
 class FaceDetector(Protocol):
-    """Finds faces; may be called from several threads at once."""
+    """Finds faces; may be called from several threads at once.
+
+    Attributes:
+        version: of whatever finds them; another one may find others.
+    """
+
+    version: str
 
     def __call__(self, picture: np.ndarray) -> list[FaceBox]:
         """Returns the faces in a picture, the largest first, uint8 (H, W) or (H, W, 3) RGB."""

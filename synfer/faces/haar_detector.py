@@ -22,6 +22,9 @@ class HaarDetector:
 
     Fast on a CPU and without weights to fetch; faces from the side, turned or half covered are missed.
 
+    Attributes:
+        version: of OpenCV; another one may find others.
+
     Raises:
         ValueError: OpenCV is not installed, or without its cascades (version 5 has none).
     """
@@ -35,6 +38,7 @@ class HaarDetector:
                 ">= 4.8 and < 5 (pip install 'synfer[faces]')"
             )
         self._file = str(file)
+        self.version = str(self._cv2.__version__)
         self._of_thread = threading.local()
 
     def __call__(self, picture: np.ndarray) -> list[FaceBox]:

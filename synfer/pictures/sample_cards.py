@@ -14,7 +14,7 @@ from synfer.pictures.sample_grid import save_png
 _COLUMNS, _WIDTH, _EDGE, _PAD = 4, 1000, 8, 6
 _FACE, _WHOLE, _LINE, _HEADING = 108, 80, 15, 54
 _INK, _PALE, _FRAME, _BAR = (20, 20, 20), (110, 110, 110), (215, 215, 215), (165, 200, 240)
-_MADE, _BOX = (205, 95, 0), (230, 30, 30)
+_MADE, _BOX, _OUTLINE = (205, 95, 0), (230, 30, 30), (40, 160, 60)
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -29,6 +29,8 @@ class SampleCard:
         lines: text below them; what is too long loses its beginning, for names differ at their ends.
         whole: the picture that the face was cut out of, uint8 (H, W, 3); None = the face is the picture.
         box: of the face in it: left, top, right, bottom in its pixels.
+        points: x and y of points of the face in its pixels.
+        outline: x and y of the corners of what is seen of it in its pixels, in turn.
         is_synthetic: whether the face was made.
     """
 
@@ -38,6 +40,8 @@ class SampleCard:
     lines: Sequence[str] = ()
     whole: np.ndarray | None = None
     box: tuple[int, int, int, int] | None = None
+    points: Sequence[tuple[float, float]] = ()
+    outline: Sequence[tuple[float, float]] = ()
     is_synthetic: bool = False
 
 
@@ -109,10 +113,17 @@ def _draw_whole(sheet: Image.Image, draw: ImageDraw.ImageDraw, card: SampleCard,
     assert card.whole is not None
     small = _within(card.whole, _FACE, _WHOLE)
     left, top = corner[0] + (_FACE - small.width) // 2, corner[1]
+    across, down = small.width / card.whole.shape[1], small.height / card.whole.shape[0]
+    if card.outline:
+        # Drawn on the picture itself, beyond whose edges there is text.
+        corners = [(x * across, y * down) for x, y in card.outline]
+        ImageDraw.Draw(small).line([*corners, corners[0]], fill=_OUTLINE, width=2)
+    for x, y in card.points:
+        x, y = x * across, y * down
+        ImageDraw.Draw(small).ellipse((x - 1, y - 1, x + 1, y + 1), fill=_BOX)
     sheet.paste(small, (left, top))
     if card.box is None:
         return
-    across, down = small.width / card.whole.shape[1], small.height / card.whole.shape[0]
     inside = [
         min(max(0, round(edge * scale)), limit - 1)
         for edge, scale, limit in zip(card.box, (across, down) * 2, small.size * 2, strict=True)

@@ -3,25 +3,33 @@
     python tests/benchmarks/reading.py
     python tests/benchmarks/reading.py --count 256 --rounds 3      # a look
     python tests/benchmarks/reading.py --start 100000              # the cold and the warm start of so many files
+    python tests/benchmarks/reading.py --memory 1000000            # of so many rows of Parquet
 
 Both read the same files with the same batch size, number of loader processes and threads, and end with float32 batches
 of one size, flipped, moved, lightened and erased at random. Rounds are taken in turn in one process; each figure is the
 median over them, by the CPU time of loader processes too. Prints one JSON line: ``throughput_ratio_48`` and
-``throughput_ratio_224`` (images per CPU second, ours ÷ theirs), or with ``--start`` ``cold_s`` and ``warm_s``, from the
-reader's construction to the first batch, and ``scan_s``, ImageFolder's own look at the folders.
+``throughput_ratio_224`` (images per CPU second, ours ÷ theirs), ``cached_ratio_48`` and ``cached_ratio_224`` (the same
+with ``data.decoded_cache``, which a first pass, not counted, has filled). With ``--start`` it prints ``cold_s`` and
+``warm_s``, from the reader's construction to the first batch, and ``scan_s``, ImageFolder's own look at the folders,
+each also as ``…_cpu_s``, which counts on a busy machine. With ``--memory`` it prints ``over_baseline_mb``, what reading
+and an epoch add to the memory of a process that has imported everything (mapped files left out, for the system may take
+those back): after reading, and four times in the epoch.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
+import resource
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
@@ -30,9 +38,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.augmentation import Augmentation
-from datamodules.readers import DrawnReader, ImageFolderReader
+from datamodules.readers import DrawnReader, ImageFolderReader, TableOfPicturesReader
 
-BARS = {"throughput_ratio_48": 2.0, "throughput_ratio_224": 1.3, "warm_s": 5.0}
+BARS = {
+    "throughput_ratio_48": 2.0,
+    "throughput_ratio_224": 1.3,
+    "cached_ratio_224": 4.0,
+    "warm_s": 5.0,
+    "over_baseline_mb": 300.0,
+}
 BATCH = 64
 
 
@@ -49,7 +63,7 @@ def write_folder(root: Path, count: int, side: int) -> None:
             Image.fromarray(pixels).save(folder / f"{row:06d}.jpg", quality=90)
 
 
-def ours(root: Path, side: int, workers: int) -> Callable[[], Iterator[int]]:
+def ours(root: Path, side: int, workers: int, cache: Path | None = None) -> Callable[[], Iterator[int]]:
     """Returns what goes through the training rows once, batch by batch, as a run does."""
     data = ExpressionDataModule(
         ImageFolderReader(str(root), "basic7", image_size=side),
@@ -58,9 +72,19 @@ def ours(root: Path, side: int, workers: int) -> Callable[[], Iterator[int]]:
         num_workers=workers,
         augmentation=Augmentation(),
         seed=0,
+        decoded_cache=None if cache is None else str(cache),
     )
     data.prepare_data()
     data.setup("fit")
+    # Without a trainer in training nothing is augmented.
+    training = {"training": True, "sanity_checking": False, "state": SimpleNamespace(stage="train")}
+    where = {"world_size": 1, "global_rank": 0, "current_epoch": 0, "global_step": 0, "limit_train_batches": 1.0}
+    data.trainer = SimpleNamespace(**training, **where)  # type: ignore[assignment]
+
+    batch = next(iter(data.train_dataloader()))
+    plain = batch["image"].float() / 255
+    if torch.equal(plain, data.on_after_batch_transfer(batch, 0)["image"]):
+        raise RuntimeError("found faces that are not augmented, expected those of a training")
 
     def batches() -> Iterator[int]:
         for batch in data.train_dataloader():
@@ -104,13 +128,25 @@ def theirs(root: Path, side: int, workers: int) -> Callable[[], Iterator[int]]:
     return batches
 
 
+def cached(root: Path, side: int, workers: int) -> Callable[[], Iterator[int]]:
+    """Returns the same as :func:`ours` from a cache that is full."""
+    batches = ours(root, side, workers, root / "cache")
+    for _ in range(2):  # a batch that is not whole is left out, each time another one
+        sum(batches())
+    return batches
+
+
 def images_per_cpu_second(batches: Callable[[], Iterator[int]]) -> float:
     """Returns the rate of one pass, by the CPU time of this process and of its loader processes."""
-    before = os.times()
+    before = cpu_seconds()
     count = sum(batches())
-    after = os.times()
-    spent = sum(after[place] - before[place] for place in range(4))  # user and system, ours and of children
-    return count / spent
+    return count / (cpu_seconds() - before)
+
+
+def cpu_seconds() -> float:
+    """Returns what this process and those that it has waited for have spent, in microseconds' steps."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in spent)
 
 
 def start(root: Path, count: int) -> dict[str, float]:
@@ -128,14 +164,56 @@ def start(root: Path, count: int) -> dict[str, float]:
     os.environ["SYNFER_INDEX_DIR"] = str(root / "index")
     time.sleep(2.5)  # files that were just written are not trusted
     told = {}
-    for name in ("cold_s", "warm_s"):
-        began = time.perf_counter()
-        next(ours(root / "many", 48, 0)())
-        told[name] = time.perf_counter() - began
-    began = time.perf_counter()
-    ImageFolder(str(root / "many" / "train"))
-    told["scan_s"] = time.perf_counter() - began
+    works: dict[str, Callable[[], object]] = {
+        "cold": lambda: next(ours(root / "many", 48, 0)()),
+        "warm": lambda: next(ours(root / "many", 48, 0)()),
+        "scan": lambda: ImageFolder(str(root / "many" / "train")),
+    }
+    for name, work in works.items():
+        began, spent = time.perf_counter(), cpu_seconds()
+        work()
+        told |= {f"{name}_s": time.perf_counter() - began, f"{name}_cpu_s": cpu_seconds() - spent}
     return told
+
+
+def memory(root: Path, count: int) -> dict[str, object]:
+    """Returns what rows of Parquet add to the memory of this process, in 10⁶ bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    write_folder(root / "few", 700, 48)
+    (root / "set").mkdir()
+    os.environ["SYNFER_INDEX_DIR"] = str(root / "index")
+    for split, wanted in (("train", count), ("val", 70)):
+        files = sorted((root / "few" / "train").rglob("*.jpg"))
+        pictures, labels = [file.read_bytes() for file in files], [file.parent.name for file in files]
+        with pq.ParquetWriter(
+            str(root / "set" / f"{split}.parquet"), pa.schema({"image": pa.binary(), "label": pa.string()})
+        ) as writer:
+            for start in range(0, wanted, len(files)):
+                rows = slice(0, min(len(files), wanted - start))
+                writer.write_table(pa.table({"image": pa.array(pictures[rows], pa.binary()), "label": labels[rows]}))
+    del pictures, labels
+    before = own_memory()
+    data = ExpressionDataModule(
+        TableOfPicturesReader(str(root / "set")), batch_size=BATCH, image_size=48, augmentation=Augmentation(), seed=0
+    )
+    data.setup("fit")
+    measured = [own_memory()]
+    for number, _ in enumerate(data.train_dataloader(), start=1):
+        if number % max(1, count // BATCH // 4) == 0:
+            measured.append(own_memory())
+    over = [round((value - before) / 1e6, 1) for value in measured]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"rows": count, "over_baseline_mb": over, "baseline_mb": round(before / 1e6), "peak_mb": round(peak / 1e6)}
+
+
+def own_memory() -> int:
+    """Returns the bytes of this process's own memory, without mapped files."""
+    gc.collect()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (found,) = [line.split()[1] for line in lines if line.startswith("RssAnon:")]
+    return int(found) * 1024
 
 
 def main() -> None:
@@ -145,6 +223,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=0, help="loader processes")
     parser.add_argument("--start", type=int, metavar="FILES", help="measure starts instead, with so many files")
+    parser.add_argument("--memory", type=int, metavar="ROWS", help="measure memory instead, with so many rows")
     args = parser.parse_args()
     torch.set_num_threads(1)
     result: dict[str, object] = {"benchmark": "reading"}
@@ -152,17 +231,20 @@ def main() -> None:
         root = Path(place)
         if args.start:
             result |= {name: round(value, 2) for name, value in start(root, args.start).items()}
+        elif args.memory:
+            result |= memory(root, args.memory)
         else:
             for side in (48, 224):
                 write_folder(root / str(side), args.count, side)
-                loaders = {"ours": ours, "theirs": theirs}
+                loaders = {"ours": ours, "cached": cached, "theirs": theirs}
                 made = {name: make(root / str(side), side, args.workers) for name, make in loaders.items()}
                 rates: dict[str, list[float]] = {name: [] for name in made}
                 for _ in range(args.rounds):
                     for name, batches in made.items():
                         rates[name].append(images_per_cpu_second(batches))
-                pairs = zip(rates["ours"], rates["theirs"], strict=True)
-                result[f"throughput_ratio_{side}"] = round(statistics.median(a / b for a, b in pairs), 3)
+                for name, key in (("ours", "throughput"), ("cached", "cached")):
+                    pairs = zip(rates[name], rates["theirs"], strict=True)
+                    result[f"{key}_ratio_{side}"] = round(statistics.median(a / b for a, b in pairs), 3)
                 result |= {f"{name}_{side}_per_cpu_s": round(statistics.median(r)) for name, r in rates.items()}
     print(json.dumps({**result, "workers": args.workers, "bars": BARS}))
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from datamodules.loading import augmentation
 from datamodules.loading.augmentation import UNIFORM_COLUMNS, Augmentation, augment
 
 NOTHING = Augmentation(flip=0, rotation=0, translate=0, scale=0, contrast=0, brightness=0, erasing=0)
@@ -112,3 +113,31 @@ def test_random_numbers_must_fit() -> None:
     image, uniform = _faces()
     with pytest.raises(ValueError, match=r"found random numbers \(5, 12\), expected \(6, 12\)"):
         augment(image, Augmentation(), uniform[:5])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Augmentation(erasing=0.5),
+        Augmentation(contrast=0, brightness=0, erasing=1),
+        Augmentation(flip=0, rotation=0, translate=0, scale=0, erasing=1),
+        Augmentation(flip=0, rotation=0, translate=0, scale=0, contrast=0, brightness=0, erasing=1),
+        Augmentation(enabled=False),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_bytes_and_pieces_give_the_same_faces(
+    settings: Augmentation, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (23, channels, 20, 16), generator=generator, dtype=torch.uint8)
+    uniform = torch.rand(23, UNIFORM_COLUMNS, generator=generator)
+    monkeypatch.setattr(augmentation, "_PIECE", 2**30)
+    whole = augment(image.float() / 255, settings, uniform)
+    assert torch.equal(augment(image, settings, uniform), whole)
+    monkeypatch.setattr(augmentation, "_PIECE", 5 * channels * 20 * 16)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    before, floats = image.clone(), image.float() / 255
+    torch.testing.assert_close(augment(image, settings, uniform), whole, atol=1e-6, rtol=0)
+    torch.testing.assert_close(augment(floats, settings, uniform), whole, atol=1e-6, rtol=0)
+    assert torch.equal(image, before) and torch.equal(floats, before.float() / 255)

@@ -153,3 +153,25 @@ class _Cv2:
         import cv2
 
         return getattr(cv2, name)
+
+
+def test_a_classifier_of_aligned_faces_gets_aligned_faces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"kind": "detector", "template": "arcface", "margin": 0.3, "not_found": "error"}
+    run = save_run(tmp_path / "run", data={"image_size": 32, "alignment": settings})
+    save_noise(tmp_path / "pictures" / "a.png", 60, 60)
+    shutil.copy(PORTRAIT, tmp_path / "pictures" / "b.jpg")
+    words = [str(tmp_path / "pictures"), "--checkpoint", str(run), "--overwrite"]
+    out = tmp_path / "labels.csv"
+    assert main([*words, "--out", str(out)]) == 0
+    empty, found = rows_of(out)
+    assert empty["label"] == ""
+    labeller = Labeller.load_trained(run)
+    box = tuple(int(found[side]) for side in ("x0", "y0", "x1", "y1"))
+    face = labeller.prepare.face_in(np.array(Image.open(PORTRAIT).convert("RGB")), box)  # type: ignore[arg-type]
+    assert face is not None
+    expected = labeller.named(labeller.probabilities([face])[0])
+    assert float(found["happy"]) == pytest.approx(expected.probabilities["happy"], abs=1e-6)
+    assert main([*words, "--out", str(out), "--crops"]) == 0
+    assert [row["x0"] for row in rows_of(out)] == ["", ""] and all(row["label"] for row in rows_of(out))
+    assert main([*words, "--out", str(out), "--margin", "0.2"]) == 2
+    assert "--margin: found 0.2 for a classifier trained on aligned faces" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from datamodules.rows.sample_table import SampleTable
 from experiments.preview.preview_command import main
 from experiments.preview.row_cards import card_of
 from tests.docs.pages import PROJECT
-from tests.fixtures.published_sets import ck_plus, raf_db
+from tests.fixtures.published_sets import ck_plus, few_pictures, raf_db
 from tests.fixtures.tiny_data import tiny_table
 
 CONFIGS = PROJECT / "configs"
@@ -219,3 +219,17 @@ def test_cards_say_what_the_table_knows() -> None:
 
 def test_the_program_is_the_command() -> None:
     assert preview.main is main
+
+
+@few_pictures
+def test_aligned_faces_are_shown_with_what_aligned_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = raf_db(tmp_path / "RAF-DB")
+    words = [f"--config={CONFIGS}/data/raf_db.yaml", f"--data.reader.init_args.reader.init_args.root={root}"]
+    words += ["--data.reader.init_args.reader.init_args.images=original", "--data.image_size=48"]
+    numbers = look(*words, "--data.alignment.kind=box", "--rows", "5", "--out", str(tmp_path / "look"))
+    train = numbers["splits"]["train"]
+    assert train["alignment"]["by"] == {"box": 14} and train["pictures"]["sizes"] == {"48x48": 14}
+    assert train["pictures"]["files"] == {"40x30": 14} and "14 by box" in capsys.readouterr().out
+    with Image.open(tmp_path / "look" / "train.png") as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(2**20) or []}
+    assert (230, 30, 30) in colours and (40, 160, 60) in colours  # the box of the data set, and what is seen
