@@ -216,7 +216,7 @@ class ExpressionDataModule(ResumableDataModule):
         self._pool_folder: PoolFolder | None = None
         self._action_units: AUTable | None = None
         self._device_batch = DeviceBatch(self.label_space, augmentation)
-        self._row_record = RowRecord(reader, self._training_rows)
+        self.row_record = RowRecord(reader, self._training_rows)
 
     @property
     def label_space(self) -> tuple[str, ...]:
@@ -261,7 +261,7 @@ class ExpressionDataModule(ResumableDataModule):
                 table = self._read(self.predict_split)
                 setattr(self, name, self._training_rows.inside_fold(table) if self.predict_split == "train" else table)
         elif stage == "predict":
-            self.synthesis_count = self.planned_set.count_rows(self._class_counts)
+            self.synthesis_count = self.planned_set.count_rows(lambda: self.training_table().class_counts())
         if stage == "fit" and self.synthetic_ratio > 0 and self.synthetic_reader is None and self.pool is None:
             self._open_pool()
 
@@ -321,9 +321,6 @@ class ExpressionDataModule(ResumableDataModule):
         if self.train_table is None:
             self._setup_training()
         return self._need(self.train_table, "train")
-
-    def _class_counts(self) -> dict[str, int]:
-        return self.training_table().class_counts()
 
     def _open_pool(self) -> None:
         train = self._need(self.train_table, "train")
@@ -419,12 +416,11 @@ class ExpressionDataModule(ResumableDataModule):
         """
         if isinstance(batch, SynthesisRequest):
             return batch
-        stream = (self._is_training(), self.run_seed, self._mirrored_order)
-        return self._device_batch.prepare(batch, self.trainer, *stream)
+        return self._device_batch.prepare(batch, self.trainer, self._is_training(), self.run_seed, self._mirrored_order)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the position, and source and content hashes of the rows; rank 0's state serves all ranks."""
-        return {**self._row_record.state_dict(self.train_table), **super().state_dict()}
+        return {**self.row_record.state_dict(self.train_table), **super().state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from the position of a checkpoint, and remembers the rows that its model has seen.
@@ -435,21 +431,9 @@ class ExpressionDataModule(ResumableDataModule):
             ValueError: a fit goes on with other rows held out, or rows held out now were trained on before.
         """
         goes_on = self.trainer is not None and self.trainer.state.fn == "fit"
-        self._row_record.load_state_dict(state_dict, goes_on, self.val_table)
+        self.row_record.load_state_dict(state_dict, goes_on, self.val_table)
         if goes_on:
             super().load_state_dict(state_dict)
-
-    def add_earlier_training(self, state: dict[str, Any], who: str) -> None:
-        """Remembers the rows that the model has seen in a training which this one begins with.
-
-        Args:
-            state: what :meth:`state_dict` gave there; {} = not recorded.
-            who: where the weights come from, for the error.
-
-        Raises:
-            ValueError: that training has seen rows, or may have, that this run holds out.
-        """
-        self._row_record.add(state, self.val_table, who)
 
     @property
     def run_seed(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -16,9 +16,11 @@ from datamodules.rows.sample_table import UNLABELLED
 from lightning_modules.affect_rows import affect_in, check_affect_rows
 from lightning_modules.backbone_weights import load_backbone, read_backbone, with_stored
 from lightning_modules.class_statistics import adapt_to_classes, named_weights, real_class_counts
+from lightning_modules.classifier_checks import check_classifier_settings
 from lightning_modules.classifier_file import ClassifierFile
 from lightning_modules.classifier_outputs import check_same_outputs
 from lightning_modules.classifier_scores import EvaluationScores, save_evaluation_pictures
+from lightning_modules.training_averages import TrainingAverages
 from synfer.faces.expressions import resolve_label_space
 from synfer.faces.face_batch import check_batch, check_range_of_batch
 from synfer.faces.face_shape import resize_faces
@@ -26,13 +28,12 @@ from synfer.foundation.fingerprint import fingerprint
 from synfer.foundation.rank_states import own_state, states_of_ranks
 from synfer.foundation.validate import check_setting
 from synfer.labels.affect_losses import AffectSettings, affect_loss
-from synfer.labels.class_weights import check_class_weights
-from synfer.labels.long_tail_losses import LOSSES, LossSettings, check_together
+from synfer.labels.long_tail_losses import LOSSES, LossSettings
 from synfer.labels.mined_knowledge import MinedKnowledge
 from synfer.labels.soft_label_loss import expected_losses
 from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.affect_head import AFFECT_OUTPUTS, split_outputs
-from synfer.networks.backbone import Stem, averaged_for_grey, build_backbone, normalisation
+from synfer.networks.backbone import Stem, build_backbone, channel_values, normalisation
 from synfer.networks.backbone_source import with_source
 from synfer.networks.channels_last import to_channels_last
 from synfer.networks.class_activation import check_has_maps, with_mirrored_maps
@@ -45,7 +46,7 @@ from synfer.optimisation.schedule import Schedule
 from synfer.optimisation.sharpness_aware import SharpnessAware, check_accumulation, is_perturbed
 
 
-class ExpressionClassifier(ClassifierFile):
+class ExpressionClassifier(TrainingAverages, ClassifierFile):
     """Classifies facial expressions with a timm network, and rates valence and arousal with it where asked.
 
     Trains with the cross-entropy between the network's probabilities and ``batch["soft_label"]``, or another ``loss``;
@@ -159,20 +160,7 @@ class ExpressionClassifier(ClassifierFile):
         self._backbone_trained_on = None if stored is None else stored.trained_on
         self.label_space = resolve_label_space(label_space)
         k = len(self.label_space)
-        check_setting(0 <= drop_rate < 1, "drop_rate", drop_rate, "a number in [0, 1)")
-        check_setting(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "a number in [0, 1)")
-        check_setting(synthetic_loss_weight >= 0, "synthetic_loss_weight", synthetic_loss_weight, "a number ≥ 0")
-        check_setting(learning_rate > 0, "learning_rate", learning_rate, "a number > 0")
-        check_setting(sam_rho is None or sam_rho > 0, "sam_rho", sam_rho, "a number > 0, or null")
-        check_setting(weight_decay >= 0, "weight_decay", weight_decay, "a number ≥ 0")
-        check_setting(0 <= momentum < 1, "momentum", momentum, "a number in [0, 1)")
-        check_setting(0 <= warmup_fraction < 1, "warmup_fraction", warmup_fraction, "a number in [0, 1)")
-        check_setting(in_channels in (1, 3), "in_channels", in_channels, "1 or 3")
-        check_setting(image_size >= 8, "image_size", image_size, "at least 8 pixels")
-        check_class_weights(class_weights, self.label_space)
-        check_together(loss, class_weights, label_smoothing)
-        fine = not affect.enabled or loss.kind != "ldam"
-        check_setting(fine, "affect.enabled", True, "false beside model.loss.kind 'ldam', whose last layer is a cosine")
+        check_classifier_settings(config, self.label_space, loss, affect)
 
         self.image_size = image_size
         # In a list, so that the codec is no submodule: it is neither trained nor saved.
@@ -208,8 +196,8 @@ class ExpressionClassifier(ClassifierFile):
         if channels_last:
             to_channels_last(self.backbone)
         expected_mean, expected_std = normalisation(self.backbone)
-        self.register_buffer("mean", _per_channel("mean", mean or expected_mean, channels), persistent=False)
-        self.register_buffer("std", _per_channel("std", std or expected_std, channels), persistent=False)
+        self.register_buffer("mean", channel_values("mean", mean or expected_mean, channels), persistent=False)
+        self.register_buffer("std", channel_values("std", std or expected_std, channels), persistent=False)
         self.mean: Tensor
         self.std: Tensor
         check_setting(bool((self.std > 0).all()), "std", std, "numbers > 0")
@@ -400,29 +388,6 @@ class ExpressionClassifier(ClassifierFile):
             return None
         return self.class_weights
 
-    def _track(self, name: str, values: Tensor, counted: Tensor | None = None) -> None:
-        metric = self.train_metrics[name]
-        assert isinstance(metric, MaskedMean)
-        metric.update(values, counted)
-
-    def _train_metrics(self) -> Iterator[tuple[str, MaskedMean]]:
-        for name, metric in self.train_metrics.items():
-            assert isinstance(metric, MaskedMean)
-            yield name, metric
-
-    def on_train_epoch_start(self) -> None:
-        """Forgets the last epoch's training metrics; not called where a run goes on in the middle of an epoch."""
-        for _, metric in self._train_metrics():
-            metric.reset()
-
-    def on_train_epoch_end(self) -> None:
-        """Logs train/loss, its parts loss_real, loss_synthetic and loss_affect, and train/accuracy over all ranks."""
-        # Every rank computes every metric, whatever it saw itself: compute() is a collective.
-        values = {name: metric.compute() for name, metric in self.train_metrics.items()}  # type: ignore[operator]
-        for name, value in values.items():
-            if bool(value.isfinite()):  # NaN where the epoch held no such sample on any rank
-                self.log(f"train/{name}", value, sync_dist=True)
-
     # ------------------------------------------------------------------ evaluation
 
     def _clear_evaluation(self, stage: str) -> None:
@@ -481,14 +446,3 @@ class ExpressionClassifier(ClassifierFile):
 
 
 _ALONE = "null beside model.pretrained and model.pretrained_path"
-
-
-def _scale_of_cosines(loss: Mapping[str, Any]) -> float | None:
-    """Returns by what a network's cosines are multiplied, as its loss says; None = its last layer is a plain one."""
-    return loss["scale"] if loss.get("kind") == "ldam" else None
-
-
-def _per_channel(name: str, values: Sequence[float], channels: int) -> Tensor:
-    values = averaged_for_grey(values, channels)
-    check_setting(len(values) == channels, name, values, f"{channels} numbers")
-    return torch.tensor(values, dtype=torch.float32).view(1, channels, 1, 1)

@@ -51,8 +51,8 @@ class SynthesiserModule(SynthesiserFile):
             "fingerprint": fingerprint(sorted(stored.weights.items())),
         }
         data = data_of(self.trainer)
-        if hasattr(data, "add_earlier_training"):
-            data.add_earlier_training(data_state(stored.content), f"model.initial_weights '{path}'")
+        if hasattr(data, "row_record"):
+            data.row_record.add(data_state(stored.content), data.val_table, f"model.initial_weights '{path}'")
 
     def _began_with(self, stored: StoredModule) -> None:
         """Takes over what else is known of weights that a training begins with."""

@@ -35,7 +35,7 @@ def test_every_imported_package_is_declared() -> None:
             importers.add(source.name)
             imported.remove("datasets")
     imported -= ours | set(sys.stdlib_module_names)
-    assert {"torch", "numpy", "PIL"} <= imported and importers == {"hub_captions.py"}
+    assert {"torch", "numpy", "PIL"} <= imported and importers == {"hub_captions.py", "hub_set.py"}
     assert {PACKAGES.get(name, name) for name in imported} - declared == set()
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from synfer.foundation.checkpoint_file import check_finite
 from synfer.foundation.file_reading import did_you_mean, one_line
+from synfer.foundation.validate import check_setting
 
 Stem = Literal["auto", "small", "half", "native"]
 
@@ -225,3 +226,19 @@ def _classes_in_file(name: str, path: str) -> int | None:
         if f"{key}.weight" in state:
             return int(state[f"{key}.weight"].shape[0])
     return None
+
+
+def channel_values(name: str, values: Sequence[float], channels: int) -> Tensor:
+    """Returns float32 (1, C, 1, 1) of one number for each channel; of colours, for grey, their mean.
+
+    Args:
+        name: of the setting, for the error: "mean".
+        values: C numbers, or three for one channel.
+        channels: C.
+
+    Raises:
+        ValueError: as many numbers as channels are expected.
+    """
+    values = averaged_for_grey(values, channels)
+    check_setting(len(values) == channels, name, values, f"{channels} numbers")
+    return torch.tensor(values, dtype=torch.float32).view(1, channels, 1, 1)

@@ -18,7 +18,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks.recording import run_record
-from callbacks.recording.run_record import RunRecord, cpu_seconds, git_state, versions
+from callbacks.recording.process_facts import cpu_seconds, git_state, versions
+from callbacks.recording.run_record import RunRecord
 from callbacks.recording.wandb_run import WandbRun
 from datamodules.rows.provenance import split_manifest
 from synfer.runs.row_file import read_rows, row_file
