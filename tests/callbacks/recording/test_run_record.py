@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks.recording import run_record
+from callbacks.recording import process_facts, run_record
 from callbacks.recording.process_facts import cpu_seconds, git_state, versions
 from callbacks.recording.run_record import RunRecord
 from callbacks.recording.wandb_run import WandbRun
@@ -237,7 +237,7 @@ def test_the_commit_is_that_of_the_start(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_record, "__file__", str(tmp_path / "run_record.py"))
+    monkeypatch.setattr(process_facts, "__file__", str(tmp_path / "process_facts.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert git_state() is None
 

@@ -401,7 +401,10 @@ CASES: dict[str, Case] = {
 WITHOUT_NUMBERS = ("PictureListReader", "ImageFolderReader", "TableOfPicturesReader", "AffWild2Reader")
 """Readers of any data set, and one whose frames nobody has counted alike."""
 
-ELSEWHERE = {"DrawnReader", "FER2013Reader", "ImageCaptionsReader", "JoinedReader", "RemappedReader"}
+ELSEWHERE = {
+    *("DrawnReader", "FER2013Reader", "ImageCaptionsReader", "JoinedReader", "RemappedReader"),
+    *("AffWild2AffectReader", "AffWild2MTLReader", "AffWild2UnitsReader"),  # test_aff_wild2_lists.py
+}
 """Readers that make their faces, have files of tests of their own for this, or read no labels of a layout."""
 
 every_case = pytest.mark.parametrize("name", CASES)

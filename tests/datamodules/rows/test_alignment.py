@@ -190,7 +190,6 @@ def test_points_beside_the_picture_are_named_and_never_a_black_face(faces: list[
 def test_raf_db_gives_points_in_the_original_pictures(tmp_path: Path) -> None:
     root = raf_db(tmp_path / "RAF-DB")
     folder = root / "basic" / "Annotation" / "manual"
-    folder.mkdir()
     (folder / "train_00001_manu_attri.txt").write_text("12.5\t9\n22 9\n17.5 13\n13 18\n22 18\n0\n1\n2\n")
     (folder / "train_00002_manu_attri.txt").write_text("12.5\t9\n22 9\n")
     one = RAFDBReader(str(root), images="original", image_size=SIDE)
@@ -207,6 +206,7 @@ def test_raf_db_gives_points_in_the_original_pictures(tmp_path: Path) -> None:
     assert by_box.alignment is not None and by_box.alignment["by"] == {"box": 14}
 
 
+@few_pictures
 def test_ck_plus_gives_five_of_its_68_points(tmp_path: Path) -> None:
     root = ck_plus(tmp_path / "CK+")
     points = np.zeros((68, 2))
