@@ -122,15 +122,14 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "whole", given
 
 
-@pytest.mark.xfail(run=False, reason="the ranks of a second start may wait for each other until torchrun's third")
 @pytest.mark.ddp
 @pytest.mark.slow
 def test_a_restart_of_torchrun_goes_on_and_is_the_same_run(tmp_path: Path, two_ranks: tuple[Path, Path]) -> None:
     """A rank is killed: its host starts all of them again, and the run goes on from its last checkpoint."""
     uninterrupted, given = two_ranks
-    once = {
+    once = {  # inside an epoch: a validation makes one of the averages of batch statistics that ranks hold
         "class_path": "tests.fixtures.stop_at.KilledOnce",
-        "init_args": {"step": 4, "rank": 1, "folder": str(tmp_path)},
+        "init_args": {"step": 3, "rank": 1, "folder": str(tmp_path)},
     }
     command = fit(given, tmp_path, "--checkpoint.every_n_train_steps=1", callbacks=(once,))
     words = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--max_restarts=3"]
@@ -146,7 +145,7 @@ def test_a_restart_of_torchrun_goes_on_and_is_the_same_run(tmp_path: Path, two_r
     _, error = ended(process)
     assert process.returncode == 0, error[-3000:]
     attempts = summary(tmp_path)["attempts"]
-    assert [attempt["restarts"] for attempt in attempts] == [0, 1] and attempts[1]["from_step"] in (2, 3), began
+    assert [attempt["restarts"] for attempt in attempts] == [0, 1] and attempts[1]["from_step"] in (1, 2), began
     assert len({attempt["job"] for attempt in attempts}) == 1 and "goes on from" in error
     assert_same_run(tmp_path, uninterrupted, attempts[1]["from_step"], ranks=2)
 

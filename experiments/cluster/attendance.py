@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -48,7 +49,9 @@ class Attendance:
         from experiments.cluster.meeting import Meeting
 
         self._meeting = Meeting(launch, options.arrival_s, options.silence_s)
-        return self._meeting.agree(decide)
+        agreed = self._meeting.agree(decide)
+        os.environ.update(self._meeting.group_store)
+        return agreed
 
     def on_lost(self, note: Callable[[str], None]) -> None:
         """Has something done with the line about a lost rank before this process is ended for it."""

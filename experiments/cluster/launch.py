@@ -64,10 +64,6 @@ class Launch:
         """Host and process, for people to read."""
         return f"{os.environ.get('SLURMD_NODENAME') or socket.gethostname()}, process {os.getpid()}"
 
-    def as_record(self) -> dict[str, str | int]:
-        """Returns what summary.json says of an attempt of a job; {} where nothing starts it again."""
-        return {} if self.job is None else {"job": self.job, "restarts": self.restarts}
-
 
 def find_launch(environment: Mapping[str, str] | None = None, words: Sequence[str] | None = None) -> Launch:
     """Returns how this process was started.
@@ -168,6 +164,36 @@ def meeting_place(launch: Launch, environment: Mapping[str, str] | None = None) 
     port = int(found.get("SYNFER_MEETING_PORT") or _FIRST_PORT + _step_number(found) % _PORTS)
     nodes = found.get("SLURM_STEP_NODELIST") or found.get("SLURM_NODELIST") or "127.0.0.1"
     return found.get("MASTER_ADDR") or first_node(nodes), port, launch.rank == 0
+
+
+def store_of_restart(launch: Launch, start: int, environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Returns the variables by which a process group meets at a store of its own; for rank 0, which will keep it.
+
+    torchrun keeps one store over its restarts and puts nothing before the keys of a start (torch 2.14.1,
+    ``torch.distributed.rendezvous``): the group of a second start finds there what ranks of the first have left, and
+    gloo waits for them without end.
+
+    Args:
+        launch: how this process was started.
+        start: number of this start of it, from 1.
+        environment: variables; None = those of the process.
+
+    Returns:
+        {} where the launcher's store is new.
+
+    Raises:
+        OSError: that store cannot be reached any more.
+    """
+    found = os.environ if environment is None else environment
+    if launch.kind != "torchrun" or start == 1 or found.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    with socket.create_connection((found["MASTER_ADDR"], int(found["MASTER_PORT"])), timeout=5.0) as opened:
+        here, there = opened.getsockname()[0], opened.getpeername()[0]
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    host = found["MASTER_ADDR"] if here == there else here  # rank 0 may be on another host than the store
+    return {"MASTER_ADDR": host, "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}
 
 
 def first_node(nodes: str) -> str:

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from torch.distributed import Store, TCPStore
 
-from experiments.cluster.launch import Launch, meeting_place
+from experiments.cluster.launch import Launch, meeting_place, store_of_restart
 
 ROOT = "synfer"
 BEAT_S = 0.5
@@ -61,6 +61,9 @@ class Meeting:
         arrival_s: how long to wait for a rank that has not come.
         silence_s: after how long without a sign of life a rank is lost.
 
+    Attributes:
+        group_store: variables by which the process group of this start meets; {} = those that are set.
+
     Raises:
         ValueError: no store can be reached or kept; one line.
     """
@@ -70,6 +73,7 @@ class Meeting:
         self.arrival_s = arrival_s
         self.silence_s = silence_s
         self.start = 0
+        self.group_store: dict[str, str] = {}
         self.on_lost: Callable[[str], None] = lambda line: None
         self._closed = threading.Event()
         self._is_ending = threading.Event()
@@ -86,7 +90,7 @@ class Meeting:
     # ------------------------------------------------------------------ the start
 
     def agree(self, decide: Decide) -> dict[str, Any]:
-        """Returns what rank 0 has decided, on every rank.
+        """Returns what rank 0 has decided, on every rank, and learns where the process group meets.
 
         Args:
             decide: called on rank 0 alone, with a name of this launch, which all its starts share, the number of this
@@ -103,6 +107,7 @@ class Meeting:
             self._introduce()
             threading.Thread(target=self._beat, name="meeting", daemon=True).start()
             word = dict(decide(launch_name, self.start, self._word_before()))
+            self._set("group", json.dumps(store_of_restart(self.launch, self.start)))
             self._set("word", json.dumps(word))
         else:
             own = secrets.token_hex(8)
@@ -111,6 +116,7 @@ class Meeting:
             self._introduce()
             threading.Thread(target=self._beat, name="meeting", daemon=True).start()
             word = json.loads(self._wait_for(self._key("word")))
+        self.group_store = json.loads(self._read(self._key("group")) or "{}")
         threading.Thread(target=self._watch, name="meeting watch", daemon=True).start()
         return dict(word)
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
 
-from experiments.cluster.launch import Launch, find_launch, first_node, meeting_place, tell_lightning
+from experiments.cluster.launch import (
+    Launch,
+    find_launch,
+    first_node,
+    meeting_place,
+    store_of_restart,
+    tell_lightning,
+)
 
 BATCH = {
     "ENVIRONMENT": "BATCH",
@@ -100,6 +108,18 @@ def test_where_ranks_meet() -> None:
     assert host == "node1" and 25_000 <= port < 32_000 and not keeps
     first = {**STEP, "SLURM_PROCID": "0"}
     assert meeting_place(find_launch(first, WORDS), first) == (host, port, True)
+
+
+def test_the_group_of_a_restart_meets_at_a_store_of_its_own() -> None:
+    """The store of torchrun still has the first start's keys, at which gloo waits without end."""
+    with socket.create_server(("127.0.0.1", 0)) as agent:
+        variables = {**TORCHRUN, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(agent.getsockname()[1])}
+        launch = find_launch(variables, WORDS)
+        assert store_of_restart(launch, 1, variables) == {}
+        told = store_of_restart(launch, 2, variables)
+        assert told["TORCHELASTIC_USE_AGENT_STORE"] == "False" and told["MASTER_ADDR"] == "127.0.0.1"
+        assert told["MASTER_PORT"] != variables["MASTER_PORT"]
+    assert store_of_restart(find_launch(STEP, WORDS), 2, STEP) == {}
 
 
 @pytest.mark.parametrize(
