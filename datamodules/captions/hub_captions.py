@@ -27,20 +27,8 @@ class HubCaptions:
     """
 
     def __init__(self, path: str, columns: CaptionColumns, revision: str | None = None) -> None:
-        from datasets import DatasetDict, load_dataset, load_from_disk
-
         self._path, self._columns = path, columns
-        try:
-            loaded: Any = load_from_disk(path) if Path(path).is_dir() else load_dataset(path, revision=revision)
-        except Exception as error:  # these libraries raise what they like
-            raise FileNotFoundError(
-                f"data.reader.init_args.path '{path}': {plain_reason(error)}, expected a data set of the Hub or one "
-                "saved to disk"
-            ) from error
-        named = dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}
-        self._sets: dict[str, list[tuple[str, Any]]] = {}
-        for name, rows in named.items():
-            self._sets.setdefault(split_of(f"{name}.x"), []).append((str(name), rows))
+        self._sets = sets_by_split(path, revision)
         self.splits = tuple(self._sets)
 
     def rows(self, split: str) -> FoundRows:
@@ -73,3 +61,28 @@ class HubCaptions:
                     )
                 )
         return found
+
+
+def sets_by_split(path: str, revision: str | None) -> dict[str, list[tuple[str, Any]]]:
+    """Returns split → names and data sets of ``datasets``, of the Hub or saved to disk.
+
+    Args:
+        path: Hub id or folder.
+        revision: branch, tag or commit; None = the newest.
+
+    Raises:
+        FileNotFoundError: it cannot be loaded.
+    """
+    from datasets import DatasetDict, load_dataset, load_from_disk
+
+    try:
+        loaded: Any = load_from_disk(path) if Path(path).is_dir() else load_dataset(path, revision=revision)
+    except Exception as error:  # these libraries raise what they like
+        raise FileNotFoundError(
+            f"data.reader.init_args.path '{path}': {plain_reason(error)}, expected a data set of the Hub or one "
+            "saved to disk"
+        ) from error
+    sets: dict[str, list[tuple[str, Any]]] = {}
+    for name, rows in (dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}).items():
+        sets.setdefault(split_of(f"{name}.x"), []).append((str(name), rows))
+    return sets

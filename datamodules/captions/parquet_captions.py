@@ -37,17 +37,7 @@ class ParquetCaptions:
 
     def __init__(self, path: str, columns: CaptionColumns, streamed: RowGroups | None = None) -> None:
         self._path, self._streamed, self._columns = path, streamed, columns
-        try:
-            self._filesystem, root = fsspec.core.url_to_fs(path)
-            every = [str(name) for name in self._filesystem.find(root) if str(name).endswith(".parquet")]
-        except Exception as error:  # each file system raises what it likes
-            raise FileNotFoundError(
-                f"data.reader.init_args.path '{path}': {plain_reason(error)}, expected Parquet files there"
-            ) from error
-        self._root = root.rstrip("/") if every != [root] else root.rpartition("/")[0]
-        self._files = files_by_split([name.removeprefix(self._root).lstrip("/") for name in every])
-        if not self._files:
-            raise FileNotFoundError(f"data.reader.init_args.path: found no *.parquet in '{path}', expected some")
+        self._filesystem, self._root, self._files = parquet_by_split(path)
         self.splits = tuple(self._files)
 
     def rows(self, split: str) -> FoundRows:
@@ -110,6 +100,29 @@ class ParquetCaptions:
                 row += 1
             part += 1
         return part
+
+
+def parquet_by_split(path: str) -> tuple[Any, str, dict[str, list[str]]]:
+    """Returns the file system of a set's Parquet files, their folder there, and split → their names in it.
+
+    Args:
+        path: folder, file or URL.
+
+    Raises:
+        FileNotFoundError: nothing there.
+    """
+    try:
+        filesystem, root = fsspec.core.url_to_fs(path)
+        every = [str(name) for name in filesystem.find(root) if str(name).endswith(".parquet")]
+    except Exception as error:  # each file system raises what it likes
+        raise FileNotFoundError(
+            f"data.reader.init_args.path '{path}': {plain_reason(error)}, expected Parquet files there"
+        ) from error
+    folder = root.rstrip("/") if every != [root] else root.rpartition("/")[0]
+    files = files_by_split([name.removeprefix(folder).lstrip("/") for name in every])
+    if not files:
+        raise FileNotFoundError(f"data.reader.init_args.path: found no *.parquet in '{path}', expected some")
+    return filesystem, folder, files
 
 
 def label_names(schema: pa.Schema, column: str | None) -> list[str] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -85,8 +85,17 @@ def read_pixels(image: StoredImage, where: str) -> np.ndarray:
     Raises:
         BadImageError: it cannot be read or decoded.
     """
+    return read_and_decode(image.read, where)
+
+
+def read_and_decode(read: Callable[[], bytes | None], where: str) -> np.ndarray:
+    """Returns uint8 (H, W) or (H, W, 3) of the content that ``read`` gives.
+
+    Raises:
+        BadImageError: it cannot be read or decoded.
+    """
     try:
-        content = image.read()
+        content = read()
     except OSError as error:
         reason = error.strerror or error
         raise BadImageError(f"{where}: cannot be read ({reason}), expected a readable image file") from error

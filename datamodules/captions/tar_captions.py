@@ -32,14 +32,8 @@ class TarCaptions:
     """
 
     def __init__(self, path: str, columns: CaptionColumns) -> None:
-        self._root, self._columns = Path(path), columns
-        if self._root.is_file():
-            files, self._root = [self._root.name], self._root.parent
-        else:
-            files = [file.relative_to(self._root).as_posix() for file in self._root.rglob("*.tar")]
-        self._files = files_by_split(files)
-        if not self._files:
-            raise FileNotFoundError(f"data.reader.init_args.path: found no *.tar in '{path}', expected some")
+        self._columns = columns
+        self._root, self._files = archives_by_split(path)
         self.splits = tuple(self._files)
 
     def rows(self, split: str) -> FoundRows:
@@ -73,10 +67,7 @@ class TarCaptions:
             elif ending in ("txt", "json"):
                 self._read_text(archive, member, key, ending, where, found, texts, entries)
             elif Path(member.name).suffix.lower() in image_suffixes():
-                found.bad.append(
-                    f"{where}: found the key '{key}' and the ending '{ending}' (a key ends at the first dot), expected "
-                    "a name without further dots"
-                )
+                found.bad.append(further_dots(where, key, ending))
             else:
                 reason = f"neither picture nor caption, by the ending '{ending}'"
                 found.excluded[reason] = found.excluded.get(reason, 0) + 1
@@ -129,6 +120,34 @@ class TarCaptions:
         if text is not None:
             return text
         return next((entry[name] for name in USUAL_CAPTION if entry.get(name) is not None), None)
+
+
+def archives_by_split(path: str) -> tuple[Path, dict[str, list[str]]]:
+    """Returns the folder of a set's archives, and split → their names in it.
+
+    Args:
+        path: folder or archive.
+
+    Raises:
+        FileNotFoundError: no archive there.
+    """
+    root = Path(path)
+    if root.is_file():
+        files, root = [root.name], root.parent
+    else:
+        files = [file.relative_to(root).as_posix() for file in root.rglob("*.tar")]
+    found = files_by_split(files)
+    if not found:
+        raise FileNotFoundError(f"data.reader.init_args.path: found no *.tar in '{path}', expected some")
+    return root, found
+
+
+def further_dots(where: str, key: str, ending: str) -> str:
+    """Returns a line about a picture whose name has a second dot, and so another key than it seems to have."""
+    return (
+        f"{where}: found the key '{key}' and the ending '{ending}' (a key ends at the first dot), expected a name "
+        "without further dots"
+    )
 
 
 def key_and_ending(name: str) -> tuple[str, str]:

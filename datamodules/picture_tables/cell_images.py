@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from torch import Tensor
 
-from datamodules.captions.stored_image import stacked
+from datamodules.captions.stored_image import read_and_decode, stacked
 from datamodules.picture_tables.found_table import Cells
-from datamodules.rows.images import BadImageError, decode_image
 
 
 def decoded_cell(cells: Cells, row: int, path: str) -> np.ndarray:
@@ -21,13 +22,7 @@ def decoded_cell(cells: Cells, row: int, path: str) -> np.ndarray:
     Raises:
         BadImageError: it cannot be read or decoded.
     """
-    where = f"{path}: {cells.place(row)}"
-    try:
-        content = cells.read(row)
-    except OSError as error:
-        reason = error.strerror or error
-        raise BadImageError(f"{where}: cannot be read ({reason}), expected a readable image file") from error
-    return decode_image(content, where)
+    return read_and_decode(partial(cells.read, row), f"{path}: {cells.place(row)}")
 
 
 class CellImages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -142,6 +143,33 @@ class TablePart:
     again: Callable[[np.random.Generator], list[tuple[int, bytes | None]]]
 
 
+class TableFile(ABC):
+    """What a layout finds in one file.
+
+    Attributes:
+        label: n labels.
+        names: n names.
+        groups: n groups; None = the set has none.
+        affect: n valences and n arousals; empty = the set has none.
+        identity: as in :class:`TablePart`.
+        state: likewise.
+    """
+
+    label: CodedColumn
+    names: pa.ChunkedArray
+    groups: CodedColumn | None
+    affect: Sequence[CodedColumn]
+    identity: str
+    state: str | None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def again(self, random: np.random.Generator) -> list[tuple[int, bytes | None]]:
+        """Returns some rows, as :class:`TablePart` has them."""
+
+
 @dataclass
 class FoundTable:
     """The rows of one split.
@@ -165,6 +193,28 @@ class FoundTable:
     bad: list[str] = field(default_factory=list)
     excluded: dict[str, int] = field(default_factory=dict)
     affect: tuple[CodedColumn, ...] = ()
+
+    @classmethod
+    def of_files(cls, files: Sequence[TableFile], cells: Sequence[Cells]) -> FoundTable:
+        """Returns the rows of several files, one after the other.
+
+        Args:
+            files: their small columns.
+            cells: their pictures, file by file.
+        """
+        groups = [file.groups for file in files if file.groups is not None]
+        starts = np.cumsum([0, *map(len, files)]).tolist()
+        return cls(
+            cells=JoinedCells(cells),
+            label=CodedColumn.joined([file.label for file in files]),
+            name=pa.chunked_array([chunk for file in files for chunk in file.names.chunks], pa.string()),
+            group=CodedColumn.joined(groups) if groups else None,
+            parts=[
+                TablePart(start, len(file), file.identity, file.state, file.again)
+                for start, file in zip(starts, files, strict=False)
+            ],
+            affect=CodedColumn.joined_each([file.affect for file in files]),
+        )
 
 
 class PictureSet(Protocol):

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from datamodules.captions.split_names import split_of
+from datamodules.captions.hub_captions import sets_by_split
 from datamodules.captions.stored_image import DatasetImage
-from datamodules.picture_tables.found_table import CodedColumn, FoundTable, JoinedCells, TableColumns, TablePart
-from synfer.foundation.file_reading import plain_reason
+from datamodules.picture_tables.found_table import CodedColumn, FoundTable, TableColumns, TableFile
 
 _READ_AGAIN = 16
 
@@ -31,20 +30,8 @@ class HubSet:
     """
 
     def __init__(self, path: str, columns: TableColumns, revision: str | None = None) -> None:
-        from datasets import DatasetDict, load_dataset, load_from_disk
-
         self._path, self._columns = path, columns
-        try:
-            loaded: Any = load_from_disk(path) if Path(path).is_dir() else load_dataset(path, revision=revision)
-        except Exception as error:  # these libraries raise what they like
-            raise FileNotFoundError(
-                f"data.reader.init_args.path '{path}': {plain_reason(error)}, expected a data set of the Hub or one "
-                "saved to disk"
-            ) from error
-        named = dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}
-        self._sets: dict[str, list[tuple[str, Any]]] = {}
-        for name, rows in named.items():
-            self._sets.setdefault(split_of(f"{name}.x"), []).append((str(name), rows))
+        self._sets = sets_by_split(path, revision)
         self.splits = tuple(self._sets)
 
     def table(self, split: str) -> FoundTable:
@@ -54,21 +41,10 @@ class HubSet:
             ValueError: a column is missing.
         """
         sets = [_Set(name, rows, self._columns, self._path) for name, rows in self._sets[split]]
-        parts, start = [], 0
-        for one in sets:
-            parts.append(TablePart(start, len(one), one.identity, one.state, one.again))
-            start += len(one)
-        return FoundTable(
-            cells=JoinedCells(sets),
-            label=CodedColumn.joined([one.label for one in sets]),
-            name=pa.chunked_array([chunk for one in sets for chunk in one.names.chunks], pa.string()),
-            group=None if self._columns.group is None else CodedColumn.joined([one.groups for one in sets]),
-            affect=CodedColumn.joined_each([one.affect for one in sets]),
-            parts=parts,
-        )
+        return FoundTable.of_files(sets, sets)
 
 
-class _Set:
+class _Set(TableFile):
     """One ``datasets.Dataset``."""
 
     def __init__(self, name: str, rows: Any, columns: TableColumns, path: str) -> None:
@@ -81,8 +57,7 @@ class _Set:
         self.label = CodedColumn.of(table[columns.label]).named(
             getattr(rows.features.get(columns.label), "names", None)
         )
-        if columns.group is not None:
-            self.groups = CodedColumn.of(table[columns.group])
+        self.groups = None if columns.group is None else CodedColumn.of(table[columns.group])
         self.affect = [CodedColumn.of(table[column]) for column in columns.affect]
         if columns.sample_id is None:
             self.names = pa.chunked_array([pa.nulls(len(rows), pa.string())])

@@ -9,18 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datamodules.captions.parquet_captions import label_names
+from datamodules.captions.parquet_captions import label_names, parquet_by_split
 from datamodules.captions.row_groups import image_bytes
-from datamodules.captions.split_names import files_by_split
-from datamodules.picture_tables.found_table import Cells, CodedColumn, FoundTable, JoinedCells, TableColumns, TablePart
+from datamodules.picture_tables.found_table import Cells, CodedColumn, FoundTable, TableColumns, TableFile
 from datamodules.picture_tables.picture_store import PictureStore, open_store, write_store
 from datamodules.rows.picture_index import SETTLED_S, index_folder, only_one
-from synfer.foundation.file_reading import plain_reason, reading
+from synfer.foundation.file_reading import reading
 from synfer.foundation.on_rank_zero import warn_on_rank_zero
 
 _EXPECTED = "a Parquet file with pictures and labels"
@@ -48,17 +46,7 @@ class ParquetSet:
 
     def __init__(self, path: str, columns: TableColumns) -> None:
         self._path, self._columns = path, columns
-        try:
-            self._filesystem, root = fsspec.core.url_to_fs(path)
-            every = [str(name) for name in self._filesystem.find(root) if str(name).endswith(".parquet")]
-        except Exception as error:  # each file system raises what it likes
-            raise FileNotFoundError(
-                f"data.reader.init_args.path '{path}': {plain_reason(error)}, expected Parquet files there"
-            ) from error
-        self._root = root.rstrip("/") if every != [root] else root.rpartition("/")[0]
-        self._files = files_by_split([name.removeprefix(self._root).lstrip("/") for name in every])
-        if not self._files:
-            raise FileNotFoundError(f"data.reader.init_args.path: found no *.parquet in '{path}', expected some")
+        self._filesystem, self._root, self._files = parquet_by_split(path)
         self.splits = tuple(self._files)
 
     def table(self, split: str) -> FoundTable:
@@ -79,24 +67,14 @@ class ParquetSet:
             )
             stored = False
         cells: list[Cells] = []
-        parts, start = [], 0
         for file in files:
             with reading("set of pictures", f"{self._path}: {file.name}", _EXPECTED):
                 cells.append(_Cells(file.name, file.store() if stored else file.in_memory()))
-            parts.append(TablePart(start, file.rows, file.identity, file.state, file.again))
-            start += file.rows
         pa.default_memory_pool().release_unused()  # what decoding the columns has left
-        return FoundTable(
-            cells=JoinedCells(cells),
-            label=CodedColumn.joined([file.label for file in files]),
-            name=pa.chunked_array([chunk for file in files for chunk in file.names.chunks], pa.string()),
-            group=None if self._columns.group is None else CodedColumn.joined([file.groups for file in files]),
-            affect=CodedColumn.joined_each([file.affect for file in files]),
-            parts=parts,
-        )
+        return FoundTable.of_files(files, cells)
 
 
-class _File:
+class _File(TableFile):
     """One Parquet file: its small columns, and ways to its pictures.
 
     Args:
@@ -125,8 +103,7 @@ class _File:
                 wanted.add(f"{self._image}.path")
             table = file.read(columns=sorted(wanted))
         self.label = CodedColumn.of(table[columns.label]).named(label_names(schema, columns.label))
-        if columns.group is not None:
-            self.groups = CodedColumn.of(table[columns.group])
+        self.groups = None if columns.group is None else CodedColumn.of(table[columns.group])
         self.affect = [CodedColumn.of(table[column]) for column in columns.affect]
         if columns.sample_id is not None:
             self.names = table[columns.sample_id].cast(pa.string())
@@ -138,6 +115,9 @@ class _File:
         self.identity = f"{Path(self._place).absolute() if self.local else self._place}\0{self._image}"
         self.state = _state_of(Path(self._place)) if self.local else None
         self._read_again: list[tuple[int, bytes | None]] | None = None
+
+    def __len__(self) -> int:
+        return self.rows
 
     def in_memory(self) -> list[bytes | None]:
         """Returns the pictures, each once: Parquet packs those that repeat, and its size does not tell."""

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from datamodules.captions.split_names import files_by_split
 from datamodules.captions.stored_image import PartOfFile
-from datamodules.captions.tar_captions import key_and_ending
-from datamodules.picture_tables.found_table import CodedColumn, FoundTable, JoinedCells, TableColumns, TablePart
+from datamodules.captions.tar_captions import archives_by_split, further_dots, key_and_ending
+from datamodules.picture_tables.found_table import CodedColumn, FoundTable, TableColumns, TableFile
 from datamodules.rows.image_files import image_suffixes
 from datamodules.rows.picture_index import SETTLED_S
 from synfer.foundation.file_reading import reading
@@ -37,14 +36,8 @@ class TarSet:
     """
 
     def __init__(self, path: str, columns: TableColumns) -> None:
-        self._root, self._columns = Path(path), columns
-        if self._root.is_file():
-            files, self._root = [self._root.name], self._root.parent
-        else:
-            files = [file.relative_to(self._root).as_posix() for file in self._root.rglob("*.tar")]
-        self._files = files_by_split(files)
-        if not self._files:
-            raise FileNotFoundError(f"data.reader.init_args.path: found no *.tar in '{path}', expected some")
+        self._columns = columns
+        self._root, self._files = archives_by_split(path)
         self.splits = tuple(self._files)
 
     def table(self, split: str) -> FoundTable:
@@ -60,27 +53,15 @@ class TarSet:
                 tarfile.open(self._root / name, "r:") as opened,
             ):
                 archives.append(_Archive(self._root, name, opened, self._columns))
-        parts, start = [], 0
-        for archive in archives:
-            parts.append(TablePart(start, len(archive), archive.identity, archive.state, archive.again))
-            start += len(archive)
-        excluded: dict[str, int] = {}
+        found = FoundTable.of_files(archives, archives)
+        found.bad = [line for archive in archives for line in archive.bad]
         for archive in archives:
             for reason, count in archive.excluded.items():
-                excluded[reason] = excluded.get(reason, 0) + count
-        return FoundTable(
-            cells=JoinedCells(archives),
-            label=CodedColumn.joined([archive.label for archive in archives]),
-            name=pa.chunked_array([archive.names for archive in archives], pa.string()),
-            group=None if self._columns.group is None else CodedColumn.joined([archive.groups for archive in archives]),
-            affect=CodedColumn.joined_each([archive.affect for archive in archives]),
-            parts=parts,
-            bad=[line for archive in archives for line in archive.bad],
-            excluded=excluded,
-        )
+                found.excluded[reason] = found.excluded.get(reason, 0) + count
+        return found
 
 
-class _Archive:
+class _Archive(TableFile):
     """One archive: where each picture lies in it, and what its other files say."""
 
     def __init__(self, root: Path, name: str, opened: tarfile.TarFile, columns: TableColumns) -> None:
@@ -100,12 +81,14 @@ class _Archive:
         of_row = [entries.get(key, {}) for key in images]
         labels = [classes.get(key, entry.get(columns.label)) for key, entry in zip(images, of_row, strict=True)]
         self.label = CodedColumn.of_values(labels)
-        self.groups = CodedColumn.of_values([entry.get(columns.group or "") for entry in of_row])
+        groups = None if columns.group is None else [entry.get(columns.group) for entry in of_row]
+        self.groups = None if groups is None else CodedColumn.of_values(groups)
         self.affect = [CodedColumn.of_values([entry.get(name) for entry in of_row]) for name in columns.affect]
-        self.names = self._keys
+        names = self._keys
         if columns.sample_id is not None:
             named = [entry.get(columns.sample_id) for entry in of_row]
-            self.names = pa.array([None if one is None else str(one) for one in named], pa.string())
+            names = pa.array([None if one is None else str(one) for one in named], pa.string())
+        self.names = pa.chunked_array([names], pa.string())
         lonely = len((entries.keys() | classes.keys()) - images.keys())
         if lonely:
             self.excluded[f"texts without a picture in {name}"] = lonely
@@ -155,10 +138,7 @@ class _Archive:
             except ValueError:  # no UTF-8, or no JSON
                 self.bad.append(f"{where}: found no JSON, expected an entry with the label")
         elif Path(member.name).suffix.lower() in image_suffixes():
-            self.bad.append(
-                f"{where}: found the key '{key}' and the ending '{ending}' (a key ends at the first dot), expected a "
-                "name without further dots"
-            )
+            self.bad.append(further_dots(where, key, ending))
         else:
             reason = f"neither picture nor label, by the ending '{ending}'"
             self.excluded[reason] = self.excluded.get(reason, 0) + 1
