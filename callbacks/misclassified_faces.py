@@ -59,9 +59,7 @@ class MisclassifiedFaces(Callback):
         """Forgets the last evaluation."""
         self._found = []
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets the last evaluation."""
-        self._found = []
+    on_test_start = on_validation_start
 
     def on_validation_batch_end(
         self,
@@ -75,17 +73,7 @@ class MisclassifiedFaces(Callback):
         """Keeps the most wrong faces of a batch."""
         self._take(outputs, batch)
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keeps the most wrong faces of a batch."""
-        self._take(outputs, batch)
+    on_test_batch_end = on_validation_batch_end
 
     def _take(self, probabilities: Any, batch: Any) -> None:
         """Takes a batch into the kept ones: probabilities (B, K), or None where an evaluation gives none."""

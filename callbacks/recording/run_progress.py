@@ -211,17 +211,7 @@ class RunProgress(Callback):
         self._say_model(trainer, pl_module)
         self._begin("test", _sum(trainer.num_test_batches), "batches")
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Counts a batch."""
-        self._advance(1)
+    on_test_batch_end = on_validation_batch_end
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ends the count of batches; a generator makes its faces next."""
