@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from experiments.command_line.commands import called_as
-from experiments.command_line.errors import debugging, explain, report
+from experiments.command_line.errors import exit_code_of
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -21,15 +22,7 @@ def main(args: Sequence[str] | None = None) -> int:
         0, or 2 after one line on stderr where they cannot be blended; then nothing has been written.
     """
     options = _parser().parse_args(args)
-    try:
-        _blend(options)
-    except Exception as error:
-        line = None if debugging() else explain(error, any_origin=True)
-        if line is None:
-            raise
-        report(line)
-        return 2
-    return 0
+    return exit_code_of(partial(_blend, options))
 
 
 def _blend(options: argparse.Namespace) -> None:

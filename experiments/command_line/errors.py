@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from experiments.command_line.project import PROJECT
@@ -43,6 +43,29 @@ def one_line_errors(exit_code: int, any_origin: bool = False) -> Iterator[None]:
             raise
         report(line)
         raise SystemExit(exit_code) from None
+
+
+def exit_code_of(command: Callable[[], object], in_words: Callable[[str], str] = str) -> int:
+    """Returns the exit code of a command that is no training: its own where it gives one, else 0.
+
+    Args:
+        command: runs it.
+        in_words: makes of an error's line what this command's users read.
+
+    Returns:
+        2 after one line on stderr about an error of any origin.
+
+    Raises:
+        Exception: a bug, and every error under ``SYNFER_DEBUG=1``.
+    """
+    try:
+        return int(command() or 0)  # type: ignore[call-overload]
+    except Exception as error:
+        line = None if debugging() else explain(error, any_origin=True)
+        if line is None:
+            raise
+        report(in_words(line))
+        return 2
 
 
 def explain(error: Exception, any_origin: bool = False) -> str | None:

@@ -8,11 +8,12 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 from experiments.command_line.commands import called_as
-from experiments.command_line.errors import debugging, explain, report
+from experiments.command_line.errors import exit_code_of
 from synfer.export.exporter import EXPORTERS, ExportSettings, NothingToExportError, NumberFormat, make_exporter
 from synfer.foundation.optional_package import MissingPackageError
 from synfer.runs.run_format import CONFIG
@@ -28,15 +29,7 @@ def main(args: Sequence[str] | None = None) -> int:
         0, or 2 after one line on stderr where something cannot be exported; then nothing has been written.
     """
     options = _parser().parse_args(args)
-    try:
-        _export(options)
-    except Exception as error:
-        line = None if debugging() else explain(error, any_origin=True)
-        if line is None:
-            raise
-        report(line)
-        return 2
-    return 0
+    return exit_code_of(partial(_export, options))
 
 
 def _export(options: argparse.Namespace) -> None:

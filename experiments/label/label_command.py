@@ -6,14 +6,15 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from experiments.command_line.commands import called_as
-from experiments.command_line.errors import debugging, explain, report
+from experiments.command_line.errors import exit_code_of
 from experiments.command_line.one_line_parser import OneLineParser
 
-SOME_BAD, REFUSED, INTERRUPTED = 1, 2, 130
+SOME_BAD, INTERRUPTED = 1, 130
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -27,14 +28,7 @@ def main(args: Sequence[str] | None = None) -> int:
         on stderr, and nothing has been written; 130 after Ctrl-C, and the table has what was done.
     """
     options = _parser().parse_args(args)
-    try:
-        return _label(options)
-    except Exception as error:
-        line = None if debugging() else explain(error, any_origin=True)
-        if line is None:
-            raise
-        report(line)
-        return REFUSED
+    return exit_code_of(partial(_label, options))
 
 
 def _label(options: argparse.Namespace) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from experiments.command_line.commands import called_as
 from experiments.command_line.early_check import misspelt_key
-from experiments.command_line.errors import debugging, explain, report
+from experiments.command_line.errors import exit_code_of
 from experiments.command_line.lean_imports import defer_what_is_not_used
 from experiments.command_line.one_line_parser import OneLineParser, whole_number
 
@@ -30,15 +31,7 @@ def main(args: Sequence[str] | None = None) -> int:
         SystemExit: 2 after one line about an option.
     """
     options, words = _parser().parse_known_args(args)
-    try:
-        _preview(options, words)
-    except Exception as error:
-        line = None if debugging() else explain(error, any_origin=True)
-        if line is None:
-            raise
-        report(line)
-        return 2
-    return 0
+    return exit_code_of(partial(_preview, options, words))
 
 
 def _preview(options: argparse.Namespace, words: list[str]) -> None:

@@ -6,10 +6,11 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.command_line.errors import debugging, explain, report
+from experiments.command_line.errors import exit_code_of
 from experiments.command_line.one_line_parser import OneLineParser, finite_number, whole_number
 from experiments.command_line.project import SHIPPED_GENERATOR
 from synfer.faces.expressions import EXPRESSIONS
@@ -53,17 +54,10 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(args)
     try:
-        _sample(options)
+        return exit_code_of(partial(_sample, options), as_options)
     except KeyboardInterrupt:
         print("stopped, nothing was written", file=sys.stderr)
         return 130
-    except Exception as error:
-        line = None if debugging() else explain(error, any_origin=True)
-        if line is None:
-            raise
-        report(as_options(line))
-        return 2
-    return 0
 
 
 def as_options(line: str) -> str:
