@@ -18,7 +18,7 @@ from synfer.foundation.module_file import KIND
 from synfer.foundation.renamed_settings import present_settings
 from synfer.foundation.validate import check_same_settings
 from synfer.labels.soft_label_loss import soft_label_losses, weighted_by_origin
-from synfer.optimisation.optimiser import build_optimiser
+from synfer.optimisation.optimiser import optimiser_of
 from synfer.optimisation.schedule import Schedule
 
 
@@ -70,14 +70,7 @@ class ExpressionModule(AveragedModule):
 
     def build_optimiser(self) -> Optimizer:
         """Returns the optimiser that the settings name, over the trained network."""
-        config = self._config
-        return build_optimiser(
-            self.get_submodule(self.file_format.submodule).parameters(),
-            config["optimizer"],
-            config["learning_rate"],
-            config["weight_decay"],
-            config["momentum"],
-        )
+        return optimiser_of(self.get_submodule(self.file_format.submodule).parameters(), self._config)
 
     def learning_rate_schedule(self) -> tuple[Schedule, float]:
         """Returns the schedule that the settings name."""

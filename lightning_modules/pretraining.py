@@ -26,7 +26,7 @@ from synfer.foundation.validate import check_same_settings, check_setting
 from synfer.networks.backbone import Stem, averaged_for_grey, build_backbone, normalisation
 from synfer.networks.backbone_source import with_source
 from synfer.networks.channels_last import to_channels_last
-from synfer.optimisation.optimiser import OptimiserName, build_optimiser
+from synfer.optimisation.optimiser import OptimiserName, optimiser_of
 from synfer.optimisation.schedule import Schedule
 from synfer.representation.losses import embedding_spread
 from synfer.representation.masked_faces import MaskedFaces
@@ -264,14 +264,7 @@ class FacePretraining(AveragedModule):
 
     def build_optimiser(self) -> Optimizer:
         """Returns the optimiser that the settings name, over backbone and heads."""
-        config = self._config
-        return build_optimiser(
-            self.parameters(),
-            config["optimizer"],
-            config["learning_rate"],
-            config["weight_decay"],
-            config["momentum"],
-        )
+        return optimiser_of(self.parameters(), self._config)
 
     def learning_rate_schedule(self) -> tuple[Schedule, float]:
         """Returns the schedule that the settings name."""

@@ -19,7 +19,7 @@ from synfer.faces.expression_prompts import PromptSet, prompts_of
 from synfer.foundation.module_file import KIND, ModuleFormat
 from synfer.foundation.validate import check_same_settings, check_setting
 from synfer.networks.clip_folder import ClipFaces
-from synfer.optimisation.optimiser import OptimiserName, build_optimiser
+from synfer.optimisation.optimiser import OptimiserName, optimiser_of
 from synfer.optimisation.schedule import Schedule
 from synfer.representation.heads import ExpressionProjection
 from synfer.representation.losses import pair_contrast
@@ -156,11 +156,8 @@ class ZeroShot(AveragedModule):
 
     def build_optimiser(self) -> Optimizer:
         """Returns the optimiser that the settings name, over the projection."""
-        config = self._config
         assert self.projection is not None
-        return build_optimiser(
-            self.projection.parameters(), config["optimizer"], config["learning_rate"], config["weight_decay"]
-        )
+        return optimiser_of(self.projection.parameters(), self._config)
 
     def learning_rate_schedule(self) -> tuple[Schedule, float]:
         """Returns the schedule that the settings name."""

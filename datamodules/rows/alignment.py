@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -102,14 +102,6 @@ class Alignment:
         )
         online = not has_set and self.synthetic == "align"
         check_range("alignment.synthetic", self.synthetic, not online, "made where faces are made during the run")
-
-
-class WholePictures(Protocol):
-    """An image source that also gives whole pictures, as their files have them."""
-
-    def whole(self, row: int) -> np.ndarray:
-        """Returns uint8 (H, W) or (H, W, 3)."""
-        ...
 
 
 class AlignedImages:

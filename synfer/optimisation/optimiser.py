@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
 from torch.nn import Parameter
@@ -49,6 +49,21 @@ def build_optimiser(
         groups[0]["always_adapt"] = True  # timm's own way would be plain SGD where nothing decays
         return Lars(groups, learning_rate, momentum=momentum)
     raise ValueError(f"optimizer: found '{name}', expected one of {', '.join(get_args(OptimiserName))}")
+
+
+def optimiser_of(parameters: Iterable[Parameter], settings: Mapping[str, Any]) -> Optimizer:
+    """Returns the optimiser that a module's settings name.
+
+    Args:
+        parameters: of what it trains.
+        settings: ``optimizer``, ``learning_rate``, ``weight_decay`` and, where the module has one, ``momentum``, as
+            :func:`build_optimiser` takes them.
+
+    Raises:
+        ValueError: an unknown optimiser.
+    """
+    chosen = {name: settings[name] for name in ("learning_rate", "weight_decay", "momentum") if name in settings}
+    return build_optimiser(parameters, settings["optimizer"], **chosen)
 
 
 def decay_groups(parameters: Iterable[Parameter], weight_decay: float) -> list[dict[str, Any]]:
