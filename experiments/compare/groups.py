@@ -32,20 +32,8 @@ RATIO = "data.synthetic_ratio"
 
 SHARES = frozenset(
     {
-        *(
-            "accuracy",
-            "recall",
-            "f1",
-            "ece",
-            "precision",
-            "agreement",
-            "found",
-            "repaired",
-            "harmed",
-            "copies",
-            "gain",
-            "gap",
-        )
+        *("accuracy", "recall", "f1", "ece", "precision", "agreement"),
+        *("found", "repaired", "harmed", "copies", "gain", "gap"),
     }
 )
 """Words in the names of metrics that are shares in [0, 1], shown in per cent."""
