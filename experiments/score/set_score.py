@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ class SetScore:
         self._training: ReferenceFaces | None = None
 
     @torch.no_grad()
-    def of(self, path: str) -> dict[str, float | int | list[str]]:
+    def of(self, path: str) -> dict[str, Any]:
         """Returns name → figure of one set, with "faces" (in the set), "scored" and "expressions".
 
         Args:
