@@ -68,9 +68,7 @@ def draw(pairs: dict[str, dict[str, Interval]], metric: str, against: str, name:
                 y += 2.3
                 colour = SERIES[0] if interval.excludes_zero else LIGHT["muted"]
                 bars = None if interval.half_width is None else bars_of([interval], 1)
-                axes.errorbar(
-                    interval.mean, y, xerr=bars, fmt="o", color=colour, markersize=6, elinewidth=2, capsize=3
-                )
+                axes.errorbar(interval.mean, y, xerr=bars, fmt="o", color=colour, markersize=6, elinewidth=2, capsize=3)
                 draw_seeds(axes, list(interval.values), [y + 0.5] * interval.n, colour)
                 axes.text(0.0, y - 0.5, arm, transform=axes.get_yaxis_transform(), va="bottom", fontsize=9, **LABEL)
         axes.axvline(0, color=LIGHT["ink"], linewidth=1)
@@ -79,6 +77,11 @@ def draw(pairs: dict[str, dict[str, Interval]], metric: str, against: str, name:
         axes.grid(axis="x")
         finish(figure, name, "", "", folder)
     return folder / f"{name}.png"
+
+
+def _rounded(interval: Interval) -> list[float | None]:
+    """Returns mean and half width, in points."""
+    return [round(interval.mean, 1), None if interval.half_width is None else round(interval.half_width, 1)]
 
 
 def main() -> None:
@@ -91,10 +94,7 @@ def main() -> None:
     args = parser.parse_args()
     pairs = differences(args.table, args.metric, args.against)
     path = draw(pairs, args.metric, args.against, args.name, args.out)
-    said = {
-        part: {arm: [round(i.mean, 1), None if i.half_width is None else round(i.half_width, 1)] for arm, i in a.items()}
-        for part, a in pairs.items()
-    }
+    said = {part: {arm: _rounded(interval) for arm, interval in arms.items()} for part, arms in pairs.items()}
     print(json.dumps({"benchmark": "figure_of_arms", "picture": str(path), "differences": said}, ensure_ascii=False))
 
 
