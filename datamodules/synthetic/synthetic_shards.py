@@ -32,7 +32,7 @@ from synfer.foundation.file_reading import plain_reason
 from synfer.foundation.json_file import read_json
 from synfer.foundation.renamed_settings import with_added
 
-_RECORD = "synthesis.json"
+RECORD = "synthesis.json"
 LOCK = ".lock"
 """Name of the lock file in a set (``RanksLock``)."""
 
@@ -258,7 +258,7 @@ def check_record(folder: Path, made_with: Mapping[str, Any]) -> None:
     Raises:
         ValueError: something differs: the set would hold faces of two kinds.
     """
-    path = folder / _RECORD
+    path = folder / RECORD
     wanted = json.loads(json.dumps(made_with))  # tuples become lists, as in the file
     if path.is_file():
         before = _read_record(path)
@@ -271,7 +271,7 @@ def check_record(folder: Path, made_with: Mapping[str, Any]) -> None:
         return
     if shard_paths(folder):
         raise ValueError(
-            f"synthetic set '{folder}': found shards and no {_RECORD}, expected what they were made with: a copy of "
+            f"synthetic set '{folder}': found shards and no {RECORD}, expected what they were made with: a copy of "
             "that file, or another folder"
         )
     with atomic_write(path) as partial:
@@ -285,7 +285,7 @@ def write_card(folder: Path, facts: Mapping[str, str] | None = None) -> dict[str
         folder: of the set.
         facts: name → one line each of what else was measured on these faces; they stand below the table.
     """
-    made_with = _read_record(folder / _RECORD)
+    made_with = _read_record(folder / RECORD)
     total: Counter[str] = Counter()
     kept: Counter[str] = Counter()
     changed = 0

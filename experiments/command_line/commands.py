@@ -33,6 +33,7 @@ COMMANDS: dict[str, Command] = {
     "label": Command("experiments.label.label_command:main", "name the expressions on pictures: files, folders, video"),
     "sample": Command("experiments.sample.sample_command:main", "make single faces, of an expression or action units"),
     "preview": Command("experiments.preview.preview_command:main", "look at a data set: pictures of rows, and numbers"),
+    "score": Command("experiments.score.score_command:main", "what sets of made faces are worth beside real ones"),
     "sweep": Command("experiments.sweep.sweep_command:main", "many settings and seeds from one file, here or on SLURM"),
     "compare": Command("experiments.compare.compare_command:main", "table, intervals and report of finished runs"),
     "export": Command("experiments.export.export_command:main", "a trained model in the formats of other libraries"),

@@ -44,7 +44,7 @@ def _label(options: argparse.Namespace) -> int:
     from experiments.label.progress import Progress
     from lightning_modules.labeller import Labeller
 
-    labeller = Labeller.load_trained(options.checkpoint, _device(options.device), options.batch_size)
+    labeller = Labeller.load_trained(options.checkpoint, device_named(options.device), options.batch_size)
     alignment = labeller.prepare.alignment
     if alignment is not None and not options.crops:
         if options.margin:
@@ -92,7 +92,12 @@ def _told(labelling: Any, progress: Any) -> str:
     return f"{line}, {progress.rate:.1f} pictures/s"
 
 
-def _device(name: str) -> str:
+def device_named(name: str) -> str:
+    """Returns a device that this machine has; "auto" is a GPU where there is one.
+
+    Raises:
+        ValueError: it has no such device.
+    """
     import torch
 
     if name == "auto":

@@ -23,12 +23,14 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 
 from experiments.command_line.commands import TRAINING, available
+from experiments.command_line.one_line_parser import OneLineParser
 from experiments.command_line.train_command import _as_command_line, _command_line, _ParsedOnly
 from experiments.compare import compare_command
 from experiments.export import export_command
 from experiments.label import label_command
 from experiments.preview import preview_command
 from experiments.sample import sample_command
+from experiments.score import score_command
 from experiments.serve import serve_command
 from experiments.sweep import sweep_command
 from experiments.sweep.sweep_error import SweepError
@@ -92,9 +94,7 @@ def _look_at(command: Command) -> tuple[str | None, list[Command]]:
     if program == "python" and words[0] == "serve.py":
         return _through_argparse(lambda: serve_command.main(words[1:]), "serve.py", words[1:]), []
     if program == "python" and words[0] == "preview.py":
-        refusal = _refusal(lambda: preview_command._parser().parse_known_args(words[1:]))
-        rest = [] if refusal else preview_command._parser().parse_known_args(words[1:])[1]
-        return (refusal, []) if refusal else (None, [_of_words(command, ["fit", f"--config={_STORED[1]}", *rest])])
+        return _of_data(command, preview_command._parser(), words[1:])
     others: dict[str, Callable[[list[str]], str | None]] = {
         "python": _of_python,
         "make": _of_make,
@@ -108,6 +108,17 @@ def _look_at(command: Command) -> tuple[str | None, list[Command]]:
     if program not in others:
         return f"no parser is known for '{program}', expected one of {', '.join(others)}, torchrun, wandb", []
     return others[program](words), []
+
+
+def _of_data(
+    command: Command, parser: ArgumentParser | OneLineParser, words: Sequence[str]
+) -> tuple[str | None, list[Command]]:
+    """Returns what a program says whose further words are those of train.py that name data."""
+    refusal = _refusal(lambda: parser.parse_known_args(list(words)))
+    if refusal:
+        return refusal, []
+    rest = parser.parse_known_args(list(words))[1]
+    return None, [_of_words(command, ["fit", f"--config={_STORED[1]}", *rest])]
 
 
 def _of_sbatch(command: Command, words: Sequence[str]) -> tuple[str | None, list[Command]]:
@@ -127,6 +138,8 @@ def _of_synfer(command: Command, words: Sequence[str]) -> tuple[str | None, list
         return f"synfer has no command '{name}'", []
     if name in TRAINING:
         return None, [_of_words(command, words)]
+    if name == "score":
+        return _of_data(command, score_command._parser(), words[1:])
     if (PROJECT / f"{name}.py").is_file():
         return _look_at(Command(command.page, command.line, ("python", f"{name}.py", *words[1:])))
     main = imported_late(available()[name].target)
