@@ -53,10 +53,11 @@ def find_class_files(folder: Path) -> ClassFiles:
     """Finds the images of one split, ``<class>/**``; no folder is read twice, whatever the links."""
     found = ClassFiles()
     seen: set[str] = set()
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
+    for entry in _entries(folder):
+        path = folder / entry.name
+        if entry.name.startswith("."):
             found.leave_out("hidden", *_files_below(path))
-        elif path.is_dir():
+        elif entry.is_dir():
             if _is_new(path, seen, found):
                 found.images[path] = []
         elif path.suffix.lower() in image_suffixes():
@@ -76,6 +77,14 @@ def find_images(folder: Path) -> ClassFiles:
     found = ClassFiles(images={folder: []})
     _walk(folder, found.images[folder], {os.path.realpath(folder)}, found)
     return found
+
+
+def names_below(paths: Sequence[Path], root: Path) -> list[str]:
+    """Returns the names of files as seen from a folder that they lie in, with slashes."""
+    start, told = os.fspath(root / "_")[:-1], [os.fspath(path) for path in paths]
+    if os.sep != "/" or not all(name.startswith(start) for name in told):
+        return [path.relative_to(root).as_posix() for path in paths]
+    return [name[len(start) :] for name in told]  # a fifth of the time, which counts with 100,000 files
 
 
 def split_folders(root: Path, names: Mapping[str, Sequence[str]]) -> dict[str, Path]:
@@ -103,18 +112,26 @@ def split_folders(root: Path, names: Mapping[str, Sequence[str]]) -> dict[str, P
 
 
 def _walk(folder: Path, images: list[Path], seen: set[str], found: ClassFiles) -> None:
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
+    known = image_suffixes()
+    for entry in _entries(folder):
+        path = folder / entry.name
+        if entry.name.startswith("."):
             found.leave_out("hidden", *_files_below(path))
-        elif path.is_dir():
+        elif entry.is_dir():
             if _is_new(path, seen, found):
                 _walk(path, images, seen, found)
-        elif not path.exists():
+        elif entry.is_symlink() and not path.exists():
             found.leave_out("a link to nothing", path)
-        elif path.suffix.lower() in image_suffixes():
+        elif path.suffix.lower() in known:
             images.append(path)
         else:
             found.leave_out(_no_image(path), path)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Returns what is in a folder by name, with its kind: to ask the disk about each of 100,000 files takes seconds."""
+    with os.scandir(folder) as found:
+        return sorted(found, key=lambda entry: entry.name)
 
 
 def _is_new(folder: Path, seen: set[str], found: ClassFiles) -> bool:

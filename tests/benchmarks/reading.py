@@ -10,10 +10,10 @@ of one size, flipped, moved, lightened and erased at random. Rounds are taken in
 median over them, by the CPU time of loader processes too. Prints one JSON line: ``throughput_ratio_48`` and
 ``throughput_ratio_224`` (images per CPU second, ours ÷ theirs), ``cached_ratio_48`` and ``cached_ratio_224`` (the same
 with ``data.decoded_cache``, which a first pass, not counted, has filled). With ``--start`` it prints ``cold_s`` and
-``warm_s``, from the reader's construction to the first batch, and ``scan_s``, ImageFolder's own look at the folders,
-each also as ``…_cpu_s``, which counts on a busy machine. With ``--memory`` it prints ``over_baseline_mb``, what reading
-and an epoch add to the memory of a process that has imported everything (mapped files left out, for the system may take
-those back): after reading, and four times in the epoch.
+``warm_s``, from the reader's construction to the first batch, ``scan_s``, ImageFolder's own look at the folders, and
+``warm_of_cold``, each also as ``…_cpu``, which counts on a busy machine; ``--side`` is that of the files. With
+``--memory`` it prints ``over_baseline_mb``, what reading and an epoch add to the memory of a process that has imported
+everything (mapped files left out, for the system may take those back): after reading, and four times in the epoch.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import gc
 import json
 import os
 import resource
+import shutil
 import statistics
 import sys
 import tempfile
@@ -45,6 +46,7 @@ BARS = {
     "throughput_ratio_224": 1.3,
     "cached_ratio_224": 4.0,
     "warm_s": 5.0,
+    "warm_of_cold": 0.05,
     "over_baseline_mb": 300.0,
 }
 BATCH = 64
@@ -149,31 +151,35 @@ def cpu_seconds() -> float:
     return sum(one.ru_utime + one.ru_stime for one in spent)
 
 
-def start(root: Path, count: int) -> dict[str, float]:
-    """Returns the seconds of a cold and of a warm start."""
+def start(root: Path, count: int, side: int) -> dict[str, float]:
+    """Returns the seconds of a cold and of a warm start, the latter the median of three."""
     from torchvision.datasets import ImageFolder
 
-    write_folder(root / "few", 700, 48)
-    sources = sorted((root / "few" / "train").rglob("*.jpg"))
+    write_folder(root / "few", 700, side)
+    sources = [(file.parent.name, file.read_bytes()) for file in sorted((root / "few" / "train").rglob("*.jpg"))]
     for number in range(count):  # the same pictures many times: other names are other files to everybody
-        source = sources[number % len(sources)]
-        place = root / "many" / "train" / source.parent.name / f"{number:07d}.jpg"
+        expression, data = sources[number % len(sources)]
+        place = root / "many" / "train" / expression / f"{number:07d}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(source.read_bytes())
-    (root / "few" / "val").rename(root / "many" / "val")
+        place.write_bytes(data)
+    shutil.copytree(root / "few" / "val", root / "many" / "val")
     os.environ["SYNFER_INDEX_DIR"] = str(root / "index")
+    next(ours(root / "few", side, 0)())  # what is imported when first needed counts to neither start
     time.sleep(2.5)  # files that were just written are not trusted
-    told = {}
-    works: dict[str, Callable[[], object]] = {
-        "cold": lambda: next(ours(root / "many", 48, 0)()),
-        "warm": lambda: next(ours(root / "many", 48, 0)()),
-        "scan": lambda: ImageFolder(str(root / "many" / "train")),
-    }
-    for name, work in works.items():
-        began, spent = time.perf_counter(), cpu_seconds()
+    works: list[tuple[str, Callable[[], object]]] = [
+        ("cold", lambda: next(ours(root / "many", side, 0)())),
+        *[("warm", lambda: next(ours(root / "many", side, 0)()))] * 3,
+        *[("scan", lambda: ImageFolder(str(root / "many" / "train")))] * 3,
+    ]
+    spent: dict[str, list[float]] = {}
+    for name, work in works:
+        began, cpu_began = time.perf_counter(), cpu_seconds()
         work()
-        told |= {f"{name}_s": time.perf_counter() - began, f"{name}_cpu_s": cpu_seconds() - spent}
-    return told
+        spent.setdefault(f"{name}_s", []).append(time.perf_counter() - began)
+        spent.setdefault(f"{name}_cpu_s", []).append(cpu_seconds() - cpu_began)
+    told = {name: statistics.median(values) for name, values in spent.items()}
+    ratios = {f"warm_of_cold{kind}": told[f"warm{kind}_s"] / told[f"cold{kind}_s"] for kind in ("", "_cpu")}
+    return told | ratios
 
 
 def memory(root: Path, count: int) -> dict[str, object]:
@@ -223,6 +229,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=0, help="loader processes")
     parser.add_argument("--start", type=int, metavar="FILES", help="measure starts instead, with so many files")
+    parser.add_argument("--side", type=int, default=48, help="of the files of --start, in pixels")
     parser.add_argument("--memory", type=int, metavar="ROWS", help="measure memory instead, with so many rows")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -230,7 +237,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         if args.start:
-            result |= {name: round(value, 2) for name, value in start(root, args.start).items()}
+            told = start(root, args.start, args.side)
+            result |= {"side": args.side, **{name: round(value, 3) for name, value in told.items()}}
         elif args.memory:
             result |= memory(root, args.memory)
         else:
