@@ -10,6 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from synfer.foundation.paused_collector import paused_collector
+
 _NO_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 """Formats of Pillow that hold no photograph, need another program (EPS runs one), or are names without a decoder."""
 
@@ -53,19 +55,19 @@ def find_class_files(folder: Path) -> ClassFiles:
     """Finds the images of one split, ``<class>/**``; no folder is read twice, whatever the links."""
     found = ClassFiles()
     seen: set[str] = set()
-    for entry in _entries(folder):
-        path = folder / entry.name
-        if entry.name.startswith("."):
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
             found.leave_out("hidden", *_files_below(path))
-        elif entry.is_dir():
+        elif path.is_dir():
             if _is_new(path, seen, found):
                 found.images[path] = []
         elif path.suffix.lower() in image_suffixes():
             found.leave_out("beside the class folders", path)
         else:
             found.leave_out(_no_image(path), path)
-    for group in found.images:
-        _walk(group, found.images[group], seen, found)
+    with paused_collector():
+        for group in found.images:
+            _walk(group, found.images[group], seen, found)
     return found
 
 
@@ -75,7 +77,8 @@ def find_images(folder: Path) -> ClassFiles:
     No folder is read twice, whatever the links; every other file is counted with the reason.
     """
     found = ClassFiles(images={folder: []})
-    _walk(folder, found.images[folder], {os.path.realpath(folder)}, found)
+    with paused_collector():
+        _walk(folder, found.images[folder], {os.path.realpath(folder)}, found)
     return found
 
 
@@ -113,25 +116,21 @@ def split_folders(root: Path, names: Mapping[str, Sequence[str]]) -> dict[str, P
 
 def _walk(folder: Path, images: list[Path], seen: set[str], found: ClassFiles) -> None:
     known = image_suffixes()
-    for entry in _entries(folder):
-        path = folder / entry.name
-        if entry.name.startswith("."):
+    with os.scandir(folder) as entries:  # knows plain files without asking the disk about each, which takes seconds
+        plain = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+    for path in sorted(folder.iterdir(), key=lambda path: path.name):
+        name = path.name
+        if name.startswith("."):
             found.leave_out("hidden", *_files_below(path))
-        elif entry.is_dir():
+        elif name not in plain and path.is_dir():
             if _is_new(path, seen, found):
                 _walk(path, images, seen, found)
-        elif entry.is_symlink() and not path.exists():
+        elif name not in plain and not path.exists():
             found.leave_out("a link to nothing", path)
         elif path.suffix.lower() in known:
             images.append(path)
         else:
             found.leave_out(_no_image(path), path)
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Returns what is in a folder by name, with its kind: to ask the disk about each of 100,000 files takes seconds."""
-    with os.scandir(folder) as found:
-        return sorted(found, key=lambda entry: entry.name)
 
 
 def _is_new(folder: Path, seen: set[str], found: ClassFiles) -> bool:

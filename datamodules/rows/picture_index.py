@@ -27,6 +27,7 @@ from datamodules.rows.read_ahead import in_threads
 from synfer.foundation.atomic_file import atomic_write
 from synfer.foundation.folder_lock import FolderLock
 from synfer.foundation.on_rank_zero import warn_on_rank_zero
+from synfer.foundation.paused_collector import paused_collector
 
 FOLDER_VARIABLE = "SYNFER_INDEX_DIR"
 """Environment variable with the folder of the indexes; empty = none are kept."""
@@ -70,7 +71,13 @@ def inspect_pictures(
         root: folder of the data set, by which its index is found.
         boxes: of the face in each; None = whole pictures.
     """
-    boxes = [None] * len(paths) if boxes is None else boxes
+    with paused_collector():
+        return _inspect_pictures(paths, root, [None] * len(paths) if boxes is None else boxes)
+
+
+def _inspect_pictures(
+    paths: Sequence[Path], root: Path, boxes: Sequence[Box | None]
+) -> list[Inspected | BadImageError]:
     keys = _keys(paths, boxes)
     file = _index_file(root) if len(paths) >= _FEWEST else None
     known = {} if file is None else _read(file)
@@ -131,16 +138,16 @@ def _trusted(
 def _keys(paths: Sequence[Path], boxes: Sequence[Box | None]) -> list[str | None]:
     """Returns what must not have changed since a picture was indexed; None = it is not there, or just being written."""
     keys: list[str | None] = []
-    here, settled = f"{Path.cwd()}{os.sep}", time.time() - SETTLED_S
+    here, settled = f"{Path.cwd()}{os.sep}", time.time_ns() - int(SETTLED_S * 1e9)
     for path, box in zip(paths, boxes, strict=True):
+        name = os.fspath(path)
         try:
-            status = path.stat()
+            status = os.stat(name)  # noqa: PTH116 (a third faster than of a path, and there are 100,000)
         except OSError:
             keys.append(None)
             continue
-        whole = os.fspath(path) if path.is_absolute() else f"{here}{path}"
-        known = status.st_mtime <= settled
-        keys.append(f"{whole}\0{status.st_size}\0{status.st_mtime_ns}\0{box or ''}" if known else None)
+        when, whole = status.st_mtime_ns, name if name.startswith(os.sep) else here + name
+        keys.append(f"{whole}\0{status.st_size}\0{when}\0{box or ''}" if when <= settled else None)
     return keys
 
 
