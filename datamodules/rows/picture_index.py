@@ -71,13 +71,7 @@ def inspect_pictures(
         root: folder of the data set, by which its index is found.
         boxes: of the face in each; None = whole pictures.
     """
-    with paused_collector():
-        return _inspect_pictures(paths, root, [None] * len(paths) if boxes is None else boxes)
-
-
-def _inspect_pictures(
-    paths: Sequence[Path], root: Path, boxes: Sequence[Box | None]
-) -> list[Inspected | BadImageError]:
+    boxes = [None] * len(paths) if boxes is None else boxes
     keys = _keys(paths, boxes)
     file = _index_file(root) if len(paths) >= _FEWEST else None
     known = {} if file is None else _read(file)
@@ -198,7 +192,8 @@ def _read(file: Path) -> dict[str, Inspected]:
     except (OSError, KeyError, pa.ArrowException):
         return {}
     keys, *told = columns
-    return dict(zip(keys, map(Inspected, *told), strict=True))
+    with paused_collector():
+        return dict(zip(keys, map(Inspected, *told), strict=True))
 
 
 def _write(file: Path, root: Path, known: dict[str, Inspected]) -> None:
