@@ -20,6 +20,7 @@ from callbacks.synthesis.face_sentence import face_sentence
 from datamodules.batch import Batch
 from datamodules.rows.reference_faces import ReferenceFaces, real_test_faces, some_training_faces
 from datamodules.rows.source_faces import training_sources
+from lightning_modules.aligned_faces import tell_of_other_alignment
 from lightning_modules.run_seed import run_seed
 from lightning_modules.trainer_access import data_of
 from synfer.faces.action_units import action_unit_indices
@@ -134,6 +135,7 @@ class GeneratorTest(Callback):
         device = trainer.strategy.root_device  # not the module's: Lightning moves it only after the setup hooks
         taught_by = getattr(module, "taught_by", ())
         self.networks = networks = ScoringNetworks(self.files, names, callbacks, device, taught_by)
+        tell_of_other_alignment(trainer, networks.judge, f"test.judge '{self.files.judge}'")
         if self.samples < 2:
             raise ValueError(f"test.samples: found {self.samples}, expected at least 2")
         if isinstance(module, TakesSources):

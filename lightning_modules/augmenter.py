@@ -16,6 +16,7 @@ from torch.optim import AdamW, Optimizer
 
 from datamodules.batch import Batch
 from datamodules.rows.source_faces import TrainingSources, training_sources
+from lightning_modules.aligned_faces import tell_of_other_alignment
 from lightning_modules.augmenter_pictures import save_latent_pictures
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.face_grid import log_face_grid
@@ -240,6 +241,7 @@ class SemanticAugmenter(SynthesiserModule):
             expected = "a classifier's checkpoint, for loss.perceptual_weight or loss.expression_weight above 0"
             check_setting(self.hparams["guide"] is not None, "guide", None, expected)
             classifier = ExpressionClassifier.load_trained(str(self.hparams["guide"]))
+            tell_of_other_alignment(self.trainer, classifier, f"model.guide '{self.hparams['guide']}'")
             self._perception = ExpressionPerception(classifier, self.label_space)
             self._remember(backbone_fingerprint(classifier))
         elif stage == "fit" and self.hparams["guide"] is not None and not self._loss.needs_perception:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from datamodules.rows.alignment_record import in_words, lie_alike
 from lightning_modules.classifier import ExpressionClassifier
 from synfer.foundation.validate import check_setting
 
@@ -28,7 +29,7 @@ def blend_classifiers(paths: Sequence[str | Path], shares: Sequence[float] | Non
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: fewer than two, shares that do not fit, other classes, or another network.
+        ValueError: fewer than two, shares that do not fit, other classes, another network, or faces aligned otherwise.
     """
     check_setting(len(paths) >= 2, "runs", len(paths), "at least two runs", group="blend")
     wanted = [1.0] * len(paths) if shares is None else list(shares)
@@ -41,6 +42,12 @@ def blend_classifiers(paths: Sequence[str | Path], shares: Sequence[float] | Non
             raise ValueError(
                 f"blend: found the label space {', '.join(other.label_space)} in '{path}', expected "
                 f"{', '.join(first.label_space)} as in '{paths[0]}'"
+            )
+        kept = first.face_alignment, other.face_alignment
+        if None not in kept and not lie_alike(kept[0] or {}, kept[1] or {}):
+            raise ValueError(
+                f"blend: found training faces {in_words(kept[1] or {})} in '{path}', expected them "
+                f"{in_words(kept[0] or {})} as in '{paths[0]}'"
             )
         for name in _SAME:
             if other._config[name] != first._config[name]:

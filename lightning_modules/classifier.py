@@ -440,6 +440,7 @@ class ExpressionClassifier(TrainingAverages, ClassifierFile):
         self._check_same_task(saved["config"], ("stem", "backbone"))
         check_same_outputs(saved["config"], self._config)
         self._load_average(saved["ema"])
+        self._load_alignment(saved)
         sums = own_state(saved.get("epoch_so_far")) or {}
         for name, metric in self._train_metrics():
             metric.add_sums(*sums.get(name, (0.0, 0)))

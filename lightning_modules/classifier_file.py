@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch.random import fork_rng
 
+from datamodules.rows.alignment_record import AlignmentRecord, alignment_record
+from datamodules.rows.face_preparation import FacePreparation
+from lightning_modules.aligned_faces import alignment_of_run, tell_of_other_alignment
 from lightning_modules.expression_module import ExpressionModule
 from synfer.foundation.checkpoint_file import check_finite, find_checkpoint
 from synfer.foundation.file_reading import reading
@@ -23,15 +26,23 @@ from synfer.foundation.module_file import (
 )
 from synfer.foundation.renamed_settings import present_settings
 from synfer.networks.latent_codec import LatentCodec
+from synfer.runs.run_format import CONFIG
 
 _CODEC = "_codec"  # beside the settings of a folder: fingerprint of the codec whose latents are read
+_ALIGNMENT = "_alignment"  # likewise: how the faces of the training were aligned
 
 Module = TypeVar("Module", bound="ClassifierFile")
 
 
 class ClassifierFile(ExpressionModule):
-    """A classifier that can be loaded for use alone."""
+    """A classifier that can be loaded for use alone.
 
+    Attributes:
+        face_alignment: how the faces of its training were aligned; {} = they were taken as they were, None = its file
+            does not say.
+    """
+
+    face_alignment: AlignmentRecord | None = None
     file_format = ModuleFormat("classifier", "backbone", "ExpressionClassifier", entry="expression_classifier")
 
     @property
@@ -85,7 +96,7 @@ class ClassifierFile(ExpressionModule):
     ) -> Module:
         """Returns the classifier of a file with its averaged weights, if there are any."""
         settings = dict(stored.settings)
-        trained_on = settings.pop(_CODEC, None)
+        trained_on, alignment = settings.pop(_CODEC, None), settings.pop(_ALIGNMENT, None)
         make: Any = cls  # arguments by their names in the file
         # The weights come from this file: nothing is to be fetched or read a second time.
         alone = {"pretrained": False, "pretrained_path": None, "backbone_weights": None}
@@ -100,6 +111,10 @@ class ClassifierFile(ExpressionModule):
                 f"'{settings['latents_of']}' now: found {found}, expected {expected}"
             )
         classifier.load_state_dict(stored.weights)
+        classifier.face_alignment = stored.entry.get("alignment", alignment)
+        if classifier.face_alignment is None and path.is_file():  # older than the record: its run may say it
+            run = FacePreparation.of_run(path.absolute().parent.parent / CONFIG, int(settings["image_size"] or 0))
+            classifier.face_alignment = alignment_record(run.alignment, run.data_size) or None
         return classifier
 
     def save_trained(self, folder: str | Path) -> None:
@@ -119,7 +134,25 @@ class ClassifierFile(ExpressionModule):
         weights = with_average(self.state_dict(), average, self.file_format.submodule)
         check_finite(weights, "classifier", Path(folder))
         settings = {**self._config, _CODEC: None if self.codec is None else self.codec.fingerprint()}
+        settings |= {} if self.face_alignment is None else {_ALIGNMENT: self.face_alignment}
         write_folder(Path(folder), self.file_format.kind, settings, weights)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds how the faces of the training are aligned."""
+        super().on_save_checkpoint(checkpoint)
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            self.face_alignment = alignment_of_run(self.trainer)
+        if self.face_alignment is not None:
+            checkpoint[str(self.file_format.entry)]["alignment"] = self.face_alignment
+
+    def _load_alignment(self, saved: Mapping[str, Any]) -> None:
+        """Takes over how the faces of a checkpoint's training lay, and says so where those of this run lie otherwise.
+
+        Args:
+            saved: what :meth:`on_save_checkpoint` has added.
+        """
+        self.face_alignment = saved.get("alignment", saved["config"].get(_ALIGNMENT))
+        tell_of_other_alignment(self._trainer, self, "ckpt_path")
 
     def _entry_of(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
         if checkpoint.get(WEIGHTS_ALONE):

@@ -59,7 +59,7 @@ class Labeller:
 
     @classmethod
     def load_trained(cls, path: str | Path, device: str | torch.device = "cpu", batch_size: int = 64) -> Labeller:
-        """Loads a classifier and, of a run folder, the sizes that its faces had in training.
+        """Loads a classifier, how its faces were aligned and, of a run folder, the sizes that they had in training.
 
         Args:
             path: a checkpoint, a run folder (its last checkpoint), or a folder of ``save_trained``.
@@ -78,10 +78,10 @@ class Labeller:
                 "(lightning_modules.ExpressionClassifier)"
             )
         classifier = ExpressionClassifier.load_trained(place, device, names_expressions=False)
-        config = place.absolute().parent.parent / CONFIG
-        if place.is_dir():
-            return cls(classifier, batch_size=batch_size)
-        return cls(classifier, FacePreparation.of_run(config, classifier.image_size), batch_size)
+        preparation = FacePreparation(classifier.image_size)
+        if not place.is_dir():
+            preparation = FacePreparation.of_run(place.absolute().parent.parent / CONFIG, classifier.image_size)
+        return cls(classifier, preparation.as_trained(classifier.face_alignment), batch_size)
 
     @property
     def label_space(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from datamodules.batch import Batch
 from datamodules.rows.folds import hash_numbers
+from lightning_modules.aligned_faces import tell_of_other_alignment
 from lightning_modules.trainer_access import command_name, data_of
 from lightning_modules.voter import LoadedVoter, load_voter
 from synfer.faces.expressions import canonical_expression
@@ -139,6 +140,7 @@ class Relabeller(LightningModule):
             self._voters = {name: [load_voter(path) for path in paths] for name, paths in self.voter_paths.items()}
         for name, members in self._voters.items():
             for member in members:
+                tell_of_other_alignment(self.trainer, member.network, f"model.voters.{name}: '{member.name}'")
                 if not member.recorded:
                     raise ValueError(
                         f"model.voters.{name}: '{member.name}' does not say what it was trained on, expected a "

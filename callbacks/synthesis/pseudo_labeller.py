@@ -11,6 +11,7 @@ from torch import Tensor
 
 from callbacks.synthesis.synthesis_callback import SynthesisCallback
 from callbacks.synthesis.voter_level import check_level
+from lightning_modules.aligned_faces import tell_of_other_alignment
 from lightning_modules.voter import LoadedVoter, load_voter
 from synfer.foundation.json_file import read_json
 from synfer.foundation.rank_states import counters, own_state, states_of_ranks
@@ -99,6 +100,7 @@ class PseudoLabeller(SynthesisCallback):
         """
         if self.enabled:
             for voter in self._load():
+                tell_of_other_alignment(trainer, voter.network, f"pseudo_labels.voters '{voter.name}'")
                 if stage == "fit":
                     check_level("pseudo_labels.voters", voter, trainer)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from callbacks.synthesis.synthesis_callback import SynthesisCallback
 from callbacks.synthesis.voter_level import check_level
+from lightning_modules.aligned_faces import tell_of_other_alignment
 from lightning_modules.trainer_access import command_name
 from lightning_modules.voter import LoadedVoter, load_voter
 from synfer.faces.expressions import canonical_expression
@@ -162,6 +163,7 @@ class SemanticGuidance(SynthesisCallback):
                 "--trainer.inference_mode=false"
             )
         self.guide.to(pl_module.device)
+        tell_of_other_alignment(trainer, self.guide, f"guidance.guide '{self.guide_path}'")
         if stage == "fit" and self._loaded is not None:
             check_level("guidance.guide", self._loaded, trainer)
 

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,14 +24,13 @@ from datamodules.picture_tables.found_table import Cells, TablePart
 from datamodules.rows.images import BadImageError, check_not_constant, decode_image
 from datamodules.rows.picture_index import index_folder, only_one
 from datamodules.rows.provenance import content_hash
+from datamodules.rows.read_ahead import in_threads
 from synfer.foundation.atomic_file import atomic_write
 from synfer.foundation.on_rank_zero import warn_on_rank_zero
 
 _FORMAT = "synfer table index 1"
 _FEWEST = 500
 """Rows of a file below which none is kept: they are decoded in a moment."""
-
-_AT_ONCE = 2048  # rows that wait for the threads
 
 
 @dataclass
@@ -92,15 +90,12 @@ def inspect_cells(cells: Cells, parts: Sequence[TablePart], path: str) -> Inspec
 def _decode(cells: Cells, rows: np.ndarray, path: str, found: Inspection) -> None:
     if not len(rows):
         return
-    with ThreadPoolExecutor() as threads:  # decoding releases the interpreter lock
-        for start in range(0, len(rows), _AT_ONCE):  # all at once would be an object for each of a million rows
-            numbers = rows[start : start + _AT_ONCE].tolist()
-            outcomes = threads.map(lambda row: _inspected(cells, row, path), numbers)
-            for row, outcome in zip(numbers, outcomes, strict=True):
-                if isinstance(outcome, BadImageError):
-                    found.bad[row] = outcome
-                else:
-                    found.height[row], found.width[row], found.digest[row] = outcome
+    outcomes = in_threads(lambda place: _inspected(cells, int(rows[place]), path), range(len(rows)))
+    for row, outcome in zip(rows, outcomes, strict=True):
+        if isinstance(outcome, BadImageError):
+            found.bad[int(row)] = outcome
+        else:
+            found.height[row], found.width[row], found.digest[row] = outcome
 
 
 def _inspected(cells: Cells, row: int, path: str) -> tuple[int, int, int] | BadImageError:

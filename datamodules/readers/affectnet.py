@@ -9,9 +9,10 @@ import numpy as np
 
 from datamodules.readers.affect_cells import affect_cells
 from datamodules.readers.known_sets import published
-from datamodules.readers.listed_pictures import ListedPicture, ListedPicturesReader, Listing
+from datamodules.readers.listed_pictures import Landmarks, ListedPicture, ListedPicturesReader, Listing
 from datamodules.readers.reader import BadSamples, OnBadSample, Split
 from synfer.faces.expressions import EXPRESSIONS
+from synfer.faces.face_alignment import five_of_68
 
 CODES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt", "none", "uncertain", "no face")
 """Expression by code, from 0; the last three are no expressions."""
@@ -34,8 +35,9 @@ class AffectNetReader(ListedPicturesReader):
     287,651, val 3,999, which papers call the test split; with ``label_space`` basic7 283,901 and 3,500. On request, for
     research alone; it does not say who is shown. It cannot be tried here: it is read in its layout alone, made of drawn
     faces. Valence and arousal: ``<number>_val.npy`` and ``<number>_aro.npy``, texts of numbers in [-1, 1], −2 where
-    they are not known; copies without these files have none. The older release of 120 GB is read by
-    ``AffectNetTablesReader``: its scores differ from this one's.
+    they are not known; copies without these files have none. Points, for ``data.alignment``: ``<number>_lnd.npy``, x
+    and y in turn of 68 points in pixels of the picture; a picture without that file has none. The older release of 120
+    GB is read by ``AffectNetTablesReader``: its scores differ from this one's.
 
     Args:
         root: folder with ``train_set`` and ``val_set``.
@@ -93,7 +95,10 @@ class AffectNetReader(ListedPicturesReader):
                 except ValueError as error:
                     bad.add(f"{folder / 'annotations'}: '{stem}': {error}")
                     continue
-                listing.pictures.append(ListedPicture(images[stem], expression, identity, affect=affect))
+                points = _points(folder / "annotations" / f"{stem}_lnd.npy") if self.wants_landmarks else None
+                listing.pictures.append(
+                    ListedPicture(images[stem], expression, identity, affect=affect, landmarks=points)
+                )
         return listing
 
 
@@ -107,6 +112,15 @@ def _affect_in(folder: Path, stem: str) -> tuple[float, float]:
     if None in cells:
         raise ValueError(f"found no number in {stem}_{'val' if cells[0] is None else 'aro'}.npy, expected one")
     return affect_cells((cells[0], cells[1]), UNKNOWN_AFFECT)
+
+
+def _points(path: Path) -> Landmarks | None:
+    """Returns five points of the 68 in a file; None where there is no file of 136 numbers."""
+    try:
+        numbers = np.load(path, allow_pickle=False).astype(np.float64).reshape(-1)
+    except (OSError, ValueError, EOFError):
+        return None
+    return [(float(x), float(y)) for x, y in five_of_68(numbers.reshape(68, 2))] if len(numbers) == 136 else None
 
 
 def _number_first(stem: str) -> tuple[int, int, str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from datamodules.captions.caption_row import CaptionRow
 from datamodules.captions.stored_image import read_pixels
 from datamodules.readers.reader import BadSamples
 from datamodules.rows.images import BadImageError, check_not_constant
 from datamodules.rows.provenance import content_hash
+from datamodules.rows.read_ahead import in_threads
 
 
 def decode_rows(
@@ -27,21 +27,20 @@ def decode_rows(
     good: list[int] = []
     hashes: list[str] = []
     expected: tuple[int, int] | None = None
-    with ThreadPoolExecutor() as threads:  # decoding releases the interpreter lock
-        for index, outcome in enumerate(threads.map(lambda row: _inspected(row, path), rows, chunksize=64)):
-            if isinstance(outcome, BadImageError):
-                bad.add(str(outcome))
-                continue
-            size, digest = outcome
-            expected = expected or size
-            if image_size is None and size != expected:
-                bad.add(
-                    f"{path}: {rows[index].place}: found {size[0]}x{size[1]} pixels, expected "
-                    f"{expected[0]}x{expected[1]} like the pictures before it (or set data.reader.init_args.image_size)"
-                )
-                continue
-            good.append(index)
-            hashes.append(digest)
+    for index, outcome in enumerate(in_threads(lambda row: _inspected(row, path), rows)):
+        if isinstance(outcome, BadImageError):
+            bad.add(str(outcome))
+            continue
+        size, digest = outcome
+        expected = expected or size
+        if image_size is None and size != expected:
+            bad.add(
+                f"{path}: {rows[index].place}: found {size[0]}x{size[1]} pixels, expected "
+                f"{expected[0]}x{expected[1]} like the pictures before it (or set data.reader.init_args.image_size)"
+            )
+            continue
+        good.append(index)
+        hashes.append(digest)
     return good, hashes
 
 

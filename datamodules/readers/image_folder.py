@@ -12,7 +12,7 @@ from datamodules.readers.folder_names import FolderNames
 from datamodules.readers.good_pictures import good_pictures
 from datamodules.readers.known_sets import say_what_it_is
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
-from datamodules.rows.image_files import find_class_files, split_folders
+from datamodules.rows.image_files import find_class_files, names_below, split_folders
 from datamodules.rows.images import FileImages
 from datamodules.rows.sample_table import ReadReport, SampleTable, one_hot
 from synfer.faces.expressions import EXPRESSIONS, resolve_label_space
@@ -145,7 +145,7 @@ class ImageFolderReader(Reader):
             images=FileImages([paths[index] for index in good], self._image_size),
             label=label,
             soft_label=one_hot(label, len(self.label_space)),
-            sample_id=np.array([paths[index].relative_to(self._root).as_posix() for index in good]),
+            sample_id=np.array(names_below([paths[index] for index in good], self._root)),
             content_hash=np.array(hashes),
             label_space=self.label_space,
             split=split,

@@ -14,6 +14,7 @@ from datamodules.readers.reader import Reader, Split
 from datamodules.rows.images import Box
 from datamodules.rows.sample_table import ImageSource, ReadReport, SampleTable, affect_of
 from synfer.foundation.on_rank_zero import warn_on_rank_zero
+from synfer.labels.annotator_agreement import pooled_agreement
 
 
 class JoinedReader(Reader):
@@ -24,8 +25,8 @@ class JoinedReader(Reader):
     Where sample ids occur in more than one of them, each gets the number of its reader in front ("0/…", "1/…").
     Captions and action units stay where all of them have some, of the same names, and are unknown otherwise; action
     units also where the numbers are of another kind: presence is never mixed with intensity. Valence and arousal stay
-    wherever they are known. Attributes stay too, and are unknown for the rows of a
-    reader that does not have them.
+    wherever they are known. Attributes stay too, and are unknown for the rows of a reader that does not have them. How
+    far annotators agree is told of all faces that several have voted on.
 
     Args:
         readers: at least two, of one label space.
@@ -209,4 +210,5 @@ def _joined_reports(reports: Sequence[ReadReport]) -> ReadReport:
         for reason, count in report.excluded.items():
             excluded[reason] = excluded.get(reason, 0) + count
     skipped = tuple(line for report in reports for line in report.skipped)
-    return ReadReport(read=sum(report.read for report in reports), skipped=skipped, excluded=excluded)
+    agreement = pooled_agreement([report.agreement for report in reports])
+    return ReadReport(sum(report.read for report in reports), skipped, excluded, agreement)

@@ -15,7 +15,7 @@ from datamodules.au_tables.au_source import AUSource
 from datamodules.readers.good_pictures import good_pictures
 from datamodules.readers.known_sets import looks_like, say_what_it_is
 from datamodules.readers.reader import BadSamples, OnBadSample, Reader, Split, check_on_bad_sample
-from datamodules.rows.image_files import find_class_files
+from datamodules.rows.image_files import find_class_files, names_below
 from datamodules.rows.images import Box, FileImages
 from datamodules.rows.sample_table import UNLABELLED, ReadReport, SampleTable, one_hot
 from datamodules.rows.unlabelled import unlabelled_soft_labels
@@ -167,8 +167,8 @@ class ListedPicturesReader(Reader):
             if expression is None:
                 listing.excluded[f"class_map leaves out folder '{group.name}'"] += len(files)
                 continue
-            for file in files:
-                listing.pictures.append(ListedPicture(file, expression, file.relative_to(self._root).as_posix()))
+            for file, name in zip(files, names_below(files, self._root), strict=True):
+                listing.pictures.append(ListedPicture(file, expression, name))
         return listing
 
     def _missing(self, what: str) -> FileNotFoundError:

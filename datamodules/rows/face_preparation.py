@@ -13,6 +13,7 @@ import yaml
 from torch import Tensor
 
 from datamodules.rows.alignment import Alignment
+from datamodules.rows.alignment_record import AlignmentRecord, settings_in
 from datamodules.rows.grey_or_colour import as_rgb
 from datamodules.rows.images import resize_square
 from synfer.faces.face_alignment import aligned, points_of_box, similarity
@@ -54,6 +55,14 @@ class FacePreparation:
         reader = _mapping(_mapping(data.get("reader")).get("init_args"))
         sizes = _side(reader.get("image_size")), _side(data.get("image_size"))
         return cls(model_size, *sizes, _alignment(_mapping(data.get("alignment")), config))
+
+    def as_trained(self, record: AlignmentRecord | None) -> FacePreparation:
+        """Returns the steps with the alignment that a classifier keeps; None = it keeps none, and these stay."""
+        if record is None:
+            return self
+        if not record:
+            return replace(self, alignment=None)
+        return replace(self, data_size=record["image_size"], alignment=settings_in(record))
 
     def face_in(self, picture: np.ndarray, box: tuple[int, int, int, int]) -> Tensor | None:
         """Returns the face in a found box as training saw aligned ones; None where no face can lie like that.

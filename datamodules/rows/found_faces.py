@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datamodules.rows.picture_index import index_folder, only_one
+from datamodules.rows.read_ahead import in_threads
 from synfer.faces.face_detector import FaceDetector
 from synfer.foundation.atomic_file import atomic_write
 
@@ -69,8 +69,7 @@ def _search(
         inside = [box for box in boxes if _holds(region, box)]
         return min(inside, key=lambda box: np.hypot(box[0] + box[2] - 2 * x, box[1] + box[3] - 2 * y), default=None)
 
-    with ThreadPoolExecutor() as threads:
-        return list(threads.map(one, places))
+    return list(in_threads(one, places))
 
 
 def _holds(region: Region, box: Region) -> bool:

@@ -14,9 +14,8 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +23,11 @@ import pyarrow.parquet as pq
 
 from datamodules.rows.images import BadImageError, Box, check_not_constant, cut_out, read_image
 from datamodules.rows.provenance import content_hash
+from datamodules.rows.read_ahead import in_threads
 from synfer.foundation.atomic_file import atomic_write
 from synfer.foundation.folder_lock import FolderLock
 from synfer.foundation.on_rank_zero import warn_on_rank_zero
+from synfer.foundation.paused_collector import paused_collector
 
 FOLDER_VARIABLE = "SYNFER_INDEX_DIR"
 """Environment variable with the folder of the indexes; empty = none are kept."""
@@ -44,8 +45,7 @@ SETTLED_S = 2.0
 _PATIENCE_S = 3600.0  # of ranks that wait for the one that decodes
 
 
-@dataclass(frozen=True)
-class Inspected:
+class Inspected(NamedTuple):  # of which a data set has 100,000: it is made faster than a dataclass
     """What decoding a picture tells.
 
     Attributes:
@@ -72,7 +72,7 @@ def inspect_pictures(
         boxes: of the face in each; None = whole pictures.
     """
     boxes = [None] * len(paths) if boxes is None else boxes
-    keys = [_key(path, box) for path, box in zip(paths, boxes, strict=True)]
+    keys = _keys(paths, boxes)
     file = _index_file(root) if len(paths) >= _FEWEST else None
     known = {} if file is None else _read(file)
     if file is None or all(key is None or key in known for key in keys):
@@ -91,13 +91,9 @@ def _inspect_all(
 ) -> list[Inspected | BadImageError]:
     found: list[Inspected | BadImageError | None] = [known.get(key) if key else None for key in keys]
     missing = [place for place, one in enumerate(found) if one is None]
-    if missing:
-        with ThreadPoolExecutor() as threads:  # decoding releases the interpreter lock
-            decoded = threads.map(
-                _inspect, [paths[place] for place in missing], [boxes[place] for place in missing], chunksize=64
-            )
-            for place, one in zip(missing, decoded, strict=True):
-                found[place] = one
+    decoded = in_threads(lambda place: _inspect(paths[place], boxes[place]), missing)
+    for place, one in zip(missing, decoded, strict=True):
+        found[place] = one
     return [one for one in found if one is not None]
 
 
@@ -133,15 +129,20 @@ def _trusted(
     return known
 
 
-def _key(path: Path, box: Box | None) -> str | None:
+def _keys(paths: Sequence[Path], boxes: Sequence[Box | None]) -> list[str | None]:
     """Returns what must not have changed since a picture was indexed; None = it is not there, or just being written."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    if time.time() - status.st_mtime < SETTLED_S:
-        return None
-    return f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\0{box or ''}"
+    keys: list[str | None] = []
+    here, settled = f"{Path.cwd()}{os.sep}", time.time_ns() - int(SETTLED_S * 1e9)
+    for path, box in zip(paths, boxes, strict=True):
+        name = os.fspath(path)
+        try:
+            status = os.stat(name)  # noqa: PTH116 (a third faster than of a path, and there are 100,000)
+        except OSError:
+            keys.append(None)
+            continue
+        when, whole = status.st_mtime_ns, name if name.startswith(os.sep) else here + name
+        keys.append(f"{whole}\0{status.st_size}\0{when}\0{box or ''}" if when <= settled else None)
+    return keys
 
 
 def _index_file(root: Path) -> Path | None:
@@ -190,7 +191,9 @@ def _read(file: Path) -> dict[str, Inspected]:
         columns = [table[name].to_pylist() for name in ("key", "height", "width", "digest")]
     except (OSError, KeyError, pa.ArrowException):
         return {}
-    return {key: Inspected(height, width, digest) for key, height, width, digest in zip(*columns, strict=True)}
+    keys, *told = columns
+    with paused_collector():
+        return dict(zip(keys, map(Inspected, *told), strict=True))
 
 
 def _write(file: Path, root: Path, known: dict[str, Inspected]) -> None:

@@ -41,6 +41,11 @@ def _export(options: argparse.Namespace) -> None:
     kind = _kind(options.checkpoint, options.what, {exporter.kind for exporter in exporters.values()})
     exporters = {what: exporter for what, exporter in exporters.items() if exporter.kind == kind}
     module = _load(options.checkpoint, kind)
+    if getattr(module, "face_alignment", None):
+        print(
+            "found a classifier of aligned faces: the graph does not align them, and its card says where they must lie",
+            file=sys.stderr,
+        )
     with _new_folder(options.out) as folder:
         left_out = {}
         for what, exporter in exporters.items():

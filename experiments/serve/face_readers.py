@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.rows.alignment_record import in_words
 from datamodules.rows.images import check_not_constant, read_image
 from experiments.command_line.project import shipped
 from experiments.sample.face_maker import FaceMaker
 from lightning_modules.voter import load_voter
+from synfer.foundation.on_rank_zero import warn_on_rank_zero
 from synfer.labels.voters import Voter
 from synfer.networks.feature_extractor import backbone_fingerprint, name_of_checkpoint
 
@@ -54,12 +56,23 @@ class FaceReaders:
         if judge is not None:
             network = load_voter(shipped(judge)).network
             self._refuse_the_guide(network, judge, maker)
+            self._tell_of_alignment(network, f"--judge '{judge}'")
             self.readers["judge"] = network
         for path in voters:
             name = f"voter {name_of_checkpoint(path)}"
             if name in self.readers:
                 name = f"voter {path}"
             self.readers[name] = load_voter(shipped(path)).network
+            self._tell_of_alignment(self.readers[name], f"--voter '{path}'")
+
+    @staticmethod
+    def _tell_of_alignment(network: Voter, where: str) -> None:
+        record = getattr(network, "face_alignment", None)
+        if record:
+            warn_on_rank_zero(
+                f"{where}: found a classifier whose training faces were {in_words(record)}, expected a generator that "
+                "has learned from such faces: those on the page are shown to it as they are made"
+            )
 
     @staticmethod
     def _refuse_the_guide(judge: Voter, path: str, maker: FaceMaker | None) -> None:

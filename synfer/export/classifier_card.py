@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from synfer.export.exporter import ExportSettings, TrainedClassifier
+from synfer.faces.face_alignment import POINTS
 from synfer.foundation.atomic_file import atomic_write
 
 _CARD = """\
@@ -26,7 +27,7 @@ Input: `image`, uint8 in 0…255, RGB, (faces, 3, height, width), of any number 
 face. Cutting the central square, resizing (bilinear, antialiased), scaling and normalising are part of the graph.
 Output: `probabilities`, float32, (faces, {count}); rows sum to 1. `labels.json` has the labels, as has the file itself
 ({inside}).
-
+{alignment}
 ## Use it
 
 In this folder, or with its path in place of `"."`:
@@ -43,6 +44,12 @@ Largest difference from torch when it was made: {worst:.1e}.
 
 A label is what people in pictures seem to show to whoever labelled the training faces, not what they feel. Check it on
 your own faces before you rely on it.
+"""
+
+_ALIGNED = """
+**The faces of its training were aligned, and the graph does not do it**: give it faces that a similarity (turn, one
+scale, shift) has brought to where, as shares of the side from the left and the top, lie {points}. `alignment` in
+`labels.json` has these points.
 """
 
 _FORMATS = {
@@ -105,6 +112,7 @@ def write_classifier_card(
         mirrored=", mean over a face and its mirror image" if module.flip_tta else "",
         labels=", ".join(module.label_space),
         count=len(module.label_space),
+        alignment=_alignment(module),
         code=_CODE[what].format(picture=_PICTURE),
         worst=worst,
         training=f"```bash\n{command}\n```\n\n" if command else "",
@@ -112,3 +120,10 @@ def write_classifier_card(
     )
     with atomic_write(folder / "README.md") as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def _alignment(module: TrainedClassifier) -> str:
+    if not module.face_alignment:
+        return ""
+    points = zip(POINTS, module.face_alignment["points"], strict=True)
+    return _ALIGNED.format(points=", ".join(f"{name} ({x:.3f}, {y:.3f})" for name, (x, y) in points))

@@ -85,7 +85,7 @@ def check_classifier(module: TrainedClassifier, what: str, settings: ExportSetti
 
 
 def graph_metadata(module: TrainedClassifier) -> dict[str, Any]:
-    """Returns what a graph says of itself: its labels in order, its input, and the fingerprint of its weights."""
+    """Returns what a graph says of itself: labels in order, input, alignment in training, fingerprint."""
     space = module.hparams.get("label_space")
     return {
         "kind": "classifier",
@@ -95,6 +95,7 @@ def graph_metadata(module: TrainedClassifier) -> dict[str, Any]:
         "output": "probabilities, float32, (faces, labels)",
         "image_size": int(module.image_size),
         "mirrored": bool(module.flip_tta),
+        "alignment": dict(module.face_alignment or {}) or None,
         "fingerprint": module.weights_fingerprint(),
     }
 

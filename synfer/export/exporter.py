@@ -97,6 +97,8 @@ class TrainedClassifier(Protocol):
         std: likewise.
         backbone: normalised images (B, C, S, S) → logits (B, K).
         codec: None = it reads pixels.
+        face_alignment: how the faces of its training were aligned: "settings", "image_size" and "points", five (x, y)
+            as shares of the side; {} = they were not, None = not known.
     """
 
     hparams: Mapping[str, Any]
@@ -108,6 +110,7 @@ class TrainedClassifier(Protocol):
     std: Any
     backbone: Any
     codec: Any
+    face_alignment: Mapping[str, Any] | None
 
     def predict_probabilities(self, image: Any) -> Any:
         """Returns probabilities float32 (B, K) of images (B, 3, H, W) in [0, 1]."""

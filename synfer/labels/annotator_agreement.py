@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 
@@ -37,3 +39,26 @@ def annotator_agreement(votes: np.ndarray) -> dict[str, float]:
     if chance < 1:
         found["fleiss_kappa"] = (pairwise - chance) / (1 - chance)
     return found
+
+
+def pooled_agreement(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Returns how far those agree who voted on the faces of several data sets, together.
+
+    Means over faces are those of all faces. ``fleiss_kappa`` is left out beside a second part: chance is that of all
+    votes, and the answers of data sets are not the same.
+
+    Args:
+        parts: of :func:`annotator_agreement`; an empty one is of a data set that does not say.
+
+    Returns:
+        The same numbers; those of the only part that says any, as they are.
+    """
+    told = [part for part in parts if part]
+    if len(told) < 2:
+        return dict(told[0]) if told else {}
+    faces = sum(part["faces"] for part in told)
+    means = {name: sum(part[name] * part["faces"] for part in told) / faces for name in _MEANS}
+    return {"faces": faces, **means}
+
+
+_MEANS = ("annotators", "majority", "pairwise")

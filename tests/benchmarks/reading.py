@@ -10,19 +10,23 @@ of one size, flipped, moved, lightened and erased at random. Rounds are taken in
 median over them, by the CPU time of loader processes too. Prints one JSON line: ``throughput_ratio_48`` and
 ``throughput_ratio_224`` (images per CPU second, ours ÷ theirs), ``cached_ratio_48`` and ``cached_ratio_224`` (the same
 with ``data.decoded_cache``, which a first pass, not counted, has filled). With ``--start`` it prints ``cold_s`` and
-``warm_s``, from the reader's construction to the first batch, and ``scan_s``, ImageFolder's own look at the folders,
-each also as ``…_cpu_s``, which counts on a busy machine. With ``--memory`` it prints ``over_baseline_mb``, what reading
-and an epoch add to the memory of a process that has imported everything (mapped files left out, for the system may take
-those back): after reading, and four times in the epoch.
+``warm_s``, from the reader's construction to the first batch, ``scan_s``, ImageFolder's own look at the folders, and
+``warm_of_cold``, each also as ``…_cpu``, which counts on a busy machine; ``--side`` is that of the files. With
+``--memory`` it prints ``over_baseline_mb``, what reading and an epoch add to the memory of a process that has imported
+everything (mapped files left out, for the system may take those back): after reading, and eight times in the epoch,
+or in the part of it that ``--batches`` says. Rows lie in files of 10,000, copies of one another.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import hashlib
 import json
+import multiprocessing
 import os
 import resource
+import shutil
 import statistics
 import sys
 import tempfile
@@ -45,9 +49,11 @@ BARS = {
     "throughput_ratio_224": 1.3,
     "cached_ratio_224": 4.0,
     "warm_s": 5.0,
+    "warm_of_cold": 0.05,
     "over_baseline_mb": 300.0,
 }
 BATCH = 64
+ROWS_OF_A_FILE = 10_000
 
 
 def write_folder(root: Path, count: int, side: int) -> None:
@@ -149,63 +155,98 @@ def cpu_seconds() -> float:
     return sum(one.ru_utime + one.ru_stime for one in spent)
 
 
-def start(root: Path, count: int) -> dict[str, float]:
-    """Returns the seconds of a cold and of a warm start."""
+def start(root: Path, count: int, side: int) -> dict[str, float]:
+    """Returns the seconds of a cold and of a warm start, the latter the median of three."""
     from torchvision.datasets import ImageFolder
 
-    write_folder(root / "few", 700, 48)
-    sources = sorted((root / "few" / "train").rglob("*.jpg"))
+    write_folder(root / "few", 700, side)
+    sources = [(file.parent.name, file.read_bytes()) for file in sorted((root / "few" / "train").rglob("*.jpg"))]
     for number in range(count):  # the same pictures many times: other names are other files to everybody
-        source = sources[number % len(sources)]
-        place = root / "many" / "train" / source.parent.name / f"{number:07d}.jpg"
+        expression, data = sources[number % len(sources)]
+        place = root / "many" / "train" / expression / f"{number:07d}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(source.read_bytes())
-    (root / "few" / "val").rename(root / "many" / "val")
+        place.write_bytes(data)
+    shutil.copytree(root / "few" / "val", root / "many" / "val")
     os.environ["SYNFER_INDEX_DIR"] = str(root / "index")
+    next(ours(root / "few", side, 0)())  # what is imported when first needed counts to neither start
     time.sleep(2.5)  # files that were just written are not trusted
-    told = {}
-    works: dict[str, Callable[[], object]] = {
-        "cold": lambda: next(ours(root / "many", 48, 0)()),
-        "warm": lambda: next(ours(root / "many", 48, 0)()),
-        "scan": lambda: ImageFolder(str(root / "many" / "train")),
-    }
-    for name, work in works.items():
-        began, spent = time.perf_counter(), cpu_seconds()
+    works: list[tuple[str, Callable[[], object]]] = [
+        ("cold", lambda: next(ours(root / "many", side, 0)())),
+        *[("warm", lambda: next(ours(root / "many", side, 0)()))] * 3,
+        *[("scan", lambda: ImageFolder(str(root / "many" / "train")))] * 3,
+    ]
+    spent: dict[str, list[float]] = {}
+    for name, work in works:
+        began, cpu_began = time.perf_counter(), cpu_seconds()
         work()
-        told |= {f"{name}_s": time.perf_counter() - began, f"{name}_cpu_s": cpu_seconds() - spent}
-    return told
+        spent.setdefault(f"{name}_s", []).append(time.perf_counter() - began)
+        spent.setdefault(f"{name}_cpu_s", []).append(cpu_seconds() - cpu_began)
+    told = {name: statistics.median(values) for name, values in spent.items()}
+    ratios = {f"warm_of_cold{kind}": told[f"warm{kind}_s"] / told[f"cold{kind}_s"] for kind in ("", "_cpu")}
+    return told | ratios
 
 
-def memory(root: Path, count: int) -> dict[str, object]:
-    """Returns what rows of Parquet add to the memory of this process, in 10⁶ bytes."""
+def write_tables(root: Path, count: int) -> None:
+    """Writes rows as Parquet files, and reads the first of them, so that its pictures are in the index.
+
+    The other files are copies of it with other names, and so are their indexes: what would be found in them is known,
+    and a million pictures need not be decoded for it.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     write_folder(root / "few", 700, 48)
+    files = sorted((root / "few" / "train").rglob("*.jpg"))
+    pictures, labels = [file.read_bytes() for file in files], [file.parent.name for file in files]
     (root / "set").mkdir()
-    os.environ["SYNFER_INDEX_DIR"] = str(root / "index")
-    for split, wanted in (("train", count), ("val", 70)):
-        files = sorted((root / "few" / "train").rglob("*.jpg"))
-        pictures, labels = [file.read_bytes() for file in files], [file.parent.name for file in files]
+    rows, parts = min(count, ROWS_OF_A_FILE), max(1, count // ROWS_OF_A_FILE)
+    for name, wanted in (("train-00000", rows), ("val", 70)):
         with pq.ParquetWriter(
-            str(root / "set" / f"{split}.parquet"), pa.schema({"image": pa.binary(), "label": pa.string()})
+            str(root / "set" / f"{name}.parquet"), pa.schema({"image": pa.binary(), "label": pa.string()})
         ) as writer:
             for start in range(0, wanted, len(files)):
-                rows = slice(0, min(len(files), wanted - start))
-                writer.write_table(pa.table({"image": pa.array(pictures[rows], pa.binary()), "label": labels[rows]}))
-    del pictures, labels
+                some = slice(0, min(len(files), wanted - start))
+                writer.write_table(pa.table({"image": pa.array(pictures[some], pa.binary()), "label": labels[some]}))
+    time.sleep(2.5)  # files that were just written are not trusted
+    first = root / "set" / "train-00000.parquet"
+    TableOfPicturesReader(str(root / "set")).read("train")
+    indexes = list((root / "index").glob("*.table.parquet"))
+    for number in range(1, parts):
+        other = first.with_name(f"train-{number:05d}.parquet")
+        shutil.copy2(first, other)
+        for index in indexes:
+            name = hashlib.sha256(f"{other.absolute()}\0image".encode()).hexdigest()[:16]
+            shutil.copyfile(index, index.with_name(f"{name}.table.parquet"))
+
+
+def memory(root: Path, count: int, batches: int | None) -> dict[str, object]:
+    """Returns what rows of Parquet add to the memory of this process, in 10⁶ bytes."""
+    os.environ["SYNFER_INDEX_DIR"] = str(root / "index")
+    writing = multiprocessing.get_context("fork").Process(target=write_tables, args=(root, count))
+    writing.start()  # in a process of its own, whose memory is no part of what is measured
+    writing.join()
+    if writing.exitcode:
+        raise RuntimeError(f"found exit code {writing.exitcode} of the process that writes the files, expected 0")
     before = own_memory()
+    began = cpu_seconds()
     data = ExpressionDataModule(
         TableOfPicturesReader(str(root / "set")), batch_size=BATCH, image_size=48, augmentation=Augmentation(), seed=0
     )
     data.setup("fit")
-    measured = [own_memory()]
-    for number, _ in enumerate(data.train_dataloader(), start=1):
-        if number % max(1, count // BATCH // 4) == 0:
+    measured, read = [own_memory()], cpu_seconds() - began
+    wanted = min(batches or count, data.num_real_rows // BATCH)
+    for number, _ in zip(range(1, wanted + 1), data.train_dataloader(), strict=False):
+        if number % max(1, wanted // 8) == 0:
             measured.append(own_memory())
     over = [round((value - before) / 1e6, 1) for value in measured]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"rows": count, "over_baseline_mb": over, "baseline_mb": round(before / 1e6), "peak_mb": round(peak / 1e6)}
+    return {
+        "rows": data.num_real_rows,
+        "read_cpu_s": round(read, 1),
+        "batches": wanted,
+        "over_baseline_mb": over,
+        "baseline_mb": round(before / 1e6),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6),
+    }
 
 
 def own_memory() -> int:
@@ -223,16 +264,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=0, help="loader processes")
     parser.add_argument("--start", type=int, metavar="FILES", help="measure starts instead, with so many files")
+    parser.add_argument("--side", type=int, default=48, help="of the files of --start, in pixels")
     parser.add_argument("--memory", type=int, metavar="ROWS", help="measure memory instead, with so many rows")
+    parser.add_argument("--batches", type=int, help="of the epoch of --memory; default: all")
     args = parser.parse_args()
     torch.set_num_threads(1)
     result: dict[str, object] = {"benchmark": "reading"}
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         if args.start:
-            result |= {name: round(value, 2) for name, value in start(root, args.start).items()}
+            told = start(root, args.start, args.side)
+            result |= {"side": args.side, **{name: round(value, 3) for name, value in told.items()}}
         elif args.memory:
-            result |= memory(root, args.memory)
+            result |= memory(root, args.memory, args.batches)
         else:
             for side in (48, 224):
                 write_folder(root / str(side), args.count, side)

@@ -71,6 +71,14 @@ def many_made_faces(root: Path) -> Path:
     return root
 
 
+def with_faces_points(root: Path) -> Path:
+    """RAF-DB with points that can be those of faces."""
+    points = ["14.0\t10.5", "24.0\t10.0", "19.0\t15.0", "15.0\t20.0", "23.0\t20.0"]
+    for file in (published_sets.raf_db(root) / "basic" / "Annotation" / "manual").glob("*.txt"):
+        file.write_text("\n".join([*points, *file.read_text().splitlines()[5:]]) + "\n")
+    return root
+
+
 CLASSIFIER = [*TINY, "--model.init_args.label_space=basic7"]
 MODELS = {  # of rows that are more than expressions, or less
     "aff_wild2_affect": [*CLASSIFIER, "--model.init_args.affect={enabled: true, alone: true}"],
@@ -80,6 +88,7 @@ MODELS = {  # of rows that are more than expressions, or less
 
 DATA_SETS: dict[str, Callable[[Path], Path]] = {
     "raf_db": published_sets.raf_db,
+    "raf_db_aligned": with_faces_points,
     "raf_db_compound": compound,
     "affectnet": published_sets.affectnet,
     "affectnet_tables": published_sets.affectnet_tables,
@@ -114,6 +123,9 @@ def test_data_set(name: str, tmp_path: Path) -> None:
     cli = train.main(["fit", *args, f"--run_dir={tmp_path / 'run'}"])
     assert cli.trainer.state.finished and cli.trainer.global_step == 1
     assert len(cli.datamodule.train_table) and len(cli.datamodule.val_table)  # type: ignore[arg-type]
+    alignment = cli.datamodule.val_table.alignment  # type: ignore[union-attr]
+    assert (alignment is not None) == name.endswith("_aligned")
+    assert alignment is None or alignment["by"] == {"landmarks": 7}
     if name not in ("expw", "emonet_face_binary"):  # they have no faces to test on
         assert len(cli.datamodule.reader.read("test"))
 

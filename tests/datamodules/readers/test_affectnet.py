@@ -79,6 +79,26 @@ def test_ratings_of_copies_without_them(tmp_path: Path) -> None:
 
 
 @few_pictures
+def test_points_of_faces_are_read_where_there_are_some(tmp_path: Path) -> None:
+    notes = affectnet(tmp_path) / "train_set" / "annotations"
+    points = np.stack([np.arange(68) + 0.25, 100.0 + np.arange(68)], axis=1)
+    np.save(notes / "2_lnd.npy", points.reshape(-1))
+    np.save(notes / "9_lnd.npy", points.astype(str))
+    np.save(notes / "16_lnd.npy", points[:5])
+    np.save(notes / "23_lnd.npy", np.array([{}], dtype=object), allow_pickle=True)
+    reader = AffectNetReader(str(tmp_path))
+    assert reader.read("train").landmarks is None  # nobody has asked: it is one more file of each picture
+    reader.want_landmarks()
+    found = reader.read("train").landmarks
+    assert found is not None and found.shape == (8, 5, 2)
+    eyes = [[38.75, 138.5], [44.75, 144.5]]
+    np.testing.assert_allclose(found[0], [*eyes, [30.25, 130], [48.25, 148], [54.25, 154]])
+    np.testing.assert_array_equal(found[1], found[0])
+    assert np.isnan(found[2:]).all()
+    assert reader.read("val").landmarks is None
+
+
+@few_pictures
 def test_python_objects_are_not_loaded(tmp_path: Path) -> None:
     path = affectnet(tmp_path) / "train_set" / "annotations" / "2_exp.npy"
     np.save(path, np.array({"a": 1}, dtype=object), allow_pickle=True)

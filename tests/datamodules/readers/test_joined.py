@@ -9,6 +9,8 @@ from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.readers.joined import JoinedReader
 from datamodules.readers.remapped import RemappedReader
 from datamodules.rows.folds import assign_folds
+from datamodules.rows.sample_table import ReadReport
+from synfer.labels.annotator_agreement import annotator_agreement
 from tests.fixtures.tiny_data import BASIC7, TinyReader, tiny_table
 
 
@@ -49,6 +51,22 @@ def test_ratings_stay_wherever_they_are_known() -> None:
     assert few.affect is not None and few.affect.shape == (4, 2) and np.isnan(few.affect[:, 0]).sum() == 2
     first = assign_folds(table, 2) == 0
     np.testing.assert_array_equal(table.select(first).affect, table.affect[first])
+
+
+def test_agreement_of_annotators_is_that_of_all_faces_with_votes() -> None:
+    votes = [np.random.default_rng(seed).multinomial(10, [0.6, 0.3, 0.1], size=7 * (seed + 1)) for seed in range(2)]
+    parts = [
+        replace(tiny_table(len(some), seed=seed), report=ReadReport(len(some), agreement=annotator_agreement(some)))
+        for seed, some in enumerate(votes)
+    ]
+    silent = TinyReader(train=tiny_table(7, seed=2))
+    both = JoinedReader([TinyReader(train=parts[0]), silent, TinyReader(train=parts[1])]).read("train").report.agreement
+    whole = annotator_agreement(np.concatenate(votes))
+    assert both == pytest.approx({name: value for name, value in whole.items() if name != "fleiss_kappa"})
+    assert (
+        JoinedReader([silent, TinyReader(train=parts[0])]).read("train").report.agreement == parts[0].report.agreement
+    )
+    assert JoinedReader([silent, silent]).read("train").report.agreement == {}
 
 
 def test_two_sets_are_the_synthetic_faces_of_a_run() -> None:

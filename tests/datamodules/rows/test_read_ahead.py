@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from datamodules.rows.read_ahead import read_ahead
+from datamodules.rows.read_ahead import in_threads, read_ahead
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
@@ -44,3 +44,20 @@ def test_work_goes_on_in_other_threads_and_its_errors_come_up_in_their_turn() ->
     with pytest.raises(ZeroDivisionError):
         next(found)
     assert threading.current_thread().name not in names
+
+
+def test_short_work_on_many_items_comes_in_their_order_and_only_what_is_taken_is_far_ahead() -> None:
+    done: list[int] = []
+
+    def work(item: int) -> int:
+        done.append(item)
+        return -item
+
+    assert list(in_threads(work, range(1000))) == [-item for item in range(1000)]
+    assert sorted(done) == list(range(1000))
+    assert list(in_threads(work, [])) == []
+    done.clear()
+    found = in_threads(work, range(10**6))
+    assert next(found) == 0
+    found.close()  # type: ignore[attr-defined]
+    assert len(done) < 10**5
