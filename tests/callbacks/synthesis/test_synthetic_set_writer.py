@@ -337,7 +337,7 @@ def rank_of(launcher: int) -> int:
 
 def orphan_a_rank(weights: Path, root: Path, capsys: Any) -> Path:
     """Kills rank 0 of two, watches the other keep a restart out and end; returns the folder of the set they leave."""
-    ranks = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    ranks = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.callbacks.shard_seconds=0"]
     command = [sys.executable, str(PROJECT / "train.py"), *arguments(weights, root, *ranks, count=200)]
     folder = root / "synthetic_set"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
