@@ -27,14 +27,17 @@ class ShardStream:
         folder: of the set.
         faces: rows of a shard at most, ≥ 1.
         seconds: after so many since the last shard what waits is written with the next rows; 0 = with all rows.
+        size: bytes at which a shard is closed; None = :data:`SHARD_BYTES`.
 
     Attributes:
         written: rows in shards.
         kept: those of them that were kept.
     """
 
-    def __init__(self, folder: Path, faces: int = SHARD_FACES, seconds: float = float("inf")) -> None:
-        self.folder, self.faces, self.seconds = folder, faces, seconds
+    def __init__(
+        self, folder: Path, faces: int = SHARD_FACES, seconds: float = float("inf"), size: int | None = None
+    ) -> None:
+        self.folder, self.faces, self.seconds, self.size = folder, faces, seconds, size or SHARD_BYTES
         self.written = self.kept = 0
         self._waiting: list[pa.Table] = []
         self._rows = self._bytes = 0
@@ -52,7 +55,7 @@ class ShardStream:
             self._waiting.append(part)
             self._rows += len(part)
             self._bytes += part.nbytes
-            if self._rows >= self.faces or self._bytes >= SHARD_BYTES:
+            if self._rows >= self.faces or self._bytes >= self.size:
                 self.flush()
         if time.monotonic() - self._last >= self.seconds:
             self.flush()

@@ -162,6 +162,31 @@ def refuse_foreign(folder: Path, manifest: Manifest) -> None:
         )
 
 
+def check_complete(folder: Path, manifest: Manifest) -> None:
+    """Refuses a set in which shards or faces are missing, or that holds files of others.
+
+    Raises:
+        ValueError: one line that says what, and the way out.
+    """
+    refuse_foreign(folder, manifest)
+    missing = missing_shards(folder, manifest)
+    way_out = (
+        "expected all: the predict command that made the set makes them; "
+        f"{repair_command(folder, '--as-it-is')} lets training go on without them"
+    )
+    if missing:
+        lost = sum(manifest.shards[name].faces for name in missing)
+        raise ValueError(
+            f"synthetic set '{folder}': found no {named_files([Path('data', name) for name in missing])}, shards of "
+            f"{lost} faces that its {MANIFEST} lists, {way_out}"
+        )
+    if manifest.faces < manifest.planned:
+        raise ValueError(
+            f"synthetic set '{folder}': found {manifest.faces} of the {manifest.planned} faces planned (it is "
+            f"unfinished), {way_out}"
+        )
+
+
 def repair_command(folder: Path, option: str = "") -> str:
     """Returns the command that puts aside what does not belong in a set, for an error to name."""
     return f"`python -m datamodules.synthetic.repair_synthetic_set {folder}{option and ' ' + option}`"

@@ -178,17 +178,26 @@ def indices_in(shard: Path, manifest: Manifest | None, compared: bool = True) ->
         DamagedShardError: the content is not what was written.
     """
     if manifest and compared:
-        try:
-            found = manifest.shards[shard.name].difference_of(shard)  # piece by piece: shards are large
-        except OSError as error:
-            raise DamagedShardError(f"'{shard}' cannot be read ({error.strerror or error})") from error
-        if found:
-            raise DamagedShardError(f"'{shard}' cannot be read ({found})")
+        compared_with(shard, manifest.shards[shard.name])
     # Without a manifest the checksums of the pages are all there is: every page is read.
     table = _columns(shard, shard, ["index"] if manifest or not compared else None)
     if "index" not in table.column_names:
         raise DamagedShardError(f"'{shard}' cannot be read (found no column 'index')")
     return table["index"].to_numpy().astype(np.int64)
+
+
+def compared_with(shard: Path, entry: ShardEntry) -> None:
+    """Reads a file, piece by piece, and compares it with what was written.
+
+    Raises:
+        DamagedShardError: it cannot be read, or differs.
+    """
+    try:
+        found = entry.difference_of(shard)
+    except OSError as error:
+        raise DamagedShardError(f"'{shard}' cannot be read ({error.strerror or error})") from error
+    if found:
+        raise DamagedShardError(f"'{shard}' cannot be read ({found})")
 
 
 def _columns(path: Path, source: Any, columns: Sequence[str] | None) -> pa.Table:
@@ -235,7 +244,7 @@ def check_record(folder: Path, made_with: Mapping[str, Any]) -> None:
     path = folder / _RECORD
     wanted = json.loads(json.dumps(made_with))  # tuples become lists, as in the file
     if path.is_file():
-        before = _read_record(path)
+        before = read_record(folder)
         for name in sorted({*before, *wanted}):
             if with_added(name, before.get(name), wanted.get(name)) != wanted.get(name):
                 raise ValueError(
@@ -248,8 +257,13 @@ def check_record(folder: Path, made_with: Mapping[str, Any]) -> None:
             f"synthetic set '{folder}': found shards and no {_RECORD}, expected what they were made with: a copy of "
             "that file, or another folder"
         )
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(wanted, indent=2, sort_keys=True) + "\n")
+    write_record(folder, wanted)
+
+
+def write_record(folder: Path, made_with: Mapping[str, Any]) -> None:
+    """Writes down what the faces of a set are made with."""
+    with atomic_write(folder / _RECORD) as partial:
+        partial.write_text(json.dumps(made_with, indent=2, sort_keys=True) + "\n")
 
 
 def write_card(folder: Path, facts: Mapping[str, str] | None = None) -> dict[str, int]:
@@ -259,7 +273,7 @@ def write_card(folder: Path, facts: Mapping[str, str] | None = None) -> dict[str
         folder: of the set.
         facts: name → one line each of what else was measured on these faces; they stand below the table.
     """
-    made_with = _read_record(folder / _RECORD)
+    made_with = read_record(folder)
     total: Counter[str] = Counter()
     kept: Counter[str] = Counter()
     changed = 0
@@ -299,5 +313,10 @@ def most_probable(soft_label: pa.ChunkedArray) -> np.ndarray:
     return np.array(names)[np.nan_to_num(np.stack(columns, axis=1).astype(np.float64)).argmax(1)]
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    return read_json(path, "record of a synthetic set", "the JSON object that predict wrote (a copy of it)")
+def read_record(folder: Path) -> dict[str, Any]:
+    """Returns what the faces of a set were made with.
+
+    Raises:
+        FileNotFoundError, ValueError: no record there, or a damaged one.
+    """
+    return read_json(folder / _RECORD, "record of a synthetic set", "the JSON object that predict wrote (a copy of it)")
