@@ -37,6 +37,9 @@ _READERS = 4
 ROWS_TOGETHER = 512
 """Rows of a row group: so many pictures are read where one of them is wanted."""
 
+_REPEATED = ["label", "caption", "seed", "layout_source", "votes.list.element.voter"]
+"""Columns of few different values; to look for equal ones among pictures and ids costs time and finds none."""
+
 LOCK = ".lock"
 """Name of the lock file in a set (``RanksLock``)."""
 
@@ -58,7 +61,7 @@ def write_shard(folder: Path, rows: SyntheticRows, text_labels: bool = False) ->
 def write_table(folder: Path, table: pa.Table) -> Path:
     """Writes rows of a set, in the form of :func:`~datamodules.synthetic.synthetic_rows.table_of`, as one shard."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, row_group_size=ROWS_TOGETHER, write_page_checksum=True)
+    pq.write_table(table, sink, row_group_size=ROWS_TOGETHER, use_dictionary=_REPEATED, write_page_checksum=True)
     data = sink.getvalue()
     path = folder / "data" / f"{table['index'][0].as_py():08d}-{len(table)}.parquet"
     with atomic_write(path) as partial:
