@@ -161,7 +161,6 @@ def test_wandb_that_dies_in_the_middle(
         end = json.dumps({"class_path": "tests.test_guards.EndServer"})
         started = time.monotonic()
         train.main(["fit", *tiny_run, "--trainer.max_epochs=3", f"--trainer.callbacks+={end}", f"--run_dir={run}"])
-        monkeypatch.setattr(server, "__exit__", lambda *args: None, raising=False)
     assert time.monotonic() - started < 240
     found = json.loads((run / "summary.json").read_text())
     assert (found["status"], found["steps"]) == ("finished", 6) and (run / "checkpoints" / "last.ckpt").is_file()

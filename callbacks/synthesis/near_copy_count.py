@@ -40,9 +40,9 @@ class NearCopyCount:
         kept = [place for place in kept if len(place[2])]
         # All pictures of a group are read where one is wanted: of a large set many of few groups, not few of all.
         groups = max(1, MOST_CHECKED // _OF_A_GROUP)
-        chosen = np.unique(np.linspace(0, len(kept) - 1, min(groups, len(kept))).astype(int)) if kept else []
-        if sum(len(rows) for _, _, rows in kept) <= MOST_CHECKED:
-            chosen = range(len(kept))
+        chosen = list(range(len(kept)))
+        if sum(len(rows) for _, _, rows in kept) > MOST_CHECKED:
+            chosen = np.unique(np.linspace(0, len(kept) - 1, min(groups, len(kept))).astype(int)).tolist()
         share = min(1.0, MOST_CHECKED / max(1, sum(len(kept[place][2]) for place in chosen)))
         for place in chosen:
             shard, group, rows = kept[place]

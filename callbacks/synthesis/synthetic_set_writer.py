@@ -96,6 +96,8 @@ class SyntheticSetWriter(Callback):
                 f"{datamodule.predict_split}, expected a model that makes faces, and synthesis"
             )
         folder = self._folder(trainer)
+        if not folder.exists():
+            _refuse_idle_ranks(datamodule.synthesis_count, trainer.world_size)  # before it does
         # Rank 0 looks for all, before any of them writes: a large set takes minutes to read.
         done = datamodule.synthesis_done = on_rank_zero_for_all(lambda: self._look(folder))
         if self._lock is None:
@@ -103,12 +105,11 @@ class SyntheticSetWriter(Callback):
             with suppress(NoLocksError):  # rank 0 has said so
                 self._lock.join()
         left = datamodule.synthesis_count - int((done < datamodule.synthesis_count).sum())
-        if 0 < left < trainer.world_size:  # a rank without work would leave the loop, and the others wait for it
+        try:
+            _refuse_idle_ranks(left, trainer.world_size)
+        except ValueError:
             self.teardown(trainer, pl_module, stage)
-            raise ValueError(
-                f"synthetic set: found {left} faces left to make for {trainer.world_size} ranks, expected one for each "
-                "(fewer --trainer.devices)"
-            )
+            raise
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Ends the thread, and gives the lock back."""
@@ -267,6 +268,15 @@ class SyntheticSetWriter(Callback):
             columns = min(_GRID_COLUMNS, *map(len, faces.values()))
             grid = torch.stack([image for found in faces.values() for image in found[:columns]])
             save_sample_grid(grid.permute(0, 3, 1, 2), list(faces), columns, path)
+
+
+def _refuse_idle_ranks(left: int, world_size: int) -> None:
+    """Refuses faces for some ranks only: one without work would leave the loop, and the others wait for it."""
+    if 0 < left < world_size:
+        raise ValueError(
+            f"synthetic set: found {left} faces left to make for {world_size} ranks, expected one for each (fewer "
+            "--trainer.devices)"
+        )
 
 
 def rows_of(faces: Faces) -> SyntheticRows:

@@ -303,6 +303,7 @@ def test_fewer_faces_left_than_ranks(tmp_path: Path) -> None:
     trainer: Any = SimpleNamespace(world_size=4, datamodule=datamodule, default_root_dir=str(tmp_path))
     with pytest.raises(ValueError, match=r"found 3 faces left to make for 4 ranks"):
         SyntheticSetWriter().setup(trainer, tiny_generator(), "predict")
+    assert not list(tmp_path.iterdir())  # a refusal leaves nothing
     datamodule.synthesis_count = 4
     SyntheticSetWriter().setup(trainer, tiny_generator(), "predict")
     assert len(datamodule.synthesis_done) == 0
