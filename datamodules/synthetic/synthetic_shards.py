@@ -61,7 +61,14 @@ def write_shard(folder: Path, rows: SyntheticRows, text_labels: bool = False) ->
 def write_table(folder: Path, table: pa.Table) -> Path:
     """Writes rows of a set, in the form of :func:`~datamodules.synthetic.synthetic_rows.table_of`, as one shard."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, row_group_size=ROWS_TOGETHER, use_dictionary=_REPEATED, write_page_checksum=True)
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=ROWS_TOGETHER,
+        use_dictionary=_REPEATED,
+        write_statistics=["index", "seed"],  # else the smallest pictures stand in heads that have no checksum
+        write_page_checksum=True,
+    )
     data = sink.getvalue()
     path = folder / "data" / f"{table['index'][0].as_py():08d}-{len(table)}.parquet"
     with atomic_write(path) as partial:
