@@ -196,7 +196,7 @@ class ExpressionDataModule(ResumableDataModule):
         self.class_balance, self.class_sampling, self.steps_per_epoch = class_balance, class_sampling, steps_per_epoch
         self.predict_split, self.synthesis_count = predict_split, synthesis_count
         wanted = synthesis_expressions if synthesis_expressions is not None else self.label_space
-        self.planned_set = PlannedSet(synthesis_plan, synthesis_count, wanted)
+        self.planned_set = PlannedSet(synthesis_plan, synthesis_count, wanted, self.label_space)
         self.folds, self.fold, self.label_table = folds, fold, label_table
         self.au_table, self.captions = au_table, captions
         self.alignment, self._prepared = alignment, PreparedPictures(alignment, decoded_cache, decoded_cache_gb)

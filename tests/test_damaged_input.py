@@ -26,7 +26,8 @@ from datamodules.readers.fer2013 import FER2013Reader
 from datamodules.readers.fer2013.ferplus_votes import VOTE_COLUMNS
 from datamodules.readers.image_folder import ImageFolderReader
 from datamodules.readers.synthetic_set import SyntheticSetReader
-from datamodules.synthetic.synthetic_shards import SyntheticRows, check_record, write_card, write_shard
+from datamodules.synthetic.synthetic_rows import SyntheticRows
+from datamodules.synthetic.synthetic_shards import check_record, write_card, write_shard
 from experiments.command_line.checkpoint_argument import check_fits, locate
 from experiments.command_line.errors import one_line_errors
 from experiments.compare.run_folders import read_run_folders

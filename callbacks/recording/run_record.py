@@ -109,7 +109,8 @@ class RunRecord(Callback):
         self._world_size = 1
         self._way_on: str | None = None
         self._last_step = 0
-        self._started, self._cpu_before = time.time(), cpu_seconds()
+        # No clock that somebody may set: a record must not say that a run took less than no time.
+        self._started, self._cpu_before = time.monotonic(), cpu_seconds()
         self._git = git_state()  # now: what is committed while the run goes on is not what runs
         self._totals: dict[str, float] | None = None
         self._earlier: dict[str, Any] | None = None
@@ -268,7 +269,7 @@ class RunRecord(Callback):
 
     def _seconds(self) -> dict[str, float]:
         """Returns wall and CPU seconds of all attempts; before the end this rank's CPU stands for every rank's."""
-        now = (time.time() - self._started, (cpu_seconds() - self._cpu_before) * self._world_size)
+        now = (time.monotonic() - self._started, (cpu_seconds() - self._cpu_before) * self._world_size)
         return {name: self._earlier_s[name] + s for name, s in zip(("wall_s", "cpu_s"), now, strict=True)}
 
     def _splits(self, trainer: Trainer) -> dict[str, Any]:

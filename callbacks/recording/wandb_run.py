@@ -7,7 +7,6 @@ import json
 import os
 import re
 import sys
-import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -134,7 +133,8 @@ class WandbRun(WandbLogger):
         self._wandb_init.pop("anonymous", None)
         self.failures = 0
         self._is_guarded = False
-        self._since = time.time()
+        # By their state and not by their time: somebody may set the clock back.
+        self._there_before = {str(path): _state_of(path) for path in run_dir.glob("*/*.png")}
         self._shown: set[str] = set()
 
     @property
@@ -193,7 +193,7 @@ class WandbRun(WandbLogger):
     def log_new_pictures(self, folder: Path) -> None:
         """Logs the pictures that this run has written into a folder and not logged yet."""
         for path in sorted(folder.glob("*.png")):
-            if str(path) not in self._shown and path.stat().st_mtime >= self._since:
+            if str(path) not in self._shown and self._there_before.get(str(path)) != _state_of(path):
                 super().log_image(f"samples/{path.stem}", [str(path)])
                 self._shown.add(str(path))
 
@@ -281,6 +281,11 @@ def finish_wandb(exit_code: int = 0) -> None:
         wandb.finish(exit_code=exit_code)
     except Exception as error:
         rank_zero_warn(f"W&B could not finish ({type(error).__name__}: {one_line(error)})")
+
+
+def _state_of(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _tags_of_environment() -> list[str]:

@@ -17,11 +17,8 @@ from datamodules.rows.provenance import content_hash
 from datamodules.rows.sample_table import ReadReport, SampleTable
 from datamodules.synthetic.synthetic_manifest import (
     MANIFEST,
-    Manifest,
-    missing_shards,
-    named_files,
+    check_complete,
     read_manifest,
-    refuse_foreign,
     repair_command,
     shard_paths,
 )
@@ -73,7 +70,7 @@ class SyntheticSetReader(Reader):
         self._set = self._root.parent if within else self._root
         self._manifest = read_manifest(self._set)
         if self._manifest is not None:
-            _check_complete(self._set, self._manifest)
+            check_complete(self._set, self._manifest)
             self._shards = [self._set / "data" / name for name in sorted(self._manifest.shards)]
         if not self._shards:
             raise FileNotFoundError(f"{_ROOT}: found no *.parquet in '{root}', expected shards")
@@ -226,27 +223,6 @@ def _is_kept(cell: Any, where: str) -> bool:
         return bool(cell)
     what = "no value" if cell is None else repr(cell)
     raise ValueError(f"{where}: found {what} in column 'kept', expected true or false")
-
-
-def _check_complete(folder: Path, manifest: Manifest) -> None:
-    """Refuses a set in which shards or faces are missing, or that holds files of others."""
-    refuse_foreign(folder, manifest)
-    missing = missing_shards(folder, manifest)
-    way_out = (
-        "expected all: the predict command that made the set makes them; "
-        f"{repair_command(folder, '--as-it-is')} lets training go on without them"
-    )
-    if missing:
-        lost = sum(manifest.shards[name].faces for name in missing)
-        raise ValueError(
-            f"synthetic set '{folder}': found no {named_files([Path('data', name) for name in missing])}, shards of "
-            f"{lost} faces that its {MANIFEST} lists, {way_out}"
-        )
-    if manifest.faces < manifest.planned:
-        raise ValueError(
-            f"synthetic set '{folder}': found {manifest.faces} of the {manifest.planned} faces planned (it is "
-            f"unfinished), {way_out}"
-        )
 
 
 def _pairs(cell: Any) -> list[tuple[str, float | None]]:

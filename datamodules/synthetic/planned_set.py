@@ -23,6 +23,7 @@ class PlannedSet:
         plan: ``data.synthesis_plan``, a name of :data:`synfer.synthesis.class_shares.PLANS`.
         count: ``data.synthesis_count``; None = as many as "fill" takes to bring every expression up to the largest.
         expressions: ``data.synthesis_expressions``.
+        label_space: names of the data's expressions, among which those are; None = checked once they are known.
 
     Attributes:
         count: number of faces; None until :meth:`count_rows` where it follows the training rows.
@@ -30,16 +31,20 @@ class PlannedSet:
         shares: share of each; None = in turn, or not counted yet.
 
     Raises:
-        ValueError: an unknown plan, or a count that does not fit it.
+        ValueError: an unknown plan, a count that does not fit it, or an expression outside the label space.
     """
 
-    def __init__(self, plan: str, count: int | None, expressions: Sequence[str]) -> None:
+    def __init__(
+        self, plan: str, count: int | None, expressions: Sequence[str], label_space: Sequence[str] | None = None
+    ) -> None:
         check_plan("data.synthesis_plan", plan)
         check_range("synthesis_count", count, count is None or count >= 1, "at least 1")
         if count is None and plan != _FILL:
             check_range("synthesis_count", count, False, "a number, or data.synthesis_plan=fill")
         self.plan, self.count = plan, count
         self.expressions = [canonical_expression(name) for name in expressions]
+        if label_space is not None:  # before a folder is made, or weights are loaded
+            self._check_names(label_space)
         self.shares: dict[str, float] | None = None
 
     def count_rows(self, class_counts: Callable[[], Mapping[str, int]]) -> int | None:

@@ -65,7 +65,7 @@ def _repair(folder: Path, as_it_is: bool) -> list[str]:
     whole: dict[Path, list[int]] = {}
     for shard in shard_paths(folder):
         try:
-            whole[shard] = indices_in(shard, manifest)
+            whole[shard] = indices_in(shard, manifest).tolist()
         except DamagedShardError as error:
             done.append(f"damaged: {error}: {_put_aside(shard, folder)}")
     seen: set[int] = set()

@@ -20,6 +20,7 @@ from synfer.foundation.file_reading import plain_reason
 
 MANIFEST = "MANIFEST"
 _JOURNALS = f".{MANIFEST}-*"
+_ANOTHER = "its SHA-256 is another than when written"
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,35 @@ class ShardEntry:
     sha256: str
 
     @classmethod
-    def of(cls, data: bytes, faces: int) -> ShardEntry:
+    def of(cls, data: bytes | memoryview, faces: int) -> ShardEntry:
         """Returns the entry of a file with this content."""
         return cls(faces, len(data), hashlib.sha256(data).hexdigest())
+
+    @classmethod
+    def of_file(cls, path: Path, faces: int) -> ShardEntry:
+        """Returns the entry of a file, which is read piece by piece.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return cls(faces, path.stat().st_size, _sha256(path))
+
+    def difference_of(self, path: Path) -> str:
+        """Returns how a file differs from what was written; "" = not at all. It is read piece by piece.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        size = path.stat().st_size
+        if size != self.size:
+            return f"{size} bytes where {self.size} were written"
+        return "" if _sha256(path) == self.sha256 else _ANOTHER
 
     def difference(self, data: bytes) -> str:
         """Returns how a file's content differs from what was written; "" = not at all."""
         if len(data) != self.size:
             return f"{len(data)} bytes where {self.size} were written"
-        return "" if hashlib.sha256(data).hexdigest() == self.sha256 else "its SHA-256 is another than when written"
+        return "" if hashlib.sha256(data).hexdigest() == self.sha256 else _ANOTHER
 
 
 @dataclass
@@ -141,6 +162,31 @@ def refuse_foreign(folder: Path, manifest: Manifest) -> None:
         )
 
 
+def check_complete(folder: Path, manifest: Manifest) -> None:
+    """Refuses a set in which shards or faces are missing, or that holds files of others.
+
+    Raises:
+        ValueError: one line that says what, and the way out.
+    """
+    refuse_foreign(folder, manifest)
+    missing = missing_shards(folder, manifest)
+    way_out = (
+        "expected all: the predict command that made the set makes them; "
+        f"{repair_command(folder, '--as-it-is')} lets training go on without them"
+    )
+    if missing:
+        lost = sum(manifest.shards[name].faces for name in missing)
+        raise ValueError(
+            f"synthetic set '{folder}': found no {named_files([Path('data', name) for name in missing])}, shards of "
+            f"{lost} faces that its {MANIFEST} lists, {way_out}"
+        )
+    if manifest.faces < manifest.planned:
+        raise ValueError(
+            f"synthetic set '{folder}': found {manifest.faces} of the {manifest.planned} faces planned (it is "
+            f"unfinished), {way_out}"
+        )
+
+
 def repair_command(folder: Path, option: str = "") -> str:
     """Returns the command that puts aside what does not belong in a set, for an error to name."""
     return f"`python -m datamodules.synthetic.repair_synthetic_set {folder}{option and ' ' + option}`"
@@ -150,6 +196,14 @@ def named_files(paths: Sequence[Path]) -> str:
     """Returns the first three of some files by name."""
     more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     return ", ".join(f"'{path}'" for path in paths[:3]) + more
+
+
+def _sha256(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()
 
 
 def _entry(stored: dict[str, object]) -> ShardEntry:

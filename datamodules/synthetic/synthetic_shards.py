@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from datamodules.synthetic.synthetic_manifest import (
     Manifest,
@@ -27,49 +24,24 @@ from datamodules.synthetic.synthetic_manifest import (
     shard_paths,
     write_manifest,
 )
+from datamodules.synthetic.synthetic_rows import SyntheticRows, label_names, table_of
 from synfer.foundation.atomic_file import atomic_write
 from synfer.foundation.file_reading import plain_reason
 from synfer.foundation.json_file import read_json
 from synfer.foundation.renamed_settings import with_added
 
-RECORD = "synthesis.json"
+_RECORD = "synthesis.json"
+_READERS = 4
+"""Shards that are looked through at the same time."""
+
+ROWS_TOGETHER = 512
+"""Rows of a row group: so many pictures are read where one of them is wanted."""
+
+_REPEATED = ["label", "caption", "seed", "layout_source", "votes.list.element.voter"]
+"""Columns of few different values; to look for equal ones among pictures and ids costs time and finds none."""
+
 LOCK = ".lock"
 """Name of the lock file in a set (``RanksLock``)."""
-
-
-@dataclass(frozen=True)
-class SyntheticRows:
-    """n finished faces.
-
-    Attributes:
-        index: int64 (n,), place in the list of what is to be made.
-        sample_id: n strings.
-        image: uint8 (n, H, W, 3), RGB.
-        label: n intended expressions.
-        soft_label: float (n, K), rows sum to 1.
-        label_space: the K names.
-        caption: n captions.
-        au: float (n, A) in [0, 1], NaN = not given.
-        au_names: the A names.
-        seed: of the set; with the index it fixes the noise.
-        layout_source: n sample ids of real faces; "" = none.
-        kept: bool (n,).
-        votes: voter → float (n, K) probabilities.
-    """
-
-    index: np.ndarray
-    sample_id: Sequence[str]
-    image: np.ndarray
-    label: Sequence[str]
-    soft_label: np.ndarray
-    label_space: Sequence[str]
-    caption: Sequence[str]
-    au: np.ndarray
-    au_names: Sequence[str]
-    seed: int
-    layout_source: Sequence[str]
-    kept: np.ndarray
-    votes: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def write_shard(folder: Path, rows: SyntheticRows, text_labels: bool = False) -> Path:
@@ -83,47 +55,25 @@ def write_shard(folder: Path, rows: SyntheticRows, text_labels: bool = False) ->
         rows: the faces.
         text_labels: labels as text, for a set that was begun so (``has_text_labels``).
     """
-    names, n = list(rows.label_space), len(rows.index)
-    by_name = pa.struct([(name, pa.float32()) for name in names])
-    units = pa.struct([(name, pa.float32()) for name in rows.au_names])
-    vote = pa.struct([("voter", pa.string()), ("probabilities", by_name)])
-    columns: dict[str, pa.Array] = {
-        # The layout of an image in the files of Hugging Face's datasets.
-        "image": pa.array(
-            [
-                {"bytes": _png(image), "path": f"{name}.png"}
-                for image, name in zip(rows.image, rows.sample_id, strict=True)
-            ],
-            pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
-        ),
-        "label": pa.array(list(rows.label), pa.string())
-        if text_labels
-        else pa.array([names.index(name) for name in rows.label], pa.int64()),
-        "soft_label": pa.array([_named(names, row) for row in rows.soft_label], by_name),
-        "caption": pa.array(list(rows.caption), pa.string()),
-        "au": pa.array([_named(rows.au_names, row) for row in rows.au], units),
-        "seed": pa.array([rows.seed] * n, pa.int64()),
-        "sample_id": pa.array(list(rows.sample_id), pa.string()),
-        "layout_source": pa.array([source or None for source in rows.layout_source], pa.string()),
-        "kept": pa.array(rows.kept.tolist(), pa.bool_()),
-        "votes": pa.array(
-            [[{"voter": v, "probabilities": _named(names, p[i])} for v, p in rows.votes.items()] for i in range(n)],
-            pa.list_(vote),
-        ),
-        "index": pa.array(rows.index.tolist(), pa.int64()),
-    }
-    table = pa.table(columns)
-    features = {field.name: _feature(field.type) for field in table.schema} | {"image": {"_type": "Image"}}
-    if not text_labels:
-        features["label"] = {"names": names, "_type": "ClassLabel"}
-    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    return write_table(folder, table_of(rows, text_labels))
+
+
+def write_table(folder: Path, table: pa.Table) -> Path:
+    """Writes rows of a set, in the form of :func:`~datamodules.synthetic.synthetic_rows.table_of`, as one shard."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, write_page_checksum=True)
-    data = sink.getvalue().to_pybytes()
-    path = folder / "data" / f"{int(rows.index[0]):08d}-{n}.parquet"
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=ROWS_TOGETHER,
+        use_dictionary=_REPEATED,
+        write_statistics=["index", "seed"],  # else the smallest pictures stand in heads that have no checksum
+        write_page_checksum=True,
+    )
+    data = sink.getvalue()
+    path = folder / "data" / f"{table['index'][0].as_py():08d}-{len(table)}.parquet"
     with atomic_write(path) as partial:
         partial.write_bytes(data)
-        note_shard(folder, path.name, ShardEntry.of(data, n))
+        note_shard(folder, path.name, ShardEntry.of(memoryview(data), len(table)))
     return path
 
 
@@ -143,35 +93,37 @@ def read_shard(path: Path, columns: Sequence[str] | None, entry: ShardEntry | No
         DamagedShardError: the content differs from what was written, or is no Parquet file with these columns.
     """
     try:
-        data = path.read_bytes()
+        data = None if entry is None else path.read_bytes()
     except OSError as error:
         raise DamagedShardError(f"'{path}' cannot be read ({error.strerror or error})") from error
-    found = entry.difference(data) if entry else ""
+    found = entry.difference(data) if entry and data is not None else ""
     if found:  # a parser never sees what is known to be damaged
         raise DamagedShardError(f"'{path}' cannot be read ({found})")
+    table = _columns(path, path if data is None else pa.BufferReader(data), columns)
+    return _with_names(table)
+
+
+def first_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yields the rows of a shard one by one, labels as names; of a large one only those that are asked for are read.
+
+    Raises:
+        DamagedShardError: it is no Parquet file.
+    """
     try:
-        table = pq.read_table(pa.BufferReader(data), columns=columns and list(columns), page_checksum_verification=True)
-        missing = [name for name in columns or () if name not in table.column_names]
-        if missing:
-            raise KeyError(f"found no column '{missing[0]}'")
-    except (pa.ArrowException, OSError, KeyError) as error:
+        for batch in pq.ParquetFile(path).iter_batches(64, columns=list(columns)):
+            yield from _with_names(pa.Table.from_batches([batch])).to_pylist()
+    except (pa.ArrowException, OSError) as error:
         raise DamagedShardError(f"'{path}' cannot be read ({plain_reason(error, 120)})") from error
+
+
+def _with_names(table: pa.Table) -> pa.Table:
+    """Returns the table with labels as names."""
     names = label_names(table.schema)
-    if names:
-        of_code = dict(enumerate(names))
-        label = pa.array([of_code.get(code) for code in table["label"].to_pylist()], pa.string())
-        table = table.set_column(table.column_names.index("label"), "label", label)
-    return table
-
-
-def label_names(schema: pa.Schema) -> list[str]:
-    """Returns the names of labels stored as numbers in the way of ``datasets``; empty where there are none."""
-    if "label" not in schema.names or not pa.types.is_integer(schema.field("label").type):
-        return []
-    try:
-        return list(json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]["label"]["names"])
-    except (KeyError, TypeError, ValueError):
-        return []
+    if not names:
+        return table
+    of_code = dict(enumerate(names))
+    label = pa.array([of_code.get(code) for code in table["label"].to_pylist()], pa.string())
+    return table.set_column(table.column_names.index("label"), "label", label)
 
 
 def has_text_labels(folder: Path) -> bool:
@@ -180,10 +132,14 @@ def has_text_labels(folder: Path) -> bool:
     return first is not None and pa.types.is_string(pq.read_schema(first).field("label").type)
 
 
-def finished_indices(folder: Path) -> np.ndarray:
+def finished_indices(folder: Path, compared: bool = True) -> np.ndarray:
     """Returns the indices of all faces in the set, int64, sorted; every shard is read and compared with the manifest.
 
     Shards that are listed and not there are no error here: their faces are made again.
+
+    Args:
+        folder: of the set.
+        compared: false reads the indices alone, of shards that were compared or written a moment ago.
 
     Raises:
         ValueError: a shard is damaged, a file does not belong there, or an index occurs in two shards; the line names
@@ -192,41 +148,78 @@ def finished_indices(folder: Path) -> np.ndarray:
     manifest = read_manifest(folder)
     if manifest:
         refuse_foreign(folder, manifest)
-    seen: dict[int, Path] = {}
     shards = shard_paths(folder)
-    with ThreadPoolExecutor() as threads:  # hashing releases the interpreter lock
-        read = threads.map(lambda shard: indices_in(shard, manifest), shards)
-        found: list[list[int]] = []
+    found: list[np.ndarray] = []
+    with ThreadPoolExecutor(_READERS) as threads:  # hashing releases the interpreter lock
         try:
-            found += read
+            found += threads.map(lambda shard: indices_in(shard, manifest, compared), shards)
         except DamagedShardError as error:
             raise ValueError(
                 f"synthetic set: {error}, expected a shard as predict has written it ({repair_command(folder)} puts it "
                 "aside, and then its faces are made again by the same predict command)"
             ) from error
-    for shard, indices in zip(shards, found, strict=True):
-        for index in indices:
-            if index in seen:
-                raise ValueError(
-                    f"synthetic set '{folder}': found face {index} in two shards, '{seen[index].name}' and "
-                    f"'{shard.name}', expected it once ({repair_command(folder)} puts one of them aside)"
-                )
-            seen[index] = shard
-    return np.array(sorted(seen), dtype=np.int64)
+    every = np.concatenate([*found, np.empty(0, dtype=np.int64)])
+    lengths = [len(indices) for indices in found]
+    del found
+    indices = np.sort(every)
+    if (indices[1:] == indices[:-1]).any():
+        order = np.argsort(every, kind="stable")
+        second = np.min(order[1:][indices[1:] == indices[:-1]])
+        ends = np.cumsum(lengths)
+        places = [int(np.argmax(every == every[second])), int(second)]
+        names = [shards[int(np.searchsorted(ends, place, side="right"))].name for place in places]
+        raise ValueError(
+            f"synthetic set '{folder}': found face {every[second]} in two shards, '{names[0]}' and '{names[1]}', "
+            f"expected it once ({repair_command(folder)} puts one of them aside)"
+        )
+    return indices
 
 
-def indices_in(shard: Path, manifest: Manifest | None) -> list[int]:
-    """Returns the indices of the faces in one shard, which is read and compared with the manifest.
+def indices_in(shard: Path, manifest: Manifest | None, compared: bool = True) -> np.ndarray:
+    """Returns the indices of the faces in one shard, int64 (n,).
+
+    Args:
+        shard: the file.
+        manifest: of the set; None = it has none.
+        compared: whether all of its content is read and compared with the manifest, or, where there is none, with the
+            checksums of its pages; false of a shard that this process has just seen whole.
 
     Raises:
         DamagedShardError: the content is not what was written.
     """
-    if manifest:
-        return read_shard(shard, ["index"], manifest.shards[shard.name])["index"].to_pylist()
-    table = read_shard(shard, None)  # the checksums of the pages are all there is: every page is read
+    if manifest and compared:
+        compared_with(shard, manifest.shards[shard.name])
+    # Without a manifest the checksums of the pages are all there is: every page is read.
+    table = _columns(shard, shard, ["index"] if manifest or not compared else None)
     if "index" not in table.column_names:
         raise DamagedShardError(f"'{shard}' cannot be read (found no column 'index')")
-    return table["index"].to_pylist()
+    return table["index"].to_numpy().astype(np.int64)
+
+
+def compared_with(shard: Path, entry: ShardEntry) -> None:
+    """Reads a file, piece by piece, and compares it with what was written.
+
+    Raises:
+        DamagedShardError: it cannot be read, or differs.
+    """
+    try:
+        found = entry.difference_of(shard)
+    except OSError as error:
+        raise DamagedShardError(f"'{shard}' cannot be read ({error.strerror or error})") from error
+    if found:
+        raise DamagedShardError(f"'{shard}' cannot be read ({found})")
+
+
+def _columns(path: Path, source: Any, columns: Sequence[str] | None) -> pa.Table:
+    """Returns columns of a shard, checksums verified; None = all."""
+    try:
+        table = pq.read_table(source, columns=columns and list(columns), page_checksum_verification=True)
+        missing = [name for name in columns or () if name not in table.column_names]
+        if missing:
+            raise KeyError(f"found no column '{missing[0]}'")
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise DamagedShardError(f"'{path}' cannot be read ({plain_reason(error, 120)})") from error
+    return table
 
 
 def begin_set(folder: Path, planned: int) -> list[str]:
@@ -249,7 +242,7 @@ def begin_set(folder: Path, planned: int) -> list[str]:
 def list_shards(folder: Path) -> dict[str, ShardEntry]:
     """Returns the entries of all shards as they are, for a set without a manifest."""
     paths = shard_paths(folder)
-    return {path.name: ShardEntry.of(path.read_bytes(), pq.read_metadata(path).num_rows) for path in paths}
+    return {path.name: ShardEntry.of_file(path, pq.read_metadata(path).num_rows) for path in paths}
 
 
 def check_record(folder: Path, made_with: Mapping[str, Any]) -> None:
@@ -258,10 +251,10 @@ def check_record(folder: Path, made_with: Mapping[str, Any]) -> None:
     Raises:
         ValueError: something differs: the set would hold faces of two kinds.
     """
-    path = folder / RECORD
+    path = folder / _RECORD
     wanted = json.loads(json.dumps(made_with))  # tuples become lists, as in the file
     if path.is_file():
-        before = _read_record(path)
+        before = read_record(folder)
         for name in sorted({*before, *wanted}):
             if with_added(name, before.get(name), wanted.get(name)) != wanted.get(name):
                 raise ValueError(
@@ -271,11 +264,16 @@ def check_record(folder: Path, made_with: Mapping[str, Any]) -> None:
         return
     if shard_paths(folder):
         raise ValueError(
-            f"synthetic set '{folder}': found shards and no {RECORD}, expected what they were made with: a copy of "
+            f"synthetic set '{folder}': found shards and no {_RECORD}, expected what they were made with: a copy of "
             "that file, or another folder"
         )
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(wanted, indent=2, sort_keys=True) + "\n")
+    write_record(folder, wanted)
+
+
+def write_record(folder: Path, made_with: Mapping[str, Any]) -> None:
+    """Writes down what the faces of a set are made with."""
+    with atomic_write(folder / _RECORD) as partial:
+        partial.write_text(json.dumps(made_with, indent=2, sort_keys=True) + "\n")
 
 
 def write_card(folder: Path, facts: Mapping[str, str] | None = None) -> dict[str, int]:
@@ -285,15 +283,16 @@ def write_card(folder: Path, facts: Mapping[str, str] | None = None) -> dict[str
         folder: of the set.
         facts: name → one line each of what else was measured on these faces; they stand below the table.
     """
-    made_with = _read_record(folder / RECORD)
+    made_with = read_record(folder)
     total: Counter[str] = Counter()
     kept: Counter[str] = Counter()
     changed = 0
     for shard in shard_paths(folder):
-        for row in read_shard(shard, ["label", "soft_label", "kept"]).to_pylist():
-            total[row["label"]] += 1
-            kept[row["label"]] += row["kept"]
-            changed += row["kept"] and max(row["soft_label"], key=row["soft_label"].get) != row["label"]
+        table = read_shard(shard, ["label", "soft_label", "kept"])
+        label, is_kept = np.array(table["label"].to_pylist()), table["kept"].to_numpy().astype(bool)
+        total.update(label.tolist())
+        kept.update(label[is_kept].tolist())
+        changed += int((is_kept & (most_probable(table["soft_label"]) != label)).sum())
     settings = "\n".join(f"- {name}: `{json.dumps(value)}`" for name, value in sorted(made_with.items()))
     rows = "\n".join(f"| {name} | {total[name]} | {kept[name]} |" for name in sorted(total))
     measured = "".join(f"- {name}: {line}\n" for name, line in (facts or {}).items()) + ("\n" if facts else "")
@@ -316,25 +315,18 @@ def write_card(folder: Path, facts: Mapping[str, str] | None = None) -> dict[str
     return dict(kept)
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    return read_json(path, "record of a synthetic set", "the JSON object that predict wrote (a copy of it)")
+def most_probable(soft_label: pa.ChunkedArray) -> np.ndarray:
+    """Returns the name of the largest probability of each row, of a column with a field per name; ties: the first."""
+    flat = soft_label.combine_chunks()
+    names = [flat.type.field(place).name for place in range(flat.type.num_fields)]
+    columns = [flat.field(place).to_numpy(zero_copy_only=False) for place in range(len(names))]
+    return np.array(names)[np.nan_to_num(np.stack(columns, axis=1).astype(np.float64)).argmax(1)]
 
 
-def _feature(kind: pa.DataType) -> Any:
-    """Returns a column's type in the words of ``datasets``."""
-    if pa.types.is_struct(kind):
-        return {kind.field(i).name: _feature(kind.field(i).type) for i in range(kind.num_fields)}
-    if pa.types.is_list(kind):
-        return [_feature(kind.value_type)]
-    # pyarrow says float where datasets says float32
-    return {"dtype": {"float": "float32"}.get(str(kind), str(kind)), "_type": "Value"}
+def read_record(folder: Path) -> dict[str, Any]:
+    """Returns what the faces of a set were made with.
 
-
-def _png(image: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
-
-
-def _named(names: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
-    return {name: None if np.isnan(v) else float(v) for name, v in zip(names, values.tolist(), strict=True)}
+    Raises:
+        FileNotFoundError, ValueError: no record there, or a damaged one.
+    """
+    return read_json(folder / _RECORD, "record of a synthetic set", "the JSON object that predict wrote (a copy of it)")

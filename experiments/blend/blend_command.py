@@ -10,6 +10,7 @@ from pathlib import Path
 
 from experiments.command_line.commands import called_as
 from experiments.command_line.errors import exit_code_of
+from synfer.foundation.new_folder import check_new_folder
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -27,8 +28,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _blend(options: argparse.Namespace) -> None:
     out: Path = options.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out '{out}': found something there already, expected a new or an empty folder")
+    check_new_folder(out)
     from lightning_modules.blending import blend_classifiers  # seconds to import
 
     blend_classifiers(options.runs, options.shares).save_trained(out)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -15,6 +13,7 @@ from typing import Any, get_args
 from experiments.command_line.commands import called_as
 from experiments.command_line.errors import exit_code_of
 from synfer.export.exporter import EXPORTERS, ExportSettings, NothingToExportError, NumberFormat, make_exporter
+from synfer.foundation.new_folder import check_new_folder, new_folder
 from synfer.foundation.optional_package import MissingPackageError
 from synfer.runs.run_format import CONFIG
 
@@ -33,7 +32,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _export(options: argparse.Namespace) -> None:
-    _check_folder(options.out)
+    check_new_folder(options.out)
     settings = ExportSettings(options.dtype, _training_command(options.checkpoint))
     exporters = {
         what: make_exporter(what, settings) for what in (EXPORTERS if options.what == "all" else [options.what])
@@ -46,7 +45,7 @@ def _export(options: argparse.Namespace) -> None:
             "found a classifier of aligned faces: the graph does not align them, and its card says where they must lie",
             file=sys.stderr,
         )
-    with _new_folder(options.out) as folder:
+    with new_folder(options.out) as folder:
         left_out = {}
         for what, exporter in exporters.items():
             try:
@@ -101,24 +100,6 @@ def _training_command(checkpoint: Path) -> str | None:
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent.parent
     config = folder / CONFIG
     return f"python train.py fit --config {shlex.quote(str(config))}" if config.is_file() else None
-
-
-def _check_folder(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out '{out}': found something there already, expected a new or an empty folder")
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """Yields a hidden folder beside ``out`` that takes its place at the end, or is gone after an error."""
-    partial = out.absolute().with_name(f".{out.absolute().name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        partial.replace(out.absolute())
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _parser() -> argparse.ArgumentParser:

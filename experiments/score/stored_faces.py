@@ -16,9 +16,8 @@ from datamodules.rows.reference_faces import ReferenceFaces
 from datamodules.rows.row_choice import even_order
 from datamodules.rows.sample_table import SampleTable
 from datamodules.synthetic.synthetic_manifest import MANIFEST, shard_paths
-from datamodules.synthetic.synthetic_shards import RECORD, read_shard
+from datamodules.synthetic.synthetic_shards import read_record, read_shard
 from synfer.foundation.counter_based_random import keys_of
-from synfer.foundation.json_file import read_json
 
 _WRITTEN_BY_PREDICT = "synthetic_set"
 _PART = 512  # pictures decoded at a time
@@ -74,9 +73,14 @@ def stored_faces(path: str, side: int, most: int, seed: int) -> StoredFaces:
     table = SyntheticSetReader(str(folder)).read("train")
     rows = _some(table, most, seed)
     chosen = table.select(rows)
-    record = folder / RECORD
-    made_with = read_json(record, "record of a synthetic set", "the JSON object of predict") if record.is_file() else {}
-    return StoredFaces(chosen, len(table), _sources(folder, chosen.sample_id.tolist()), made_with)
+    return StoredFaces(chosen, len(table), _sources(folder, chosen.sample_id.tolist()), _made_with(folder))
+
+
+def _made_with(folder: Path) -> dict[str, Any]:
+    try:
+        return read_record(folder)
+    except FileNotFoundError:  # shards of another program
+        return {}
 
 
 def _some(table: SampleTable, most: int, seed: int) -> np.ndarray:

@@ -52,8 +52,10 @@ class EvenPlan:
         done: np.ndarray | None = None,
     ) -> None:
         self.expressions, self.seed, self.settings, self.au_names = list(expressions), seed, settings, au_names
-        every = np.arange(count, dtype=np.int64)
-        self.to_do = every if done is None else np.setdiff1d(every, done)
+        missing = np.ones(count, dtype=bool)
+        if done is not None:
+            missing[done[done < count]] = False
+        self.to_do = np.flatnonzero(missing)
 
     def __len__(self) -> int:
         return len(self.to_do)

@@ -112,10 +112,32 @@ class SuccessivePlan(EndlessPlan):
         return names
 
 
+_PLACES = 1 << 16
+"""Places that are put in order together: the whole list of a million would take fifty megabytes."""
+
+
 def _due_order(count: int, shares: np.ndarray) -> np.ndarray:
-    """Returns which of K classes is due at each of ``count`` places, int64 (count,); ties go to the first class."""
-    # By the time that n places are filled, no class has more than its share of n + K / 2 and a half.
-    most = [math.ceil((count + len(shares) / 2) * share + 1) if share > 0 else 0 for share in shares]
-    which = np.repeat(np.arange(len(shares)), most)
-    due = np.concatenate([(np.arange(n) + 0.5) / share for n, share in zip(most, shares, strict=True) if n])
-    return which[np.lexsort((which, due))[:count]]
+    """Returns which of K classes is due at each of ``count`` places, int16 (count,); ties go to the first class.
+
+    Face k of a class with share s is due at (k + 1/2) / s, so that all that is due before a time is known from the
+    time alone, and one stretch of time after the other can be put in order.
+    """
+    order = np.empty(count, dtype=np.int16)
+    made = [0] * len(shares)
+    place, until = 0, 0.0
+    while place < count:
+        until += _PLACES
+        which, due = [], []
+        for k, share in enumerate(shares.tolist()):
+            # A few more than are due by then; those due later are left to the next stretch.
+            most = max(0, math.ceil(until * share) + 1 - made[k]) if share > 0 else 0
+            times = (np.arange(made[k], made[k] + most) + 0.5) / share if most else np.empty(0)
+            times = times[times < until]
+            made[k] += len(times)
+            which.append(np.full(len(times), k, dtype=np.int16))
+            due.append(times)
+        classes = np.concatenate(which)
+        part = classes[np.lexsort((classes, np.concatenate(due)))][: count - place]
+        order[place : place + len(part)] = part
+        place += len(part)
+    return order

@@ -303,6 +303,7 @@ def test_fewer_faces_left_than_ranks(tmp_path: Path) -> None:
     trainer: Any = SimpleNamespace(world_size=4, datamodule=datamodule, default_root_dir=str(tmp_path))
     with pytest.raises(ValueError, match=r"found 3 faces left to make for 4 ranks"):
         SyntheticSetWriter().setup(trainer, tiny_generator(), "predict")
+    assert not list(tmp_path.iterdir())  # a refusal leaves nothing
     datamodule.synthesis_count = 4
     SyntheticSetWriter().setup(trainer, tiny_generator(), "predict")
     assert len(datamodule.synthesis_done) == 0
@@ -337,7 +338,7 @@ def rank_of(launcher: int) -> int:
 
 def orphan_a_rank(weights: Path, root: Path, capsys: Any) -> Path:
     """Kills rank 0 of two, watches the other keep a restart out and end; returns the folder of the set they leave."""
-    ranks = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    ranks = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.callbacks.shard_seconds=0"]
     command = [sys.executable, str(PROJECT / "train.py"), *arguments(weights, root, *ranks, count=200)]
     folder = root / "synthetic_set"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

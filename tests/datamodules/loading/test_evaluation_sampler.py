@@ -7,7 +7,7 @@ import pytest
 
 from datamodules.loading.evaluation_sampler import NO_ROW, EvaluationSampler
 from datamodules.loading.mixed_dataset import MixedDataset
-from datamodules.loading.planned_requests import PlannedRequests
+from datamodules.loading.planned_requests import PlannedRequests, requests_loader
 from synfer.synthesis.plan import EvenPlan
 from tests.fixtures.tiny_data import BASIC7, tiny_table
 
@@ -41,3 +41,13 @@ def test_a_rank_without_a_row_has_a_batch_of_none() -> None:
 
 def test_one_rank_without_a_process_group() -> None:
     assert list(EvaluationSampler(range(5))) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_requests_come_in_batches_and_no_index_is_remembered(ranks: int) -> None:
+    loaders = [requests_loader(EvenPlan(11, BASIC7, 0), 2, (ranks, rank)) for rank in range(ranks)]
+    batches = [[request.sample_ids for request in loader] for loader in loaders]
+    assert [len(loader) for loader in loaders] == [len(found) for found in batches]
+    assert sorted(i for found in batches for ids in found for i in ids) == list(range(11))
+    assert all(len(ids) == 2 for found in batches for ids in found[:-1])
+    assert all(loader.batch_sampler is None for loader in loaders)  # Lightning would wrap one, and keep every index

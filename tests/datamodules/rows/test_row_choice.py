@@ -8,7 +8,8 @@ import numpy as np
 
 import train
 from datamodules.rows.row_choice import choose_share, even_order
-from datamodules.synthetic.synthetic_shards import SyntheticRows, write_shard
+from datamodules.synthetic.synthetic_rows import SyntheticRows
+from datamodules.synthetic.synthetic_shards import write_shard
 from synfer.faces.action_units import ACTION_UNITS
 from synfer.faces.expressions import LABEL_SPACES
 

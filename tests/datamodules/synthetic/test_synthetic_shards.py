@@ -16,13 +16,12 @@ from datamodules.readers.synthetic_set import SyntheticSetReader
 from datamodules.synthetic.repair_synthetic_set import main as repair_command
 from datamodules.synthetic.repair_synthetic_set import repair
 from datamodules.synthetic.synthetic_manifest import MANIFEST, note_shard, read_manifest
+from datamodules.synthetic.synthetic_rows import SyntheticRows, label_names
 from datamodules.synthetic.synthetic_shards import (
-    SyntheticRows,
     begin_set,
     check_record,
     finished_indices,
     has_text_labels,
-    label_names,
     write_card,
     write_shard,
 )
