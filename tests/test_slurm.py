@@ -96,8 +96,10 @@ def summary(run: Path) -> dict[str, Any]:
     return json.loads((run / "summary.json").read_text())
 
 
-def has_left(job: str) -> bool:
-    return job not in (queued_jobs() or {job: ""})
+def has_left(*jobs: str) -> bool:
+    """Whether SLURM answers, and has none of these jobs any more; an empty queue is an answer."""
+    queue = queued_jobs()
+    return queue is not None and not set(jobs) & set(queue)
 
 
 def test_a_job_of_two_tasks_is_queued_again_and_goes_on(tmp_path: Path) -> None:
@@ -181,7 +183,7 @@ def test_an_array_whose_limit_is_shorter_than_an_epoch(tmp_path: Path) -> None:
     jobs = {job for job in queued_jobs() or {} if job.partition("_")[0] == array}
     assert len(jobs) == 4
     runs = [tmp_path / "runs" / f"seed_everything={seed}" for seed in (1, 2, 3, 4)]
-    wait_until(lambda: not jobs & set(queued_jobs() or jobs), 20 * (MINUTES + 3))
+    wait_until(lambda: has_left(*jobs), 20 * (MINUTES + 3))
     for run in runs:
         end = summary(run)
         assert end["complete"] and end["steps"] == 28, (run / "stderr.log").read_text()[-2000:]
