@@ -117,7 +117,7 @@ def _script(options: SlurmOptions, world: SlurmWorld, requeues: int, command: Se
         "trainer.num_nodes": world.nodes,
         "cluster.requeues": requeues,
     }
-    # srun of SLURM 22.05 to 23.02 does not take over what sbatch was told of CPUs.
+    # From SLURM 22.05 on srun does not take over what sbatch was told of CPUs.
     cpus = [f"--cpus-per-task={options.cpus_per_task}"] if options.cpus_per_task else []
     words = ["srun", *cpus, *command, *(f"--{key}={value}" for key, value in decided.items())]
     note = "# What each start of the job runs; how it was submitted stands in submitted.json."
