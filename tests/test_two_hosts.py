@@ -101,7 +101,7 @@ def test_a_killed_rank_of_a_predict_goes_on(hosts: TwoHosts, rendezvous: str, tm
     words += [f"--trainer.callbacks+={json.dumps(killed_once(tmp_path, 3))}"]
     together([hosts.torchrun(host, rendezvous, 3, words) for host in (0, 1)])
     assert (tmp_path / "killed").exists()
-    table = pq.read_table(tmp_path / "run" / "synthetic_set", columns=["sample_id"])
+    table = pq.read_table(tmp_path / "run" / "synthetic_set" / "data", columns=["sample_id"])
     names = table.column("sample_id").to_pylist()
     assert len(names) == count == len(set(names)), sorted(names)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "finished"

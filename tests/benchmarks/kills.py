@@ -56,7 +56,8 @@ RANKS, STEPS, FACES = 2, 13, 60
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2")
 LIMIT_S = 60.0
 KILLS_OF_A_RUN = 4
-SILENCE_S = 10
+WAITING = ["--cluster.silence_s=10", "--cluster.arrival_s=40"]
+"""Shorter than by default, for so small runs; a rank that dies before it has come is waited for as a slow one is."""
 
 
 @dataclass
@@ -81,7 +82,7 @@ def synthesis(folder: Path) -> list[str]:
     """Returns the command line of a predict, without the run folder."""
     looked_at(lambda: str(save_weights(folder)))
     words = [*tiny_predict(folder, FACES, 3), f"--trainer.devices={RANKS}", "--trainer.strategy=ddp"]
-    return [*words, f"--cluster.silence_s={SILENCE_S}"]
+    return [*words, *WAITING]
 
 
 def faces_of(run: Path) -> list[tuple[str, str]]:
@@ -117,7 +118,7 @@ def training(folder: Path) -> list[str]:
         given = Path(looked_at(lambda: str(config(folder, "mixed", trainer=trainer))))
     slow = {"class_path": "tests.fixtures.slow_steps.SlowSteps", "init_args": {"seconds": 0.1}}
     words = ["fit", f"--config={given}", "--checkpoint.every_n_train_steps=1"]
-    return [*words, f"--trainer.callbacks+={json.dumps(slow)}", f"--cluster.silence_s={SILENCE_S}"]
+    return [*words, f"--trainer.callbacks+={json.dumps(slow)}", *WAITING]
 
 
 def last_of(run: Path) -> dict[str, Any]:
@@ -158,9 +159,14 @@ def check_training(job: Job, outcome: Outcome, whole: dict[str, Any], is_end: bo
 # ---------------------------------------------------------------------- kills
 
 
-def check_record(job: Job, outcome: Outcome, how: str | None) -> None:
-    """Compares what the record says of the end of a start with what was done to it."""
+def check_record(job: Job, outcome: Outcome, how: str | None, before: dict[str, Any]) -> None:
+    """Compares what the record says of the end of a start with what was done to it.
+
+    A start that ends before its run has begun writes nothing: the record is that of the one before.
+    """
     said, codes = job.summary, job.codes
+    if said == before and 0 not in codes.values():
+        return
     where = f"{job.folder.name}, start {job.starts}, {how}: exit codes {codes}, {said.get('status')}"
     if not said:
         if 0 in codes.values():
@@ -186,8 +192,8 @@ def progress_of(job: Job) -> int:
 
 def kill_once(job: Job, outcome: Outcome, draw: random.Random, usual_s: float) -> str | None:
     """Starts a job, signals a rank at a random moment, and waits; None = it had ended before."""
-    before = progress_of(job)
-    by_clock, wanted = draw.random() < 0.5, before + draw.randint(1, STEPS)
+    before = job.summary
+    by_clock, wanted = draw.random() < 0.5, progress_of(job) + draw.randint(1, STEPS)
     moment, rank, how = draw.uniform(0, usual_s), draw.randrange(RANKS), draw.choice(SIGNALS)
     more = draw.uniform(0, 0.2)
     job.start()
@@ -210,7 +216,7 @@ def kill_once(job: Job, outcome: Outcome, draw: random.Random, usual_s: float) -
     if not job.wait(LIMIT_S):
         outcome.note("hung", f"{job.folder.name}, start {job.starts}: rank {rank}, {how}; see {job.folder / 'log'}")
     outcome.longest_s = max(outcome.longest_s, time.monotonic() - killed)
-    check_record(job, outcome, how)
+    check_record(job, outcome, how, before)
     return how
 
 
@@ -218,7 +224,7 @@ def ends_well(job: Job, outcome: Outcome) -> None:
     """Waits for a start that nobody disturbs."""
     if not job.wait(20 * LIMIT_S):
         outcome.note("hung", f"{job.folder.name}, start {job.starts}, undisturbed; see {job.folder / 'log'}")
-    check_record(job, outcome, None)
+    check_record(job, outcome, None, {})
 
 
 def kill_runs(kind: str, kills: int, folder: Path, draw: random.Random, first_job: int) -> Outcome:
