@@ -122,6 +122,25 @@ def test_a_job_of_two_tasks_is_queued_again_and_goes_on(tmp_path: Path) -> None:
     assert f"job {job} is queued again (1 of 50)" in log.read_text()
 
 
+def test_a_run_submits_itself_once_and_finishes(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["fit", *options(1.0), "--trainer.strategy=ddp", "--trainer.devices=2", "--trainer.logger=false"]
+    command = [sys.executable, str(PROJECT / "train.py"), *words, f"--run_dir={run}", "--slurm", "--slurm.time=30"]
+    said = []
+    for _ in range(2):
+        done = subprocess.run(command, cwd=PROJECT, env=environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        said.append(done.stdout)
+    job = json.loads((run / "submitted.json").read_text())["job"]
+    OURS.add(job)
+    assert said[0].startswith(f"job {job} submitted") and f"job {job} is " in said[1] and "not submitted" in said[1]
+    log = run / f"slurm-{job}.log"
+    wait_until(lambda: has_left(job), 30, log)
+    end = summary(run)
+    assert end["complete"] and (end["steps"], end["world_size"]) == (14, 2), log.read_text()[-3000:]
+    assert [attempt["job"].split()[-1] for attempt in end["attempts"]] == [job]
+
+
 def test_scancel_saves_and_does_not_come_back(tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "job.log"
     job = sbatch(tmp_path, *options(1.0, epochs=40), "--trainer.strategy=ddp", f"--run_dir={run}", nodes=2)
