@@ -137,7 +137,7 @@ def test_a_run_submits_itself_once_and_finishes(tmp_path: Path) -> None:
     log = run / f"slurm-{job}.log"
     wait_until(lambda: has_left(job), 30, log)
     end = summary(run)
-    assert end["complete"] and (end["steps"], end["world_size"]) == (14, 2), log.read_text()[-3000:]
+    assert end["complete"] and (end["steps"], end["world_size"]) == (7, 2), log.read_text()[-3000:]
     assert [attempt["job"].split()[-1] for attempt in end["attempts"]] == [job]
 
 

@@ -109,14 +109,16 @@ def test_two_ranks_learn_the_same_in_shards(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_shards_from_the_command_line_under_torchrun(tmp_path: Path) -> None:
     """As a user starts it on a host: strategy and the backend of its process group are settings."""
-    given = config(tmp_path, "lora", trainer={"max_steps": STEPS, "limit_val_batches": 0, "devices": 2})
+    whole = {"base": str(save_base(tmp_path / "base")), "trained": "all", "label_space": "basic7", "image_size": 16}
+    whole |= {"ema_decay": 0.9, "grid_samples": 0, "execution": {"bf16_sampling": False}}
+    trainer = {"max_steps": STEPS, "limit_val_batches": 0, "devices": 2}
+    given = config(tmp_path, "generator", model={"init_args": whole}, trainer=trainer)
     shards = {"data_parallel_size": 2, "tensor_parallel_size": 1, "save_distributed_checkpoint": False}
     strategy = {
         "class_path": "lightning.pytorch.strategies.ModelParallelStrategy",
         "init_args": {**shards, "process_group_backend": "gloo"},
     }
-    whole = ["trained=all", "cache=null", "distribution_matching=0"]
-    more = [f"--trainer.strategy={json.dumps(strategy)}", *(f"--model.init_args.{setting}" for setting in whole)]
+    more = [f"--trainer.strategy={json.dumps(strategy)}"]
     words = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", str(PROJECT / "train.py")]
     done = run_to_end([*words, "fit", f"--config={given}", f"--run_dir={tmp_path / 'run'}", *more], cwd=PROJECT)
     assert done.returncode == 0, done.stderr[-3000:]
