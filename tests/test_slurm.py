@@ -96,8 +96,10 @@ def summary(run: Path) -> dict[str, Any]:
     return json.loads((run / "summary.json").read_text())
 
 
-def has_left(job: str) -> bool:
-    return job not in (queued_jobs() or {job: ""})
+def has_left(*jobs: str) -> bool:
+    """Whether SLURM answers, and has none of these jobs any more; an empty queue is an answer."""
+    queue = queued_jobs()
+    return queue is not None and not set(jobs) & set(queue)
 
 
 def test_a_job_of_two_tasks_is_queued_again_and_goes_on(tmp_path: Path) -> None:
@@ -118,6 +120,25 @@ def test_a_job_of_two_tasks_is_queued_again_and_goes_on(tmp_path: Path) -> None:
     assert [attempt["restarts"] for attempt in end["attempts"]] == [0, 1]
     assert [line["step"] for line in steps(run)] == list(range(1, 29))  # none trained twice, none left out
     assert f"job {job} is queued again (1 of 50)" in log.read_text()
+
+
+def test_a_run_submits_itself_once_and_finishes(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["fit", *options(1.0), "--trainer.strategy=ddp", "--trainer.devices=2", "--trainer.logger=false"]
+    command = [sys.executable, str(PROJECT / "train.py"), *words, f"--run_dir={run}", "--slurm", "--slurm.time=30"]
+    said = []
+    for _ in range(2):
+        done = subprocess.run(command, cwd=PROJECT, env=environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        said.append(done.stdout)
+    job = json.loads((run / "submitted.json").read_text())["job"]
+    OURS.add(job)
+    assert said[0].startswith(f"job {job} submitted") and f"job {job} is " in said[1] and "not submitted" in said[1]
+    log = run / f"slurm-{job}.log"
+    wait_until(lambda: has_left(job), 30, log)
+    end = summary(run)
+    assert end["complete"] and (end["steps"], end["world_size"]) == (7, 2), log.read_text()[-3000:]
+    assert [attempt["job"].split()[-1] for attempt in end["attempts"]] == [job]
 
 
 def test_scancel_saves_and_does_not_come_back(tmp_path: Path) -> None:
@@ -181,7 +202,7 @@ def test_an_array_whose_limit_is_shorter_than_an_epoch(tmp_path: Path) -> None:
     jobs = {job for job in queued_jobs() or {} if job.partition("_")[0] == array}
     assert len(jobs) == 4
     runs = [tmp_path / "runs" / f"seed_everything={seed}" for seed in (1, 2, 3, 4)]
-    wait_until(lambda: not jobs & set(queued_jobs() or jobs), 20 * (MINUTES + 3))
+    wait_until(lambda: has_left(*jobs), 20 * (MINUTES + 3))
     for run in runs:
         end = summary(run)
         assert end["complete"] and end["steps"] == 28, (run / "stderr.log").read_text()[-2000:]

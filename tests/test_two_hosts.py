@@ -1,78 +1,28 @@
-"""Two hosts, as two network namespaces: they train together, and a cut cable between them ends both in bounded time."""
+"""Two hosts, as two network namespaces: they train and make faces together, and no fault leaves one of them waiting."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
-import train
-from tests.fixtures.processes import IDLE_S, ended
-from tests.test_resume import config, fit, summary
+from tests.fixtures.processes import IDLE_S, ended, family
+from tests.fixtures.tiny_predict import save_weights, tiny_predict
+from tests.fixtures.two_hosts import WHY_NOT, TwoHosts, can_be_made
+from tests.test_resume import STEPS, assert_same_run, config, fit, in_a_process, summary
 
-PROJECT = Path(train.__file__).parent
 SILENCE_S = 15
+TWO: dict[str, Any] = {"strategy": "ddp", "max_steps": STEPS + 2}
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.ddp,
-    pytest.mark.skipif(
-        not sys.platform.startswith("linux") or os.geteuid() != 0 or shutil.which("ip") is None,
-        reason="needs root and iproute2 to make network namespaces",
-    ),
-]
-
-
-class TwoHosts:
-    """Two namespaces with a cable between them."""
-
-    def __init__(self) -> None:
-        number = os.getpid() % 250
-        self.names = [f"synfer{number}{end}" for end in "ab"]
-        self.cards = [f"sf{number}{end}" for end in "ab"]
-        self.addresses = [f"10.213.{number}.{last}" for last in (1, 2)]
-
-    def open(self) -> None:
-        self._ip("link", "add", self.cards[0], "type", "veth", "peer", "name", self.cards[1])
-        for name, card, address in zip(self.names, self.cards, self.addresses, strict=True):
-            self._ip("netns", "add", name)
-            self._ip("link", "set", card, "netns", name)
-            self._ip("-n", name, "addr", "add", f"{address}/24", "dev", card)
-            self._ip("-n", name, "link", "set", "lo", "up")
-            self._ip("-n", name, "link", "set", card, "up")
-
-    def cut(self) -> None:
-        """No reset arrives: packets go nowhere from now on."""
-        self._ip("-n", self.names[0], "link", "set", self.cards[0], "down")
-
-    def close(self) -> None:
-        for name in self.names:
-            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
-
-    def start(self, host: int, command: list[str]) -> subprocess.Popen[str]:
-        """Starts a rank on a host, as srun would: one task on each of two nodes."""
-        slurm = {"JOB_ID": 77, "JOB_NAME": "two", "STEP_ID": 0, "NTASKS": 2, "NTASKS_PER_NODE": 1, "NNODES": 2}
-        slurm |= {"PROCID": host, "NODEID": host, "LOCALID": 0}
-        variables = {f"SLURM_{name}": str(value) for name, value in slurm.items()}
-        variables |= {"SLURM_NODELIST": ",".join(self.addresses), "SLURMD_NODENAME": f"host{'ab'[host]}"}
-        return subprocess.Popen(
-            ["ip", "netns", "exec", self.names[host], sys.executable, str(PROJECT / "train.py"), *command],
-            cwd=PROJECT,
-            env={**os.environ, **variables, "GLOO_SOCKET_IFNAME": self.cards[host]},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def _ip(self, *words: str) -> None:
-        subprocess.run(["ip", *words], check=True, capture_output=True)
+pytestmark = [pytest.mark.slow, pytest.mark.ddp, pytest.mark.skipif(not can_be_made(), reason=WHY_NOT)]
 
 
 @pytest.fixture
@@ -81,21 +31,102 @@ def hosts() -> Iterator[TwoHosts]:
     try:
         made.open()
         yield made
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"network namespaces cannot be made here: {error.stderr}")
     finally:
         made.close()
 
 
-def test_a_cut_cable_ends_both_hosts(hosts: TwoHosts, tmp_path: Path) -> None:
-    given = config(tmp_path, "classifier", trainer={"strategy": "ddp", "num_nodes": 2, "max_steps": 4000})
+def together(processes: list[subprocess.Popen[str]]) -> list[str]:
+    """Waits for both hosts, which shall end well, and returns what they said."""
+    said = [ended(process)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(text[-3000:] for text in said)
+    return said
+
+
+def killed_once(folder: Path, step: int) -> dict[str, Any]:
+    given = {"step": step, "rank": 1, "folder": str(folder)}
+    return {"class_path": "tests.fixtures.stop_at.KilledOnce", "init_args": given}
+
+
+def slow_run(folder: Path, **trainer: Any) -> list[str]:
+    """Returns the command line of a fit that goes on until something happens to it."""
+    given = config(folder, "classifier", trainer={"strategy": "ddp", "num_nodes": 2, "max_steps": 4000, **trainer})
     slow = {"class_path": "tests.fixtures.slow_steps.SlowSteps", "init_args": {"seconds": 0.2}}
-    words = fit(given, tmp_path, f"--cluster.silence_s={SILENCE_S}", callbacks=(slow,))
-    ranks = [hosts.start(host, words) for host in (0, 1)]
-    steps, began = tmp_path / "run" / "steps.jsonl", time.monotonic()
+    return fit(given, folder, f"--cluster.silence_s={SILENCE_S}", callbacks=(slow,))
+
+
+def wait_for_steps(folder: Path, processes: list[subprocess.Popen[str]]) -> Path:
+    steps, began = folder / "run" / "steps.jsonl", time.monotonic()
     while not steps.exists() or len(steps.read_text().splitlines()) < 5:
         time.sleep(0.2)
-        assert time.monotonic() - began < 5 * IDLE_S and all(rank.poll() is None for rank in ranks)
+        assert time.monotonic() - began < 5 * IDLE_S and all(process.poll() is None for process in processes)
+    return steps
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A mixed run on two ranks of one host that nobody has disturbed, and its configuration."""
+    folder = tmp_path_factory.mktemp("mixed")
+    given = config(folder, "mixed", trainer=TWO)
+    assert in_a_process(fit(given, folder / "whole", "--trainer.devices=2")) == 0
+    return folder / "whole", given
+
+
+@pytest.mark.parametrize("rendezvous", ["static", "c10d"])
+def test_a_killed_rank_of_a_mixed_fit_goes_on(
+    hosts: TwoHosts, rendezvous: str, whole: tuple[Path, Path], tmp_path: Path
+) -> None:
+    uninterrupted, given = whole
+    more = ["--checkpoint.every_n_train_steps=1", "--trainer.num_nodes=2"]
+    if rendezvous == "c10d":  # as a user names the backend
+        name, settings = "lightning.pytorch.strategies.DDPStrategy", {"process_group_backend": "gloo"}
+        more.append(f"--trainer.strategy={json.dumps({'class_path': name, 'init_args': settings})}")
+    words = fit(given, tmp_path, *more, callbacks=(killed_once(tmp_path, 3),))
+    together([hosts.torchrun(host, rendezvous, 3, words) for host in (0, 1)])
+    assert (tmp_path / "killed").exists()
+    record = summary(tmp_path)
+    assert [attempt["restarts"] for attempt in record["attempts"]] == [0, 1]
+    from_step = record["attempts"][1]["from_step"]
+    assert from_step in (1, 2) and record["world_size"] == 2 and record["complete"]
+    assert_same_run(tmp_path, uninterrupted, from_step, ranks=2)
+    counts, faces = record["counts"], 2 * 8 * TWO["max_steps"]
+    assert counts["real"] + counts["synthetic"] == faces and abs(counts["synthetic"] - 0.4 * faces) < 1
+
+
+@pytest.mark.parametrize("rendezvous", ["static", "c10d"])
+def test_a_killed_rank_of_a_predict_goes_on(hosts: TwoHosts, rendezvous: str, tmp_path: Path) -> None:
+    save_weights(tmp_path)
+    count = 46  # an uneven number of batches and of faces
+    words = [*tiny_predict(tmp_path, count, 4), "--trainer.strategy=ddp", "--trainer.num_nodes=2"]
+    words.append(f"--run_dir={tmp_path / 'run'}")
+    words += [f"--trainer.callbacks+={json.dumps(killed_once(tmp_path, 3))}"]
+    together([hosts.torchrun(host, rendezvous, 3, words) for host in (0, 1)])
+    assert (tmp_path / "killed").exists()
+    table = pq.read_table(tmp_path / "run" / "synthetic_set" / "data", columns=["sample_id"])
+    names = table.column("sample_id").to_pylist()
+    assert len(names) == count == len(set(names)), sorted(names)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "finished"
+
+
+def test_a_dead_host_ends_the_other(hosts: TwoHosts, tmp_path: Path) -> None:
+    """A launcher and its rank are killed together, as when a machine loses its power; nobody starts them again."""
+    agents = [hosts.torchrun(host, "c10d", 0, slow_run(tmp_path)) for host in (0, 1)]
+    wait_for_steps(tmp_path, agents)
+    died = time.monotonic()
+    for process in family(agents[1].pid):
+        os.kill(process, signal.SIGKILL)
+    said = ended(agents[0])[1]
+    seconds = time.monotonic() - died
+    assert agents[0].returncode != 0 and seconds < 4 * SILENCE_S, f"{seconds:.0f} s"
+    lines = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "rank 1 (" in lines[0] and "was lost" in lines[0], said[-3000:]
+    record = summary(tmp_path)
+    assert record["status"] == "failed" and "rank 1 (" in record["error"] and record["continue_with"]
+
+
+def test_a_cut_cable_ends_both_hosts(hosts: TwoHosts, tmp_path: Path) -> None:
+    words = slow_run(tmp_path)
+    ranks = [hosts.start(host, words) for host in (0, 1)]
+    steps = wait_for_steps(tmp_path, ranks)
     cut = time.monotonic()
     hosts.cut()
     said = [ended(rank)[1] for rank in ranks]

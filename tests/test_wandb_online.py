@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,10 +41,24 @@ def test_a_run_that_goes_on_is_the_same_run_online(server: WandbServer, tiny_run
     (wandb_id,) = server.runs  # one, whatever the number of starts
     assert json.loads((run / "summary.json").read_text())["wandb_id"] == wandb_id
     assert not list((run / "wandb").glob("offline-run-*"))
-    rows = server.history[wandb_id]
+    rows = server.history(wandb_id)
     steps = [row["trainer/global_step"] for row in rows if "train/loss_step" in row]
     assert steps == sorted(set(steps)) and {row["_step"] for row in rows} == set(range(len(rows)))
     assert server.endings[wandb_id] == [138, 0]  # what the run itself says of its ends
+
+
+def test_a_post_that_is_sent_again_counts_once(server: WandbServer) -> None:
+    """A client whose connection was reset sends the same lines again, at the same offset."""
+    rows = [json.dumps({"_step": step}) for step in range(4)]
+    for offset, end, code in ((0, 2, None), (0, 2, None), (2, 4, 138), (2, 4, 138)):
+        files = {"wandb-history.jsonl": {"offset": offset, "content": rows[offset:end]}}
+        post = urllib.request.Request(
+            f"{server.url}/files/{ENTITY}/{PROJECT}/mine/file_stream",
+            json.dumps({"files": files, "exitcode": code}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        urllib.request.urlopen(post).read()
+    assert [row["_step"] for row in server.history("mine")] == [0, 1, 2, 3] and server.endings["mine"] == [138]
 
 
 @pytest.mark.slow

@@ -143,6 +143,11 @@ class RunRecord(Callback):
         """Sums over ranks."""
         self._sum_over_ranks(trainer)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sums over ranks where a fit that goes on had no step left, and so neither begins nor ends a training."""
+        if self._totals is None:
+            self._sum_over_ranks(trainer)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sums over ranks after ``validate``; inside ``fit`` the summary on disk gets the metrics so far."""
         if trainer.state.fn == "validate":

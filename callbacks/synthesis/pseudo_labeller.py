@@ -220,8 +220,9 @@ class PseudoLabeller(SynthesisCallback):
         own: dict[str, Any] = {"seen": self.seen, "agreed": self.agreed, "discarded": self.discarded}
         if self.flow is not None:
             own |= {"flow": self.flow.clone(), "label_space": list(self._label_space)}
-        if self.thresholds is not None:
-            own["thresholds"] = self.thresholds.state_dict()
+        thresholds = self._stored_thresholds if self.thresholds is None else self.thresholds.state_dict()
+        if thresholds is not None:  # a run that goes on may be stopped once more before it has made a face
+            own["thresholds"] = thresholds
         return {"ranks": states_of_ranks(own)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ class ClusterOptions:
         silence_s: seconds without a sign of life after which a rank of torchrun or SLURM counts as lost, with its host.
         arrival_s: seconds that ranks wait at the start for one that has not come.
         requeues: how often SIGUSR1 or SIGUSR2 puts a batch job of SLURM back into the queue, over all its starts; 0 =
-            never.
+            never; null = never, and 50 times where ``--slurm`` has submitted it.
 
     Raises:
         ValueError: a time that is not positive, or a negative number of requeues.
@@ -24,11 +24,11 @@ class ClusterOptions:
     timeout_s: float = 1800.0
     silence_s: float = 60.0
     arrival_s: float = 600.0
-    requeues: int = 0
+    requeues: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("timeout_s", "silence_s", "arrival_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"cluster.{name}: found {getattr(self, name)}, expected seconds above 0")
-        if self.requeues < 0:
+        if self.requeues is not None and self.requeues < 0:
             raise ValueError(f"cluster.requeues: found {self.requeues}, expected at least 0")

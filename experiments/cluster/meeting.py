@@ -185,8 +185,10 @@ class Meeting:
     def _wait_for_others(self) -> None:
         deadline = time.monotonic() + LINGER_S
         while time.monotonic() < deadline:
-            left = set(self._watched) - {end["rank"] for end in self._ends()} - set(self._silent(_NOT_HEARD_S))
-            if not left:
+            gone = {end["rank"] for end in self._ends()} | set(self._silent(_NOT_HEARD_S))
+            if time.monotonic() - self._since > self.arrival_s:  # who has not come by now is not on its way
+                gone |= set(self._watched) - set(self._heard)
+            if not set(self._watched) - gone:
                 return
             time.sleep(0.1)
 

@@ -36,6 +36,8 @@ from callbacks.synthesis.face_table import FaceTable
 from experiments.cluster.attendance import ATTENDANCE
 from experiments.cluster.cluster_options import ClusterOptions
 from experiments.cluster.launch import find_launch, tell_lightning
+from experiments.cluster.slurm_options import SlurmOptions, requeues_of, slurm_world
+from experiments.cluster.submission import program_again, submit
 from experiments.cluster.world import fit_to_launch
 from experiments.command_line.checkpoint_argument import check_fits, is_file_name, locate
 from experiments.command_line.commands import is_synfer
@@ -61,7 +63,12 @@ class SynferCLI(LightningCLI):
 
     Precedence: command line > later --config > earlier --config > defaults. A checkpoint gives weights and state, never
     settings.
+
+    Attributes:
+        is_submitted: whether SLURM has the run now, and this process nothing more to do.
     """
+
+    is_submitted = False
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the run folder and the groups of callbacks."""
@@ -87,6 +94,7 @@ class SynferCLI(LightningCLI):
         self._test_group = parser.groups.pop(TEST_GROUP)  # a name that the arguments of trainer.test take as well
         parser.add_class_arguments(WandbOptions, "wandb")
         parser.add_class_arguments(ClusterOptions, "cluster")
+        parser.add_class_arguments(SlurmOptions, "slurm")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         # The newest state is kept, or the best with --checkpoint.monitor=val/accuracy --checkpoint.mode=max; last.ckpt
         # is the newest in both cases. (With save_top_k=0 Lightning would write nothing before the end of training.)
@@ -126,6 +134,9 @@ class SynferCLI(LightningCLI):
         config = self.config[subcommand]
         fit = subcommand == "fit"
         with one_line_errors(exit_code=2):
+            self.is_submitted = self._submit(config, subcommand)
+            if self.is_submitted:
+                return
             self._find_the_others(config, subcommand)
             self.stored = self._stored_record() if fit else {}
             self._refuse_mixtures(config, fit)
@@ -145,12 +156,40 @@ class SynferCLI(LightningCLI):
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(self.run_dir / "checkpoints")
         self.continues = fit and bool(config.get("ckpt_path"))
 
+    def _submit(self, config: Namespace, subcommand: str) -> bool:
+        """Submits the run to SLURM where that is asked for, after all that can be refused here.
+
+        Raises:
+            ValueError: says what is refused, or that settings of ``slurm`` do nothing.
+        """
+        options = SlurmOptions(**config.slurm.as_dict())
+        if not options.enabled:
+            idle = [word for word in sys.argv[1:] if word.startswith("--slurm.")]
+            if idle and not any(word.startswith("--slurm.enabled") for word in idle):
+                raise ValueError(f"{idle[0].partition('=')[0]}: found no --slurm, expected it, to submit the run")
+            return False
+        launch = find_launch()
+        if launch.kind != "shell":
+            raise ValueError(f"--slurm: found a rank that {launch.kind} has started, expected a shell that submits")
+        world = slurm_world(options, config.trainer)
+        requeues = requeues_of(options, config.cluster.requeues)
+        self.run_dir = Path(choose_place(config.run_dir, subcommand, launch).run_dir)
+
+        def refuse() -> None:
+            self.stored = self._stored_record() if subcommand == "fit" else {}
+            self._refuse_mixtures(config, subcommand == "fit")
+            self._refuse_idle_test(config, self._parser(subcommand))
+
+        command = [*program_again(sys.argv[0], is_synfer(sys.argv[0])), *sys.argv[1:]]
+        print(submit(options, world, requeues, command, self.run_dir, refuse), flush=True)
+        return True
+
     def _find_the_others(self, config: Namespace, subcommand: str) -> None:
         """Has all ranks agree on where the run lives; a restart of the same job goes on in its own folder."""
         self.launch = find_launch()
         tell_lightning(self.launch)
         options = ClusterOptions(**config.cluster.as_dict())
-        ATTENDANCE.requeue_on_signal(self.launch, options.requeues)
+        ATTENDANCE.requeue_on_signal(self.launch, options.requeues or 0)
 
         def decide(launch_name: str, start: int, before: Mapping[str, Any]) -> dict[str, Any]:
             return asdict(choose_place(config.run_dir, subcommand, self.launch, launch_name, start, before))
@@ -216,6 +255,8 @@ class SynferCLI(LightningCLI):
         Raises:
             ValueError: weights that nothing has trained are to be evaluated.
         """
+        if self.is_submitted:
+            return
         with one_line_errors(exit_code=2, any_origin=True):
             super().instantiate_classes()
             settings = self.config[str(self.subcommand)]
@@ -313,8 +354,14 @@ class SynferCLI(LightningCLI):
         return without_table(super()._prepare_subcommand_kwargs(subcommand))
 
     def _run_subcommand(self, subcommand: str) -> None:
+        if self.is_submitted:
+            return
         launcher = self.trainer.strategy.launcher
-        starts_ranks = isinstance(launcher, _SubprocessScriptLauncher) and self.trainer.world_size > 1
+        starts_ranks = (
+            isinstance(launcher, _SubprocessScriptLauncher)
+            and self.trainer.world_size > 1
+            and not launcher.cluster_environment.creates_processes_externally  # torchrun, srun
+        )
         if starts_ranks and not _from_shell() and "LOCAL_RANK" not in os.environ:
             self.parser.error(
                 f"trainer.devices: found {self.trainer.num_devices} in a run started from Python, expected 1 "

@@ -23,6 +23,7 @@ _GROUPS = (
     "test",
     "wandb",
     "cluster",
+    "slurm",
     "checkpoint",
 )
 INCLUDE = "include"

@@ -28,6 +28,7 @@ _CLASSES = {
     "test": ("callbacks/generator_test.py", "GeneratorTest"),
     "wandb": ("callbacks/recording/wandb_run.py", "WandbOptions"),
     "cluster": ("experiments/cluster/cluster_options.py", "ClusterOptions"),
+    "slurm": ("experiments/cluster/slurm_options.py", "SlurmOptions"),
 }
 """Group of the command line → file and class that say what it takes."""
 

@@ -1,4 +1,4 @@
-"""What is short on a command line, written out: ``--preset NAME``, ``--data FOLDER``, configs that include others."""
+"""What is short on a command line, written out: ``--preset NAME``, ``--data FOLDER``, ``--slurm``, included configs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def written_out(args: Sequence[str]) -> list[str]:
         ValueError: no such preset, or an ``include`` that is none.
         FileNotFoundError: ``--data`` names a folder that is not there.
     """
-    return with_included_configs(with_shipped_configs(_with_data_folder(_with_presets(args))))
+    return with_included_configs(with_shipped_configs(_with_slurm(_with_data_folder(_with_presets(args)))))
 
 
 def _with_presets(args: Sequence[str]) -> list[str]:
@@ -37,6 +37,13 @@ def _with_presets(args: Sequence[str]) -> list[str]:
             continue
         words.append(f"--config={preset_path(value if equals else next(left, ''))}")
     return words
+
+
+def _with_slurm(args: Sequence[str]) -> list[str]:
+    """Returns a command line with ``--slurm`` alone as the switch of its group; settings may stand behind it, too."""
+    following = [*args[1:], "-"]
+    switch = "--slurm.enabled=true"
+    return [switch if w == "--slurm" and then.startswith("-") else w for w, then in zip(args, following, strict=True)]
 
 
 def _with_data_folder(args: Sequence[str]) -> list[str]:

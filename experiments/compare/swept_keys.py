@@ -14,7 +14,7 @@ from synfer.runs.flat_settings import LABEL_SPACE_KEY, Value
 SEED_KEYS = ("seed_everything", "data.seed")
 
 BOOKKEEPING = (
-    *("run_dir", "ckpt_path", "weights_only", "checkpoint", "wandb", "cluster", "misclassified"),
+    *("run_dir", "ckpt_path", "weights_only", "checkpoint", "wandb", "cluster", "slurm", "misclassified"),
     *("data.pool_dir", "data.num_workers"),
     *("trainer.logger", "trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.profiler"),
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.enable_checkpointing"),

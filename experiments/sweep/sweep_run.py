@@ -18,6 +18,7 @@ import yaml
 
 from experiments.cluster.launch import find_launch
 from experiments.cluster.slurm_queue import QueueState
+from experiments.cluster.submitted_job import note_submitted_job, submitted_job
 from experiments.sweep.grid import expand, value_text
 from experiments.sweep.run_lock import RunLock
 from experiments.sweep.sweep_error import SweepError
@@ -27,7 +28,6 @@ from synfer.runs.run_end import is_complete
 from synfer.runs.run_format import CHECKPOINTS, SWEEP, read_summary
 
 Status = Literal["waiting", "submitted", "pending", "running", "finished", "failed", "interrupted", "killed"]
-SUBMITTED = "submitted.json"
 _OWN_OPTIONS = ("--run_dir", "--ckpt_path")
 
 
@@ -102,13 +102,11 @@ class SweepRun:
 
     def job(self) -> str | None:
         """Returns the number of the SLURM job that the run was last submitted as; None = never."""
-        found = read_json_if_whole(self.run_dir / SUBMITTED).get("job")
-        return None if found is None else str(found)
+        return submitted_job(self.run_dir)
 
     def note_job(self, job: str) -> None:
-        """Notes as which SLURM job the run was submitted; in a file of its own, for the job may have begun already."""
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        write_json(self.run_dir / SUBMITTED, {"job": job, "submitted": _now()})
+        """Notes as which SLURM job the run was submitted."""
+        note_submitted_job(self.run_dir, job)
 
     def error(self) -> str:
         """Returns exit code and error line of the last attempt; empty where it did not fail."""

@@ -21,6 +21,7 @@ GROUPS = (
     "pseudo_labels",
     "wandb",
     "cluster",
+    "slurm",
     "checkpoint",
     "test",
     "misclassified",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
@@ -17,8 +20,10 @@ from torch import Tensor
 
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.sharding_checks import check_sharding
+from tests.fixtures.processes import run_to_end
 from tests.fixtures.tiny_generator import save_base, tiny_generator
 from tests.lightning_modules.test_generator import tiny_data
+from tests.test_resume import PROJECT, config
 
 STEPS = 3
 
@@ -98,6 +103,32 @@ def test_two_ranks_learn_the_same_in_shards(tmp_path: Path) -> None:
     path = path.rename(tmp_path / "initial.ckpt")
     unmoved, _ = run(tmp_path, "sharded", initial_weights=str(path), learning_rate=1e-12)
     assert_close({name: unmoved["state_dict"][name] for name in average}, average, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_shards_from_the_command_line_under_torchrun(tmp_path: Path) -> None:
+    """As a user starts it on a host: strategy and the backend of its process group are settings."""
+    whole = {"base": str(save_base(tmp_path / "base")), "trained": "all", "label_space": "basic7", "image_size": 16}
+    whole |= {"ema_decay": 0.9, "grid_samples": 0, "execution": {"bf16_sampling": False}}
+    trainer = {"max_steps": STEPS, "limit_val_batches": 0, "devices": 2}
+    given = config(tmp_path, "generator", model={"init_args": whole}, trainer=trainer)
+    shards = {"data_parallel_size": 2, "tensor_parallel_size": 1, "save_distributed_checkpoint": False}
+    strategy = {
+        "class_path": "lightning.pytorch.strategies.ModelParallelStrategy",
+        "init_args": {**shards, "process_group_backend": "gloo"},
+    }
+    more = [f"--trainer.strategy={json.dumps(strategy)}"]
+    words = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", str(PROJECT / "train.py")]
+    done = run_to_end([*words, "fit", f"--config={given}", f"--run_dir={tmp_path / 'run'}", *more], cwd=PROJECT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (record["status"], record["steps"], record["world_size"]) == ("finished", STEPS, 2)
+    loaded = ExpressionGenerator.load_trained(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    before = UNet2DConditionModel.from_pretrained(tmp_path / "base", subfolder="unet").state_dict()
+    after = {name.removeprefix("model.unet."): tensor for name, tensor in loaded.state_dict().items()}
+    moved = [name for name, tensor in before.items() if not torch.equal(after[name], tensor)]
+    assert len(moved) > 0.9 * len(before)  # whole tensors, of all layers
 
 
 def trainer_with(strategy: Any, **changes: Any) -> Any:

@@ -91,6 +91,18 @@ def test_finished(tmp_path: Path) -> None:
     assert (tmp_path / "config.yaml").read_text() == "seed_everything: 7\n"
 
 
+def test_a_fit_without_a_step_left_counts_all_ranks(tmp_path: Path) -> None:
+    """It was killed after its last checkpoint and before its record: no training begins or ends once more."""
+    record = RunRecord(tmp_path, "fit", {}, "")
+    strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=lambda values, reduce_op: 2 * values)
+    trainer: Any = SimpleNamespace(strategy=strategy, callbacks=[Counting()], datamodule=None, world_size=2)
+    record.on_fit_end(trainer, Line())
+    assert record._totals is not None and record._totals["counts/generated"] == 2 * 5
+    before = record._totals
+    record.on_fit_end(trainer, Line())
+    assert record._totals is before  # summed when the training ended
+
+
 @pytest.mark.parametrize("asked", [True, False])
 def test_wandb_gets_the_trained_parts_where_asked(asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, list[Path]] = {}

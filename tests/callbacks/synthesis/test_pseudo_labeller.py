@@ -226,6 +226,8 @@ def test_the_weakest_of_each_class_are_discarded(voter: Any) -> None:
     assert labeller.discarded == 1
     again = PseudoLabeller(True, labeller.voter_paths, adaptive_quantile=0.5, adaptive_window=8)
     again.load_state_dict(labeller.state_dict())
+    stored = again.state_dict()["ranks"][0]["thresholds"]
+    assert stored == labeller.state_dict()["ranks"][0]["thresholds"]  # stopped once more before it has seen a face
     again._prepare(NAMES)
     assert again.thresholds.values == thresholds.values  # type: ignore[union-attr]
 

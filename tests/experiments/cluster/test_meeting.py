@@ -184,6 +184,10 @@ def test_a_rank_that_never_comes_is_named(agent_store: TCPStore, ended: list[tup
     late = Meeting(Launch("torchrun", 1, 2), 0.5, 30.0)
     with pytest.raises(ValueError, match=r"has waited 0\.5 s for rank 0"):
         late.agree(lambda *start: {})
+    first._keeps, began = True, time.monotonic()  # as under SLURM, where rank 0 stays until the others have heard
+    first._closed.clear()
+    first.close(1, ended[0][1])
+    assert time.monotonic() - began < 5  # and does not wait for who is not on its way
 
 
 def test_a_store_that_nobody_keeps_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
