@@ -91,7 +91,7 @@ def write_shard(folder: Path, rows: SyntheticRows, text_labels: bool = False) ->
         # The layout of an image in the files of Hugging Face's datasets.
         "image": pa.array(
             [
-                {"bytes": _png(image), "path": f"{name}.png"}
+                {"bytes": png_of(image), "path": f"{name}.png"}
                 for image, name in zip(rows.image, rows.sample_id, strict=True)
             ],
             pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
@@ -261,7 +261,7 @@ def check_record(folder: Path, made_with: Mapping[str, Any]) -> None:
     path = folder / _RECORD
     wanted = json.loads(json.dumps(made_with))  # tuples become lists, as in the file
     if path.is_file():
-        before = _read_record(path)
+        before = read_record(folder)
         for name in sorted({*before, *wanted}):
             if with_added(name, before.get(name), wanted.get(name)) != wanted.get(name):
                 raise ValueError(
@@ -285,7 +285,7 @@ def write_card(folder: Path, facts: Mapping[str, str] | None = None) -> dict[str
         folder: of the set.
         facts: name → one line each of what else was measured on these faces; they stand below the table.
     """
-    made_with = _read_record(folder / _RECORD)
+    made_with = read_record(folder)
     total: Counter[str] = Counter()
     kept: Counter[str] = Counter()
     changed = 0
@@ -316,8 +316,13 @@ def write_card(folder: Path, facts: Mapping[str, str] | None = None) -> dict[str
     return dict(kept)
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    return read_json(path, "record of a synthetic set", "the JSON object that predict wrote (a copy of it)")
+def read_record(folder: Path) -> dict[str, Any]:
+    """Returns what the faces of a set were made with.
+
+    Raises:
+        FileNotFoundError, ValueError: no record, or a damaged one.
+    """
+    return read_json(folder / _RECORD, "record of a synthetic set", "the JSON object that predict wrote (a copy of it)")
 
 
 def _feature(kind: pa.DataType) -> Any:
@@ -330,7 +335,8 @@ def _feature(kind: pa.DataType) -> Any:
     return {"dtype": {"float": "float32"}.get(str(kind), str(kind)), "_type": "Value"}
 
 
-def _png(image: np.ndarray) -> bytes:
+def png_of(image: np.ndarray) -> bytes:
+    """Returns the file of one face, uint8 (H, W, 3)."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     return file.getvalue()
