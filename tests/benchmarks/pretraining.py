@@ -3,11 +3,18 @@
     python tests/benchmarks/pretraining.py
     python tests/benchmarks/pretraining.py --backbone resnet18 --batch_size 64 --steps 3
 
-The other loop is lightly's own example (views picture by picture, ``NTXentLoss``, ``SimCLRProjectionHead``)
-where lightly is installed, else the same loop with a head and a loss written out here; ``reference`` says which. Both
-read uint8 pictures from memory, make two views (crop, flip, jitter, grey, blur), and take a step of AdamW, in turn.
+The other loop is that of lightly's SimCLR example, ``SimCLRTransform`` on PIL pictures, ``SimCLRProjectionHead`` and
+``NTXentLoss``, where lightly is installed; else the same loop with torchvision's views, a head and a loss written out
+here; ``reference`` says which. Both have the faces in memory, make two views of the same kinds and strengths (crop,
+flip, jitter, grey, blur) and take a step of AdamW, in turn. lightly beside the packages of this project, without the
+ones it would change:
+
+    python -m venv /tmp/lightly && /tmp/lightly/bin/pip install --no-deps lightly lightly_utils
+    PYTHONPATH=$(echo /tmp/lightly/lib/*/site-packages) python tests/benchmarks/pretraining.py
+
 Prints one JSON line: ``speedup`` is seconds of a step of the other loop ÷ seconds of ours, medians; the parts of a step
-are in milliseconds. On a CPU both use ``--threads``; loader processes would share these.
+are in milliseconds. On a CPU both use ``--threads``, loader processes would share these, and seconds are those of the
+processor, so that other jobs beside count little.
 """
 
 from __future__ import annotations
@@ -21,11 +28,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
+from torchvision.transforms.functional import to_pil_image
 
 # Started as a file, Python looks for modules beside that file only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -58,10 +67,28 @@ def reference_parts(features: int, head: HeadSettings) -> tuple[str, nn.Module, 
     return "lightly", SimCLRProjectionHead(features, head.hidden, head.out), NTXentLoss(temperature=TEMPERATURE)
 
 
-def per_picture(settings: ViewSettings, side: int) -> v2.Transform:
-    """Returns torchvision's views of one picture, of the same kinds and strengths."""
-    jitter = v2.ColorJitter(settings.brightness, settings.contrast, settings.saturation, settings.hue)
+def per_picture(settings: ViewSettings, side: int, name: str) -> Callable[[Any], Tensor]:
+    """Returns views of one picture, a PIL one for lightly, of the same kinds and strengths, by the other loop."""
     low, high = (sigma * side / 48 for sigma in settings.blur_sigma)
+    if name == "lightly":
+        from lightly.transforms.simclr_transform import SimCLRViewTransform
+
+        return SimCLRViewTransform(
+            input_size=side,
+            cj_prob=settings.jitter,
+            cj_strength=1.0,
+            cj_bright=settings.brightness,
+            cj_contrast=settings.contrast,
+            cj_sat=settings.saturation,
+            cj_hue=settings.hue,
+            min_scale=settings.crop[0],
+            random_gray_scale=settings.grey,
+            gaussian_blur=settings.blur[0],
+            sigmas=(low, high),
+            hf_prob=settings.flip,
+            normalize={"mean": [0.0] * 3, "std": [1.0] * 3},
+        )
+    jitter = v2.ColorJitter(settings.brightness, settings.contrast, settings.saturation, settings.hue)
     blur = v2.GaussianBlur(2 * max(1, round(2 * high)) + 1, (low, high))
     return v2.Compose(
         [
@@ -101,8 +128,10 @@ def main() -> None:
         "ours": build_optimiser([*ours.parameters(), *method.parameters()], "adamw", 1e-3, 1e-4),
         "reference": torch.optim.AdamW([*plain.parameters(), *projector.parameters()], 1e-3, weight_decay=1e-4),
     }
-    transform = per_picture(settings, side)
+    transform = per_picture(settings, side, name)
+    pictures = [to_pil_image(face) for face in faces] if name == "lightly" else list(faces)
     ids = [f"face {row}" for row in range(args.batch_size)]
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
     taken: dict[str, list[float]] = {key: [] for key in ("ours", "ours_views", "reference", "reference_views")}
 
     def views_of_ours(step: int) -> list[Tensor]:
@@ -110,7 +139,7 @@ def main() -> None:
         return [make_view(image, settings, view_numbers(ids, view, 0, 0, step), view, side) for view in range(2)]
 
     def views_of_reference(step: int) -> list[Tensor]:
-        return [torch.stack([transform(face) for face in faces]).to(device) for _ in range(2)]
+        return [torch.stack([transform(picture) for picture in pictures]).to(device) for _ in range(2)]
 
     def loss_of_ours(views: list[Tensor]) -> Tensor:
         views = [view.contiguous(memory_format=torch.channels_last) for view in views]
@@ -122,16 +151,16 @@ def main() -> None:
     sides = {"ours": (views_of_ours, loss_of_ours), "reference": (views_of_reference, loss_of_reference)}
     for step in range(args.steps + 1):  # the first is a warm-up
         for key, (make, compute) in sides.items():
-            start = time.perf_counter()
+            start = clock()
             views = make(step)
             _wait(device)
-            between = time.perf_counter()
+            between = clock()
             optimisers[key].zero_grad()
             compute(views).backward()
             optimisers[key].step()
             _wait(device)
             if step:
-                taken[key].append(time.perf_counter() - start)
+                taken[key].append(clock() - start)
                 taken[f"{key}_views"].append(between - start)
     medians = {key: statistics.median(seconds) for key, seconds in taken.items()}
     result = {
