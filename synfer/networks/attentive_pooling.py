@@ -16,8 +16,7 @@ class AttentivePooling(nn.Module):
     After APViT (Xue et al. 2022, arXiv 2212.05463), on the maps of any convolutional network. Neither choice has
     weights of its own. Attentive patch pooling keeps the places where the map is strongest, by the mean of its absolute
     values over the channels; attentive token pooling keeps, after each block but the last, the tokens that the class
-    token has looked at most, averaged over the attention heads. Ties go to the first place, so that a face gets the
-    same logits in any batch. What is kept keeps its learned place.
+    token has looked at most, averaged over the attention heads. What is kept keeps its learned place.
 
     Args:
         channels: C of the map.
@@ -56,7 +55,7 @@ class AttentivePooling(nn.Module):
         seen = maps.flatten(2).transpose(1, 2)
         tokens = self.input(seen) + self.place
         tokens = strongest(tokens, seen.detach().float().abs().mean(2), self.keep_patches)
-        tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], 1)
+        tokens = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], 1)
         for index, block in enumerate(self.blocks):
             tokens, looks = block(tokens)
             if index + 1 < len(self.blocks):
@@ -67,8 +66,9 @@ class AttentivePooling(nn.Module):
 
 def strongest(tokens: Tensor, strength: Tensor, share: float) -> Tensor:
     """Returns those tokens of (B, n, D) whose strength (B, n) is largest, in their order: (B, ⌈share · n⌉, D)."""
-    count = max(1, math.ceil(share * tokens.shape[1]))
-    if count == tokens.shape[1]:
+    places = int(tokens.shape[1])  # a number, and no part of a graph that is drawn of the network
+    count = max(1, math.ceil(share * places))
+    if count == places:
         return tokens
-    order = strength.argsort(dim=1, descending=True, stable=True)[:, :count].sort(dim=1).values
-    return tokens.gather(1, order[:, :, None].expand(-1, -1, tokens.shape[2]))
+    order = strength.topk(count, dim=1).indices.sort(dim=1).values
+    return tokens.gather(1, order[:, :, None].expand(-1, -1, int(tokens.shape[2])))

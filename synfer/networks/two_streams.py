@@ -58,14 +58,14 @@ class TwoStreams(nn.Module):
 
     def forward(self, image_maps: Sequence[Tensor], stream_maps: Sequence[Tensor]) -> Tensor:
         """Returns features (B, width) of the maps (B, C, s, s) of both networks, one of each per scale."""
-        tokens = [self.class_token.expand(len(image_maps[0]), -1, -1)]
+        tokens = [self.class_token.expand(image_maps[0].shape[0], -1, -1)]
         for scale, (image, stream) in enumerate(zip(image_maps, stream_maps, strict=True)):
             image, stream = self.image_inputs[scale](image), self.stream_inputs[scale](stream)
-            stream = brought_to(stream, image.shape[-1])
-            side = min(self.window, image.shape[-1])
+            stream = brought_to(stream, int(image.shape[-1]))
+            side = min(self.window, int(image.shape[-1]))
             asked, count = in_windows(image, side)
             found, _ = self.crosses[scale](in_windows(stream, side)[0], asked, padding_of(image, side))
-            joined = image + out_of_windows(found, side, count, image.shape[-1])
+            joined = image + out_of_windows(found, side, count, int(image.shape[-1]))
             pooled = brought_to(joined, self.side).flatten(2).transpose(1, 2)
             tokens.append(pooled + self.marks[scale])
         whole = torch.cat(tokens, 1)
@@ -76,9 +76,10 @@ class TwoStreams(nn.Module):
 
 def brought_to(maps: Tensor, side: int) -> Tensor:
     """Returns maps (B, C, side, side): pooled where they are larger, interpolated where they are smaller."""
-    if maps.shape[-1] > side:
+    found = int(maps.shape[-1])
+    if found > side:
         return F.adaptive_avg_pool2d(maps, side)
-    return maps if maps.shape[-1] == side else F.interpolate(maps, (side, side), mode="bilinear")
+    return maps if found == side else F.interpolate(maps, (side, side), mode="bilinear")
 
 
 def in_windows(maps: Tensor, side: int) -> tuple[Tensor, int]:
@@ -91,24 +92,25 @@ def in_windows(maps: Tensor, side: int) -> tuple[Tensor, int]:
     Returns:
         Tokens (B · count², side², C), and the count of windows in a row.
     """
-    rows, channels, whole = maps.shape[:3]
+    channels, whole = int(maps.shape[1]), int(maps.shape[2])  # numbers in a graph, which has any batch
     count = -(-whole // side)
     more = count * side - whole
     padded = F.pad(maps, (0, more, 0, more)) if more else maps
-    cut = padded.view(rows, channels, count, side, count, side).permute(0, 2, 4, 3, 5, 1)
-    return cut.reshape(rows * count**2, side**2, channels), count
+    cut = padded.view(-1, channels, count, side, count, side).permute(0, 2, 4, 3, 5, 1)
+    return cut.reshape(-1, side**2, channels), count
 
 
 def padding_of(maps: Tensor, side: int) -> Tensor | None:
     """Returns which tokens of :func:`in_windows` are padding, bool (B · count², side²); None = none."""
-    if maps.shape[-1] % side == 0:
+    whole = int(maps.shape[-1])
+    if whole % side == 0:
         return None
-    tokens, _ = in_windows(maps.new_ones(1, 1, *maps.shape[2:]), side)
-    return (tokens[:, :, 0] == 0).repeat(len(maps), 1)
+    tokens, _ = in_windows(maps.new_ones(1, 1, whole, whole), side)
+    return (tokens[:, :, 0] == 0).repeat(maps.shape[0], 1)
 
 
 def out_of_windows(tokens: Tensor, side: int, count: int, whole: int) -> Tensor:
     """Returns the maps (B, C, whole, whole) that :func:`in_windows` has cut."""
-    channels = tokens.shape[2]
+    channels = int(tokens.shape[2])
     cut = tokens.view(-1, count, count, side, side, channels).permute(0, 5, 1, 3, 2, 4)
     return cut.reshape(-1, channels, count * side, count * side)[:, :, :whole, :whole]

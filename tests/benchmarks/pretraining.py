@@ -1,6 +1,6 @@
 """How fast a SimCLR step is: ours against a plain loop, on the same backbone, batch, faces and kinds of views.
 
-    python tests/benchmarks/pretraining.py
+    python tests/benchmarks/pretraining.py                      # the network of configs/pretraining/fer2013_small.yaml
     python tests/benchmarks/pretraining.py --backbone resnet18 --batch_size 64 --steps 3
 
 The other loop is that of lightly's SimCLR example, ``SimCLRTransform`` on PIL pictures, ``SimCLRProjectionHead`` and
@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
@@ -46,6 +47,7 @@ from synfer.representation.methods import HeadSettings, SimCLR
 from synfer.representation.views import ViewSettings, make_view, view_numbers
 
 TEMPERATURE = 0.2
+SMALL = Path(__file__).resolve().parents[2] / "configs" / "pretraining" / "fer2013_small.yaml"
 
 
 def plain_nt_xent(first: Tensor, second: Tensor) -> Tensor:
@@ -105,31 +107,38 @@ def per_picture(settings: ViewSettings, side: int, name: str) -> Callable[[Any],
 def main() -> None:
     """Measures both and prints one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument(
+        "--backbone", help="a name of timm (default: the network of configs/pretraining/fer2013_small.yaml)"
+    )
     parser.add_argument("--image_size", type=int, default=48)
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=["32", "bf16"], default="32", help="of both")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     side, device, head, settings = args.image_size, torch.device(args.device), HeadSettings(), ViewSettings()
     faces = torch.randint(256, (args.batch_size, 3, side, side), dtype=torch.uint8)
-    plain = build_backbone(args.backbone, 0, image_size=side, stem="small").to(device).train()
+    name, kwargs = args.backbone or "", None
+    if not name:
+        shipped = yaml.safe_load(SMALL.read_text())["model"]["init_args"]
+        name, kwargs = shipped["backbone"], shipped["backbone_kwargs"]
+    plain = build_backbone(name, 0, image_size=side, stem="small", kwargs=kwargs).to(device).train()
     ours = to_channels_last(copy.deepcopy(plain))
     with torch.no_grad():
         features = plain.eval()(torch.zeros(1, 3, side, side, device=device)).shape[1]
     plain.train()
     method = SimCLR(features, head, TEMPERATURE).to(device)
-    name, projector, loss_of = reference_parts(features, head)
+    reference, projector, loss_of = reference_parts(features, head)
     projector = projector.to(device)
     optimisers = {
         "ours": build_optimiser([*ours.parameters(), *method.parameters()], "adamw", 1e-3, 1e-4),
         "reference": torch.optim.AdamW([*plain.parameters(), *projector.parameters()], 1e-3, weight_decay=1e-4),
     }
-    transform = per_picture(settings, side, name)
-    pictures = [to_pil_image(face) for face in faces] if name == "lightly" else list(faces)
+    transform = per_picture(settings, side, reference)
+    pictures = [to_pil_image(face) for face in faces] if reference == "lightly" else list(faces)
     ids = [f"face {row}" for row in range(args.batch_size)]
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     taken: dict[str, list[float]] = {key: [] for key in ("ours", "ours_views", "reference", "reference_views")}
@@ -156,7 +165,9 @@ def main() -> None:
             _wait(device)
             between = clock()
             optimisers[key].zero_grad()
-            compute(views).backward()
+            with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
+                loss = compute(views)
+            loss.backward()
             optimisers[key].step()
             _wait(device)
             if step:
@@ -166,9 +177,11 @@ def main() -> None:
     result = {
         "benchmark": "pretraining",
         "speedup": round(medians["reference"] / medians["ours"], 3),
-        "reference": name,
+        "reference": reference,
         **{f"{key}_ms": round(1e3 * seconds, 2) for key, seconds in medians.items()},
-        "backbone": args.backbone,
+        "backbone": name,
+        "parameters": sum(p.numel() for p in ours.parameters()),
+        "precision": args.precision,
         "image_size": side,
         "batch_size": args.batch_size,
         "steps": args.steps,

