@@ -18,6 +18,7 @@ from synfer.foundation.fingerprint import fingerprint
 from synfer.foundation.module_file import ModuleFormat, kind_of
 from synfer.foundation.safetensors_file import read_safetensors
 from synfer.foundation.validate import check_same_settings
+from synfer.networks.classifier_head import network_inside
 
 PRETRAINING_FILE = ModuleFormat("pretraining", "backbone", "FacePretraining", entry="face_pretraining")
 
@@ -82,6 +83,8 @@ def read_backbone(path: str, setting: str = "model.backbone_weights") -> StoredB
         raise FileError(f"{setting} '{path}': found {found}, expected {_EXPECTED}")
     stored = _FORMATS[kind].read_trained(place)
     weights = {n.removeprefix("backbone."): t for n, t in stored.weights.items() if n.startswith("backbone.")}
+    if (stored.settings.get("head") or {}).get("kind", "linear") != "linear":
+        weights = network_inside(weights)
     check_finite(weights, setting, path)
     trained_on = TrainingProvenance.of_file(place, ()).trained_on
     return StoredBackbone(path, str(kind), weights, dict(stored.settings), trained_on)

@@ -14,10 +14,11 @@ from datamodules.batch import Batch
 from datamodules.row_record import refuse_seen
 from datamodules.rows.sample_table import UNLABELLED
 from lightning_modules.affect_rows import affect_in, check_affect_rows
-from lightning_modules.backbone_weights import load_backbone, read_backbone, with_stored
+from lightning_modules.backbone_weights import read_backbone, with_stored
 from lightning_modules.class_statistics import adapt_to_classes, named_weights, real_class_counts
 from lightning_modules.classifier_checks import check_classifier_settings
 from lightning_modules.classifier_file import ClassifierFile
+from lightning_modules.classifier_network import build_classifier_network
 from lightning_modules.classifier_outputs import check_same_outputs
 from lightning_modules.classifier_scores import EvaluationScores, save_evaluation_pictures
 from lightning_modules.training_averages import TrainingAverages
@@ -33,13 +34,12 @@ from synfer.labels.mined_knowledge import MinedKnowledge
 from synfer.labels.soft_label_loss import expected_losses
 from synfer.metrics.masked_mean import MaskedMean
 from synfer.networks.affect_head import AFFECT_OUTPUTS, split_outputs
-from synfer.networks.backbone import Stem, build_backbone, channel_values, normalisation
+from synfer.networks.backbone import Stem, channel_values, normalisation
 from synfer.networks.backbone_source import with_source
-from synfer.networks.channels_last import to_channels_last
 from synfer.networks.class_activation import check_has_maps, with_mirrored_maps
-from synfer.networks.frozen_backbone import as_frozen, check_worth_freezing, freeze_all_but_head
+from synfer.networks.classifier_head import ClassifierHeadSettings
+from synfer.networks.frozen_backbone import as_frozen, check_worth_freezing
 from synfer.networks.latent_codec import LatentCodec, load_codec
-from synfer.networks.normalised_head import normalise_head
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.optimiser import OptimiserName
 from synfer.optimisation.schedule import Schedule
@@ -68,6 +68,9 @@ class ExpressionClassifier(TrainingAverages, ClassifierFile):
         backbone_weights: where the backbone begins instead: a checkpoint or run folder of a ``FacePretraining`` or of a
             classifier, a folder of ``save_trained``, or a file of safetensors. All but the last layer must be there,
             and nothing else.
+        random_backbone: whether the backbone begins at random on purpose, as the control of a probe: the network is
+            that of ``backbone_weights`` (or of ``backbone``), its weights are not.
+        head: what reads the backbone's maps (:class:`synfer.networks.classifier_head.ClassifierHeadSettings`).
         affect: valence and arousal, and their loss (:class:`synfer.labels.affect_losses.AffectSettings`).
         freeze_backbone: whether the last layer alone learns, and the pretrained rest stays: for hundreds of faces, and
             for linear probes.
@@ -135,6 +138,8 @@ class ExpressionClassifier(TrainingAverages, ClassifierFile):
         backbone_weights: str | None = None,
         sam_rho: float | None = None,
         affect: AffectSettings = AffectSettings(),  # noqa: B008 (frozen)
+        random_backbone: bool = False,
+        head: ClassifierHeadSettings = ClassifierHeadSettings(),  # noqa: B008 (frozen)
     ) -> None:
         config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
@@ -142,10 +147,13 @@ class ExpressionClassifier(TrainingAverages, ClassifierFile):
             loss = LossSettings(**loss)
         if isinstance(affect, Mapping):
             affect = AffectSettings(**affect)
+        if isinstance(head, Mapping):
+            head = ClassifierHeadSettings(**head)
         # Plain types only: a checkpoint must load with weights_only=True.
-        config["loss"], config["affect"] = asdict(loss), asdict(affect)
-        self.save_hyperparameters(ignore=["loss", "affect"], logger=False)
-        self.hparams["loss"], self.hparams["affect"] = config["loss"], config["affect"]
+        groups = {"loss": asdict(loss), "affect": asdict(affect), "head": asdict(head)}
+        config |= groups
+        self.save_hyperparameters(ignore=list(groups), logger=False)
+        self.hparams.update(groups)
         # The hyperparameters that Lightning saves have another form under the command line; load_trained reads these.
         stored = None if backbone_weights is None else read_backbone(backbone_weights)
         if stored is not None:
@@ -153,11 +161,14 @@ class ExpressionClassifier(TrainingAverages, ClassifierFile):
             config = with_stored(config, stored)
         config, pretrained_path = with_source(config)
         self._config = config
-        backbone, backbone_kwargs, mean, std = (config[n] for n in ("backbone", "backbone_kwargs", "mean", "std"))
-        stem, image_size, in_channels = (config[n] for n in ("stem", "image_size", "in_channels"))
-        self._is_pretrained = pretrained or pretrained_path is not None or stored is not None
-        self.weights_source = None if stored is None else stored.source()
-        self._backbone_trained_on = None if stored is None else stored.trained_on
+        backbone, mean, std = (config[name] for name in ("backbone", "mean", "std"))
+        image_size, in_channels = config["image_size"], config["in_channels"]
+        known = pretrained or pretrained_path is not None
+        check_setting(not (random_backbone and known), "random_backbone", True, _RANDOM)
+        self._may_be_frozen = known or stored is not None or random_backbone
+        begins = None if random_backbone else stored
+        self.weights_source = None if begins is None else begins.source()
+        self._backbone_trained_on = None if begins is None else begins.trained_on
         self.label_space = resolve_label_space(label_space)
         k = len(self.label_space)
         check_classifier_settings(config, self.label_space, loss, affect)
@@ -174,27 +185,9 @@ class ExpressionClassifier(TrainingAverages, ClassifierFile):
         self.synthetic_loss_weight = synthetic_loss_weight
         self.flip_tta = flip_tta
         self.channels_last = channels_last
-        self.backbone = build_backbone(
-            backbone,
-            k + (AFFECT_OUTPUTS if affect.enabled else 0),
-            image_size=side,
-            in_channels=channels,
-            drop_rate=drop_rate,
-            stem=stem,
-            kwargs=backbone_kwargs,
-            pretrained=pretrained,
-            pretrained_path=pretrained_path,
-        )
-        if stored is not None:
-            load_backbone(self.backbone, stored, config)
-        if loss.kind == "ldam":
-            normalise_head(self.backbone, backbone, loss.scale)
+        outputs = k + (AFFECT_OUTPUTS if affect.enabled else 0)
+        self.backbone = build_classifier_network(config, stored, outputs, (channels, side), pretrained_path, loss, head)
         self.freeze_backbone = freeze_backbone
-        if freeze_backbone:
-            freeze_all_but_head(self.backbone, backbone)
-            as_frozen(self.backbone)  # Lightning does not call train()
-        if channels_last:
-            to_channels_last(self.backbone)
         expected_mean, expected_std = normalisation(self.backbone)
         self.register_buffer("mean", channel_values("mean", mean or expected_mean, channels), persistent=False)
         self.register_buffer("std", channel_values("std", std or expected_std, channels), persistent=False)
@@ -320,7 +313,7 @@ class ExpressionClassifier(TrainingAverages, ClassifierFile):
         if stage != "fit":
             return
         if self.freeze_backbone:
-            check_worth_freezing(self._is_pretrained)
+            check_worth_freezing(self._may_be_frozen)
         if self._config["sam_rho"] is not None:
             check_accumulation(self.trainer.accumulate_grad_batches)
         if self.weights_source is not None:
@@ -447,3 +440,4 @@ class ExpressionClassifier(TrainingAverages, ClassifierFile):
 
 
 _ALONE = "null beside model.pretrained and model.pretrained_path"
+_RANDOM = "false beside model.pretrained, model.pretrained_path and a backbone that comes with weights"

@@ -99,9 +99,13 @@ class ClassifierFile(ExpressionModule):
         trained_on, alignment = settings.pop(_CODEC, None), settings.pop(_ALIGNMENT, None)
         make: Any = cls  # arguments by their names in the file
         # The weights come from this file: nothing is to be fetched or read a second time.
-        alone = {"pretrained": False, "pretrained_path": None, "backbone_weights": None}
+        alone: dict[str, Any] = {"pretrained": False, "pretrained_path": None, "backbone_weights": None}
+        came_from = {"backbone_weights": settings.get("backbone_weights")}
+        if "head" in settings:
+            alone["head"] = {**settings["head"], "stream_weights": None}
+            came_from["head"] = settings["head"]
         classifier: Module = make(**{**settings, **alone})
-        classifier._config |= {"backbone_weights": settings.get("backbone_weights")}  # still tells where it came from
+        classifier._config |= came_from  # still tells
         classifier._check_label_space(path, label_space)
         found = None if classifier.codec is None else classifier.codec.fingerprint()
         expected = stored.entry.get("codec", trained_on or found)

@@ -16,8 +16,10 @@ def check_same_outputs(saved: Mapping[str, Any], config: Mapping[str, Any]) -> N
         config: settings now.
 
     Raises:
-        ValueError: valence and arousal are rated by one of them alone, or cosines have another scale.
+        ValueError: valence and arousal are rated by one of them alone, cosines have another scale, or another head.
     """
+    before, now = ((settings.get("head") or {}).get("kind", "linear") for settings in (saved, config))
+    check_setting(before == now, "head.kind", now, f"{before}, as in the checkpoint")
     for name in ("enabled", "alone"):
         before, now = ((settings.get("affect") or {}).get(name, False) for settings in (saved, config))
         check_setting(before == now, f"affect.{name}", now, f"{before}, as in the checkpoint")

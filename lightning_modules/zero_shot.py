@@ -21,6 +21,7 @@ from synfer.foundation.validate import check_same_settings, check_setting
 from synfer.networks.clip_folder import ClipFaces
 from synfer.optimisation.optimiser import OptimiserName, optimiser_of
 from synfer.optimisation.schedule import Schedule
+from synfer.representation.full_precision import cosines
 from synfer.representation.heads import ExpressionProjection
 from synfer.representation.losses import pair_contrast
 from synfer.representation.zero_shot import ensemble
@@ -176,7 +177,7 @@ class ZeroShot(AveragedModule):
         """Takes one batch into the score."""
         assert self._count is not None
         if len(batch["sample_id"]):  # a rank may have no row
-            self._count.update(batch["label"], (self(batch["image"]) @ self._classes.T).argmax(1))
+            self._count.update(batch["label"], cosines(self(batch["image"]), self._classes).argmax(1))
 
     test_step = validation_step
 

@@ -19,6 +19,7 @@ import yaml
 
 import train
 from synfer.faces.expressions import LABEL_SPACES
+from tests.fixtures.outside_models import save_clip
 from tests.fixtures.processes import run_to_end
 from tests.fixtures.tiny_generator import (
     TINY_AUTOENCODER,
@@ -137,6 +138,18 @@ def pretraining(folder: Path) -> dict[str, Any]:
     }
 
 
+def sharpness_aware(folder: Path) -> dict[str, Any]:
+    made = classifier(folder)
+    return {**made, "init_args": {**made["init_args"], "optimizer": "sgd", "sam_rho": 0.05}}
+
+
+def zero_shot(folder: Path) -> dict[str, Any]:
+    return {
+        "class_path": "lightning_modules.zero_shot.ZeroShot",
+        "init_args": {"clip": str(save_clip(folder / "clip")), "target": "captions", "learning_rate": 0.01},
+    }
+
+
 def mixed(folder: Path) -> dict[str, Any]:
     save_checkpoint(tiny_generator(label_space="basic7"), folder / "generator.ckpt")
     save_checkpoint(tiny_classifier(BASIC7), folder / "voter.ckpt")
@@ -151,6 +164,8 @@ MODULES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "annotator": annotator,
     "au_estimator": au_estimator,
     "pretraining": pretraining,
+    "sharpness_aware": sharpness_aware,
+    "zero_shot": zero_shot,
     "mixed": mixed,
 }
 

@@ -1,4 +1,4 @@
-"""A backbone that stays as it was pretrained, under a last layer that learns."""
+"""A backbone that stays as it was pretrained, under a last layer, or a head of several, that learns."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from synfer.foundation.validate import check_setting
+from synfer.networks.classifier_head import BackboneWithHead
 
 
 def freeze_all_but_head(network: nn.Module, name: str) -> None:
@@ -22,8 +23,10 @@ def freeze_all_but_head(network: nn.Module, name: str) -> None:
     head = _head_of(network)
     if not list(head.parameters()):
         raise ValueError(f"model.freeze_backbone: '{name}' has no last layer with weights, expected another backbone")
+    learning = [parameter for parameter in head.parameters() if parameter.requires_grad]
     network.requires_grad_(False)
-    head.requires_grad_(True)
+    for parameter in learning:
+        parameter.requires_grad_(True)
 
 
 def check_worth_freezing(is_pretrained: bool) -> None:
@@ -37,7 +40,7 @@ def check_worth_freezing(is_pretrained: bool) -> None:
         "freeze_backbone",
         True,
         "pretrained weights (model.backbone=hf_hub:<owner>/<model> or a folder, model.pretrained_path or "
-        "model.backbone_weights)",
+        "model.backbone_weights), or model.random_backbone=true for the control",
     )
 
 
@@ -46,8 +49,12 @@ def as_frozen(network: nn.Module) -> None:
     training = network.training
     network.eval()
     _head_of(network).train(training)
+    if isinstance(network, BackboneWithHead):
+        network.keep_stream()
 
 
 def _head_of(network: Any) -> nn.Module:
+    if isinstance(network, BackboneWithHead):
+        return network.head
     head = network.get_classifier()
     return nn.ModuleList(head) if isinstance(head, (tuple, list)) else head

@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from synfer.foundation.default_ranks import default_ranks
+from synfer.representation.full_precision import in_full_precision
 from synfer.representation.gathered import gathered_rows
 
 
+@in_full_precision
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """Returns the NT-Xent loss (Chen et al. 2020, arXiv 2002.05709, equation 1), the mean over 2·B anchors.
 
@@ -41,6 +43,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(logits, torch.cat([mine + total, mine]))
 
 
+@in_full_precision
 def momentum_contrast(query: Tensor, key: Tensor, temperature: float) -> Tensor:
     """Returns MoCo v3's loss of queries and the keys of the other view (Chen et al. 2021, arXiv 2104.02057).
 
@@ -106,6 +109,7 @@ def _at_least_float32(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
+@in_full_precision
 def pair_contrast(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """Returns the symmetric InfoNCE loss of pairs, as CLIP's (Radford et al., ICML 2021), over the rows of all ranks.
 

@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from synfer.representation.full_precision import in_full_precision
 
+
+@in_full_precision
 def neighbour_probabilities(
     features: Tensor,
     bank: Tensor,

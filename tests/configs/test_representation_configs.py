@@ -83,6 +83,18 @@ def test_probe(name: str, labels: str | None, pretrained: Path, tmp_path: Path) 
     assert frozen == (name == "linear")
 
 
+@pytest.mark.parametrize("name", ["linear", "fine_tuning"])
+def test_control_of_a_probe(name: str, pretrained: Path, tmp_path: Path) -> None:
+    layers = [config(f"probes/{name}.yaml"), config("probes/random.yaml")]
+    given = [f"--model.init_args.backbone_weights={pretrained}", "--data.batch_size=14"]
+    cli = train.main(["fit", *DRAWN, *layers, *given, *QUIET, *ONE_EPOCH, f"--run_dir={tmp_path / 'run'}"])
+    assert cli.model._config["backbone"] == "resnet10t" and cli.model.image_size == 16
+    assert "weights_from" not in summary(tmp_path / "run") or summary(tmp_path / "run")["weights_from"] is None
+    stored = torch.load(pretrained / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    now, then = cli.model.backbone.state_dict()["conv1.0.weight"], stored["backbone.conv1.0.weight"]
+    assert now.shape == then.shape and not torch.equal(now, then)
+
+
 def test_one_percent_is_a_part_of_ten(tmp_path: Path) -> None:
     shares = [
         train.parse(["fit", *DRAWN, config("classifier/tiny.yaml"), config(f"probes/labels_{n}.yaml")]).data

@@ -74,6 +74,31 @@ def test_a_linear_probe_of_a_pretraining(pretrained: Path, tmp_path: Path) -> No
     assert torch.equal(again.predict_probabilities(image), probe.eval().predict_probabilities(image))
 
 
+def test_a_random_backbone_is_a_control_that_is_asked_for(pretrained: Path, tmp_path: Path) -> None:
+    """The network of the source without its weights: frozen, and as the seed makes it."""
+    settings = {**PROBE, "backbone": "stored", "backbone_weights": str(pretrained), "random_backbone": True}
+    torch.manual_seed(3)
+    probe = ExpressionClassifier(**settings)
+    torch.manual_seed(3)
+    plain = ExpressionClassifier(**NETWORK)
+    assert {name: probe._config[name] for name in NETWORK} == NETWORK and probe.weights_source is None
+    first = {name: tensor.clone() for name, tensor in probe.backbone.state_dict().items()}
+    assert all(torch.equal(tensor, plain.backbone.state_dict()[name]) for name, tensor in first.items())
+    run = trainer(tmp_path)
+    run.fit(probe, datamodule=data())
+    moved = {name for name, tensor in probe.backbone.state_dict().items() if not torch.equal(tensor, first[name])}
+    assert moved == {"fc.weight", "fc.bias"}
+    run.save_checkpoint(tmp_path / "probe.ckpt")
+    assert ExpressionClassifier.load_trained(tmp_path / "probe.ckpt")._config["random_backbone"]
+
+    with pytest.raises(ValueError, match=r"freeze_backbone.*model\.random_backbone=true for the control"):
+        trainer(tmp_path / "not").fit(ExpressionClassifier(**PROBE), datamodule=data())
+    with pytest.raises(
+        ValueError, match=r"^model\.random_backbone: found True, expected false beside model\.pretrained"
+    ):
+        ExpressionClassifier(**NETWORK, pretrained=True, random_backbone=True)
+
+
 def test_the_network_of_the_source(pretrained: Path) -> None:
     found = ExpressionClassifier(backbone="stored", backbone_weights=str(pretrained))
     assert {name: found._config[name] for name in NETWORK} == NETWORK and found.image_size == 16

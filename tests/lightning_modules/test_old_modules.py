@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from datamodules.readers import SyntheticSetReader
 from lightning_modules.action_unit_estimator import ActionUnitEstimator
 from lightning_modules.annotator import LabelAnnotator
 from lightning_modules.augmenter import SemanticAugmenter
+from lightning_modules.backbone_weights import read_backbone
 from lightning_modules.classifier import ExpressionClassifier
+from lightning_modules.frozen_features import FrozenFeatures
 from lightning_modules.generator import ExpressionGenerator
 from synfer.foundation.module_file import kind_of
 from synfer.networks.au_estimator import ActionUnitNetwork
@@ -36,6 +39,8 @@ FACES = torch.linspace(0, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
         ("cacc19f/classifier-step3.ckpt", "classifier"),
         ("eea514f/augmenter", "vae_gan"),
         ("eea514f/augmenter_folder", "vae_gan"),
+        ("b16f87e/pretraining", "pretraining"),
+        ("b16f87e/zero_shot", "zero_shot"),
     ],
 )
 def test_their_kind_is_seen(path: str, kind: str) -> None:
@@ -97,3 +102,40 @@ def test_classifiers_with_a_loss_for_rare_classes_and_a_plan(tmp_path: Path) -> 
     with pytest.warns(UserWarning, match="rare classes are drawn more often and weigh more as well"):
         cli = train.main(["fit", *settings, *more, checkpoint, "--trainer.logger=false"])
     assert cli.trainer.global_step == 9  # goes on with the plan and the pool of then
+
+
+REPRESENTATIONS = FIXTURES / "b16f87e"
+ONE_FACE = 1 / 14 + 1e-6
+"""Of a score over 14 faces: other processors round otherwise, and a face may stand between two expressions."""
+
+
+def goes_on(kind: str, folder: Path) -> dict[str, float]:
+    """Validates the checkpoint of a fit of then, and takes two more of its steps; returns what the validation found."""
+    settings = [f"--config={REPRESENTATIONS / 'settings' / name}.yaml" for name in ("data", kind)]
+    if kind == "zero_shot":
+        settings.append(f"--model.init_args.clip={REPRESENTATIONS / 'clip'}")
+    given = [*settings, "--seed_everything=1", f"--ckpt_path={REPRESENTATIONS / kind / 'checkpoints' / 'last.ckpt'}"]
+    validated = train.main(["validate", *given, f"--run_dir={folder / 'validated'}"])
+    cli = train.main(["fit", *given, "--trainer.max_steps=7", f"--run_dir={folder / 'on'}"])
+    assert cli.trainer.global_step == 7
+    return {name: float(value) for name, value in validated.trainer.callback_metrics.items()}
+
+
+def test_a_pretraining(tmp_path: Path) -> None:
+    """As the start of a classifier, as features, as a fit that goes on."""
+    stored = read_backbone(str(REPRESENTATIONS / "pretraining"))
+    then = json.loads((REPRESENTATIONS / "pretraining" / "summary.json").read_text())["metrics"]
+    assert stored.kind == "pretraining" and stored.source()["fingerprint"] == "cfd72c1ecc8c755d"
+    probe = ExpressionClassifier(backbone="stored", backbone_weights=str(REPRESENTATIONS / "pretraining"))
+    assert torch.equal(probe.backbone.state_dict()["conv1.0.weight"], stored.weights["conv1.0.weight"])
+    assert FrozenFeatures(str(REPRESENTATIONS / "pretraining"))(FACES).shape == (2, 16)
+    found = goes_on("pretraining", tmp_path)
+    assert found["val/knn_accuracy"] == pytest.approx(then["val/knn_accuracy"], abs=ONE_FACE)
+
+
+def test_a_zero_shot_projection(tmp_path: Path) -> None:
+    then = json.loads((REPRESENTATIONS / "zero_shot" / "summary.json").read_text())["metrics"]
+    found = goes_on("zero_shot", tmp_path)
+    assert {name: found[name] for name in ("val/uar", "val/war")} == pytest.approx(
+        {name: then[name] for name in ("val/uar", "val/war")}, abs=ONE_FACE
+    )

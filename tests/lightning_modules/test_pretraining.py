@@ -112,6 +112,13 @@ def test_labels_teach_nothing(tmp_path: Path) -> None:
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
+def test_mixed_precision(tmp_path: Path) -> None:
+    """Of the steps and of the progress: a bank of float32 rows meets features of the autocast."""
+    run = trainer(tmp_path, precision="bf16-mixed")
+    run.fit(module(), datamodule=data())
+    assert 0 <= run.callback_metrics["val/knn_accuracy"] <= 1 and run.callback_metrics["train/loss"].isfinite()
+
+
 def test_collapse_is_an_error_after_the_grace_steps(tmp_path: Path) -> None:
     model = module(collapse={"below": 0.5, "grace_steps": 10})
     with torch.no_grad():

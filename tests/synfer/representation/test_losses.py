@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -109,3 +110,21 @@ def test_pair_contrast() -> None:
             weights = [math.exp(cosine(left[i], other[j]) / temperature) for j in range(4)]
             total += sum(-math.log(weights[j] / sum(weights)) for j in right[i]) / len(right[i])
     assert float(pair_contrast(first, second, temperature)) == pytest.approx(total / 8, rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", [nt_xent, momentum_contrast, pair_contrast])
+def test_they_are_the_same_under_autocast(loss: Callable[..., torch.Tensor]) -> None:
+    plain = loss(rows(16, 1, 32), rows(16, 2, 32), 0.07)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(loss(rows(16, 1, 32), rows(16, 2, 32), 0.07), plain)
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.5])
+def test_they_are_those_of_lightly(temperature: float) -> None:
+    """Where it is installed: it is in no extra, because it takes omegaconf down."""
+    lightly = pytest.importorskip("lightly.loss")
+    first, second = rows(16, 1, 32), rows(16, 2, 32)
+    theirs = lightly.NTXentLoss(temperature=temperature)(first, second)
+    assert float(nt_xent(first, second, temperature)) == pytest.approx(float(theirs), rel=1e-6)
+    theirs = 2 + 2 * lightly.NegativeCosineSimilarity()(first, second)
+    assert float(cosine_regression(first, second)) == pytest.approx(float(theirs), rel=1e-6)

@@ -32,6 +32,13 @@ def test_more_neighbours_than_there_are_and_a_cold_vote() -> None:
     assert neighbour_probabilities(bank[:0], bank, torch.arange(3), 3).shape == (0, 3)
 
 
+def test_the_vote_is_the_same_under_autocast() -> None:
+    features, bank = torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(0))
+    plain = neighbour_probabilities(features, bank, torch.arange(40) % 3, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(neighbour_probabilities(features, bank, torch.arange(40) % 3, 3), plain)
+
+
 def test_an_empty_bank() -> None:
     with pytest.raises(ValueError, match="found an empty bank"):
         neighbour_probabilities(torch.eye(2), torch.empty(0, 2), torch.empty(0).long(), 2)

@@ -1,0 +1,1 @@
+"""Synthetic sets whose faces a super-resolution network makes larger."""
