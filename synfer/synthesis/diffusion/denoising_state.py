@@ -42,6 +42,7 @@ class DenoisingState:
         au: AU tokens (n, R, D), which depend on no step.
         null_au: unconditional AU tokens (n, R, D).
         codec_fingerprint: names the codec, so that a classifier of other latents is noticed.
+        network_fingerprint: names the whole diffusion model, weights and all that decides its outputs beside them.
         autocast: makes the context that network calls run in.
         checkpointing: makes the context in which the network recomputes its activations in a backward pass, or not.
         first_step: denoising starts here (partial inversion sets it above 0).
@@ -67,6 +68,7 @@ class DenoisingState:
     au: Tensor
     null_au: Tensor
     codec_fingerprint: Callable[[], str] = str
+    network_fingerprint: Callable[[], str] = str
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     checkpointing: Callable[[bool], AbstractContextManager[Any]] = nullcontext
     first_step: int = 0
