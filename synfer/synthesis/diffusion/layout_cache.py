@@ -72,6 +72,7 @@ class LayoutCache:
 
     def __init__(self, folder: str | Path, most_bytes: int) -> None:
         self._folder = Path(folder)
+        self.most_bytes = most_bytes
         self._room = CacheRoom(folder, most_bytes)
         self._cache: TensorCache | None = None
         self._identity: dict[str, Any] | None = None
@@ -166,7 +167,7 @@ class LayoutCache:
         if cache.is_full and not self._full_said:
             self._full_said = True
             warn_on_rank_zero(
-                f"layout.cache_dir '{self._folder}': found it full within layout.cache_bytes={self._room.most_bytes}: "
+                f"layout.cache_dir '{self._folder}': found it full within layout.cache_bytes={self.most_bytes}: "
                 "further layouts are inverted each time"
             )
 
