@@ -11,10 +11,11 @@ one before:
 * ``published``: SynFER as it is written down. 50 DDIM steps, from a layout the last 35 of them, inverted from a random
   training face, guided from the 15th on: conditional pass with gradients, decoding, guide, backward, and after that
   classifier-free guidance on a doubled batch.
-* ``text``: ``ExpressionGenerator.synthesise`` with the schedule of ``--config``, guided through the text
-  (``--text_step``, ``--text_every``), classifier-free guidance at every step.
+* ``text``: ``ExpressionGenerator.synthesise`` as the configs had it until they went through the latents: 12 steps, or
+  12 of 14 from a layout, guided through the text (``--text_step``, ``--text_every``).
 * ``latents``: guided as ``--config`` says, through the latents.
-* ``interval``: and classifier-free guidance in the steps that it says alone.
+* ``steps``: and with as many steps as it says.
+* ``interval``: and classifier-free guidance in the steps that it says alone, where it says so.
 * ``cold``: from layouts, with a cache of them that is empty before each batch.
 * ``ours``: all of ``--config``, the layouts in the cache before each batch.
 * ``unguided``: ours without guidance.
@@ -74,7 +75,10 @@ CONFIG = Path(__file__).resolve().parents[2] / "configs" / "mixed" / "fer2013.ya
 STEPS, INVERTED, GUIDED_FROM = 50, 35, 15
 """The published schedule (METHOD.md: 50 DDIM steps, 35 inverted, guidance from the 15th of those)."""
 
-LOOPS = ("published", "text", "latents", "interval", "cold", "ours", "unguided", "ours_same_steps")
+BEFORE_NOISE, BEFORE_LAYOUT = 12, (14, 12)
+"""Steps of ours, and those inverted, before guidance went through the latents."""
+
+LOOPS = ("published", "text", "latents", "steps", "interval", "cold", "ours", "unguided", "ours_same_steps")
 
 Loop = Callable[[SynthesisRequest], torch.Tensor]
 
@@ -157,7 +161,8 @@ class Loops:
         self.data = read_data(args, self.generator)
         self.from_layout: bool = config["layout"]["enabled"]
         self.settings = SamplingSettings(**config["synthesis"]["sampling"])
-        run = config["layout"]["num_inverted"] if self.from_layout else self.settings.num_steps
+        self.settings = replace(self.settings, guidance_interval=tuple(self.settings.guidance_interval))  # type: ignore[arg-type]
+        run = BEFORE_LAYOUT[1] if self.from_layout else BEFORE_NOISE
         if args.text_step is None:
             args.text_step = 3.0 if self.from_layout else 6.0  # what the configs said until they went through latents
         if args.text_every is None:
@@ -168,7 +173,9 @@ class Loops:
             args.published_step_size = args.text_step * own / steps
         self.caches: dict[str, Path] = {}
         self.guides: dict[str, SemanticGuidance] = {}
-        same = () if self.from_layout else ("interval", "cold")  # as ours
+        same = [] if self.from_layout else ["cold", "interval"]  # as ours
+        if self.settings.guidance_interval == (0.0, 1.0):
+            same.append("interval" if self.from_layout else "steps")
         self.loops = {name: self._loop(name) for name in args.loops if name not in same}
 
     def _loop(self, name: str) -> tuple[Loop, SamplingSettings]:
@@ -177,8 +184,13 @@ class Loops:
             layout = self._layout(INVERTED) if self.from_layout else None
             return published_loop(self.generator, layout, self.guide, self.args.published_step_size), long
         everywhere = replace(self.settings, guidance_interval=(0.0, 1.0))
-        settings = {"text": everywhere, "latents": everywhere, "ours_same_steps": long}.get(name, self.settings)
-        inverted = INVERTED if name == "ours_same_steps" else self.config["layout"]["num_inverted"]
+        before = replace(everywhere, num_steps=BEFORE_LAYOUT[0] if self.from_layout else BEFORE_NOISE)
+        settings = {"text": before, "latents": before, "steps": everywhere, "ours_same_steps": long}.get(
+            name, self.settings
+        )
+        inverted = {"text": BEFORE_LAYOUT[1], "latents": BEFORE_LAYOUT[1], "ours_same_steps": INVERTED}.get(
+            name, self.config["layout"]["num_inverted"]
+        )
         hooks: list[Any] = []
         if self.from_layout:
             keeps = {"cold": True, "ours": True, "unguided": True}.get(name, False)
