@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,33 +20,50 @@ from synfer.faces.expressions import canonical_expression
 from synfer.labels.voters import Guide
 from synfer.networks.latent_codec import LatentCodec
 from synfer.synthesis.diffusion.denoising_state import DenoisingState
-from synfer.synthesis.diffusion.guidance import guidance_step, normalised_gradient_step
+from synfer.synthesis.diffusion.guidance import (
+    GuidanceStep,
+    guidance_step,
+    latent_guidance_step,
+    moved_output,
+    normalised_gradient_step,
+)
+
+DEFAULT_TEXT_STEP = 0.1
+DEFAULT_LATENT_STEP = 4.0
 
 
 class SemanticGuidance(SynthesisCallback):
-    """Moves the text embedding so that a classifier sees the wanted expression (SynFER, arXiv 2410.09865).
+    """Has a classifier see the wanted expression in the faces (SynFER, arXiv 2410.09865).
 
-    At each guided step the conditional output is computed with gradients, the guide's loss on the predicted clean face
-    is differentiated through guide, decoder and UNet to the text tokens, and the tokens take one step down, used from
-    the next denoising step on. The conditional output is left for classifier-free guidance, which saves its pass.
+    Through the text, the published way: at each guided step the conditional output is computed with gradients, the
+    guide's loss on the predicted clean face is differentiated through guide, decoder and UNet to the text tokens, and
+    the tokens take one step down, used from the next denoising step on. The conditional output is left for
+    classifier-free guidance, which saves its pass.
+
+    Through the latents: the loss is differentiated through guide and decoder to the clean face that the output under
+    classifier-free guidance predicts; this face takes one step down, and the sampler steps from it. No backward pass
+    through the UNet.
 
     Args:
         enabled: whether to guide.
         guide: checkpoint of an :class:`ExpressionClassifier`, or a timm or CLIP folder as
             :func:`lightning_modules.voter.load_voter` reads it. A classifier trained on this generator's latents
             (``model.latents_of``) is asked without decoding. It must not be the judge of the results.
-        step_size: λ_g, length of each step in embedding units, > 0.
+        through: what is moved: the "text" or the "latents" of the predicted face.
+        step_size: λ_g through the text, length of each step in embedding units, > 0; null = 0.1.
+        latent_step_size: λ through the latents, length of each step in units of the noise at that step, √(1 − ᾱ), > 0.
         start_step: first guided step, counted from the first denoising step that is run.
         end_step: steps from here on are not guided; null = to the end.
         every: guide every n-th step.
-        norm: L2 norm of the gradient over the whole embedding ("global") or over each token ("token").
+        norm: L2 norm of the gradient over the whole embedding ("global") or, of the text, over each token ("token").
         expressions: guide these alone; null = all.
         targets: the soft label that a wanted expression is guided to, {"fear": {"fear": 0.8, "surprise": 0.2}}; an
             expression without one is guided to itself.
         stop_above: a sample pays no more guidance once the guide is this sure of it, a probability in (0, 1]; for soft
             targets exp(−KL). null = never stop.
         chunk: samples per guided pass, for less memory; null = the whole batch.
-        gradient_checkpointing: recompute the UNet's activations in the backward pass: less memory, more time.
+        gradient_checkpointing: recompute the UNet's activations in the backward pass through the text: less memory,
+            more time.
 
     Raises:
         ValueError: a value out of range, an unknown expression, or enabled without a guide.
@@ -58,7 +76,9 @@ class SemanticGuidance(SynthesisCallback):
         self,
         enabled: bool = False,
         guide: str | None = None,
-        step_size: float = 0.1,
+        through: Literal["text", "latents"] = "text",
+        step_size: float | None = None,
+        latent_step_size: float = DEFAULT_LATENT_STEP,
         start_step: int = 15,
         end_step: int | None = None,
         every: int = 1,
@@ -70,8 +90,17 @@ class SemanticGuidance(SynthesisCallback):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__(enabled)
-        if step_size <= 0:
+        if step_size is not None and step_size <= 0:
             raise ValueError(f"guidance.step_size: found {step_size}, expected a number above 0")
+        if latent_step_size <= 0:
+            raise ValueError(f"guidance.latent_step_size: found {latent_step_size}, expected a number above 0")
+        if through == "latents" and step_size is not None:  # in another unit: nobody may take the one for the other
+            raise ValueError(
+                f"guidance.step_size: found {step_size:g}, a step of the text, with guidance.through=latents, expected "
+                "guidance.latent_step_size (or guidance.through=text)"
+            )
+        if through == "latents" and norm != "global":
+            raise ValueError(f"guidance.norm: found {norm} with guidance.through=latents, expected global")
         if start_step < 0 or (end_step is not None and end_step <= start_step):
             raise ValueError(f"guidance: start_step {start_step} and end_step {end_step}, expected 0 ≤ start < end")
         if every < 1:
@@ -85,7 +114,9 @@ class SemanticGuidance(SynthesisCallback):
         if enabled and not Path(str(guide)).exists():
             raise FileNotFoundError(f"guidance.guide '{guide}': no such file, expected a classifier checkpoint")
         self.guide_path = guide
-        self.step_size = step_size
+        self.through = through
+        self.step_size = DEFAULT_TEXT_STEP if step_size is None else step_size
+        self.latent_step_size = latent_step_size
         self.start_step = start_step
         self.end_step = end_step
         self.every = every
@@ -124,7 +155,11 @@ class SemanticGuidance(SynthesisCallback):
     def in_words(self) -> str:
         """Names the guide, its step size and its steps."""
         end = "" if self.end_step is None else f" to {self.end_step}"
-        return f"guided by {self.guide_path} (step size {self.step_size:g}, from step {self.start_step}{end})"
+        step = self.step_size if self.through == "text" else self.latent_step_size
+        return (
+            f"guided by {self.guide_path} through the {self.through} (step size {step:g}, from step "
+            f"{self.start_step}{end})"
+        )
 
     def guide_fingerprint(self) -> str | None:
         """Returns the fingerprint of the guide's weights, for whoever must not be judged by it; None while disabled."""
@@ -132,9 +167,11 @@ class SemanticGuidance(SynthesisCallback):
 
     def recipe(self) -> dict[str, Any]:
         """Returns the settings, and the guide by its weights; what only saves memory is left out."""
+        text: dict[str, Any] = {"step_size": self.step_size}  # as in the records of sets that go on
+        latents = {"through": "latents", "latent_step_size": self.latent_step_size}
         return {
             "guide": self.guide_fingerprint(),
-            "step_size": self.step_size,
+            **(text if self.through == "text" else latents),
             "start_step": self.start_step,
             "end_step": self.end_step,
             "every": self.every,
@@ -208,24 +245,55 @@ class SemanticGuidance(SynthesisCallback):
         return target
 
     def on_denoising_step(self, state: DenoisingState) -> None:
-        """Guides the samples that still need it, where the turn of this step has come.
+        """Moves the text of the samples that still need it, where the turn of this step has come.
 
         Raises:
             ValueError: the guide's loss is not finite.
         """
+        if self.through != "text" or not (rows := self._rows_of(state)).numel():
+            return
+        with state.checkpointing(self.gradient_checkpointing):
+            found = self._differentiate(guidance_step, state, rows)
+        state.conditional_output = torch.zeros_like(state.latents).index_copy(0, rows, found.output)
+        state.conditional_rows = self._active
+        unsure = self._unsure(found, rows)
+        moved = normalised_gradient_step(state.text[rows[unsure]], found.gradient[unsure], self.step_size, self.norm)
+        state.text = state.text.index_copy(0, rows[unsure], moved)
+
+    def on_guided_output(self, state: DenoisingState) -> None:
+        """Moves the predicted faces of the samples that still need it, where the turn of this step has come.
+
+        Raises:
+            ValueError: the guide's loss is not finite.
+        """
+        if self.through != "latents" or not (rows := self._rows_of(state)).numel():
+            return
+        found = self._differentiate(latent_guidance_step, state, rows)
+        unsure = self._unsure(found, rows)
+        moved = moved_output(state, found.rows(unsure), rows[unsure], self.latent_step_size)
+        assert state.output is not None
+        state.output = state.output.index_copy(0, rows[unsure], moved)
+
+    def _rows_of(self, state: DenoisingState) -> Tensor:
+        """Returns the samples that are guided at this step, int64 (m,)."""
         step = state.step - state.first_step
         end = self.end_step if self.end_step is not None else len(state.sampler.timesteps)
         if not self.start_step <= step < end or (step - self.start_step) % self.every:
-            return
-        assert self._target is not None and self._active is not None
-        rows = self._active.nonzero()[:, 0]
-        if not len(rows):
-            return
+            return torch.empty(0, dtype=torch.int64)
+        assert self._active is not None
+        return self._active.nonzero()[:, 0]
+
+    def _differentiate(self, by: Callable[..., GuidanceStep], state: DenoisingState, rows: Tensor) -> GuidanceStep:
+        """Has the guide look at these samples, and keeps its loss.
+
+        Raises:
+            ValueError: the loss is not finite.
+        """
+        assert self._target is not None
         guide: Any = self.guide
         on_latents = _codec_of(guide) is not None
         look = guide.forward_latents if on_latents else guide
-        with state.checkpointing(self.gradient_checkpointing):
-            found = guidance_step(state, look, self._target[rows], rows, on_latents, self.chunk)
+        found = by(state, look, self._target[rows], rows, on_latents, self.chunk)
         self.losses.append(float(found.loss.mean()))
         if (
             not math.isfinite(self.losses[-1]) and state.latents.isfinite().all()
@@ -236,14 +304,15 @@ class SemanticGuidance(SynthesisCallback):
                 f"of face {broken}, expected a number (NaN among its weights? take another checkpoint)"
             )
         self.guided_passes += len(rows)
-        state.conditional_output = torch.zeros_like(state.latents).index_copy(0, rows, found.output)
-        state.conditional_rows = self._active
-        unsure = torch.ones_like(rows, dtype=torch.bool)
-        if self.stop_above is not None:
-            unsure = found.probability < self.stop_above
-            self._active = torch.zeros_like(self._active).index_fill(0, rows[unsure], True)
-        moved = normalised_gradient_step(state.text[rows[unsure]], found.gradient[unsure], self.step_size, self.norm)
-        state.text = state.text.index_copy(0, rows[unsure], moved)
+        return found
+
+    def _unsure(self, found: GuidanceStep, rows: Tensor) -> Tensor:
+        """Returns which of these samples the guide is not sure of, bool (m,); the others pay no more."""
+        if self.stop_above is None:
+            return torch.ones_like(rows, dtype=torch.bool)
+        unsure = found.probability < self.stop_above
+        self._active = torch.zeros_like(self._active).index_fill(0, rows[unsure], True)  # type: ignore[arg-type]
+        return unsure
 
 
 def _codec_of(guide: Guide) -> LatentCodec | None:

@@ -47,6 +47,7 @@ AXIS_NAMES = {
     "data.synthetic_multiple": "synthetic faces ÷ real training faces",
     "data.training_fraction": "share of the real training rows",
     "guidance.step_size": "guidance strength (step size)",
+    "guidance.latent_step_size": "guidance strength (step of the latents)",
     "synthesis.sampling.guidance_scale": "classifier-free guidance scale",
     "model.sampling.guidance_scale": "classifier-free guidance scale",
 }

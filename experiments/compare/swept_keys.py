@@ -20,6 +20,7 @@ BOOKKEEPING = (
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.enable_checkpointing"),
     *("trainer.model_registry", "trainer.enable_autolog_hparams", "trainer.accelerator", "trainer.inference_mode"),
     *("data.eval_batch_size", "test.batch_size", "model.test_batch_size"),
+    *("layout.cache_dir", "layout.cache_bytes", "layout.cache_ahead"),
 )
 """Keys, or first parts of keys, that change where results lie or how they are computed, and not what they are."""
 
@@ -27,6 +28,7 @@ STUDIED = (
     "data.synthetic_ratio",
     "data.synthetic_multiple",
     "guidance.step_size",
+    "guidance.latent_step_size",
     "synthesis.sampling.guidance_scale",
     "model.sampling.guidance_scale",
     "data.training_fraction",

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from synfer.foundation.on_rank_zero import warn_on_rank_zero
+from synfer.networks.cache_room import CacheRoom
 
 _KEYS, _FEATURES, _ABOUT = "keys.npy", "features.npy", "about.json"
 _FORMAT = 1
@@ -51,9 +52,14 @@ class FeatureCache:
         width: length D of a vector.
         shard_rows: rows gathered in memory before they become a shard; None = about 64 MB of them.
         number_format: numpy's name of what they are stored as.
+        room: bound on it and on other caches of the folder; None = as many as are added.
 
     Attributes:
         folder: where this cache lies.
+        is_full: whether new features were thrown away for want of room.
+
+    Raises:
+        OSError: with a bound, a folder that cannot be written to.
     """
 
     def __init__(
@@ -63,6 +69,7 @@ class FeatureCache:
         width: int,
         shard_rows: int | None = None,
         number_format: str = "float16",
+        room: CacheRoom | None = None,
     ) -> None:
         about = {"format": _FORMAT, "width": width, **identity}
         if number_format != "float16":
@@ -79,6 +86,9 @@ class FeatureCache:
         self._features = lru_cache(maxsize=_OPEN_SHARDS)(self._open_features)
         self._waiting: dict[bytes, np.ndarray] = {}
         self._about = json.dumps(about, sort_keys=True, indent=2) + "\n"
+        self._room, self.is_full = room, False
+        if room is not None:
+            room.enter(self.folder)
         self.refresh()
 
     @staticmethod
@@ -103,11 +113,14 @@ class FeatureCache:
                 continue
             try:
                 keys = _checked_keys(path, self.width, self.dtype)
+            except NotADirectoryError:
+                self._shards.add(path.name)  # said once
+                warn_on_rank_zero(f"feature cache: {path} is a file and no shard of ours; it is left alone")
             except FileNotFoundError:
                 if not path.exists():  # another rank has just removed it
                     continue
                 self._discard(path, "a part is missing")
-            except (ValueError, EOFError, KeyError, TypeError) as error:
+            except (ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
                 self._discard(path, " ".join(str(error).split())[:120])
             except OSError as error:
                 raise OSError(f"feature cache: shard {path} cannot be read ({error}); it is left as it is") from error
@@ -155,9 +168,25 @@ class FeatureCache:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what is still in memory as a shard."""
+        """Writes what is still in memory as a shard; without room for it, it is forgotten."""
         if not self._waiting:
             return
+        keys = np.frombuffer(b"".join(self._waiting), dtype=np.uint8).reshape(-1, _KEY_BYTES)
+        features = np.stack(list(self._waiting.values()))
+        if self._room is None:
+            name = self._write(keys, features)
+        else:
+            with self._room.asked(self.folder, keys.nbytes + features.nbytes) as may_grow:
+                name = self._write(keys, features) if may_grow else ""
+        if name:
+            self._shards.add(name)
+            for row, key in enumerate(self._waiting):
+                self._place[key] = (name, row)
+        self.is_full = not name
+        self._waiting = {}
+
+    def _write(self, keys: np.ndarray, features: np.ndarray) -> str:
+        """Writes a shard, of which nothing is seen before it is whole, and returns its name."""
         self.folder.mkdir(parents=True, exist_ok=True)
         about = self.folder / _ABOUT
         if not about.is_file():
@@ -167,16 +196,11 @@ class FeatureCache:
         name = f"shard-{secrets.token_hex(8)}"
         partial = self.folder / f".{name}"
         partial.mkdir()
-        keys = np.frombuffer(b"".join(self._waiting), dtype=np.uint8).reshape(-1, _KEY_BYTES)
-        features = np.stack(list(self._waiting.values()))
         np.save(partial / _KEYS, keys)
         np.save(partial / _FEATURES, features)
         (partial / _ABOUT).write_text(json.dumps({"crc32": [_crc32(keys), _crc32(features)]}) + "\n")
         partial.rename(self.folder / name)
-        self._shards.add(name)
-        for row, key in enumerate(self._waiting):
-            self._place[key] = (name, row)
-        self._waiting = {}
+        return name
 
 
 def _checked_keys(path: Path, width: int, dtype: np.dtype) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from synfer.networks.cache_room import CacheRoom
 from synfer.networks.feature_cache import FeatureCache
 
 _STORED_AS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "int16"}  # numpy knows no bfloat16
@@ -24,13 +25,19 @@ class TensorCache:
         identity: everything that the tensors depend on besides their key, as plain types; it names the folder.
         like: one tensor of them, for shape and number format.
         shard_rows: rows gathered in memory before they are written; None = about 16 MB of them.
+        room: bound on it and on other caches of the folder; None = as many as are added.
 
     Raises:
         ValueError: another number format than float32, float16 and bfloat16.
     """
 
     def __init__(
-        self, root: str | os.PathLike[str], identity: Mapping[str, Any], like: Tensor, shard_rows: int | None = None
+        self,
+        root: str | os.PathLike[str],
+        identity: Mapping[str, Any],
+        like: Tensor,
+        shard_rows: int | None = None,
+        room: CacheRoom | None = None,
     ) -> None:
         if like.dtype not in _STORED_AS:
             raise ValueError(f"tensor cache: found {like.dtype}, expected one of {sorted(map(str, _STORED_AS))}")
@@ -38,10 +45,15 @@ class TensorCache:
         about = {**identity, "shape": list(self.shape), "dtype": str(self.dtype)}
         width, stored = like.numel(), _STORED_AS[like.dtype]
         rows = shard_rows or max(1, _SHARD_BYTES // (width * like.element_size()))
-        self.vectors = FeatureCache(root, about, width, rows, stored)
+        self.vectors = FeatureCache(root, about, width, rows, stored, room)
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether new tensors were thrown away for want of room."""
+        return self.vectors.is_full
 
     @property
     def row_bytes(self) -> int:

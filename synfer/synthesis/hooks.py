@@ -33,6 +33,15 @@ class DenoisingHook(FaceHook, Protocol):
         ...
 
 
+@runtime_checkable
+class OutputHook(DenoisingHook, Protocol):
+    """Acts also on what the network says at each step."""
+
+    def on_guided_output(self, state: DenoisingState) -> None:
+        """Called once classifier-free guidance has given ``state.output``: may change it before the sampler's step."""
+        ...
+
+
 def active_hooks(callbacks: Iterable[object]) -> list[FaceHook]:
     """Returns the hooks among a trainer's callbacks, in their order, without those whose ``enabled`` is False."""
     return [found for found in callbacks if isinstance(found, FaceHook) and getattr(found, "enabled", True)]

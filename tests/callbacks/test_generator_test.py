@@ -322,10 +322,11 @@ def test_the_guide_must_not_judge_under_whatever_name(tmp_path: Path) -> None:
     assert "test/fer_accuracy" in run_test(test, tmp_path, callbacks=[off])
 
 
-def test_guidance_acts_in_a_test_and_another_network_judges(tmp_path: Path) -> None:
+@pytest.mark.parametrize("through", ["text", "latents"])
+def test_guidance_acts_in_a_test_and_another_network_judges(through: Any, tmp_path: Path) -> None:
     guide = save_checkpoint(opinionated(1), tmp_path / "guide.ckpt")
     judge = save_checkpoint(opinionated(2), tmp_path / "judge.ckpt")
-    guidance = SemanticGuidance(True, str(guide), start_step=1)
+    guidance = SemanticGuidance(True, str(guide), through, start_step=1)
     test = GeneratorTest(judge=str(judge), samples=3)
     metrics = run_test(test, tmp_path, callbacks=[guidance], inference_mode=False)
     assert "test/fer_accuracy" in metrics and len(guidance.losses) == 3

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from synfer.synthesis.diffusion.denoising_state import DenoisingState
-from synfer.synthesis.hooks import DenoisingHook
+from synfer.synthesis.hooks import DenoisingHook, OutputHook
 
 
 def guided_output(state: DenoisingState) -> Tensor:
@@ -45,14 +45,18 @@ def denoise(state: DenoisingState, hooks: Sequence[DenoisingHook] = ()) -> Tenso
     """Runs the loop and returns the final latents (n, C, h, w); ``state`` is changed in place.
 
     Order within step i: every hook's ``on_denoising_step`` (it may move ``state.text`` for the steps after this one and
-    leave ``state.conditional_output``), then the guided output, then the sampler's step.
+    leave ``state.conditional_output``), then the guided output, every hook's ``on_guided_output`` where it has one (it
+    may change ``state.output``), then the sampler's step.
     """
+    on_output = [hook for hook in hooks if isinstance(hook, OutputHook)]
     for step in range(state.first_step, len(state.sampler.timesteps)):
         state.step = step
         state.conditional_output = state.conditional_rows = None
         for hook in hooks:
             hook.on_denoising_step(state)
-        output = guided_output(state)
-        state.latents = state.sampler.step(output, step, state.latents)
-    state.conditional_output = state.conditional_rows = None
+        state.output = guided_output(state)
+        for each in on_output:
+            each.on_guided_output(state)
+        state.latents = state.sampler.step(state.output, step, state.latents)
+    state.conditional_output = state.conditional_rows = state.output = None
     return state.latents

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from synfer.networks.prediction_type import PredictionType
-from synfer.synthesis.diffusion.prediction import predict_clean
+from synfer.synthesis.diffusion.prediction import output_for, predict_clean
 from synfer.synthesis.diffusion.samplers import Sampler
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 
@@ -42,12 +42,15 @@ class DenoisingState:
         au: AU tokens (n, R, D), which depend on no step.
         null_au: unconditional AU tokens (n, R, D).
         codec_fingerprint: names the codec, so that a classifier of other latents is noticed.
+        network_fingerprint: names the whole diffusion model, weights and all that decides its outputs beside them.
         autocast: makes the context that network calls run in.
         checkpointing: makes the context in which the network recomputes its activations in a backward pass, or not.
         first_step: denoising starts here (partial inversion sets it above 0).
         step: current step, 0 … num_steps − 1.
         conditional_output: the network's conditional output at this step where a hook has already computed it.
         conditional_rows: bool (n,), samples whose conditional output that is; None = all of them.
+        output: (n, C, h, w), the output under classifier-free guidance at this step, once it is known: an
+            :class:`~synfer.synthesis.hooks.OutputHook` may change it before the sampler takes it.
     """
 
     request: SynthesisRequest
@@ -65,12 +68,14 @@ class DenoisingState:
     au: Tensor
     null_au: Tensor
     codec_fingerprint: Callable[[], str] = str
+    network_fingerprint: Callable[[], str] = str
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     checkpointing: Callable[[bool], AbstractContextManager[Any]] = nullcontext
     first_step: int = 0
     step: int = 0
     conditional_output: Tensor | None = None
     conditional_rows: Tensor | None = None
+    output: Tensor | None = None
 
     @property
     def timestep(self) -> int:
@@ -85,5 +90,14 @@ class DenoisingState:
     def clean(self, output: Tensor, latents: Tensor | None = None) -> Tensor:
         """Returns x̂0 at the current step from an output, for all samples or those whose ``latents`` these are."""
         noisy = self.latents if latents is None else latents
-        signal, noise = (level.to(noisy.device) for level in self.sampler.noise_levels(self.step)[0])
-        return predict_clean(output, noisy, signal, noise, self.prediction)
+        return predict_clean(output, noisy, *self.levels, self.prediction)
+
+    def output_for(self, clean: Tensor, latents: Tensor) -> Tensor:
+        """Returns the output that predicts these x̂0, (m, C, h, w), of samples with these ``latents``."""
+        return output_for(clean, latents, *self.levels, self.prediction)
+
+    @property
+    def levels(self) -> tuple[Tensor, Tensor]:
+        """√ᾱ and √(1 − ᾱ) at the current step, on the device of the latents."""
+        signal, noise = self.sampler.noise_levels(self.step)[0]
+        return signal.to(self.latents.device), noise.to(self.latents.device)

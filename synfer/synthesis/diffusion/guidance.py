@@ -1,8 +1,13 @@
-"""The maths of semantic guidance: a classifier's loss on the predicted clean face, and the step on the text embedding.
+"""The maths of semantic guidance: a classifier's loss on the predicted clean face, and the step down that loss.
 
-SynFER (arXiv 2410.09865): x̂0 from the conditional output, L_g = −log p_f(y | decode(x̂0)),
+Through the text (SynFER, arXiv 2410.09865): x̂0 from the conditional output, L_g = −log p_f(y | decode(x̂0)),
 c_text ← c_text − λ_g · ∇L_g / ‖∇L_g‖₂. The printed equation adds the gradient, which would raise the loss; this one
 descends.
+
+Through the latents, without a backward pass of the diffusion network: x̂0 from the output under classifier-free
+guidance, x̂0 ← x̂0 − λ · √(1 − ᾱ_t) · ∇L_g / ‖∇L_g‖₂ with the gradient taken at x̂0, and the sampler steps from there.
+After manifold-preserving guidance (He et al., arXiv 2311.16424), which also leaves the network out of the gradient;
+FreeDoM (Yu et al., arXiv 2303.09833) moves x_t by a gradient through it.
 """
 
 from __future__ import annotations
@@ -26,16 +31,21 @@ class GuidanceStep:
     """What one differentiation gives, for the m rows that were asked for; nothing of it requires gradients.
 
     Attributes:
-        gradient: ∇L_g by the text tokens, (m, L, D).
+        gradient: ∇L_g by the text tokens, (m, L, D), or by x̂0, (m, C, h, w).
         loss: L_g, (m,).
         probability: how much the guide is of the target's mind, (m,), in [0, 1]: see :func:`guide_agreement`.
-        output: the network's conditional output, (m, C, h, w), good for classifier-free guidance too.
+        output: an output of the network, (m, C, h, w): by the text the conditional one, good for classifier-free
+            guidance too; by x̂0 the one that was given.
     """
 
     gradient: Tensor
     loss: Tensor
     probability: Tensor
     output: Tensor
+
+    def rows(self, chosen: Tensor) -> GuidanceStep:
+        """Returns those of some rows: bool (m,) or int64."""
+        return GuidanceStep(*(value[chosen] for value in (self.gradient, self.loss, self.probability, self.output)))
 
 
 def guidance_loss(logits: Tensor, label: Tensor) -> Tensor:
@@ -75,6 +85,62 @@ def guidance_step(
     Raises:
         RuntimeError: autograd is shut off by inference mode.
     """
+    return _in_parts(_by_text, state, guide, label, rows, on_latents, chunk)
+
+
+def latent_guidance_step(
+    state: DenoisingState,
+    guide: Guide,
+    label: Tensor,
+    rows: Tensor | None = None,
+    on_latents: bool = False,
+    chunk: int | None = None,
+) -> GuidanceStep:
+    """Differentiates L_g by the x̂0 of ``state.output``, through guide and decoder alone.
+
+    Args:
+        state: the current denoising state, its output known.
+        guide: differentiable classifier.
+        label: int64 (m,) or soft (m, K).
+        rows: int64 (m,), the samples to guide; None = all n.
+        on_latents: the guide reads x̂0's latents as they are, so that nothing is decoded; else images in [0, 1].
+        chunk: samples per pass, for less memory; None = all at once.
+
+    Raises:
+        RuntimeError: autograd is shut off by inference mode.
+    """
+    return _in_parts(_by_clean, state, guide, label, rows, on_latents, chunk)
+
+
+def moved_output(state: DenoisingState, found: GuidanceStep, rows: Tensor, step_size: float) -> Tensor:
+    """Returns the output whose x̂0 lies λ · √(1 − ᾱ_t) down the gradient, (m, C, h, w).
+
+    Args:
+        state: the current denoising state.
+        found: by :func:`latent_guidance_step`.
+        rows: int64 (m,), the samples that it is of.
+        step_size: λ, in units of the noise's deviation at this step.
+    """
+    latents = state.latents[rows]
+    clean = state.clean(found.output, latents)
+    moved = normalised_gradient_step(
+        clean, found.gradient, step_size * float(state.sampler.noise_levels(state.step)[0][1])
+    )
+    return state.output_for(moved, latents)
+
+
+_Parts = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _in_parts(
+    differentiate: Callable[[DenoisingState, Guide, Tensor, Tensor, bool], _Parts],
+    state: DenoisingState,
+    guide: Guide,
+    label: Tensor,
+    rows: Tensor | None,
+    on_latents: bool,
+    chunk: int | None,
+) -> GuidanceStep:
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
             "semantic guidance needs gradients, found inference mode: set trainer.inference_mode to false"
@@ -83,42 +149,54 @@ def guidance_step(
         rows = torch.arange(len(state.latents), device=state.latents.device)
     size = chunk or max(1, len(rows))
     parts = [
-        _differentiate(state, guide, label[start : start + size], rows[start : start + size], on_latents)
+        differentiate(state, guide, label[start : start + size], rows[start : start + size], on_latents)
         for start in range(0, len(rows), size)
     ]
     return GuidanceStep(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
-def _differentiate(
-    state: DenoisingState, guide: Guide, label: Tensor, rows: Tensor, on_latents: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _by_text(state: DenoisingState, guide: Guide, label: Tensor, rows: Tensor, on_latents: bool) -> _Parts:
     latents = state.latents[rows]
     with torch.enable_grad():
         text = state.text[rows].detach().requires_grad_()
         output = state.predict(text, state.au[rows], latents)
-        seen = state.clean(output, latents)
-        if not on_latents:
-            seen = ((state.decode(seen) + 1) / 2).clamp(0, 1)
-        with state.autocast():
-            logits = guide(seen)
-        loss = guidance_loss(logits, label)
+        loss = _loss_at(state, guide, state.clean(output, latents), label, on_latents)
         (gradient,) = torch.autograd.grad(loss.sum(), text)
     loss = loss.detach()
     return gradient, loss, guide_agreement(loss, label), output.detach()
 
 
+def _by_clean(state: DenoisingState, guide: Guide, label: Tensor, rows: Tensor, on_latents: bool) -> _Parts:
+    assert state.output is not None, "the guided output is not known yet"
+    output = state.output[rows]
+    with torch.enable_grad():
+        clean = state.clean(output, state.latents[rows]).detach().requires_grad_()
+        loss = _loss_at(state, guide, clean, label, on_latents)
+        (gradient,) = torch.autograd.grad(loss.sum(), clean)
+    loss = loss.detach()
+    return gradient, loss, guide_agreement(loss, label), output
+
+
+def _loss_at(state: DenoisingState, guide: Guide, clean: Tensor, label: Tensor, on_latents: bool) -> Tensor:
+    """Returns L_g of x̂0, (m,), as the guide sees it."""
+    seen = clean if on_latents else ((state.decode(clean) + 1) / 2).clamp(0, 1)
+    with state.autocast():
+        logits = guide(seen)
+    return guidance_loss(logits, label)
+
+
 def normalised_gradient_step(
-    text: Tensor, gradient: Tensor, step_size: float, norm: Literal["global", "token"] = "global"
+    start: Tensor, gradient: Tensor, step_size: float, norm: Literal["global", "token"] = "global"
 ) -> Tensor:
     """Returns c − λ · g / ‖g‖₂ per sample.
 
     Args:
-        text: (n, L, D).
-        gradient: (n, L, D).
-        step_size: λ_g, length of the step in embedding units.
-        norm: L2 norm over the whole embedding of a sample, or over each token.
+        start: c, text tokens (n, L, D) or latents (n, C, h, w).
+        gradient: g, of the same shape.
+        step_size: λ, length of the step in units of ``start``.
+        norm: L2 norm over all that is a sample's, or over each token.
     """
-    dims = (1, 2) if norm == "global" else (2,)
+    dims = tuple(range(1, start.ndim)) if norm == "global" else (2,)
     length = gradient.float().pow(2).sum(dims, keepdim=True).sqrt()
-    # A vanished gradient (the guide is certain) must leave the text where it is, not divide by zero.
-    return text - step_size * torch.where(length > 0, gradient / length.clamp_min(1e-20), torch.zeros_like(gradient))
+    # A vanished gradient (the guide is certain) must leave all where it is, not divide by zero.
+    return start - step_size * torch.where(length > 0, gradient / length.clamp_min(1e-20), torch.zeros_like(gradient))

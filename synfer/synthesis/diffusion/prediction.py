@@ -47,6 +47,15 @@ def predict_noise(output: Tensor, noisy: Tensor, signal: Tensor, noise: Tensor, 
     return signal * output + noise * noisy
 
 
+def output_for(clean: Tensor, noisy: Tensor, signal: Tensor, noise: Tensor, prediction: PredictionType) -> Tensor:
+    """Returns the output that predicts this x̂0: the inverse of :func:`predict_clean`; ``noise`` above 0."""
+    if prediction == "sample":
+        return clean
+    if prediction == "epsilon":
+        return (noisy - signal * clean) / noise
+    return (signal * noisy - clean) / noise
+
+
 def training_target(clean: Tensor, eps: Tensor, signal: Tensor, noise: Tensor, prediction: PredictionType) -> Tensor:
     """Returns what the network is trained to predict."""
     if prediction == "sample":

@@ -86,6 +86,10 @@ class DiffusionSynthesiser:
         """Returns 16 hex digits of SHA-256 over all weights of the model (C6: an image is a function of them)."""
         return fingerprint(self.model.named_parameters())
 
+    def network_fingerprint(self) -> str:
+        """Returns hex digits over the weights and all that decides the outputs beside them."""
+        return f"{self.weights_fingerprint()}-{self.model.build_fingerprint()}"
+
     # ---------------------------------------------------------------- the networks
 
     def network(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor | AUTokens) -> Tensor:
@@ -225,6 +229,7 @@ class DiffusionSynthesiser:
             au=self._au_tokens(au),
             null_au=self._au_tokens(torch.full_like(au[:1], torch.nan)).expand(n, -1, -1),
             codec_fingerprint=self.model.codec.fingerprint,
+            network_fingerprint=self.network_fingerprint,
             autocast=self._autocast,
             checkpointing=self._checkpointing,
         )

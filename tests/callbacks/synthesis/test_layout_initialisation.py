@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -196,6 +197,88 @@ def test_faces_of_another_size_are_resized(generator: ExpressionGenerator) -> No
 def test_more_steps_than_the_sampler_has(generator: ExpressionGenerator) -> None:
     with pytest.raises(ValueError, match=r"layout.num_inverted: found 11, expected 1 … 10 sampling steps"):
         started(generator, layout(num_inverted=11))
+
+
+# ---------------------------------------------------------------- layouts that are kept
+
+
+def passes_of(generator: ExpressionGenerator, callback: LayoutInitialisation, **request: Any) -> tuple[int, Faces]:
+    """Returns how many faces went through the UNet to make six, and these."""
+    passes: list[int] = []
+    handle = generator.model.unet.register_forward_pre_hook(lambda module, inputs: passes.append(len(inputs[0])))
+    try:
+        faces = generator.synthesise(request_for(**{"expressions": SIX, "num_steps": 10, **request}), [callback])
+    finally:
+        handle.remove()
+    return sum(passes), faces
+
+
+def test_a_face_from_the_cache_is_the_face_made_without_it(generator: ExpressionGenerator, tmp_path: Path) -> None:
+    plain, expected = passes_of(generator, layout())
+    callback = layout(cache_dir=str(tmp_path))
+    cold, first = passes_of(generator, callback)
+    warm, second = passes_of(generator, callback)
+    callback.teardown(SimpleNamespace(), torch.nn.Module(), "fit")  # type: ignore[arg-type]
+    next_run, third = passes_of(generator, layout(cache_dir=str(tmp_path)))
+    sampling = 3 * 2 * 6
+    assert warm == next_run == sampling < cold <= plain == sampling + 3 * 6
+    assert torch.equal(first.images, second.images) and torch.equal(first.images, third.images)
+    assert (first.images.int() - expected.images.int()).abs().amax() <= 1  # float16's rounding
+    assert first.layout_source == expected.layout_source
+
+
+def test_other_weights_or_settings_find_nothing_of_another_s(generator: ExpressionGenerator, tmp_path: Path) -> None:
+    passes_of(generator, layout(cache_dir=str(tmp_path)))
+    callback = layout(cache_dir=str(tmp_path))
+    cold, _ = passes_of(generator, callback)
+    warm, _ = passes_of(generator, callback)
+    trained = scaled_weights(tiny_generator(), 2.5).eval()
+    assert passes_of(trained, callback)[0] == cold > warm
+    assert passes_of(generator, callback, num_steps=9)[0] == cold
+    assert passes_of(generator, callback)[0] == warm
+    assert passes_of(generator, layout(cache_dir=str(tmp_path), fixed_point_iterations=1))[0] > cold
+
+
+def test_a_network_that_learns_is_named_anew_and_one_that_stays_once(
+    generator: ExpressionGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named: list[int] = []
+    monkeypatch.setattr(generator.synthesiser, "network_fingerprint", lambda: str(named.append(1)))
+    trainer: Any = SimpleNamespace(global_rank=0, world_size=1)
+    for stage, module, times in (("fit", torch.nn.Module(), 1), ("fit", generator, 3), ("predict", generator, 1)):
+        callback = layout(cache_dir=str(tmp_path / f"{stage}{times}"))
+        callback.setup(trainer, module, stage)  # type: ignore[arg-type]
+        named.clear()
+        for _ in range(3):
+            started(generator, callback)
+        assert len(named) == times
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_layouts_may_be_made_ahead_each_rank_its_share(
+    ranks: int, generator: ExpressionGenerator, tmp_path: Path
+) -> None:
+    for rank in range(ranks):
+        callback = layout(cache_dir=str(tmp_path), cache_ahead=True)
+        callback.setup(SimpleNamespace(global_rank=rank, world_size=ranks), torch.nn.Module(), "fit")  # type: ignore[arg-type]
+        started(generator, callback)
+        callback.teardown(SimpleNamespace(), torch.nn.Module(), "fit")  # type: ignore[arg-type]
+    afterwards = layout(cache_dir=str(tmp_path))
+    for first_id in range(0, 120, 6):  # any face of the table
+        started(generator, afterwards, first_id=first_id)
+    assert afterwards.cache is not None and afterwards.cache.made == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cache_bytes": 0}, r"layout.cache_bytes: found 0, expected at least 1"),
+        ({"cache_ahead": True}, r"layout.cache_ahead=true: found no layout.cache_dir"),
+    ],
+)
+def test_settings_of_the_cache_out_of_range(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LayoutInitialisation(**settings)
 
 
 # ---------------------------------------------------------------- copies of the source

@@ -304,6 +304,120 @@ def test_options_out_of_range(settings: dict[str, Any], message: str) -> None:
         SemanticGuidance(**settings)
 
 
+# ---------------------------------------------------------------- through the latents
+
+
+def through_latents(guide: str, **settings: Any) -> SemanticGuidance:
+    return guidance(guide, **{"through": "latents", "latent_step_size": 3.0, **settings})
+
+
+def test_through_the_latents_the_unet_runs_as_without_guidance(guide: str, generator: ExpressionGenerator) -> None:
+    passes: list[tuple[int, bool]] = []
+    handle = generator.model.unet.register_forward_pre_hook(
+        lambda module, inputs: passes.append((len(inputs[0]), torch.is_grad_enabled()))
+    )
+    callback = through_latents(guide, start_step=1)
+    state = state_for(generator, request_for(["happy", "sad"], num_steps=3))
+    text = state.text.clone()
+    callback.on_denoising_start(state)
+    denoise(state, [callback])
+    handle.remove()
+    assert passes == [(4, False)] * 3 and callback.guided_passes == 4
+    assert torch.equal(state.text, text)
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "dpm_solver++"])
+def test_the_guide_sees_more_of_what_was_asked_through_the_latents(
+    scheduler: str, guide: str, generator: ExpressionGenerator
+) -> None:
+    classifier = ExpressionClassifier.load_trained(guide)
+
+    def intended(callbacks: list[SemanticGuidance]) -> torch.Tensor:
+        result = generator.synthesise(request_for(MANY, num_steps=6, scheduler=scheduler), callbacks)
+        probabilities = classifier.predict_probabilities(result.images.float() / 255)
+        return probabilities.gather(1, result.label[:, None])[:, 0]
+
+    plain, guided = intended([]), intended([through_latents(guide)])
+    assert (guided > plain).float().mean() >= 0.8
+    assert guided.mean() > plain.mean() + 0.02
+
+
+def test_through_the_latents_faces_do_not_depend_on_their_batch(guide: str, generator: ExpressionGenerator) -> None:
+    request = request_for(MANY[:3], num_steps=4)
+    whole = generator.synthesise(request, [through_latents(guide, stop_above=0.6)]).images.int()
+    alone = [
+        generator.synthesise(request.part(i, i + 1), [through_latents(guide, stop_above=0.6)]).images for i in range(3)
+    ]
+    assert (torch.cat(alone).int() - whole).abs().float().mean() < 0.5
+    chunked = generator.synthesise(request, [through_latents(guide, stop_above=0.6, chunk=2)]).images.int()
+    assert (chunked - whole).abs().float().mean() < 0.5
+
+
+def test_through_the_latents_only_whom_the_guide_is_not_sure_of_and_only_the_chosen(
+    guide: str, generator: ExpressionGenerator
+) -> None:
+    def latents(*callbacks: SemanticGuidance) -> torch.Tensor:
+        state = state_for(generator, request_for(["happy", "sad", "neutral"], num_steps=5))
+        for callback in callbacks:
+            callback.on_denoising_start(state)
+        return denoise(state, list(callbacks))
+
+    plain = latents()
+    assert torch.equal(latents(through_latents(guide, stop_above=1e-9)), plain)
+    assert torch.equal(latents(through_latents(guide, start_step=2, end_step=3, every=2, expressions=["fear"])), plain)
+    chosen = latents(through_latents(guide, expressions=["sad"]))
+    torch.testing.assert_close(chosen[[0, 2]], plain[[0, 2]], atol=0, rtol=0)
+    assert not torch.allclose(chosen[1], plain[1], atol=1e-3)
+
+
+def test_a_guide_on_latents_needs_no_decoder_through_the_latents(
+    generator: ExpressionGenerator, tmp_path: Path
+) -> None:
+    callback = through_latents(latent_guide(generator, tmp_path))
+    state = state_for(generator, request_for(["happy", "sad"], num_steps=4))
+    plain = denoise(state_for(generator, request_for(["happy", "sad"], num_steps=4)))
+
+    def refuse(latents: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("decoded")
+
+    state.decode = refuse
+    callback.on_denoising_start(state)
+    assert not torch.allclose(denoise(state, [callback]), plain, atol=1e-3)
+
+
+def test_a_broken_guide_is_named_through_the_latents_too(guide: str, generator: ExpressionGenerator) -> None:
+    callback = through_latents(guide, start_step=1)
+    network: Any = callback.guide
+    with torch.no_grad():
+        network.backbone.get_classifier().bias[0] = torch.nan
+    with pytest.raises(ValueError, match=r"found a loss that is not finite at denoising step 1 of face 4, expected"):
+        generator.synthesise(request_for(["happy", "sad"], first_id=4), [callback])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"step_size": 6.0},
+            r"guidance.step_size: found 6, a step of the text, with guidance.through=latents, expected",
+        ),
+        ({"latent_step_size": 0.0}, r"guidance.latent_step_size: found 0"),
+        ({"norm": "token"}, r"guidance.norm: found token with guidance.through=latents, expected global"),
+    ],
+)
+def test_a_step_of_the_text_is_not_taken_for_one_of_the_latents(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SemanticGuidance(through="latents", **settings)
+
+
+def test_the_record_of_a_set_says_what_was_moved(guide: str) -> None:
+    text, latents = guidance(guide, step_size=2.0), through_latents(guide)
+    assert text.recipe()["step_size"] == 2.0 and "through" not in text.recipe()  # sets of before go on
+    assert latents.recipe()["through"] == "latents" and latents.recipe()["latent_step_size"] == 3.0
+    assert "step_size" not in latents.recipe()
+    assert "through the latents (step size 3," in latents.in_words()
+
+
 # ---------------------------------------------------------------- a guide on latents
 
 

@@ -394,3 +394,36 @@ def test_two_ranks_make_the_same_set_as_one(weights: Path, tmp_path: Path) -> No
     assert json.loads((tmp_path / "two" / "summary.json").read_text())["counts"]["generated"] == 20
     grids = [Image.open(tmp_path / folder / "samples" / "synthetic_set.png").size for folder in ("one", "two")]
     assert grids[0] == grids[1]
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_two_ranks_that_share_kept_layouts_and_guide_the_latents_make_the_set_of_one(
+    weights: Path, tmp_path: Path
+) -> None:
+    steered = [
+        "--layout.enabled=true",
+        "--layout.num_inverted=2",
+        "--model.sampling.num_steps=3",
+        "--guidance.enabled=true",
+        f"--guidance.guide={weights / 'one.ckpt'}",
+        "--guidance.through=latents",
+        "--guidance.start_step=0",
+        "--trainer.inference_mode=false",
+    ]
+    train.main(arguments(weights, tmp_path / "one", *steered, count=20))
+    more = ["--trainer.devices=2", "--trainer.strategy=ddp", f"--layout.cache_dir={tmp_path / 'layouts'}"]
+    more.append("--layout.cache_ahead=true")
+    done = run_to_end(
+        [sys.executable, str(PROJECT / "train.py"), *arguments(weights, tmp_path / "two", *steered, *more, count=20)],
+        cwd=PROJECT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (images(tmp_path / name / "synthetic_set") for name in ("one", "two"))
+    assert one.keys() == two.keys() and len(one) == 20
+    for name, content in one.items():
+        first, second = (np.asarray(Image.open(BytesIO(png))).astype(int) for png in (content, two[name]))
+        assert np.abs(first - second).max() <= 3  # float16's rounding, through three steps
+    kept = {path.name for path in (tmp_path / "layouts").glob("features-*/shard-*")}
+    assert 2 <= len(kept) <= 4  # each rank its half ahead, and what its first faces needed of the other half

@@ -10,7 +10,7 @@ from callbacks.synthesis.face_table import FaceTable
 from callbacks.synthesis.layout_initialisation import LayoutInitialisation
 from callbacks.synthesis.pseudo_labeller import PseudoLabeller
 from callbacks.synthesis.semantic_guidance import SemanticGuidance
-from synfer.synthesis.hooks import DenoisingHook, FaceHook, active_hooks, refuse_denoising_hooks
+from synfer.synthesis.hooks import DenoisingHook, FaceHook, OutputHook, active_hooks, refuse_denoising_hooks
 
 
 class Plain:
@@ -35,6 +35,11 @@ def test_what_acts_on_denoising_is_a_denoising_hook() -> None:
     assert all(isinstance(hook, DenoisingHook) for hook in steering)
     finished = (PseudoLabeller(), FaceTable(), Plain())
     assert all(isinstance(hook, FaceHook) and not isinstance(hook, DenoisingHook) for hook in finished)
+
+
+def test_what_acts_on_outputs_is_told_from_what_acts_before_the_network_runs() -> None:
+    assert isinstance(SemanticGuidance(), OutputHook)
+    assert not any(isinstance(hook, OutputHook) for hook in (LayoutInitialisation(), Plain(), FaceTable()))
 
 
 def test_refusal_names_hook_setting_and_synthesiser() -> None:

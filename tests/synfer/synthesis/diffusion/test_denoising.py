@@ -255,3 +255,16 @@ def test_au_tokens_are_made_once_whatever_the_number_of_steps(generator: Express
     denoise(state_for(generator, request_for(["happy", "sad"], num_steps=5)))
     handle.remove()
     assert len(calls) == 2  # wanted and unconditional
+
+
+def test_a_hook_may_change_the_output_that_the_sampler_takes(generator: ExpressionGenerator) -> None:
+    class Setting(Recorder):
+        def on_guided_output(self, state: DenoisingState) -> None:
+            assert state.output is not None and state.step == self.calls[-1]
+            clean = torch.full_like(state.latents, 0.25)
+            state.output = state.output_for(clean, state.latents)
+
+    state, hook = state_for(generator, request_for(num_steps=4)), Setting()
+    latents = denoise(state, [hook, Recorder()])
+    assert hook.calls == [0, 1, 2, 3] and state.output is None
+    torch.testing.assert_close(latents, torch.full_like(latents, 0.25), atol=1e-3, rtol=0)

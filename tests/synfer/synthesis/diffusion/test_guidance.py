@@ -6,8 +6,15 @@ from torch import Tensor
 
 from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
+from synfer.synthesis.diffusion.denoising import guided_output
 from synfer.synthesis.diffusion.denoising_state import DenoisingState
-from synfer.synthesis.diffusion.guidance import guidance_loss, guidance_step, normalised_gradient_step
+from synfer.synthesis.diffusion.guidance import (
+    guidance_loss,
+    guidance_step,
+    latent_guidance_step,
+    moved_output,
+    normalised_gradient_step,
+)
 from tests.fixtures.tiny_generator import NAMES, request_for, save_base, scaled_weights, state_for, tiny_classifier
 from tests.fixtures.tiny_generator import tiny_generator as make_generator
 
@@ -136,6 +143,61 @@ def test_loss_is_the_cross_entropy_per_sample() -> None:
     half = torch.tensor([[0.5, 0.5, 0.0]])
     torch.testing.assert_close(guidance_loss(logits[:1], half), (expected[:1] * half).sum(1))
     assert guidance_loss(logits.bfloat16(), torch.tensor([0, 1])).dtype == torch.float32
+
+
+# ---------------------------------------------------------------- through the latents
+
+
+def with_output(state: DenoisingState) -> DenoisingState:
+    with torch.no_grad():
+        state.output = guided_output(state)
+    return state
+
+
+def test_gradient_by_the_clean_face_equals_finite_differences(
+    generator: ExpressionGenerator, guide: ExpressionClassifier
+) -> None:
+    state = with_output(mid_state(generator))
+    label = wanted(state)
+    found = latent_guidance_step(state, guide, label)
+    assert state.output is not None and torch.equal(found.output, state.output)
+    clean = state.clean(state.output)
+
+    @torch.no_grad()
+    def losses(at: Tensor) -> Tensor:
+        image = ((state.decode(at) + 1) / 2).clamp(0, 1)
+        return -guide(image).log_softmax(1).gather(1, label[:, None])[:, 0]
+
+    torch.testing.assert_close(found.loss, losses(clean), atol=1e-5, rtol=1e-5)
+    norm = found.gradient.flatten(1).norm(dim=1)
+    unit = found.gradient / norm.view(-1, 1, 1, 1)
+    slope = (losses(clean + 0.02 * unit) - losses(clean - 0.02 * unit)) / 0.04
+    torch.testing.assert_close(slope, norm, atol=3e-2 * float(norm.amax()), rtol=3e-2)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_the_moved_output_predicts_the_moved_face(
+    prediction: str, generator: ExpressionGenerator, guide: ExpressionClassifier
+) -> None:
+    state = with_output(mid_state(generator))
+    state.prediction = prediction  # type: ignore[assignment]
+    rows = torch.tensor([0, 2])
+    found = latent_guidance_step(state, guide, wanted(state)[rows], rows)
+    output = moved_output(state, found, rows, 1.5)
+    assert state.output is not None
+    moved = state.clean(output, state.latents[rows]) - state.clean(state.output[rows], state.latents[rows])
+    length = 1.5 * float(state.sampler.noise_levels(state.step)[0][1])
+    torch.testing.assert_close(moved.flatten(1).norm(dim=1), torch.full((2,), length), atol=1e-3, rtol=1e-3)
+    cosine = torch.cosine_similarity(moved.flatten(1), -found.gradient.flatten(1), dim=1)
+    torch.testing.assert_close(cosine, torch.ones(2), atol=1e-3, rtol=0)
+
+
+def test_inference_mode_is_a_clear_error_through_the_latents_too(
+    generator: ExpressionGenerator, guide: ExpressionClassifier
+) -> None:
+    state = with_output(mid_state(generator))
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"set trainer\.inference_mode to false"):
+        latent_guidance_step(state, guide, wanted(state))
 
 
 # ---------------------------------------------------------------- the step

@@ -7,6 +7,7 @@ from diffusers import DDIMScheduler
 from synfer.synthesis.diffusion.prediction import (
     PredictionType,
     min_snr_weight,
+    output_for,
     predict_clean,
     predict_noise,
     signal_and_noise,
@@ -83,3 +84,11 @@ def test_weights_are_finite_from_no_noise_to_nothing_but_noise(prediction: Predi
     weight = min_snr_weight(signal, noise, 5.0, prediction)
     assert weight.isfinite().all() and (weight >= 0).all()
     assert torch.equal(min_snr_weight(signal, noise, None, prediction), torch.ones_like(signal))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_an_output_that_predicts_a_clean_face_does_so(prediction: PredictionType) -> None:
+    clean, noisy = faces()
+    signal, noise = signal_and_noise(ALPHAS, TIMESTEPS, clean)
+    output = output_for(clean, noisy, signal, noise, prediction)
+    torch.testing.assert_close(predict_clean(output, noisy, signal, noise, prediction), clean, atol=1e-4, rtol=1e-4)
