@@ -56,7 +56,8 @@ class SyntheticSetWriter(Callback):
     Args:
         path: folder of the set; null = ``synthetic_set`` in the run folder.
         shard_faces: rows of a shard at most, ≥ 1; one of 256 MB is closed earlier.
-        shard_seconds: least time between two shards of a rank, ≥ 0, unless the first is full; 0 = a shard per batch.
+        shard_seconds: least time between two shards of a rank, ≥ 0, unless one is full; 0 = a shard per batch. The
+            first batch of a start is a shard of its own, so that every start gets somewhere.
 
     Raises:
         ValueError: a value out of range.

@@ -26,7 +26,8 @@ class ShardStream:
     Args:
         folder: of the set.
         faces: rows of a shard at most, ≥ 1.
-        seconds: after so many since the last shard what waits is written with the next rows; 0 = with all rows.
+        seconds: after so many since the last shard, or where there is none, what waits is written with the next rows;
+            0 = with all rows; infinite = never for that reason.
         size: bytes at which a shard is closed; None = :data:`SHARD_BYTES`.
 
     Attributes:
@@ -41,7 +42,8 @@ class ShardStream:
         self.written = self.kept = 0
         self._waiting: list[pa.Table] = []
         self._rows = self._bytes = 0
-        self._last = time.monotonic()  # no clock that somebody may set
+        # No clock that somebody may set. The first rows are written at once, so that every start gets somewhere.
+        self._last = time.monotonic() if seconds == float("inf") else float("-inf")
 
     def add(self, table: pa.Table) -> None:
         """Takes rows of a set (``table_of``).

@@ -175,7 +175,7 @@ def test_settings_of_any_kind_are_replaced_on_the_fly(kind: str, folder: Path, t
 def test_a_set_is_written_interrupted_and_finished(kind: str, folder: Path, tmp_path: Path) -> None:
     def predict(count: int) -> None:
         made = data(predict_split="synthesis", synthesis_count=count, eval_batch_size=4)
-        writer = SyntheticSetWriter(str(tmp_path / "set"))
+        writer = SyntheticSetWriter(str(tmp_path / "set"), shard_seconds=0)  # a shard per batch
         trainer(tmp_path, vote(folder), writer).predict(
             MODULES[kind](folder / kind), made, return_predictions=False, ckpt_path=checkpoint(kind, folder)
         )
