@@ -33,8 +33,11 @@ def exit_code_of_stop(trainer: Trainer) -> Iterator[None]:
     """
     try:
         yield
-    except (SystemExit, KeyboardInterrupt):
-        if number := stop_signal(trainer):
+    except (SystemExit, KeyboardInterrupt) as ended:
+        number = stop_signal(trainer)
+        if not number and KeyboardInterrupt in (type(ended), type(ended.__context__)):  # before the first step
+            number = signal.SIGINT  # for which Lightning exits with 1
+        if number:
             raise SystemExit(128 + number) from None
         raise
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import signal
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -104,6 +105,7 @@ class RunRecord(Callback):
         self.run_id = str((stored or {}).get("run_id") or secrets.token_hex(8))
         self._stored = dict(stored or {})
         self._launch = dict(launch or {})
+        self._counts_before: tuple[dict[str, int], str] = dict(self._stored.get("counts", {})), "all ranks"
         self._attempts = list(self._stored.get("attempts", []))
         self._earlier_s = {name: float(self._stored.get(name, 0)) for name in ("wall_s", "cpu_s")}
         self._world_size = 1
@@ -249,6 +251,8 @@ class RunRecord(Callback):
             measured = before.get("metrics", {}).items()
             self._metrics_before = {n: v for n, v in measured if not n.startswith("test/")}  # of other weights
             take_best(self.best, before.get("best", {}))
+        if same and "counts" in before and before.get("steps") == self._stored.get("step"):
+            self._counts_before = before["counts"], before.get("counts_of", "rank 0")
         if same:
             for name in self._earlier_s:
                 self._earlier_s[name] = max(self._earlier_s[name], float(before.get(name) or 0))
@@ -316,10 +320,16 @@ class RunRecord(Callback):
         else:
             counts = {n.removeprefix("counts/"): int(v) for n, v in self._totals.items() if n.startswith("counts/")}
             seconds["cpu_s"] = self._earlier_s["cpu_s"] + self._totals["cpu_s"]
+        counts_of = "all ranks" if self._totals is not None or trainer.world_size == 1 else "rank 0"
+        steps, epochs = trainer.global_step, trainer.current_epoch
+        if self.task == "fit" and steps < self._stored.get("step", 0):  # its checkpoint has not been loaded yet
+            steps, epochs = self._stored["step"], self._stored.get("epoch", 0)
+            before, counts_of = self._counts_before
+            counts |= before
         outcome: dict[str, Any] = {"status": "running"}
         if end is not None:
             outcome = end.as_record(_last_checkpoint(trainer) if self.task == "fit" else None)
-            self._way_on, self._last_step = outcome.get("continue_with"), trainer.global_step
+            self._way_on, self._last_step = outcome.get("continue_with"), steps
             if end.status == "failed":
                 outcome["reason"], outcome["error"] = "error", " ".join(end.reason.split())
             for run in _wandb_runs(trainer):
@@ -339,9 +349,9 @@ class RunRecord(Callback):
             "cpu_s": round(seconds["cpu_s"], 2),
             **({"weights_from": source} if (source := _weights_source(trainer)) else {}),
             "counts": counts,
-            "counts_of": "all ranks" if self._totals is not None or trainer.world_size == 1 else "rank 0",
-            "steps": trainer.global_step,
-            "epochs": trainer.current_epoch,
+            "counts_of": counts_of,
+            "steps": steps,
+            "epochs": epochs,
             "wandb_id": self.wandb_id,
             "splits": self._splits(trainer),
             "metrics": dict(sorted({**self._metrics_before, **_plain(trainer.callback_metrics)}.items())),
@@ -376,6 +386,8 @@ def _weights_source(trainer: Trainer) -> dict[str, str] | None:
 
 def _signal_of(exception: BaseException) -> int:
     """Returns the number of the signal that raised an exception before the first step; 0 = none."""
+    if isinstance(exception, KeyboardInterrupt):
+        return int(signal.SIGINT)
     code = exception.code if isinstance(exception, SystemExit) else 0
     return code - 128 if isinstance(code, int) and code > 128 else 0
 

@@ -79,6 +79,7 @@ class Meeting:
         self._is_ending = threading.Event()
         self._said_end = False
         self._store, self._keeps = _open(launch, arrival_s)
+        self._beating = threading.Thread(target=self._beat, name="meeting", daemon=True)
         self._lock = threading.Lock()  # one question at a time, and the answer to it
         self._heard: dict[int, tuple[int, float]] = {}  # rank → (signs of life, when the last one was new)
         self._greeted: dict[int, str] = {}
@@ -105,7 +106,7 @@ class Meeting:
             launch_name = self._call(lambda store: store.compare_set(f"{ROOT}/launch", "", own).decode())
             self.start = self._count(f"{ROOT}/starts", 1)
             self._introduce()
-            threading.Thread(target=self._beat, name="meeting", daemon=True).start()
+            self._beating.start()
             word = dict(decide(launch_name, self.start, self._word_before()))
             self._set("group", json.dumps(store_of_restart(self.launch, self.start)))
             self._set("word", json.dumps(word))
@@ -114,7 +115,7 @@ class Meeting:
             self._call(partial(_write, f"{ROOT}/hello/{self.launch.rank}", own))
             self.start = int(self._wait_for(f"{ROOT}/answer/{own}"))
             self._introduce()
-            threading.Thread(target=self._beat, name="meeting", daemon=True).start()
+            self._beating.start()
             word = json.loads(self._wait_for(self._key("word")))
         self.group_store = json.loads(self._read(self._key("group")) or "{}")
         threading.Thread(target=self._watch, name="meeting watch", daemon=True).start()
@@ -174,6 +175,8 @@ class Meeting:
                 elif self.launch.rank != 0 and is_stopped:
                     self._wait_for_rank_zero()
         self._closed.set()
+        if self._beating.is_alive():  # Python's end aborts a process in which a thread is still asking the store
+            self._beating.join(GRACE_S)
         guard.cancel()
 
     def _wait_for_rank_zero(self) -> None:

@@ -419,7 +419,8 @@ class SynferCLI(LightningCLI):
         record = state.get("callbacks", {}).get("RunRecord", {})
         position = state.get("ExpressionDataModule", {}).get("position", {})
         epoch = position.get("epoch", state.get("epoch", 0))
-        return {**record, "step": int(state.get("global_step", 0)), "epoch": int(epoch)}
+        counts = {name: int(position[name]) for name in ("real", "synthetic") if name in position}
+        return {**record, "step": int(state.get("global_step", 0)), "epoch": int(epoch), "counts": counts}
 
 
 def makes_faces(model: type) -> bool:

@@ -210,6 +210,23 @@ def test_continued_run_keeps_what_earlier_attempts_measured(tmp_path: Path) -> N
     assert summary["best"] == {"val/accuracy": 0.875, "val/loss": 0.25}
 
 
+def test_a_run_that_is_interrupted_before_its_checkpoint_is_loaded_has_lost_no_step(tmp_path: Path) -> None:
+    stored = {"run_id": "mine", "step": 5, "epoch": 1, "counts": {"real": 24, "synthetic": 16}}
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.state.fn = "fit"  # type: ignore[assignment]
+    for before, generated in (({}, 0), ({"steps": 4}, 0), ({"steps": 5}, 12)):
+        counts = {"real": 24, "synthetic": 16, "generated": 12}
+        earlier = {"task": "fit", "run_id": "mine", "status": "running", "counts": counts, **before}
+        (tmp_path / "summary.json").write_text(json.dumps(earlier))
+        record = RunRecord(tmp_path, "fit", {}, "", continues=True, stored=stored)
+        record.setup(trainer, Line(), "fit")
+        record.on_exception(trainer, Line(), KeyboardInterrupt())
+        said = summary_of(tmp_path)
+        assert (said["status"], said["reason"], said["exit_code"]) == ("interrupted", "SIGINT", 130)
+        assert (said["steps"], said["epochs"], said["counts"]["real"], said["counts"]["synthetic"]) == (5, 1, 24, 16)
+        assert said["counts"].get("generated", 0) == generated  # as far as it is known
+
+
 def test_when_a_run_began_survives_its_continuation_and_a_test(tmp_path: Path) -> None:
     before = datetime.now(timezone.utc).replace(microsecond=0)
     fit(tmp_path)
