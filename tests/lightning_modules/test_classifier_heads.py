@@ -13,6 +13,7 @@ from synfer.export.onnx_graph import OnnxExporter
 from synfer.export.torchscript_graph import TorchScriptExporter
 from tests.lightning_modules.test_backbone_weights import NETWORK
 from tests.lightning_modules.test_pretraining import data, trainer
+from tests.synfer.export.test_classifier_graphs import needs_onnx
 
 HEADS: dict[str, dict[str, Any]] = {
     "attentive_pooling": {"kind": "attentive_pooling", "width": 8, "num_heads": 2},
@@ -49,10 +50,9 @@ def test_from_the_fit_to_the_next_fit(kind: str, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("exporter", [TorchScriptExporter, pytest.param(OnnxExporter, marks=needs_onnx)])
 @pytest.mark.parametrize("kind", HEADS)
-def test_other_programs_run_it(kind: str, tmp_path: Path) -> None:
+def test_other_programs_run_it(kind: str, exporter: type, tmp_path: Path) -> None:
     """The exporters compare the probabilities themselves, of several batches and sizes."""
     torch.manual_seed(0)
-    model = ExpressionClassifier(**NETWORK, head=HEADS[kind]).eval()  # type: ignore[arg-type]
-    for exporter in (TorchScriptExporter(), OnnxExporter()):
-        exporter.export(model, tmp_path / type(exporter).__name__)
+    exporter().export(ExpressionClassifier(**NETWORK, head=HEADS[kind]).eval(), tmp_path)  # type: ignore[arg-type]
