@@ -151,7 +151,7 @@ def test_wandb_that_dies_in_the_middle(tiny_run: list[str], tmp_path: Path) -> N
             stderr=subprocess.PIPE,
             text=True,
         )
-        while not any(server.history.values()) and process.poll() is None:
+        while not any(map(server.history, list(server.runs))) and process.poll() is None:
             time.sleep(0.1)
         after = len((run / "steps.jsonl").read_text().splitlines())
     said, error = ended(process)

@@ -26,6 +26,7 @@ from callbacks.recording.wandb_run import WandbRun
 from datamodules.rows.provenance import split_manifest
 from datamodules.rows.sample_table import SampleTable
 from lightning_modules.trainer_access import data_of
+from synfer.runs.lost_connection import is_lost_connection
 from synfer.runs.row_file import row_file, write_rows
 from synfer.runs.run_end import RunEnd, interrupted_by
 from synfer.runs.run_format import (
@@ -117,6 +118,7 @@ class RunRecord(Callback):
         self._totals: dict[str, float] | None = None
         self._earlier: dict[str, Any] | None = None
         self._manifests: dict[str, Any] = {}
+        self._loss: str | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes config.yaml and the first summary."""
@@ -230,9 +232,13 @@ class RunRecord(Callback):
         return f"{self.end.status} ({self.end.reason}) after step {self._last_step}{way}"
 
     def note_loss(self, line: str) -> None:
-        """Writes that the run has failed because another rank is gone; from a thread, before the process is ended."""
+        """Writes that the run has failed because another rank is gone; from a thread, before the process is ended.
+
+        A failure of the run itself stays what it is; a lost connection, which is all that this rank has seen, does not.
+        """
+        self._loss = line
         summary = read_summary(self.run_dir)
-        if summary.get("status") == "running":
+        if summary.get("status") == "running" or is_lost_connection(summary.get("error", "")):
             last = last_checkpoint(self.run_dir)
             end = RunEnd("failed", line, 1).as_record(str(last) if last.is_file() else None)
             write_summary(self.run_dir, {**summary, **end, "reason": "error", "error": line})
@@ -331,7 +337,8 @@ class RunRecord(Callback):
             outcome = end.as_record(_last_checkpoint(trainer) if self.task == "fit" else None)
             self._way_on, self._last_step = outcome.get("continue_with"), steps
             if end.status == "failed":
-                outcome["reason"], outcome["error"] = "error", " ".join(end.reason.split())
+                error = self._loss if self._loss and is_lost_connection(end.reason) else end.reason
+                outcome["reason"], outcome["error"] = "error", " ".join(error.split())
             for run in _wandb_runs(trainer):
                 run.summarise({f"end/{name}": value for name, value in outcome.items()})
         summary: dict[str, Any] = {

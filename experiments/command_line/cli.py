@@ -42,7 +42,7 @@ from experiments.cluster.world import fit_to_launch
 from experiments.command_line.checkpoint_argument import check_fits, is_file_name, locate
 from experiments.command_line.commands import is_synfer
 from experiments.command_line.errors import debugging, one_line_errors, report, this_rank
-from experiments.command_line.lost_rank import how_ranks_ended, is_lost_connection
+from experiments.command_line.lost_rank import how_ranks_ended
 from experiments.command_line.parent_watch import announce_parent
 from experiments.command_line.parser import with_interpolations
 from experiments.command_line.project import shipped
@@ -50,6 +50,7 @@ from experiments.command_line.run_folder import RunPlace, choose_place, refuse_o
 from experiments.command_line.signs_of_life import say_the_end, use_run_progress, without_table
 from synfer.foundation.bfloat16 import computes_bfloat16_fast, warn_of_slow_bfloat16
 from synfer.foundation.checkpoint_file import read_checkpoint
+from synfer.runs.lost_connection import is_lost_connection
 
 SWITCHED_GROUPS = ("synthesis", "layout", "guidance", "pseudo_labels")
 """Config groups of callbacks that take part only where ``<group>.enabled`` is true."""
@@ -393,6 +394,8 @@ class SynferCLI(LightningCLI):
                 # Ranks that wait for this one would wait for ever, or end in a long traceback about a lost connection.
                 launcher.kill(signal.SIGKILL)
             if lost and not debugging():
+                if self.trainer.is_global_zero:
+                    self.record.note_loss(why)
                 report(why)
                 raise SystemExit(1) from None
             raise

@@ -58,8 +58,7 @@ def help_screen() -> str:
             *commands,
             "ten options of fit, validate, test and predict:",
             *options,
-            "all options: synfer fit --help, synfer COMMAND --help; in files: configs/, docs/configs.md",
-            "a first run: synfer fit --preset demo",
+            "all options: synfer COMMAND --help, docs/configs.md; a first run: synfer fit --preset demo",
         ]
     )
 

@@ -7,11 +7,6 @@ import subprocess
 from collections.abc import Sequence
 
 
-def is_lost_connection(error: BaseException) -> bool:
-    """Whether an error says that another rank has gone."""
-    return any(text in str(error) for text in ("Connection closed by peer", "Connection reset by peer"))
-
-
 def how_ranks_ended(ranks: Sequence[subprocess.Popen]) -> str:
     """Returns one line about the ranks that this process has started.
 

@@ -41,7 +41,7 @@ def _with_presets(args: Sequence[str]) -> list[str]:
 
 def _with_slurm(args: Sequence[str]) -> list[str]:
     """Returns a command line with ``--slurm`` alone as the switch of its group; settings may stand behind it, too."""
-    following = [*args[1:], "-"]
+    following = [*args, "-"][1:]
     switch = "--slurm.enabled=true"
     return [switch if w == "--slurm" and then.startswith("-") else w for w, then in zip(args, following, strict=True)]
 

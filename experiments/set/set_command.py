@@ -1,4 +1,4 @@
-"""``synfer set merge|split|export|push``: finished synthetic sets, joined, cut, in other forms, on the Hub."""
+"""``synfer set merge|split|enlarge|export|push``: finished sets, joined, cut, larger, in other forms, on the Hub."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 
 from experiments.command_line.commands import called_as
 from experiments.command_line.errors import exit_code_of
+from experiments.set.enlarge import add_options, enlarge
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs one of the four.
+    """Runs one of the five.
 
     Args:
         args: words after the command; None = ``sys.argv[1:]``.
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "shard after the other is read: a million faces take no more memory than a thousand.",
         allow_abbrev=False,
     )
-    tasks = parser.add_subparsers(required=True, metavar="merge|split|export|push")
+    tasks = parser.add_subparsers(required=True, metavar="merge|split|enlarge|export|push")
     new = "folder to write to: a new or an empty one"
 
     merge = tasks.add_parser("merge", help="several sets as one", allow_abbrev=False)
@@ -82,6 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--by_expression", action="store_true", help="a set of each intended expression")
     split.add_argument("--out", type=Path, required=True, help=new)
     split.set_defaults(run=_split)
+
+    larger = tasks.add_parser("enlarge", help="the same faces, super-resolved", allow_abbrev=False)
+    add_options(larger)
+    larger.set_defaults(run=enlarge)
 
     export = tasks.add_parser("export", help="the kept faces for other loaders", allow_abbrev=False)
     export.add_argument("set", type=Path)

@@ -550,9 +550,8 @@ def test_predict_and_test_see_every_sample_once(tmp_path: Path, split: str, coun
 
 
 def test_an_expression_that_the_data_does_not_know_is_not_made() -> None:
-    datamodule = ExpressionDataModule(_reader(), synthesis_expressions=["contempt"])
     with pytest.raises(ValueError, match=r"data\.synthesis_expressions: found 'contempt'"):
-        datamodule.predict_dataloader()
+        ExpressionDataModule(_reader(), synthesis_expressions=["contempt"])
 
 
 def test_loaders_before_setup() -> None:

@@ -25,7 +25,7 @@ def test_names_source_settings_guide_vote_layout_and_plan() -> None:
     assert line == (
         "faces: Maker of runs/g; ddim 12 steps, guidance scale 7.5, au edits {'AU12': 0.8}; "
         "layouts of training faces of any expression (35 steps inverted); "
-        "guided by runs/guide (step size 0.2, from step 7); "
+        "guided by runs/guide through the text (step size 0.2, from step 7); "
         "vote of 2 (runs/a, runs/b), discards below 0.5; plan fill; 50% of each batch"
     )
 

@@ -176,5 +176,6 @@ def test_of_a_large_set_some_faces_are_checked(
     folder: Path, tmp_path: Path, copier: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("callbacks.synthesis.near_copy_count.MOST_CHECKED", 5)
+    monkeypatch.setattr("callbacks.synthesis.near_copy_count._OF_A_GROUP", 1)
     train.main(set_command(folder, tmp_path, *LAYOUT, "--data.eval_batch_size=4"))
-    assert summary(tmp_path)["counts"]["checked"] == 2 + 2 + 1  # of 4, 4 and 2
+    assert summary(tmp_path)["counts"]["checked"] == 2 + 3  # of the 4 of the first batch and the 6 after it

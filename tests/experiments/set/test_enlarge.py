@@ -1,4 +1,4 @@
-"""``synfer enlarge``: the same rows with larger faces, read like any set; stopped, it goes on."""
+"""``synfer set enlarge``: the same rows with larger faces, read like any set; stopped, it goes on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from datamodules.readers.synthetic_set import SyntheticSetReader
 from datamodules.synthetic.synthetic_manifest import shard_paths
 from datamodules.synthetic.synthetic_shards import begin_set, check_record, write_card, write_shard
-from experiments.enlarge.enlarge_command import main
+from experiments.set.set_command import main
 from tests.datamodules.synthetic.test_synthetic_shards import rows
 from tests.fixtures.outside_models import save_super_resolution
 
@@ -37,7 +37,7 @@ def small(tmp_path: Path) -> Path:
 def test_the_same_rows_with_larger_faces(
     small: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [str(small), "--model", str(model), "--out", str(tmp_path / "large")]
+    words = ["enlarge", str(small), "--model", str(model), "--out", str(tmp_path / "large")]
     assert main(words) == 0
     assert "large: 7 faces (--data.synthetic_reader.init_args.root" in capsys.readouterr().out
     before, after = (SyntheticSetReader(str(tmp_path / name)).read("train") for name in ("small", "large"))
@@ -64,7 +64,7 @@ def test_the_same_rows_with_larger_faces(
 
 def test_what_cannot_be_enlarged(small: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def refused(source: Path, *more: str, using: Path = model, out: Path = tmp_path / "out") -> str:
-        assert main([str(source), "--model", str(using), "--out", str(out), *more]) == 2
+        assert main(["enlarge", str(source), "--model", str(using), "--out", str(out), *more]) == 2
         lines = capsys.readouterr().err.strip().splitlines()
         assert len(lines) == 1 and not (tmp_path / "out").exists()
         return lines[0]

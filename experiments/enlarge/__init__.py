@@ -1,1 +1,0 @@
-"""Synthetic sets whose faces a super-resolution network makes larger."""
