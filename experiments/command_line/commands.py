@@ -38,9 +38,7 @@ COMMANDS: dict[str, Command] = {
     "compare": Command("experiments.compare.compare_command:main", "table, intervals and report of finished runs"),
     "export": Command("experiments.export.export_command:main", "a trained model in the formats of other libraries"),
     "blend": Command("experiments.blend.blend_command:main", "one classifier from the weights of several runs"),
-    "set": Command(
-        "experiments.set.set_command:main", "synthetic sets: merge, split, enlarge, export, push"
-    ),
+    "set": Command("experiments.set.set_command:main", "synthetic sets: merge, split, enlarge, export, push"),
     "serve": Command("experiments.serve.serve_command:main", "a page in the browser, to make and label faces"),
     "presets": Command("experiments.command_line.presets_command:main", "list the presets; presets NAME prints one"),
     "completion": Command(
