@@ -9,8 +9,8 @@ here; ``reference`` says which. Both have the faces in memory, make two views of
 flip, jitter, grey, blur) and take a step of AdamW, in turn. lightly beside the packages of this project, without the
 ones it would change:
 
-    python -m venv /tmp/lightly && /tmp/lightly/bin/pip install --no-deps lightly lightly_utils
-    PYTHONPATH=$(echo /tmp/lightly/lib/*/site-packages) python tests/benchmarks/pretraining.py
+    python -m venv .lightly && .lightly/bin/pip install --no-deps lightly lightly_utils
+    PYTHONPATH=$(echo .lightly/lib/*/site-packages) python tests/benchmarks/pretraining.py
 
 Prints one JSON line: ``speedup`` is seconds of a step of the other loop ÷ seconds of ours, medians; the parts of a step
 are in milliseconds. On a CPU both use ``--threads``, loader processes would share these, and seconds are those of the
