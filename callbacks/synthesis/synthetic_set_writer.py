@@ -17,7 +17,7 @@ from callbacks.synthesis.face_sentence import face_sentence
 from callbacks.synthesis.near_copy_count import NearCopyCount
 from datamodules.rows.images import decode_image
 from datamodules.synthetic.shard_stream import SHARD_FACES, ShardStream
-from datamodules.synthetic.synthetic_manifest import MANIFEST, named_files, shard_paths
+from datamodules.synthetic.synthetic_manifest import MANIFEST, SET_FOLDER, named_files, shard_paths
 from datamodules.synthetic.synthetic_rows import SyntheticRows, table_of
 from datamodules.synthetic.synthetic_shards import (
     LOCK,
@@ -220,9 +220,8 @@ class SyntheticSetWriter(Callback):
             return
         folder, count = self._folder(trainer), trainer.datamodule.synthesis_count  # type: ignore[attr-defined]
         begin_set(folder, count)  # the journals of all ranks become one list
-        found = finished_indices(
-            folder, compared=False
-        )  # at the start they were, and the others have just been written
+        # Not compared again: at the start they were, and the others have just been written.
+        found = finished_indices(folder, compared=False)
         kept = write_card(folder, {"Near copies": self._near_copies(trainer, folder)})
         names = trainer.datamodule.planned_set.names  # type: ignore[attr-defined]
         self._save_grid(folder, names, Path(trainer.default_root_dir) / "samples" / "synthetic_set.png")
@@ -248,7 +247,7 @@ class SyntheticSetWriter(Callback):
         return self._copies.sentence(search)
 
     def _folder(self, trainer: Trainer) -> Path:
-        return Path(self.path) if self.path else Path(trainer.default_root_dir) / "synthetic_set"
+        return Path(self.path) if self.path else Path(trainer.default_root_dir) / SET_FOLDER
 
     def _save_grid(self, folder: Path, names: list[str], path: Path) -> None:
         from synfer.pictures.sample_grid import save_sample_grid

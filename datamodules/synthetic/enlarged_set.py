@@ -15,7 +15,7 @@ from torch import Tensor
 
 from datamodules.readers.synthetic_set import SyntheticSetReader
 from datamodules.rows.images import decode_image
-from datamodules.synthetic.synthetic_manifest import ShardEntry, note_shard, read_manifest, shard_paths
+from datamodules.synthetic.synthetic_manifest import read_manifest, shard_paths
 from datamodules.synthetic.synthetic_rows import png_of
 from datamodules.synthetic.synthetic_shards import (
     LOCK,
@@ -25,8 +25,8 @@ from datamodules.synthetic.synthetic_shards import (
     read_record,
     read_shard,
     write_card,
+    write_table,
 )
-from synfer.foundation.atomic_file import atomic_write
 from synfer.foundation.folder_lock import FolderLock
 
 
@@ -108,9 +108,4 @@ def _write(target: Path, shard: Path, enlarge: Callable[[Tensor], Tensor]) -> No
     made = [{**cell, "bytes": png_of(face)} for cell, face in zip(cells, large, strict=True)]
     place = table.column_names.index("image")
     table = table.set_column(place, table.schema.field("image"), pa.array(made, table.schema.field("image").type))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, write_page_checksum=True)
-    data = sink.getvalue().to_pybytes()
-    with atomic_write(target / "data" / shard.name) as partial:
-        partial.write_bytes(data)
-        note_shard(target, shard.name, ShardEntry.of(data, table.num_rows))
+    write_table(target, table, shard.name)

@@ -18,6 +18,9 @@ from pathlib import Path
 from synfer.foundation.atomic_file import atomic_write
 from synfer.foundation.file_reading import plain_reason
 
+SET_FOLDER = "synthetic_set"
+"""Where a run writes its set, in its own folder."""
+
 MANIFEST = "MANIFEST"
 _JOURNALS = f".{MANIFEST}-*"
 _ANOTHER = "its SHA-256 is another than when written"

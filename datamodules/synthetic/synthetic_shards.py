@@ -58,8 +58,14 @@ def write_shard(folder: Path, rows: SyntheticRows, text_labels: bool = False) ->
     return write_table(folder, table_of(rows, text_labels))
 
 
-def write_table(folder: Path, table: pa.Table) -> Path:
-    """Writes rows of a set, in the form of :func:`~datamodules.synthetic.synthetic_rows.table_of`, as one shard."""
+def write_table(folder: Path, table: pa.Table, name: str | None = None) -> Path:
+    """Writes rows of a set, in the form of :func:`~datamodules.synthetic.synthetic_rows.table_of`, as one shard.
+
+    Args:
+        folder: of the set.
+        table: its rows.
+        name: of the file; None = first index and number of the rows.
+    """
     sink = pa.BufferOutputStream()
     pq.write_table(
         table,
@@ -70,7 +76,7 @@ def write_table(folder: Path, table: pa.Table) -> Path:
         write_page_checksum=True,
     )
     data = sink.getvalue()
-    path = folder / "data" / f"{table['index'][0].as_py():08d}-{len(table)}.parquet"
+    path = folder / "data" / (name or f"{table['index'][0].as_py():08d}-{len(table)}.parquet")
     with atomic_write(path) as partial:
         partial.write_bytes(data)
         note_shard(folder, path.name, ShardEntry.of(memoryview(data), len(table)))
