@@ -32,12 +32,11 @@ from synfer.foundation.folder_lock import RanksLock
 from synfer.synthesis.request import SamplingSettings
 from tests.fixtures.processes import ended, run_to_end
 from tests.fixtures.tiny_generator import (
-    TINY_TEXT,
-    TINY_UNET,
     save_checkpoint,
     scaled_weights,
     tiny_classifier,
     tiny_generator,
+    tiny_settings,
 )
 
 PROJECT = Path(train.__file__).parent
@@ -64,18 +63,8 @@ def arguments(weights: Path, run_dir: Path, *more: str, count: int = 10, batch: 
     """The command line; the tiny generator's shape comes from the file it is written to."""
     model = run_dir.parent / "model.yaml"
     if not model.is_file():
-        init = {
-            "label_space": "basic7",
-            "image_size": SIDE,
-            "unet": TINY_UNET,
-            "text_encoder": TINY_TEXT,
-            "codec_config": {"patch": 4, "channels": 3},
-            "ema_decay": None,
-            "bf16_sampling": False,
-            "sampling": {"num_steps": 2, "guidance_scale": 2.0},
-        }
         model.parent.mkdir(parents=True, exist_ok=True)
-        found = {"class_path": "lightning_modules.generator.ExpressionGenerator", "init_args": init}
+        found = {"class_path": "lightning_modules.generator.ExpressionGenerator", "init_args": tiny_settings(SIDE)}
         model.write_text(yaml.safe_dump({"model": found}))
     return [
         "predict",
