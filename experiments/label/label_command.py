@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.command_line.commands import called_as
+from experiments.command_line.device import device_named
 from experiments.command_line.errors import exit_code_of
 from experiments.command_line.one_line_parser import OneLineParser
 
@@ -90,23 +91,6 @@ def _told(labelling: Any, progress: Any) -> str:
     if labelling.without_face:
         line += f", {labelling.without_face:,} without a face"
     return f"{line}, {progress.rate:.1f} pictures/s"
-
-
-def device_named(name: str) -> str:
-    """Returns a device that this machine has; "auto" is a GPU where there is one.
-
-    Raises:
-        ValueError: it has no such device.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device: found '{name}', which this machine has not, expected auto or cpu") from error
-    return name
 
 
 def _at_least_one(text: str) -> int:

@@ -16,11 +16,12 @@ STAND_IN = PROJECT / "configs" / "classifier" / "tiny.yaml"
 """The model of a command line that names none; it is parsed and never made."""
 
 
-def data_of(words: Sequence[str]) -> ExpressionDataModule:
+def data_of(words: Sequence[str], command: str = "preview") -> ExpressionDataModule:
     """Returns the data module, which has read nothing yet.
 
     Args:
         words: options of ``train.py fit``; those of a model may be among them.
+        command: that was given them, for errors.
 
     Raises:
         ValueError, FileNotFoundError: no option at all, or data that is not there.
@@ -28,7 +29,7 @@ def data_of(words: Sequence[str]) -> ExpressionDataModule:
     """
     if not words:
         raise ValueError(
-            "preview: found no data on the command line, expected --data FOLDER, or e.g. "
+            f"{command}: found no data on the command line, expected --data FOLDER, or e.g. "
             "--config configs/data/drawn.yaml"
         )
     has_model = bool(model_class(written_out(words)))

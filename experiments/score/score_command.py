@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.command_line.commands import called_as
+from experiments.command_line.device import device_named
 from experiments.command_line.early_check import misspelt_key
 from experiments.command_line.errors import exit_code_of
 from experiments.command_line.one_line_parser import OneLineParser, whole_number
@@ -57,14 +58,13 @@ def _score(options: argparse.Namespace, words: list[str]) -> None:
     if misspelt is not None:
         raise ValueError(misspelt)
     from callbacks.scoring_networks import ScoringFiles
-    from experiments.label.label_command import device_named
     from experiments.preview.data_alone import data_of
     from experiments.score.set_score import SetScore
     from synfer.foundation.json_file import write_json
 
     files = ScoringFiles(options.judge, options.features, options.features_weights, options.au_estimator)
     nearest = None if options.nearest_training < 0 else options.nearest_training
-    score = SetScore(data_of(words), files, options.faces, nearest, options.seed, device_named(options.device))
+    score = SetScore(data_of(words, "score"), files, options.faces, nearest, options.seed, device_named(options.device))
     found: dict[str, Any] = {}
     for one in options.sets:
         found[one] = score.of(one)

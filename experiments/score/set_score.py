@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ class SetScore:
         found = data.test_table.images.batch(np.zeros(1, dtype=np.int64)).shape[-2:]
         self._side = data.image_size or int(min(found))
         self._training: ReferenceFaces | None = None
+        self._sides: dict[tuple[tuple[str, ...], ...], _RealSide] = {}
 
     @torch.no_grad()
     def of(self, path: str) -> dict[str, Any]:
@@ -66,22 +68,18 @@ class SetScore:
             path: as :func:`experiments.score.stored_faces.stored_faces` takes it.
         """
         made = stored_faces(path, self._side, self._faces, self._seed)
-        space = made.table.label_space
-        asked = [name for name in EXPRESSIONS if made.table.class_counts().get(name) and name in self._data.label_space]
+        space, known = made.table.label_space, self._data.label_space
+        asked = [name for name in EXPRESSIONS if made.table.class_counts().get(name) and name in known]
         if not asked:
             raise ValueError(
-                f"'{path}': found faces of {', '.join(space)}, expected an expression of the data "
-                f"({', '.join(self._data.label_space)})"
+                f"'{path}': found faces of {', '.join(space)}, expected an expression of the data ({', '.join(known)})"
             )
-        networks = ScoringNetworks(self._files, asked, [], self._device)
+        side = self._real_side(tuple(asked), tuple(space))
+        networks, report, real = side.networks, side.report, side.rows
         _refuse_the_guide(networks, made, path)
-        known = tuple(self._data.label_space)
-        names = (*known, *(name for name in space if name not in known))
-        extractor, au_names = networks.extractor.name, networks.au_names
-        report = FaceSetReport(asked, names, networks.judge.label_space, extractor, self._seed, au_names)
-        real_faces = real_test_faces(self._data, asked, self._side)
-        fake = self._rows(networks, ReferenceFaces(made.table, self._side), map_label_space(names, space))
-        real = self._rows(networks, real_faces, map_label_space(names, known))
+        images = made.images(self._side)
+        codes = map_label_space(report.label_space, space)
+        fake = self._rows(networks, made.table, lambda some: images[some], codes)
         found = report.recalls(f"{_PREFIX}judge", fake) | report.recalls(f"{_PREFIX}judge_on_real", real)
         found |= report.action_units(f"{_PREFIX}au_f1", fake)
         compared = report.compared(fake, real)
@@ -92,27 +90,57 @@ class SetScore:
             distance, _ = nearest_training(compared, self._training, networks, 0, 1)
             count = len(compared.generated["label"])
             found |= report.nearest(distance[:count], distance[count:], compared.weights)
-        pictures = {"images": made.images(self._side), "layout_source": made.source}
-        found |= near_copies(self._data, pictures, self._device)
+        found |= near_copies(self._data, {"images": images, "layout_source": made.source}, self._device)
         counts = {"faces": made.faces, "scored": len(made.table), "expressions": asked}
         return counts | {name.removeprefix(_PREFIX): value for name, value in found.items()}
 
-    def _rows(self, networks: ScoringNetworks, faces: ReferenceFaces, codes: np.ndarray) -> Rows:
+    def _real_side(self, asked: tuple[str, ...], space: tuple[str, ...]) -> _RealSide:
+        """Returns networks, report and real rows for sets of these expressions; one after the other shares them."""
+        if (asked, space) not in self._sides:
+            networks = ScoringNetworks(self._files, asked, [], self._device)
+            known = tuple(self._data.label_space)
+            names = (*known, *(name for name in space if name not in known))
+            extractor, au_names = networks.extractor.name, networks.au_names
+            report = FaceSetReport(asked, names, networks.judge.label_space, extractor, self._seed, au_names)
+            faces = real_test_faces(self._data, asked, self._side)
+            rows = self._rows(networks, faces.table, faces.images, map_label_space(names, known))
+            self._sides[asked, space] = _RealSide(networks, report, rows)
+        return self._sides[asked, space]
+
+    def _rows(
+        self, networks: ScoringNetworks, table: SampleTable, images: Callable[[Tensor], Tensor], codes: np.ndarray
+    ) -> Rows:
         """Returns what the networks see in faces, their labels by the report's names.
 
         Args:
             networks: judge, extractor and estimator.
-            faces: the faces.
+            table: rows of the faces.
+            images: gives uint8 (n, 3, H, W) of row numbers.
             codes: the report's code of each name of the table, int64.
         """
-        rows, table = networks.no_rows(self._side), faces.table
+        rows = networks.no_rows(self._side)
         columns = list(action_unit_indices(networks.au_names, table.au_names)) if networks.au_names else []
         for some in torch.arange(len(table)).split(BATCH):
-            seen = networks.score(as_float(faces.images(some), self._device))
+            seen = networks.score(as_float(images(some), self._device))
             if columns:
                 seen["au_truth"] = _action_units(table, some, columns)
             rows.update(some, **seen, label=torch.from_numpy(codes[table.label[some.numpy()]]))
         return rows.compute()
+
+
+@dataclass(frozen=True)
+class _RealSide:
+    """What sets of the same expressions are compared with.
+
+    Attributes:
+        networks: judge, extractor and estimator.
+        report: makes figures of rows.
+        rows: what the networks see in the real faces.
+    """
+
+    networks: ScoringNetworks
+    report: FaceSetReport
+    rows: Rows
 
 
 def _action_units(table: SampleTable, rows: Tensor, columns: Sequence[int]) -> Tensor:

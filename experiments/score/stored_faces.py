@@ -15,11 +15,10 @@ from datamodules.readers.synthetic_set import SyntheticSetReader
 from datamodules.rows.reference_faces import ReferenceFaces
 from datamodules.rows.row_choice import even_order
 from datamodules.rows.sample_table import SampleTable
-from datamodules.synthetic.synthetic_manifest import MANIFEST, shard_paths
+from datamodules.synthetic.synthetic_manifest import MANIFEST, SET_FOLDER, shard_paths
 from datamodules.synthetic.synthetic_shards import read_record, read_shard
 from synfer.foundation.counter_based_random import keys_of
 
-_WRITTEN_BY_PREDICT = "synthetic_set"
 _PART = 512  # pictures decoded at a time
 
 
@@ -64,8 +63,8 @@ def stored_faces(path: str, side: int, most: int, seed: int) -> StoredFaces:
             f"'{path}': found no folder, expected a synthetic set, a run folder with one, or pictures in folders named "
             "by expression"
         )
-    if (folder / _WRITTEN_BY_PREDICT).is_dir():
-        folder = folder / _WRITTEN_BY_PREDICT
+    if (folder / SET_FOLDER).is_dir():
+        folder = folder / SET_FOLDER
     if not (folder / MANIFEST).exists() and not any(folder.glob("*.parquet")) and not shard_paths(folder):
         table = ImageFolderReader(str(folder), image_size=side).read("train")
         rows = _some(table, most, seed)

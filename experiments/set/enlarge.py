@@ -7,6 +7,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from experiments.command_line.device import device_named
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this task to its parser."""
@@ -21,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="side in pixels of the new faces (default: as the model makes them)",
     )
-    parser.add_argument("--device", default="cpu", help="where the model works: cpu (default), cuda, cuda:1")
+    parser.add_argument("--device", default="cpu", help="where the model works: cpu (default), auto, cuda, cuda:1")
 
 
 def enlarge(options: argparse.Namespace) -> None:
@@ -40,7 +42,7 @@ def enlarge(options: argparse.Namespace) -> None:
     from datamodules.synthetic.enlarged_set import Enlargement, enlarge_set  # seconds to import
     from synfer.networks.super_resolution import SuperResolution
 
-    network = SuperResolution(options.model, options.device)
+    network = SuperResolution(options.model, device_named(options.device))
     made_by = Enlargement(network.fingerprint(), network.scale, options.image_size)
     larger = partial(network.enlarge, image_size=options.image_size)
     faces = enlarge_set(source, options.out, larger, made_by, lambda line: print(line, file=sys.stderr))

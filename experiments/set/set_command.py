@@ -10,6 +10,7 @@ from pathlib import Path
 
 from experiments.command_line.commands import called_as
 from experiments.command_line.errors import exit_code_of
+from experiments.command_line.one_line_parser import OneLineParser
 from experiments.set.enlarge import add_options, enlarge
 
 
@@ -62,7 +63,7 @@ def _in_words(counts: Mapping[str, int]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog=called_as("set", sys.argv[0]),
         description="What is done with finished synthetic sets, each the folder that holds data/ and MANIFEST. One "
         "shard after the other is read: a million faces take no more memory than a thousand.",

@@ -114,6 +114,11 @@ def test_wrong_words_end_in_one_line(
     assert message in said and said.count("\n") == 1
 
 
+def test_no_data_is_told_by_the_command_that_was_called(judge: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["a-set", "--judge", judge]) == 2
+    assert "error: score: found no data on the command line" in capsys.readouterr().err
+
+
 def test_the_guide_is_no_judge_and_a_voter_is_warned_of(
     judge: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
