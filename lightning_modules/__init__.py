@@ -11,6 +11,7 @@ from typing import Any
 _CLASSES = {
     "ActionUnitEstimator": "action_unit_estimator",
     "Captioner": "captioner",
+    "DistilledGenerator": "distilled_generator",
     "ExpressionClassifier": "classifier",
     "ExpressionGenerator": "generator",
     "FacePretraining": "pretraining",
@@ -27,6 +28,7 @@ _CLASSES = {
 __all__ = [
     "ActionUnitEstimator",
     "Captioner",
+    "DistilledGenerator",
     "ExpressionClassifier",
     "ExpressionGenerator",
     "FacePretraining",

@@ -37,6 +37,7 @@ from synfer.networks.frozen_layers import keep_less
 from synfer.networks.latent_codec import AutoencoderKLCodec
 from synfer.networks.lora_layers import fuse_lora
 from synfer.networks.network_settings import NetworkSettings
+from synfer.networks.scale_input import add_scale_input, scale_layer
 from synfer.networks.stable_diffusion.number_format import FrozenFormat
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.schedule import Schedule
@@ -179,10 +180,14 @@ class ExpressionGenerator(GeneratorFile):
             unit = self.model.codec.downscale
             check_setting(image_size % unit == 0, "image_size", image_size, f"a multiple of {unit}")
         self.register_buffer("region_masks", region_masks(self.au_names), persistent=False)
+        if network.largest_scale is not None:
+            add_scale_input(self.model.unet)
         if not trained.endswith("_only"):
             attach_au_adapter(self.model.unet, len(self.au_names), rank=au_rank)
         if base is not None:
             self.model.choose_trained(trained, lora_rank, lora_alpha, lora_targets or LORA_TARGETS)
+            if network.largest_scale is not None:
+                scale_layer(self.model.unet).requires_grad_(True)  # no base has our weights of it
             start_from_lora(self.model.unet, lora_weights)
             fuse_lora(self.model.unet)
             keep_less(self.model.unet, gates_alone=not execution.lean_backward)
@@ -206,6 +211,7 @@ class ExpressionGenerator(GeneratorFile):
             execution.bf16_sampling,
             compiled=execution.compile_backend is not None,
             training_step=self._fitting_step,
+            distilled=(network.largest_scale, network.few_steps),
         )
         self.prediction = self.synthesiser.prediction
         if execution.gradient_checkpointing:
@@ -227,6 +233,11 @@ class ExpressionGenerator(GeneratorFile):
     def needs_checkpoint(self) -> bool:
         """Whether the weights are random numbers: a ``base`` makes faces without any training of ours."""
         return self.hparams["base"] is None
+
+    @property
+    def autoencoder_steps(self) -> int:
+        """The first steps of a fit, in which a learned codec learns."""
+        return int(self.hparams["autoencoder_steps"])
 
     # ---------------------------------------------------------------- parts
 
@@ -299,7 +310,7 @@ class ExpressionGenerator(GeneratorFile):
         if self._cache is not None:
             return self._diffusion_loss(self._cache.latents(batch), batch, generator)
         image = self._images(batch)
-        if self.global_step < self.hparams["autoencoder_steps"] and isinstance(self.model.codec, AutoencoderKLCodec):
+        if self.global_step < self.autoencoder_steps and isinstance(self.model.codec, AutoencoderKLCodec):
             loss, psnr = self.model.codec.loss(image, generator)
             self.log("train/autoencoder_loss", loss, prog_bar=True)
             self.log("train/autoencoder_psnr", psnr)

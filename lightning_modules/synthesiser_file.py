@@ -18,8 +18,8 @@ from synfer.foundation.module_file import WEIGHTS_ALONE, StoredModule, in_float1
 
 _EXPORTED_FROM = "_exported_from"  # beside the settings of a folder: the fingerprint before rounding to float16
 
-_BEGINNING = ("lora_weights", "initial_weights")
-"""Settings that say what a training began with: a finished module is loaded without it."""
+_BEGINNING = ("lora_weights", "initial_weights", "teacher", "substeps")
+"""Settings that say what a training began with, or learned from: a finished module is loaded without them."""
 
 Module = TypeVar("Module", bound="SynthesiserFile")
 

@@ -30,6 +30,12 @@ class SynthesiserModule(SynthesiserFile):
     decide_weights: ClassVar[tuple[str, ...]] = ()
     """Settings without which the weights of a file would mean something else."""
 
+    begins_with: ClassVar[str] = "initial_weights"
+    """Setting that names the weights that a training begins with."""
+
+    may_differ_at_the_start: ClassVar[tuple[str, ...]] = ()
+    """Parts of groups among ``decide_weights`` in which a training may differ from what it begins with."""
+
     def on_fit_start(self) -> None:
         """Takes over the weights that a training is to begin with, and which rows they have seen.
 
@@ -40,10 +46,12 @@ class SynthesiserModule(SynthesiserFile):
             ValueError: weights that do not fit, or that have seen rows which this run holds out.
         """
         super().on_fit_start()
-        path = self.hparams.get("initial_weights")
+        path = self.hparams.get(self.begins_with)
         if path is None or self.trainer.ckpt_path is not None:  # it goes on, and began long ago
             return
-        stored = begin_with(self, path, self.decide_weights)
+        key = f"model.{self.begins_with}"
+        own = self._weights_of_its_own()
+        stored = begin_with(self, path, self.decide_weights, key, self.may_differ_at_the_start, own)
         self._began_with(stored)
         self.weights_source = {
             "path": str(path),
@@ -52,7 +60,11 @@ class SynthesiserModule(SynthesiserFile):
         }
         data = data_of(self.trainer)
         if hasattr(data, "row_record"):
-            data.row_record.add(data_state(stored.content), data.val_table, f"model.initial_weights '{path}'")
+            data.row_record.add(data_state(stored.content), data.val_table, f"{key} '{path}'")
+
+    def _weights_of_its_own(self) -> set[str]:
+        """Names of weights that those which a training begins with may lack."""
+        return set()
 
     def _began_with(self, stored: StoredModule) -> None:
         """Takes over what else is known of weights that a training begins with."""

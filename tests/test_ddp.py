@@ -147,6 +147,27 @@ def test_classifier_with_synthesis_on_the_fly(tmp_path: Path) -> None:
     assert not images[0] & images[1] and min(len(rank) for rank in images) > 20
 
 
+def test_ranks_make_faces_in_the_same_steps_whatever_a_vote_leaves_each(tmp_path: Path) -> None:
+    """Rank 1 keeps half of what it makes: by itself it would make faces twice as often, and rank 0 wait for it."""
+    generator = save_checkpoint(tiny_generator(), tmp_path / "generator.ckpt")
+    folder = tmp_path / "mixed"
+    data = {"batch_size": 14, "synthetic_ratio": 0.5, "augmentation": {"enabled": False}}
+    arguments = command_line(folder, LAYER_NORM_CLASSIFIER, data, {"max_epochs": 2, "limit_val_batches": 0})
+    given = yaml.safe_load((folder / "given.yaml").read_text())
+    vote = {"class_path": "tests.fixtures.uneven_vote.UnevenVote", "init_args": {"folder": str(folder)}}
+    given["trainer"]["callbacks"].append(vote)
+    (folder / "given.yaml").write_text(yaml.safe_dump(given))
+    synthesis = {"enabled": "true", "generator": generator, "batch_size": 6, "max_reuse": 2, "initial_samples": 3}
+    sampling = "--synthesis.sampling={num_steps: 1, guidance_scale: 1.0}"
+    two_ranks(arguments, *(f"--synthesis.{key}={value}" for key, value in synthesis.items()), sampling)
+
+    made = [json.loads((folder / f"made{rank}.json").read_text()) for rank in range(2)]
+    assert made[0] == made[1]
+    kept = 6 * len(made[0]) + 3 * len(made[1])
+    drawn = 2 * ROWS  # by both
+    assert drawn / 2 - 2 * 6 <= kept <= drawn / 2  # each face twice in the mean of the ranks, to a batch of each
+
+
 PRETRAINING: dict[str, Any] = {
     "class_path": "lightning_modules.pretraining.FacePretraining",
     "init_args": {

@@ -18,6 +18,7 @@ from callbacks.recording.progress_display import Task
 from callbacks.recording.run_progress import display_of
 from callbacks.synthesis.copy_warning import warn_of_copies
 from callbacks.synthesis.face_sentence import face_sentence
+from callbacks.synthesis.faces_due import all_make_faces, steps_between_looks
 from callbacks.synthesis.generator_fit import check_generator_fits
 from callbacks.synthesis.near_copy_count import NearCopyCount
 from callbacks.synthesis.planned_shares import PlannedShares, merged_states
@@ -41,9 +42,10 @@ _COUNTERS = ("made", "discarded", "seconds", "next_number", "kept", "drawn")
 class OnlineSynthesis(SynthesisCallback):
     """Fills the rank's synthetic pool before training and refreshes it as samples are used.
 
-    Every rank generates for itself on its own device; no collective is needed. A pool sample is used ``max_reuse``
-    times on average: after each training batch, new faces are made once ``drawn / max_reuse`` exceeds those made by a
-    whole generation batch. ``data.synthetic_multiple`` bounds the distinct samples; from there on the pool stays.
+    Every rank generates for itself on its own device. A pool sample is used ``max_reuse`` times on average: new faces
+    are made once ``drawn / max_reuse`` exceeds those kept by a whole generation batch, on several ranks in the mean of
+    all, so that they make them in the same steps. ``data.synthetic_multiple`` bounds the distinct samples; from there
+    on the pool stays.
 
     What is made next is a pure function of (seed, rank, number): expression, action units, noise, layout. So a
     checkpoint holds which faces are in the pool, with their labels, and no pictures: a run that goes on makes the same
@@ -221,11 +223,10 @@ class OnlineSynthesis(SynthesisCallback):
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         counted = datamodule.counts["synthetic"]
         self.drawn, self._drawn_before = self.drawn + counted - self._drawn_before, counted
-        bound = self._bound(trainer)
-        while (self.drawn / self.max_reuse - self.kept) >= self.batch_size:
-            if bound is not None and self.kept >= bound:
-                break
-            self._generate(trainer)
+        if trainer.world_size == 1 or (trainer.global_step % self._steps_between_looks(datamodule) == 0):
+            while all_make_faces(trainer, pl_module, self._due(trainer), self.batch_size):
+                if self._due(trainer) is not None:
+                    self._generate(trainer)
         pl_module.log("synthesis/made", float(self.made))
         pl_module.log("synthesis/discarded", float(self.discarded))
         pl_module.log("synthesis/seconds", self.seconds)
@@ -235,6 +236,15 @@ class OnlineSynthesis(SynthesisCallback):
         if self.planned.follows_recalls:
             for name, share in (self.planned.now or {}).items():
                 pl_module.log(f"synthesis/share/{name}", share)
+
+    def _due(self, trainer: Trainer) -> float | None:
+        """Returns how many distinct faces this rank lacks by now; None = it has all that it may make."""
+        bound = self._bound(trainer)
+        return None if bound is not None and self.kept >= bound else self.drawn / self.max_reuse - self.kept
+
+    def _steps_between_looks(self, datamodule: Any) -> int:
+        per_step = datamodule.synthetic_ratio * datamodule.batch_size
+        return steps_between_looks(self.batch_size, self.max_reuse, per_step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lets the shares follow the recalls of each validation that is planned, not of one that a stop brings on.

@@ -49,6 +49,12 @@ class LoRAExporter:
             raise NothingToExportError(
                 f"lora: found model.trained '{module.hparams['trained']}', which has none, expected 'lora'"
             )
+        largest = module.hparams["network"].get("largest_scale")
+        if largest is not None:
+            raise NothingToExportError(
+                f"lora: found model.network.largest_scale {largest}, a distilled network, whose layer for the scale no "
+                "LoRA file holds, expected the kind 'pipeline'"
+            )
         weights = in_dtype(_weights(model.unet), self.settings.dtype, "lora")
         config = model.unet.peft_config[_ADAPTER]
         write_safetensors(folder / WEIGHTS, weights, {_METADATA: json.dumps(_metadata(config), sort_keys=True)})

@@ -46,7 +46,7 @@ class SamplingSettings:
         mention_expression: whether the text names the expression; false for a generator that was trained on captions
             without it (``data.captions.mention_expression``), and is asked by action units alone.
         negative_prompt: caption of the unconditional branch.
-        scheduler: name of the sampler, "ddim" or "dpm_solver++".
+        scheduler: name of the sampler: "ddim", "dpm_solver++", or "few_step" of networks distilled to few steps.
 
     Raises:
         ValueError: a value out of range, or an action unit that does not exist.

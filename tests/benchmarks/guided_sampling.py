@@ -18,19 +18,22 @@ one before:
 * ``interval``: and classifier-free guidance in the steps that it says alone, where it says so.
 * ``cold``: from layouts, with a cache of them that is empty before each batch.
 * ``ours``: all of ``--config``, the layouts in the cache before each batch.
+* ``distilled``, ``few_steps``: ours by the students of ``--students`` (docs/distillation.md): guidance in one pass, and
+  their own few steps.
 * ``unguided``: ours without guidance.
 * ``ours_same_steps``: through the text on the published schedule.
 
-All run under the same autocast. Prints one JSON line. ``speedup`` is ours ÷ published in images/s, ``speedup_cold`` the
-same of ``cold``, ``guided_over_unguided`` time of ours ÷ unguided, ``memory_ratio`` peak of ours ÷ published: medians
-over the rounds that both have, memory from one batch in a process of its own (peak above what was resident when it
-began; on a GPU what CUDA allocated). ``…_cpu`` are the same of the processor's time instead of the clock's, which is
-what to look at where others share the machine. ``passes`` are faces through the UNet for each face made, a backward
-pass counted as two, ``guide_passes`` those through the guide (forward and backward as one). ``judge_accuracy`` is the
-macro recall of the judge, ``frechet`` the Fréchet distance in the judge's features to the PublicTest faces, weighted to
-the same classes, ``recall`` improved recall in them, ``near_copies`` the share of faces that are near copies of a
-training face, without which that distance says nothing: it rewards copying (``near_copies_real``: of PublicTest faces).
-Distance and recall depend on how many faces there are (``faces`` of each loop). The guide must not be the judge.
+All run under the same autocast. Prints one JSON line. ``speedup`` is ours ÷ published in images/s, ``speedup_cold``
+the same of ``cold``, ``speedup_distilled`` and ``speedup_few_steps`` of the students, ``guided_over_unguided`` time
+of ours ÷ unguided, ``memory_ratio`` peak of ours ÷ published: medians over the rounds that both have, memory from one
+batch in a process of its own (peak above what was resident when it began; on a GPU what CUDA allocated). ``…_cpu``
+are the same of the processor's time instead of the clock's, which is what to look at where others share the machine.
+``passes`` are faces through the UNet for each face made, a backward pass counted as two, ``guide_passes`` those
+through the guide (forward and backward as one). ``judge_accuracy`` is the macro recall of the judge, ``frechet`` the
+Fréchet distance in the judge's features to the PublicTest faces, weighted to the same classes, ``recall`` improved
+recall in them, ``near_copies`` the share of faces that are near copies of a training face, without which that
+distance says nothing: it rewards copying (``near_copies_real``: of PublicTest faces). Distance and recall depend on
+how many faces there are (``faces`` of each loop). The guide must not be the judge.
 """
 
 from __future__ import annotations
@@ -78,7 +81,8 @@ STEPS, INVERTED, GUIDED_FROM = 50, 35, 15
 BEFORE_NOISE, BEFORE_LAYOUT = 12, (14, 12)
 """Steps of ours, and those inverted, before guidance went through the latents."""
 
-LOOPS = ("published", "text", "latents", "steps", "interval", "cold", "ours", "unguided", "ours_same_steps")
+STUDENTS = ("distilled", "few_steps")
+LOOPS = ("published", "text", "latents", "steps", "interval", "cold", "ours", *STUDENTS, "unguided", "ours_same_steps")
 
 Loop = Callable[[SynthesisRequest], torch.Tensor]
 
@@ -149,6 +153,10 @@ class Loops:
         assert isinstance(config, dict)
         self.args, self.config = args, config
         self.generator = ExpressionGenerator.load_trained(args.generator, args.device)
+        taught = [ExpressionGenerator.load_trained(path, args.device) for path in args.students]
+        self.students = dict(zip(STUDENTS, taught, strict=False))
+        for each in (self.generator, *taught):
+            each.synthesiser.bf16 &= not args.float32
         self.guide = ExpressionClassifier.load_trained(args.guide, args.device)
         self.judge = ExpressionClassifier.load_trained(args.judge, args.device)
         if self.guide.weights_fingerprint() == self.judge.weights_fingerprint():
@@ -176,6 +184,7 @@ class Loops:
         same = [] if self.from_layout else ["cold", "interval"]  # as ours
         if self.settings.guidance_interval == (0.0, 1.0):
             same.append("interval" if self.from_layout else "steps")
+        same += [name for name in STUDENTS if name not in self.students]
         self.loops = {name: self._loop(name) for name in args.loops if name not in same}
 
     def _loop(self, name: str) -> tuple[Loop, SamplingSettings]:
@@ -188,18 +197,22 @@ class Loops:
         settings = {"text": before, "latents": before, "steps": everywhere, "ours_same_steps": long}.get(
             name, self.settings
         )
+        generator = self.students.get(name, self.generator)
+        few = generator.synthesiser.distilled[1]
+        if few is not None:
+            settings = replace(settings, num_steps=few, scheduler="few_step")
         inverted = {"text": BEFORE_LAYOUT[1], "latents": BEFORE_LAYOUT[1], "ours_same_steps": INVERTED}.get(
-            name, self.config["layout"]["num_inverted"]
+            name, self.config["layout"]["num_inverted"] if few is None else few - 1
         )
         hooks: list[Any] = []
         if self.from_layout:
-            keeps = {"cold": True, "ours": True, "unguided": True}.get(name, False)
+            keeps = name in ("cold", "ours", "unguided", *STUDENTS)
             if keeps:
                 self.caches[name] = Path(tempfile.mkdtemp(prefix="layouts-"))
             hooks.append(self._layout(inverted, str(self.caches[name]) if keeps else None))
         if name != "unguided":
             hooks.append(self._guidance(name))
-        return OurLoop(self.generator, hooks), settings
+        return OurLoop(generator, hooks), settings
 
     def _layout(self, inverted: int, cache: str | None = None) -> LayoutInitialisation:
         found = {**self._group("layout"), "num_inverted": inverted, "cache_dir": cache}
@@ -233,7 +246,7 @@ class Loops:
             layout.cache = LayoutCache(self.caches[name], layout.cache.most_bytes)
             return
         with torch.no_grad():
-            layout.on_denoising_start(self.generator.synthesiser.start(request))
+            layout.on_denoising_start(self.students.get(name, self.generator).synthesiser.start(request))
         layout.cache.flush()
 
     def hooks(self, name: str) -> list[Any]:
@@ -267,13 +280,14 @@ class Passes:
     """Counts faces through UNet and guides.
 
     Args:
-        unet: what denoises.
+        unets: what denoises.
         guides: what guides.
     """
 
-    def __init__(self, unet: torch.nn.Module, guides: Sequence[torch.nn.Module]) -> None:
+    def __init__(self, unets: Sequence[torch.nn.Module], guides: Sequence[torch.nn.Module]) -> None:
         self.unet = self.guide = 0
-        unet.register_forward_pre_hook(self._through_unet)
+        for unet in unets:
+            unet.register_forward_pre_hook(self._through_unet)
         for guide in guides:
             guide.register_forward_pre_hook(self._through_guide)
 
@@ -404,6 +418,13 @@ def main() -> None:
     """Measures all loops and prints one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--generator", required=True, help="trained generator: checkpoint or folder")
+    parser.add_argument(
+        "--students",
+        nargs="*",
+        default=[],
+        help="of the generator: one whose guidance is distilled, and one distilled to few steps",
+    )
+    parser.add_argument("--float32", action="store_true", help="no bfloat16, for a processor without its units")
     parser.add_argument("--guide", required=True, help="classifier checkpoint that guides")
     parser.add_argument("--judge", required=True, help="another classifier checkpoint, which scores")
     parser.add_argument("--data", default="../shared/data/fer2013", help="FER2013 with FER+ votes, or 'drawn'")
@@ -453,7 +474,8 @@ def measured(made: Loops) -> dict[str, Any]:
     processor: dict[str, list[float]] = {name: [] for name in loops}
     passes: dict[str, list[float]] = {}
     images: dict[str, list[torch.Tensor]] = {name: [] for name in loops}
-    counted = Passes(made.generator.model.unet, [made.guide, *(hook.guide for hook in made.guides.values())])  # type: ignore[list-item]
+    unets = [each.model.unet for each in (made.generator, *made.students.values())]
+    counted = Passes(unets, [made.guide, *(hook.guide for hook in made.guides.values())])  # type: ignore[list-item]
     small = argparse.Namespace(**{**vars(args), "batch_size": 4})
     for loop, settings in loops.values():
         loop(request_of(0, small, expressions, settings))  # warm-up
@@ -507,6 +529,8 @@ def measured(made: Loops) -> dict[str, Any]:
     ratios = {
         "speedup": ("published", "ours"),
         "speedup_cold": ("published", "cold"),
+        "speedup_distilled": ("published", "distilled"),
+        "speedup_few_steps": ("published", "few_steps"),
         "speedup_same_steps": ("published", "ours_same_steps"),
         "guided_over_unguided": ("ours", "unguided"),
     }

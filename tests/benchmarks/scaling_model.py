@@ -9,8 +9,9 @@ the bytes of its gradients. Estimated from these, with the assumptions named by 
 - **synthesis**: ranks make batches of their own and never wait for each other, but for the last, uneven round.
 - **mixed training**: a step takes the classifier's FLOPs, the faces that fall due in it, and the all-reduce of the
   gradients, one after the other. All ranks wait for the slowest in every step. Where no face is discarded the ranks'
-  pools fall due in the same step. Where a vote discards some, each rank gets out of step with the others, and a step
-  takes as long as if all made faces whenever one of them does: that is drawn, rank by rank, from the keep rate.
+  pools fall due in the same step. Where a vote discards some, they make a batch each once one is due in the mean of all
+  (``callbacks/synthesis/faces_due.py``): that is drawn, rank by rank, from the keep rate. Beside it stands what it was
+  when each rank made faces by itself, and a step took as long as if all made them whenever one of them did.
 
 Prints a table and one JSON line.
 """
@@ -62,7 +63,9 @@ def flops_of(what: str) -> tuple[int, int]:
         return int(counter.get_total_flops()), sum(p.numel() for p in network.parameters())
 
 
-def steps_with_faces(gpus: int, due: float, batch: int, keep: float, draw: np.random.Generator) -> float:
+def steps_with_faces(
+    gpus: int, due: float, batch: int, keep: float, draw: np.random.Generator, together: bool = True
+) -> float:
     """Returns in what share of the steps at least one rank makes a batch of faces, times how many of them in a row.
 
     Args:
@@ -71,11 +74,12 @@ def steps_with_faces(gpus: int, due: float, batch: int, keep: float, draw: np.ra
         batch: faces that a rank makes at a time.
         keep: share of them that the vote keeps, each by itself.
         draw: random numbers.
+        together: all ranks make faces once they are due in the mean; False = each when its own are.
     """
     kept, waited = np.full(gpus, float(batch)), 0
     for step in range(1, SIMULATED_STEPS + 1):
         rounds = np.zeros(gpus)
-        while (late := step * due - kept + batch >= batch).any():
+        while (late := np.full(gpus, step * due >= kept.mean()) if together else step * due >= kept).any():
             kept[late] += draw.binomial(batch, keep, int(late.sum()))
             rounds[late] += 1
         waited += int(rounds.max())
@@ -106,8 +110,10 @@ def main() -> None:
     due = options.ratio * options.batch / options.max_reuse
     counted = {"unet_flops": unet, "decoder_flops": decoder, "face_flops": face, "classifier_flops": classifier}
     found = {}
-    print("| GPUs | set, images/s | ÷ ideal | mixed, images/s | ÷ ideal | with a vote that keeps 90 %, ÷ ideal |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    columns = ["set, images/s", "÷ ideal", "mixed, images/s", "÷ ideal"]
+    columns += ["with a vote that keeps 90 %, ÷ ideal", "… each rank by itself"]
+    print(f"| GPUs | {' | '.join(columns)} |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     alone = options.batch / (learn_s + due * face_s)
     for gpus in GPUS:
         rounds = -(-options.faces // (gpus * options.generation_batch))
@@ -115,14 +121,21 @@ def main() -> None:
         link = options.near if gpus <= 8 else options.far
         reduce_s = (2 * (gpus - 1) / gpus * 4 * weights / link + 2 * (gpus - 1) * options.latency) if gpus > 1 else 0.0
         rates = []
-        for keep in (1.0, 0.9):
+        for keep, together in ((1.0, True), (0.9, True), (0.9, False)):
             draw = np.random.default_rng(1)
-            batches = steps_with_faces(gpus, due, options.generation_batch, keep, draw)
+            batches = steps_with_faces(gpus, due, options.generation_batch, keep, draw, together)
             rates.append(gpus * options.batch / (learn_s + batches * options.generation_batch * face_s + reduce_s))
         voted_alone = found[GPUS[0]]["voted"] if found else rates[1]
-        found[gpus] = {"set": made, "mixed": rates[0], "voted": rates[1], "all_reduce_s": reduce_s}
-        shares = (made * face_s / gpus, rates[0] / gpus / alone, rates[1] / gpus / voted_alone)
-        print(f"| {gpus} | {made:.1f} | {shares[0]:.3f} | {rates[0]:.0f} | {shares[1]:.3f} | {shares[2]:.3f} |")
+        found[gpus] = {
+            **{"set": made, "mixed": rates[0], "voted": rates[1], "voted_by_itself": rates[2]},
+            "all_reduce_s": reduce_s,
+        }
+        shares = (made * face_s / gpus, rates[0] / gpus / alone, *(rate / gpus / voted_alone for rate in rates[1:]))
+        print(
+            f"| {gpus} | {made:.1f} | {shares[0]:.3f} | {rates[0]:.0f} | "
+            + " | ".join(f"{s:.3f}" for s in shares[1:])
+            + " |"
+        )
     times = {"face_s": face_s, "learn_s": learn_s, "faces_due_per_step": due, "gradient_bytes": 4 * weights}
     print(json.dumps({**counted, **times, "gpus": found}))
 

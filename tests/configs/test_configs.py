@@ -31,10 +31,11 @@ CONFIGS = Path(train.__file__).parent / "configs"
 FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
 ROOMS = (
     *("data", "debug", "trainer", "sweeps", "annotator", "captions", "labels", "synthesise", "rivals", "presets"),
-    *("probes", "few_shot", "zero_shot"),
+    *("probes", "few_shot", "zero_shot", "distillation"),
 )
 """Those with tests of their own; annotator, labels: test_annotator_configs.py; captions: test_caption_configs.py;
-presets: test_presets.py; probes, few_shot, zero_shot: test_representation_configs.py."""
+presets: test_presets.py; probes, few_shot, zero_shot: test_representation_configs.py; distillation:
+test_distillation_configs.py."""
 OF_ROOM = {room: [name for name in FILES if name.startswith(f"{room}/")] for room in ROOMS}
 AFTER = {  # change what another file says
     "generator/drawn_au.yaml": "generator/drawn.yaml",

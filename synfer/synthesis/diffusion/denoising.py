@@ -14,10 +14,10 @@ from synfer.synthesis.hooks import DenoisingHook, OutputHook
 def guided_output(state: DenoisingState) -> Tensor:
     """Returns the network's output under classifier-free guidance: uncond + w · (cond − uncond).
 
-    One pass over all that is still to be computed: the unconditional half where the scale of this step is not 1, and
-    the conditional outputs that no hook has left behind.
+    One pass over all that is still to be computed: the unconditional half where the scale of this step is not 1 and the
+    network does not hear it, and the conditional outputs that no hook has left behind.
     """
-    scale = state.settings.scale_at(state.step)
+    scale = 1 if state.hears_scale else state.settings.scale_at(state.step)
     left = state.conditional_output
     if left is None:
         open_rows = torch.arange(len(state.latents), device=state.latents.device)

@@ -16,9 +16,12 @@ from synfer.synthesis.request import SamplingSettings, SynthesisRequest
 
 
 class Network(Protocol):
-    """ε, v or x0 prediction: latents (B, C, h, w), timestep, text (B, L, D), AU tokens (B, R, D) → (B, C, h, w)."""
+    """ε, v or x0 prediction: latents (B, C, h, w), timestep, text (B, L, D), AU tokens (B, R, D) → (B, C, h, w).
 
-    def __call__(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor) -> Tensor:
+    A distilled one takes the guidance scale too, 1 where it is left out.
+    """
+
+    def __call__(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor, scale: float = 1.0) -> Tensor:
         """Returns the network's output (B, C, h, w)."""
 
 
@@ -44,6 +47,7 @@ class DenoisingState:
         codec_fingerprint: names the codec, so that a classifier of other latents is noticed.
         network_fingerprint: names the whole diffusion model, weights and all that decides its outputs beside them.
         autocast: makes the context that network calls run in.
+        hears_scale: the network takes the guidance scale itself: its output is guided, and needs no unconditional one.
         checkpointing: makes the context in which the network recomputes its activations in a backward pass, or not.
         first_step: denoising starts here (partial inversion sets it above 0).
         step: current step, 0 … num_steps − 1.
@@ -70,6 +74,7 @@ class DenoisingState:
     codec_fingerprint: Callable[[], str] = str
     network_fingerprint: Callable[[], str] = str
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    hears_scale: bool = False
     checkpointing: Callable[[bool], AbstractContextManager[Any]] = nullcontext
     first_step: int = 0
     step: int = 0
@@ -84,8 +89,10 @@ class DenoisingState:
 
     def predict(self, text: Tensor, au: Tensor, latents: Tensor | None = None) -> Tensor:
         """Runs the network at the current step: float32 (B, C, h, w)."""
+        noisy = self.latents if latents is None else latents
+        scale = {"scale": self.settings.scale_at(self.step)} if self.hears_scale else {}
         with self.autocast():
-            return self.network(self.latents if latents is None else latents, self.timestep, text, au).float()
+            return self.network(noisy, self.timestep, text, au, **scale).float()
 
     def clean(self, output: Tensor, latents: Tensor | None = None) -> Tensor:
         """Returns x̂0 at the current step from an output, for all samples or those whose ``latents`` these are."""

@@ -12,6 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from synfer.networks.prediction_type import PredictionType
+from synfer.synthesis.diffusion.distillation import ddim_step, few_step_timesteps
+
 Level = tuple[Tensor, Tensor]
 """√ᾱ and √(1 − ᾱ), float32 without dimensions, on the CPU: x = √ᾱ · x0 + √(1 − ᾱ) · ε."""
 
@@ -108,7 +111,44 @@ class DPMSolver(_FromDiffusers):
         super().__init__(scheduler, num_steps)
 
 
-SAMPLERS: dict[str, Callable[[Mapping[str, Any], int], Sampler]] = {"ddim": DDIM, "dpm_solver++": DPMSolver}
+class FewStep:
+    """Deterministic DDIM from the noisiest timestep down to no noise at all, in steps of equal length.
+
+    What a network is distilled on to few steps: the levels at which a step begins and ends are exactly those of the
+    timesteps, whatever the spacing and the last level of the schedule.
+
+    Args:
+        schedule: config of a diffusers scheduler.
+        num_steps: denoising steps.
+    """
+
+    initial_scale = 1.0
+
+    def __init__(self, schedule: Mapping[str, Any], num_steps: int) -> None:
+        from diffusers import DDIMScheduler
+
+        scheduler = DDIMScheduler.from_config(schedule)
+        self._alphas: Tensor = scheduler.alphas_cumprod
+        self._prediction: PredictionType = scheduler.config.prediction_type
+        self.timesteps = few_step_timesteps(len(self._alphas), num_steps)
+
+    def step(self, output: Tensor, i: int, x: Tensor) -> Tensor:
+        """Takes step i."""
+        begin, end = ((a.to(x.device), s.to(x.device)) for a, s in self.noise_levels(i))
+        return ddim_step(output, x, begin, end, self._prediction)
+
+    def noise_levels(self, i: int) -> tuple[Level, Level]:
+        """Returns the levels of timestep i and of the next; after the last, none."""
+        last = i + 1 == len(self.timesteps)
+        end = torch.ones(()) if last else self._alphas[int(self.timesteps[i + 1])]
+        return _level(self._alphas[int(self.timesteps[i])]), _level(end)
+
+
+SAMPLERS: dict[str, Callable[[Mapping[str, Any], int], Sampler]] = {
+    "ddim": DDIM,
+    "dpm_solver++": DPMSolver,
+    "few_step": FewStep,
+}
 """``sampling.scheduler`` → sampler, made from (config of the noise schedule, number of steps)."""
 
 

@@ -15,10 +15,12 @@ from synfer.foundation.fingerprint import fingerprint
 from synfer.networks.au_adapter import AUTokens, embed_action_units, region_masks, set_au_scale
 from synfer.networks.diffusion import DiffusionModel
 from synfer.networks.prediction_type import PredictionType
+from synfer.networks.scale_input import embed_scale, hears_scale
 from synfer.networks.stable_diffusion.number_format import in_stored_format
 from synfer.synthesis.conditions import asked_captions
 from synfer.synthesis.diffusion.denoising import denoise
 from synfer.synthesis.diffusion.denoising_state import DenoisingState
+from synfer.synthesis.diffusion.distilled_sampling import check_distilled_sampling
 from synfer.synthesis.diffusion.execution import attention_kernel
 from synfer.synthesis.diffusion.expression_strength import strengthened_text
 from synfer.synthesis.diffusion.samplers import make_sampler
@@ -45,6 +47,8 @@ class DiffusionSynthesiser:
         null_caption: caption where the negative prompt is empty.
         bf16: run the networks in bfloat16 autocast.
         compiled: whether the UNet is compiled.
+        distilled: largest guidance scale that the network hears, and number of steps that it was distilled to; None =
+            it hears none, any.
         training_step: returns the step of the training that the model is in; None = in none. For errors.
     """
 
@@ -60,7 +64,10 @@ class DiffusionSynthesiser:
         bf16: bool = True,
         compiled: bool = False,
         training_step: Callable[[], int | None] | None = None,
+        distilled: tuple[float | None, int | None] = (None, None),
     ) -> None:
+        check_distilled_sampling(sampling, *distilled, group="model")
+        self.distilled = distilled
         self.model = model
         self.label_space = label_space
         self.image_size = image_size
@@ -92,16 +99,33 @@ class DiffusionSynthesiser:
 
     # ---------------------------------------------------------------- the networks
 
-    def network(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor | AUTokens) -> Tensor:
-        """Runs the UNet: (B, C, h, w), timestep int or (B,), text (B, L, D), AU input (B, R, 2A) → (B, C, h, w)."""
+    def network(
+        self,
+        latents: Tensor,
+        timestep: Tensor | int,
+        text: Tensor,
+        au: Tensor | AUTokens,
+        scale: Tensor | float = 1.0,
+    ) -> Tensor:
+        """Runs the UNet: (B, C, h, w), timestep int or (B,), text (B, L, D), AU input (B, R, 2A) → (B, C, h, w).
+
+        A network that hears the guidance scale takes it, one or (B,); no other looks at it.
+        """
+        unet = self.model.unet
         embeds = au if isinstance(au, AUTokens) else [au]
         if self.compiled:
             timestep = torch.as_tensor(timestep, device=latents.device)  # each Python number would be compiled anew
-        with self._attention_kernel(latents.device), in_stored_format(self.model.unet):
-            return self.model.unet(latents, timestep, text, added_cond_kwargs={"image_embeds": embeds}).sample
+        heard = None
+        if hears_scale(unet):
+            scales = torch.as_tensor(scale, dtype=torch.float32, device=latents.device).expand(len(latents))
+            heard = embed_scale(scales, unet.config.time_cond_proj_dim)
+        with self._attention_kernel(latents.device), in_stored_format(unet):
+            return unet(latents, timestep, text, timestep_cond=heard, added_cond_kwargs={"image_embeds": embeds}).sample
 
-    def _network_on_tokens(self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor) -> Tensor:
-        return self.network(latents, timestep, text, AUTokens([au]))
+    def _network_on_tokens(
+        self, latents: Tensor, timestep: Tensor | int, text: Tensor, au: Tensor, scale: float = 1.0
+    ) -> Tensor:
+        return self.network(latents, timestep, text, AUTokens([au]), scale)
 
     @property
     def latent_side(self) -> int:
@@ -205,6 +229,7 @@ class DiffusionSynthesiser:
         """Returns the state in which denoising of a request begins, the model in evaluation mode."""
         n = len(request)
         settings = request.settings if isinstance(request.settings, SamplingSettings) else self.sampling
+        check_distilled_sampling(settings, *self.distilled)
         set_au_scale(self.model.unet, settings.au_scale)
         captions = asked_captions(request.captions, settings)
         text = self.encode_text([settings.negative_prompt or self.null_caption, *captions])
@@ -232,6 +257,7 @@ class DiffusionSynthesiser:
             network_fingerprint=self.network_fingerprint,
             autocast=self._autocast,
             checkpointing=self._checkpointing,
+            hears_scale=hears_scale(self.model.unet),
         )
 
     def _check_finite(self, image: Tensor, request: SynthesisRequest) -> None:

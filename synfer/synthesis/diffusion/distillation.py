@@ -1,0 +1,92 @@
+"""What a student of a diffusion model is to give: its teacher's guided output, or where several of its steps lead.
+
+Guidance distillation: one pass that knows the scale w gives uncond + w · (cond − uncond) (Meng et al., CVPR 2023, arXiv
+2210.03142, their first stage). Step distillation: one DDIM step ends where several of the teacher's end (progressive
+distillation, Salimans and Ho, ICLR 2022, arXiv 2202.00512; theirs are two at a time).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from synfer.networks.prediction_type import PredictionType
+from synfer.synthesis.diffusion.prediction import predict_clean, predict_noise
+
+Levels = tuple[Tensor, Tensor]
+"""√ᾱ and √(1 − ᾱ) of each sample, (B, 1, 1, 1) each."""
+
+GuidedTeacher = Callable[[Tensor, Tensor], Tensor]
+"""Latents x_t (B, C, h, w), timesteps int64 (B,) → the teacher's output under guidance (B, C, h, w)."""
+
+
+def draw_scales(n: int, largest: float, generator: torch.Generator) -> Tensor:
+    """Returns n guidance scales drawn evenly from 1 to the largest, float32 (n,)."""
+    return 1 + (largest - 1) * torch.rand(n, generator=generator, device=generator.device)
+
+
+def few_step_timesteps(num_train_timesteps: int, steps: int) -> Tensor:
+    """Returns the timesteps of the few-step sampler, int64 (steps,), falling: from the noisiest, evenly.
+
+    Those of ``steps`` are among those of ``k · steps``.
+
+    Raises:
+        ValueError: more steps than timesteps.
+    """
+    if not 1 <= steps <= num_train_timesteps:
+        raise ValueError(f"few-step sampler: found {steps} steps, expected 1 … {num_train_timesteps}")
+    left = torch.arange(steps, 0, -1, dtype=torch.int64)
+    return left * num_train_timesteps // steps - 1
+
+
+def levels_at(alphas_cumprod: Tensor, timestep: Tensor) -> Levels:
+    """Returns √ᾱ and √(1 − ᾱ) at timesteps int64 (B,); below 0 there is no noise at all."""
+    alpha = alphas_cumprod.to(timestep.device, torch.float32)[timestep.clamp_min(0)]
+    alpha = torch.where(timestep < 0, torch.ones_like(alpha), alpha)[:, None, None, None]
+    return alpha.sqrt(), (1 - alpha).sqrt()
+
+
+def ddim_step(output: Tensor, noisy: Tensor, begin: Levels, end: Levels, prediction: PredictionType) -> Tensor:
+    """Returns the latents (B, C, h, w) at the level where a deterministic DDIM step ends (Song et al. 2021)."""
+    clean = predict_clean(output, noisy, *begin, prediction)
+    eps = predict_noise(output, noisy, *begin, prediction)
+    return end[0] * clean + end[1] * eps
+
+
+def clean_that_leads_to(ended: Tensor, noisy: Tensor, begin: Levels, end: Levels) -> Tensor:
+    """Returns the x̂0 (B, C, h, w) with which one DDIM step from ``noisy`` ends at ``ended``."""
+    share = end[1] / begin[1]
+    return (ended - share * noisy) / (end[0] - share * begin[0])
+
+
+def few_step_target(
+    teacher: GuidedTeacher,
+    noisy: Tensor,
+    position: Tensor,
+    steps: int,
+    substeps: int,
+    alphas_cumprod: Tensor,
+    prediction: PredictionType,
+) -> Tensor:
+    """Returns the x̂0 of one of a few steps that leads where ``substeps`` of the teacher's lead, (B, C, h, w).
+
+    Args:
+        teacher: its guided output.
+        noisy: x_t at the timesteps of ``position``, (B, C, h, w).
+        position: which of the steps each sample takes, int64 (B,), 0 … steps − 1.
+        steps: of the student's sampler.
+        substeps: of the teacher in one of them, at least 1.
+        alphas_cumprod: ᾱ of all training timesteps.
+        prediction: what the teacher predicts.
+    """
+    grid = few_step_timesteps(len(alphas_cumprod), steps * substeps)
+    grid = torch.cat([grid, grid.new_tensor([-1])]).to(noisy.device)
+    first = position * substeps
+    x = noisy
+    for i in range(substeps):
+        begin, end = (levels_at(alphas_cumprod, grid[first + i + j]) for j in (0, 1))
+        x = ddim_step(teacher(x, grid[first + i]), x, begin, end, prediction)
+    begin, end = (levels_at(alphas_cumprod, grid[first + j]) for j in (0, substeps))
+    return clean_that_leads_to(x, noisy, begin, end)
