@@ -59,6 +59,9 @@ class SemanticGuidance(SynthesisCallback):
         expressions: guide these alone; null = all.
         targets: the soft label that a wanted expression is guided to, {"fear": {"fear": 0.8, "surprise": 0.2}}; an
             expression without one is guided to itself.
+        entropy_weight: w of the loss −log p(y) + w · H(p) that is gone down: above 0 the guide is to make up its mind,
+            below 0 to keep it open, for more variety. A soft target is then left for its largest share, or overshot
+            towards an even one. 0 = without that term.
         stop_above: a sample pays no more guidance once the guide is this sure of it, a probability in (0, 1]; for soft
             targets exp(−KL). null = never stop.
         chunk: samples per guided pass, for less memory; null = the whole batch.
@@ -85,6 +88,7 @@ class SemanticGuidance(SynthesisCallback):
         norm: Literal["global", "token"] = "global",
         expressions: list[str] | None = None,
         targets: dict[str, dict[str, float]] | None = None,
+        entropy_weight: float = 0.0,
         stop_above: float | None = None,
         chunk: int | None = None,
         gradient_checkpointing: bool = False,
@@ -105,6 +109,8 @@ class SemanticGuidance(SynthesisCallback):
             raise ValueError(f"guidance: start_step {start_step} and end_step {end_step}, expected 0 ≤ start < end")
         if every < 1:
             raise ValueError(f"guidance.every: found {every}, expected at least 1")
+        if not math.isfinite(entropy_weight):
+            raise ValueError(f"guidance.entropy_weight: found {entropy_weight}, expected a finite number")
         if stop_above is not None and not 0 < stop_above <= 1:
             raise ValueError(f"guidance.stop_above: found {stop_above}, expected a probability in (0, 1] or null")
         if chunk is not None and chunk < 1:
@@ -123,6 +129,7 @@ class SemanticGuidance(SynthesisCallback):
         self.norm = norm
         self.expressions = None if expressions is None else frozenset(canonical_expression(n) for n in expressions)
         self.targets = {canonical_expression(name): _soft_target(name, soft) for name, soft in (targets or {}).items()}
+        self.entropy_weight = entropy_weight
         self.stop_above = stop_above
         self.chunk = chunk
         self.gradient_checkpointing = gradient_checkpointing
@@ -156,9 +163,10 @@ class SemanticGuidance(SynthesisCallback):
         """Names the guide, its step size and its steps."""
         end = "" if self.end_step is None else f" to {self.end_step}"
         step = self.step_size if self.through == "text" else self.latent_step_size
+        mind = "" if self.entropy_weight == 0 else f", entropy weight {self.entropy_weight:g}"
         return (
             f"guided by {self.guide_path} through the {self.through} (step size {step:g}, from step "
-            f"{self.start_step}{end})"
+            f"{self.start_step}{end}{mind})"
         )
 
     def guide_fingerprint(self) -> str | None:
@@ -179,6 +187,8 @@ class SemanticGuidance(SynthesisCallback):
             "expressions": None if self.expressions is None else sorted(self.expressions),
             "targets": self.targets,
             "stop_above": self.stop_above,
+            # Only where it acts: sets of before it go on.
+            **({} if self.entropy_weight == 0 else {"entropy_weight": self.entropy_weight}),
         }
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -293,7 +303,7 @@ class SemanticGuidance(SynthesisCallback):
         guide: Any = self.guide
         on_latents = _codec_of(guide) is not None
         look = guide.forward_latents if on_latents else guide
-        found = by(state, look, self._target[rows], rows, on_latents, self.chunk)
+        found = by(state, look, self._target[rows], rows, on_latents, self.chunk, self.entropy_weight)
         self.losses.append(float(found.loss.mean()))
         if (
             not math.isfinite(self.losses[-1]) and state.latents.isfinite().all()
