@@ -317,6 +317,17 @@ def test_a_set_is_guided_with_temperatures_that_it_fits_and_goes_on_with(
     assert not (tmp_path / "other" / "synthetic_set" / "synthesis.json").exists()
 
 
+def test_a_set_goes_on_with_rounded_weights(weights: Path, tmp_path: Path) -> None:
+    half = "--model.execution.bf16_sampling=true"
+    rounded = [half, "--model.execution.bf16_weights=true"]
+    train.main(arguments(weights, tmp_path / "run", half, count=4))
+    begun = images(tmp_path / "run" / "synthetic_set")
+    train.main(arguments(weights, tmp_path / "run", *rounded, count=6))
+    train.main(arguments(weights, tmp_path / "rounded", *rounded, count=6))
+    whole = images(tmp_path / "rounded" / "synthetic_set")
+    assert images(tmp_path / "run" / "synthetic_set") == whole and begun.items() <= whole.items()
+
+
 def test_fewer_faces_left_than_ranks(tmp_path: Path) -> None:
     datamodule = SimpleNamespace(predict_split="synthesis", synthesis_count=3, synthesis_done=None)
     trainer: Any = SimpleNamespace(world_size=4, datamodule=datamodule, default_root_dir=str(tmp_path))
