@@ -15,7 +15,7 @@ from datamodules.batch import Batch
 from datamodules.rows.unlabelled import expression_names
 from lightning_modules.caption_words import check_caption_words
 from lightning_modules.face_grid import log_face_grid
-from lightning_modules.generator_file import GeneratorFile
+from lightning_modules.rounded_generator import RoundedGenerator
 from lightning_modules.sharding_checks import check_sharding
 from lightning_modules.trainer_access import data_of
 from lightning_modules.training_cache import TrainingCache
@@ -51,7 +51,7 @@ from synfer.synthesis.diffusion.synthesiser import DiffusionSynthesiser
 from synfer.synthesis.request import SamplingSettings
 
 
-class ExpressionGenerator(GeneratorFile):
+class ExpressionGenerator(RoundedGenerator):
     """Latent diffusion with text and AU conditioning (SynFER, arXiv 2410.09865).
 
     Trains E‖target − f_θ(x_t, c_text, c_au, t)‖² with min-SNR weights; text, AUs and both are dropped at random, so
@@ -261,6 +261,7 @@ class ExpressionGenerator(GeneratorFile):
         Raises:
             ValueError: it does not.
         """
+        super().setup(stage)
         self._check_label_space_of_data(stage)
         if stage == "fit":
             named = self.sampling.mention_expression

@@ -36,6 +36,8 @@ def check_sharding(settings: Mapping[str, Any], trainer: Any) -> None:
     learns_whole = settings["trained"] in ("all", "unet_only")
     check_setting(learns_whole, "trained", settings["trained"], "all or unet_only with a sharding strategy")
     check_setting(settings["grid_samples"] == 0, "grid_samples", settings["grid_samples"], "0 with a sharded UNet")
+    rounds = settings["execution"]["bf16_weights"]
+    check_setting(not rounds, "execution.bf16_weights", rounds, "false with a sharded UNet")
     validates = trainer.limit_val_batches not in (0, 0.0) and trainer.state.fn == "fit"
     check_setting(
         not validates, "limit_val_batches", trainer.limit_val_batches, "0 with a sharded UNet", group="trainer"

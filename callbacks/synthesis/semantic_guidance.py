@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.synthesis.guide_temperature import GuideTemperature
 from callbacks.synthesis.synthesis_callback import SynthesisCallback
 from callbacks.synthesis.voter_level import check_level
 from lightning_modules.aligned_faces import tell_of_other_alignment
@@ -59,6 +60,11 @@ class SemanticGuidance(SynthesisCallback):
         expressions: guide these alone; null = all.
         targets: the soft label that a wanted expression is guided to, {"fear": {"fear": 0.8, "surprise": 0.2}}; an
             expression without one is guided to itself.
+        entropy_weight: w of the loss −log p(y) + w · H(p) that is gone down: above 0 the guide is to make up its mind,
+            below 0 to keep it open, for more variety. A soft target is then left for its largest share, or overshot
+            towards an even one. 0 = without that term.
+        calibration: JSON file with the guide's temperature at each noise level, by which its logits are divided. Where
+            no file is yet, they are fitted on training faces before the first face is made, and written. null = none.
         stop_above: a sample pays no more guidance once the guide is this sure of it, a probability in (0, 1]; for soft
             targets exp(−KL). null = never stop.
         chunk: samples per guided pass, for less memory; null = the whole batch.
@@ -85,6 +91,8 @@ class SemanticGuidance(SynthesisCallback):
         norm: Literal["global", "token"] = "global",
         expressions: list[str] | None = None,
         targets: dict[str, dict[str, float]] | None = None,
+        entropy_weight: float = 0.0,
+        calibration: str | None = None,
         stop_above: float | None = None,
         chunk: int | None = None,
         gradient_checkpointing: bool = False,
@@ -105,6 +113,8 @@ class SemanticGuidance(SynthesisCallback):
             raise ValueError(f"guidance: start_step {start_step} and end_step {end_step}, expected 0 ≤ start < end")
         if every < 1:
             raise ValueError(f"guidance.every: found {every}, expected at least 1")
+        if not math.isfinite(entropy_weight):
+            raise ValueError(f"guidance.entropy_weight: found {entropy_weight}, expected a finite number")
         if stop_above is not None and not 0 < stop_above <= 1:
             raise ValueError(f"guidance.stop_above: found {stop_above}, expected a probability in (0, 1] or null")
         if chunk is not None and chunk < 1:
@@ -123,6 +133,8 @@ class SemanticGuidance(SynthesisCallback):
         self.norm = norm
         self.expressions = None if expressions is None else frozenset(canonical_expression(n) for n in expressions)
         self.targets = {canonical_expression(name): _soft_target(name, soft) for name, soft in (targets or {}).items()}
+        self.entropy_weight = entropy_weight
+        self._temperature = GuideTemperature(calibration) if enabled and calibration is not None else None
         self.stop_above = stop_above
         self.chunk = chunk
         self.gradient_checkpointing = gradient_checkpointing
@@ -156,9 +168,11 @@ class SemanticGuidance(SynthesisCallback):
         """Names the guide, its step size and its steps."""
         end = "" if self.end_step is None else f" to {self.end_step}"
         step = self.step_size if self.through == "text" else self.latent_step_size
+        mind = "" if self._temperature is None else ", calibrated"
+        mind += "" if self.entropy_weight == 0 else f", entropy weight {self.entropy_weight:g}"
         return (
             f"guided by {self.guide_path} through the {self.through} (step size {step:g}, from step "
-            f"{self.start_step}{end})"
+            f"{self.start_step}{end}{mind})"
         )
 
     def guide_fingerprint(self) -> str | None:
@@ -166,7 +180,11 @@ class SemanticGuidance(SynthesisCallback):
         return self.guide.weights_fingerprint() if self.enabled else None
 
     def recipe(self) -> dict[str, Any]:
-        """Returns the settings, and the guide by its weights; what only saves memory is left out."""
+        """Returns the settings, and the guide by its weights; what only saves memory is left out.
+
+        Raises:
+            ValueError: the guide is calibrated for another generator than that of a prediction.
+        """
         text: dict[str, Any] = {"step_size": self.step_size}  # as in the records of sets that go on
         latents = {"through": "latents", "latent_step_size": self.latent_step_size}
         return {
@@ -179,14 +197,17 @@ class SemanticGuidance(SynthesisCallback):
             "expressions": None if self.expressions is None else sorted(self.expressions),
             "targets": self.targets,
             "stop_above": self.stop_above,
+            # Only where it acts: sets of before it go on.
+            **({} if self.entropy_weight == 0 else {"entropy_weight": self.entropy_weight}),
+            **({} if self._temperature is None else {"calibration": self._temperature.recipe(self.guide)}),
         }
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checks that gradients will be there and loads the guide.
 
         Raises:
-            ValueError: test or prediction in inference mode, which cannot be undone inside, or a guide that has learned
-                from rows that are held out for validation.
+            ValueError: test or prediction in inference mode, which cannot be undone inside, a guide that has learned
+                from rows that are held out for validation, or a calibration of another guide.
         """
         if not self.enabled:
             return
@@ -203,15 +224,22 @@ class SemanticGuidance(SynthesisCallback):
         tell_of_other_alignment(trainer, self.guide, f"guidance.guide '{self.guide_path}'")
         if stage == "fit" and self._loaded is not None:
             check_level("guidance.guide", self._loaded, trainer)
+        if self._temperature is not None:
+            learned_from = None if self._loaded is None else self._loaded.trained_on
+            maker = getattr(pl_module, "synthesiser", None) if stage == "predict" else None
+            self._temperature.setup(trainer, self.guide, learned_from, getattr(maker, "network_fingerprint", None))
 
     def on_denoising_start(self, state: DenoisingState) -> None:
         """Maps the targets to the guide's classes by name and forgets what was of the last batch.
 
         Raises:
-            ValueError: the guide does not know a target, or reads latents of another codec.
+            ValueError: the guide does not know a target, reads latents of another codec, or is calibrated for another
+                generator.
         """
         guide = self.guide.to(state.latents.device)
         self._check_codec(guide, state)
+        if self._temperature is not None:
+            self._temperature.prepare(state, guide, *self._look())
         names = state.request.expressions
         guided = [self.expressions is None or name in self.expressions for name in names]
         rows = {name: self._target_of(name, guide.label_space) for name, on in zip(names, guided, strict=True) if on}
@@ -290,10 +318,10 @@ class SemanticGuidance(SynthesisCallback):
             ValueError: the loss is not finite.
         """
         assert self._target is not None
-        guide: Any = self.guide
-        on_latents = _codec_of(guide) is not None
-        look = guide.forward_latents if on_latents else guide
-        found = by(state, look, self._target[rows], rows, on_latents, self.chunk)
+        look, on_latents = self._look()
+        if self._temperature is not None:
+            look = _tempered(look, self._temperature.at(state))
+        found = by(state, look, self._target[rows], rows, on_latents, self.chunk, self.entropy_weight)
         self.losses.append(float(found.loss.mean()))
         if (
             not math.isfinite(self.losses[-1]) and state.latents.isfinite().all()
@@ -306,6 +334,12 @@ class SemanticGuidance(SynthesisCallback):
         self.guided_passes += len(rows)
         return found
 
+    def _look(self) -> tuple[Callable[[Tensor], Tensor], bool]:
+        """Returns what gives the guide's logits, and whether it reads latents as they are."""
+        guide: Any = self.guide
+        on_latents = _codec_of(guide) is not None
+        return (guide.forward_latents if on_latents else guide), on_latents
+
     def _unsure(self, found: GuidanceStep, rows: Tensor) -> Tensor:
         """Returns which of these samples the guide is not sure of, bool (m,); the others pay no more."""
         if self.stop_above is None:
@@ -317,6 +351,10 @@ class SemanticGuidance(SynthesisCallback):
 
 def _codec_of(guide: Guide) -> LatentCodec | None:
     return guide.codec
+
+
+def _tempered(look: Callable[[Tensor], Tensor], temperature: float) -> Callable[[Tensor], Tensor]:
+    return lambda seen: look(seen).float() / temperature
 
 
 def _soft_target(name: str, soft: dict[str, float]) -> dict[str, float]:

@@ -38,6 +38,7 @@ class Stream(IntEnum):
     VIEWS = 0x71E3
     HIDDEN_PATCHES = 0x41DE
     SHOTS = 0x5407
+    CALIBRATION_NOISE = 0xCA1B
 
 
 class Mixing(IntEnum):

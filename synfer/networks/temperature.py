@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_RANGE = (0.05, 20.0)
+SMALLEST, LARGEST = 0.05, 20.0
+"""Temperatures that are ever fitted."""
 
 
 def fit_temperature(logits: Tensor, label: Tensor) -> float:
@@ -37,4 +38,4 @@ def fit_temperature(logits: Tensor, label: Tensor) -> float:
 
         optimizer.step(closure)
         found = float(log_t.detach().clamp(-3.0, 3.0).exp())
-    return min(max(found, _RANGE[0]), _RANGE[1]) if found == found else 1.0
+    return min(max(found, SMALLEST), LARGEST) if found == found else 1.0

@@ -20,6 +20,8 @@ one before:
 * ``ours``: all of ``--config``, the layouts in the cache before each batch.
 * ``distilled``, ``few_steps``: ours by the students of ``--students`` (docs/distillation.md): guidance in one pass, and
   their own few steps.
+* ``entropy``, ``calibrated``: ours with ``--entropy_weight``, or with the guide's temperatures in ``--calibration``, a
+  file that a run with ``guidance.calibration`` has written.
 * ``unguided``: ours without guidance.
 * ``ours_same_steps``: through the text on the published schedule.
 
@@ -82,7 +84,22 @@ BEFORE_NOISE, BEFORE_LAYOUT = 12, (14, 12)
 """Steps of ours, and those inverted, before guidance went through the latents."""
 
 STUDENTS = ("distilled", "few_steps")
-LOOPS = ("published", "text", "latents", "steps", "interval", "cold", "ours", *STUDENTS, "unguided", "ours_same_steps")
+LOOPS = (
+    "published",
+    "text",
+    "latents",
+    "steps",
+    "interval",
+    "cold",
+    "ours",
+    *STUDENTS,
+    "entropy",
+    "calibrated",
+    "unguided",
+    "ours_same_steps",
+)
+UNASKED = ("ours_same_steps", "entropy", "calibrated")
+"""Loops that run where they are named alone."""
 
 Loop = Callable[[SynthesisRequest], torch.Tensor]
 
@@ -206,7 +223,7 @@ class Loops:
         )
         hooks: list[Any] = []
         if self.from_layout:
-            keeps = name in ("cold", "ours", "unguided", *STUDENTS)
+            keeps = name in ("cold", "ours", "entropy", "calibrated", "unguided", *STUDENTS)
             if keeps:
                 self.caches[name] = Path(tempfile.mkdtemp(prefix="layouts-"))
             hooks.append(self._layout(inverted, str(self.caches[name]) if keeps else None))
@@ -228,6 +245,10 @@ class Loops:
             found |= {"through": "text", "step_size": self.args.text_step, "every": self.args.text_every}
         if name == "ours_same_steps":
             found |= {"start_step": GUIDED_FROM, "step_size": self.args.published_step_size, "every": 1}
+        if name == "entropy":
+            found["entropy_weight"] = self.args.entropy_weight
+        if name == "calibrated":
+            found["calibration"] = self.args.calibration
         self.guides[name] = SemanticGuidance(True, self.args.guide, **found)
         return self.guides[name]
 
@@ -435,7 +456,7 @@ def main() -> None:
         default=[CONFIG],
         help="settings of ours: synthesis, layout, guidance; a later file changes what earlier ones say",
     )
-    parser.add_argument("--loops", nargs="+", choices=LOOPS, help="default: all but ours_same_steps")
+    parser.add_argument("--loops", nargs="+", choices=LOOPS, help=f"default: all but {', '.join(UNASKED)}")
     parser.add_argument("--memory", nargs="*", choices=LOOPS, help="loops whose memory is measured (default: all)")
     parser.add_argument(
         "--published_step_size",
@@ -444,6 +465,8 @@ def main() -> None:
     )
     parser.add_argument("--text_step", type=float, help="λ of the loop 'text' (default: 6 from noise, 3 from layouts)")
     parser.add_argument("--text_every", type=int, help="its guided steps (default: 2 from noise, 1 from layouts)")
+    parser.add_argument("--entropy_weight", type=float, default=0.5, help="of the loop 'entropy'")
+    parser.add_argument("--calibration", help="file of the guide's temperatures, of the loop 'calibrated'")
     parser.add_argument("--batch_size", type=int, default=56)
     parser.add_argument("--rounds", type=int, default=5, help="batches of each loop")
     parser.add_argument("--published_rounds", type=int, help="batches of the published loop, which is slow")
@@ -456,8 +479,10 @@ def main() -> None:
         args.loops = [args.memory_of]
         print(peak_bytes(args))
         return
+    if "calibrated" in (args.loops or []) and args.calibration is None:
+        parser.error("loop 'calibrated': found no --calibration, expected the file of a guide's temperatures")
     if args.loops is None:
-        args.loops = [name for name in LOOPS if name != "ours_same_steps"]
+        args.loops = [name for name in LOOPS if name not in UNASKED]
     made = Loops(args)
     try:
         print(json.dumps(measured(made)))

@@ -22,6 +22,9 @@ class ExecutionSettings:
     Attributes:
         channels_last: memory format of the UNet, faster on CPU and GPU; not where a base trains in float32 on a CPU.
         bf16_sampling: run the network in bfloat16 autocast while sampling.
+        bf16_weights: hold the UNet's weights in bfloat16 (normalisation excepted) while faces are made, in ``predict``
+            and ``test``: half the memory, and the same faces, for ``bf16_sampling`` rounds them at each use. Not in
+            ``fit``, nor without ``bf16_sampling``.
         compile_backend: backend of ``torch.compile`` for the UNet ("inductor"; on CPUs it needs a C++ compiler); None =
             not compiled. The first batch of each size then waits for the compiler.
         gradient_checkpointing: keep no activations inside the UNet's blocks and compute them again in the backward pass
@@ -30,16 +33,22 @@ class ExecutionSettings:
             CPU: between all and ``gradient_checkpointing``.
 
     Raises:
-        ValueError: a backend that torch does not know.
+        ValueError: a backend that torch does not know, or weights in bfloat16 for a network that runs in float32.
     """
 
     channels_last: bool = True
     bf16_sampling: bool = True
+    bf16_weights: bool = False
     compile_backend: str | None = None
     gradient_checkpointing: bool = False
     lean_backward: bool = False
 
     def __post_init__(self) -> None:
+        if self.bf16_weights and not self.bf16_sampling:
+            raise ValueError(
+                "model.execution.bf16_weights: found true with model.execution.bf16_sampling=false, expected false, or "
+                "sampling in bfloat16 too"
+            )
         backend = self.compile_backend
         # Asked only where it matters: the list costs seconds.
         if backend is not None and backend not in (known := torch.compiler.list_backends(())):

@@ -8,6 +8,11 @@ Through the latents, without a backward pass of the diffusion network: x̂0 from
 guidance, x̂0 ← x̂0 − λ · √(1 − ᾱ_t) · ∇L_g / ‖∇L_g‖₂ with the gradient taken at x̂0, and the sampler steps from there.
 After manifold-preserving guidance (He et al., arXiv 2311.16424), which also leaves the network out of the gradient;
 FreeDoM (Yu et al., arXiv 2303.09833) moves x_t by a gradient through it.
+
+An entropy term may be added: L_g + w · H(p_f(· | x)). Above 0 it has the guide make up its mind, where −log p_f(y | x)
+alone is content with two classes left. Below 0 it is the regularised guidance of Javid et al. (arXiv 2511.05844), for
+diversity. (Zheng et al., ECCV 2022, scale the gradient by the entropy instead, of which nothing is left here: steps
+have a given length.)
 """
 
 from __future__ import annotations
@@ -31,8 +36,8 @@ class GuidanceStep:
     """What one differentiation gives, for the m rows that were asked for; nothing of it requires gradients.
 
     Attributes:
-        gradient: ∇L_g by the text tokens, (m, L, D), or by x̂0, (m, C, h, w).
-        loss: L_g, (m,).
+        gradient: ∇L_g by the text tokens, (m, L, D), or by x̂0, (m, C, h, w), the entropy term included.
+        loss: L_g, (m,), without the entropy term.
         probability: how much the guide is of the target's mind, (m,), in [0, 1]: see :func:`guide_agreement`.
         output: an output of the network, (m, C, h, w): by the text the conditional one, good for classifier-free
             guidance too; by x̂0 the one that was given.
@@ -53,6 +58,13 @@ def guidance_loss(logits: Tensor, label: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), label, reduction="none")
 
 
+def guide_entropy(logits: Tensor) -> Tensor:
+    """Returns H(p_f(· | x)) per sample in nats, (n,), in [0, log K], of logits (n, K)."""
+    log_probabilities = logits.float().log_softmax(1)
+    # Not entr(p): its gradient at p = 0 is infinite, and 0 · ∞ is what would come back through the softmax.
+    return -(log_probabilities.exp() * log_probabilities).sum(1)
+
+
 def guide_agreement(loss: Tensor, label: Tensor) -> Tensor:
     """Returns exp(−KL(target ‖ p_f)), (n,): for int64 labels the probability of the class, for soft ones 1 at best.
 
@@ -71,6 +83,7 @@ def guidance_step(
     rows: Tensor | None = None,
     on_latents: bool = False,
     chunk: int | None = None,
+    entropy_weight: float = 0.0,
 ) -> GuidanceStep:
     """Differentiates L_g at the current step by the text tokens, through guide, decoder and UNet.
 
@@ -81,11 +94,12 @@ def guidance_step(
         rows: int64 (m,), the samples to guide; None = all n.
         on_latents: the guide reads x̂0's latents as they are, which saves the decoder; else images in [0, 1].
         chunk: samples per pass, for less memory; None = all at once.
+        entropy_weight: w of the entropy term; 0 = without.
 
     Raises:
         RuntimeError: autograd is shut off by inference mode.
     """
-    return _in_parts(_by_text, state, guide, label, rows, on_latents, chunk)
+    return _in_parts(_by_text, state, guide, label, rows, on_latents, chunk, entropy_weight)
 
 
 def latent_guidance_step(
@@ -95,6 +109,7 @@ def latent_guidance_step(
     rows: Tensor | None = None,
     on_latents: bool = False,
     chunk: int | None = None,
+    entropy_weight: float = 0.0,
 ) -> GuidanceStep:
     """Differentiates L_g by the x̂0 of ``state.output``, through guide and decoder alone.
 
@@ -105,11 +120,12 @@ def latent_guidance_step(
         rows: int64 (m,), the samples to guide; None = all n.
         on_latents: the guide reads x̂0's latents as they are, so that nothing is decoded; else images in [0, 1].
         chunk: samples per pass, for less memory; None = all at once.
+        entropy_weight: w of the entropy term; 0 = without.
 
     Raises:
         RuntimeError: autograd is shut off by inference mode.
     """
-    return _in_parts(_by_clean, state, guide, label, rows, on_latents, chunk)
+    return _in_parts(_by_clean, state, guide, label, rows, on_latents, chunk, entropy_weight)
 
 
 def moved_output(state: DenoisingState, found: GuidanceStep, rows: Tensor, step_size: float) -> Tensor:
@@ -133,13 +149,14 @@ _Parts = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def _in_parts(
-    differentiate: Callable[[DenoisingState, Guide, Tensor, Tensor, bool], _Parts],
+    differentiate: Callable[[DenoisingState, Guide, Tensor, Tensor, bool, float], _Parts],
     state: DenoisingState,
     guide: Guide,
     label: Tensor,
     rows: Tensor | None,
     on_latents: bool,
     chunk: int | None,
+    entropy_weight: float,
 ) -> GuidanceStep:
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
@@ -149,40 +166,49 @@ def _in_parts(
         rows = torch.arange(len(state.latents), device=state.latents.device)
     size = chunk or max(1, len(rows))
     parts = [
-        differentiate(state, guide, label[start : start + size], rows[start : start + size], on_latents)
+        differentiate(state, guide, label[start : start + size], rows[start : start + size], on_latents, entropy_weight)
         for start in range(0, len(rows), size)
     ]
     return GuidanceStep(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
-def _by_text(state: DenoisingState, guide: Guide, label: Tensor, rows: Tensor, on_latents: bool) -> _Parts:
+def _by_text(
+    state: DenoisingState, guide: Guide, label: Tensor, rows: Tensor, on_latents: bool, entropy_weight: float
+) -> _Parts:
     latents = state.latents[rows]
     with torch.enable_grad():
         text = state.text[rows].detach().requires_grad_()
         output = state.predict(text, state.au[rows], latents)
-        loss = _loss_at(state, guide, state.clean(output, latents), label, on_latents)
-        (gradient,) = torch.autograd.grad(loss.sum(), text)
-    loss = loss.detach()
+        logits = _logits_at(state, guide, state.clean(output, latents), on_latents)
+        gradient, loss = _differentiated(logits, label, entropy_weight, text)
     return gradient, loss, guide_agreement(loss, label), output.detach()
 
 
-def _by_clean(state: DenoisingState, guide: Guide, label: Tensor, rows: Tensor, on_latents: bool) -> _Parts:
+def _by_clean(
+    state: DenoisingState, guide: Guide, label: Tensor, rows: Tensor, on_latents: bool, entropy_weight: float
+) -> _Parts:
     assert state.output is not None, "the guided output is not known yet"
     output = state.output[rows]
     with torch.enable_grad():
         clean = state.clean(output, state.latents[rows]).detach().requires_grad_()
-        loss = _loss_at(state, guide, clean, label, on_latents)
-        (gradient,) = torch.autograd.grad(loss.sum(), clean)
-    loss = loss.detach()
+        logits = _logits_at(state, guide, clean, on_latents)
+        gradient, loss = _differentiated(logits, label, entropy_weight, clean)
     return gradient, loss, guide_agreement(loss, label), output
 
 
-def _loss_at(state: DenoisingState, guide: Guide, clean: Tensor, label: Tensor, on_latents: bool) -> Tensor:
-    """Returns L_g of x̂0, (m,), as the guide sees it."""
+def _differentiated(logits: Tensor, label: Tensor, entropy_weight: float, by: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the gradient of L_g and the entropy term by a tensor, of its shape, and L_g alone, (m,)."""
+    loss = guidance_loss(logits, label)
+    total = loss if entropy_weight == 0 else loss + entropy_weight * guide_entropy(logits)
+    (gradient,) = torch.autograd.grad(total.sum(), by)
+    return gradient, loss.detach()
+
+
+def _logits_at(state: DenoisingState, guide: Guide, clean: Tensor, on_latents: bool) -> Tensor:
+    """Returns what the guide says of x̂0, (m, K)."""
     seen = clean if on_latents else ((state.decode(clean) + 1) / 2).clamp(0, 1)
     with state.autocast():
-        logits = guide(seen)
-    return guidance_loss(logits, label)
+        return guide(seen)
 
 
 def normalised_gradient_step(

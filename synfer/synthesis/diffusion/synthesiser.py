@@ -16,7 +16,7 @@ from synfer.networks.au_adapter import AUTokens, embed_action_units, region_mask
 from synfer.networks.diffusion import DiffusionModel
 from synfer.networks.prediction_type import PredictionType
 from synfer.networks.scale_input import embed_scale, hears_scale
-from synfer.networks.stable_diffusion.number_format import in_stored_format
+from synfer.networks.stable_diffusion.number_format import in_stored_format, to_half
 from synfer.synthesis.conditions import asked_captions
 from synfer.synthesis.diffusion.denoising import denoise
 from synfer.synthesis.diffusion.denoising_state import DenoisingState
@@ -77,6 +77,7 @@ class DiffusionSynthesiser:
         self.compiled = compiled
         self.prediction: PredictionType = model.scheduler.config.prediction_type
         self._training_step = training_step
+        self._rounded_from: str | None = None
         self._masks = region_masks(self.au_names)
 
     @property
@@ -91,7 +92,20 @@ class DiffusionSynthesiser:
 
     def weights_fingerprint(self) -> str:
         """Returns 16 hex digits of SHA-256 over all weights of the model (C6: an image is a function of them)."""
-        return fingerprint(self.model.named_parameters())
+        return self._rounded_from or fingerprint(self.model.named_parameters())
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether :meth:`round_weights` has been called."""
+        return self._rounded_from is not None
+
+    def round_weights(self) -> None:
+        """Rounds the UNet's weights to bfloat16 for good, but for its normalisation; the fingerprint stays.
+
+        Under bfloat16 autocast they are rounded at each use, so that the faces are those of before.
+        """
+        self._rounded_from = self.weights_fingerprint()
+        to_half(self.model.unet, torch.bfloat16)
 
     def network_fingerprint(self) -> str:
         """Returns hex digits over the weights and all that decides the outputs beside them."""

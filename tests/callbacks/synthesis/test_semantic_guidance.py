@@ -418,6 +418,33 @@ def test_the_record_of_a_set_says_what_was_moved(guide: str) -> None:
     assert "through the latents (step size 3," in latents.in_words()
 
 
+# ---------------------------------------------------------------- the entropy term
+
+
+@pytest.mark.parametrize("through", ["text", "latents"])
+def test_a_guide_makes_up_its_mind_with_an_entropy_term_and_keeps_it_open_with_a_negative_one(
+    through: str, guide: str, generator: ExpressionGenerator
+) -> None:
+    classifier = ExpressionClassifier.load_trained(guide)
+
+    def entropy(weight: float) -> float:
+        settings: dict[str, Any] = {"step_size": 3.0} if through == "text" else {"through": "latents"}
+        callback = guidance(guide, entropy_weight=weight, **settings)
+        images = generator.synthesise(request_for(MANY, num_steps=6), [callback]).images
+        return float(torch.special.entr(classifier.predict_probabilities(images.float() / 255)).sum(1).mean())
+
+    sharpened, plain, opened = entropy(5.0), entropy(0.0), entropy(-5.0)
+    assert sharpened < plain - 0.01 and opened > plain + 0.01
+
+
+def test_the_entropy_weight_is_told_and_recorded_where_it_acts(guide: str) -> None:
+    assert "entropy_weight" not in guidance(guide).recipe()  # sets of before go on
+    weighted = guidance(guide, entropy_weight=0.5)
+    assert weighted.recipe()["entropy_weight"] == 0.5 and "entropy weight 0.5" in weighted.in_words()
+    with pytest.raises(ValueError, match=r"guidance.entropy_weight: found nan, expected a finite number"):
+        SemanticGuidance(entropy_weight=float("nan"))
+
+
 # ---------------------------------------------------------------- a guide on latents
 
 

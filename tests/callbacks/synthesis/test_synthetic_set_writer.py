@@ -287,6 +287,47 @@ def test_layout_guidance_and_votes_are_on_record(weights: Path, tmp_path: Path) 
     assert record["LayoutInitialisation"] == {"num_inverted": 1, "refinements": 0, "source": "any"}
 
 
+def test_a_set_is_guided_with_temperatures_that_it_fits_and_goes_on_with(
+    weights: Path, tmp_path: Path, capsys: Any
+) -> None:
+    table = tmp_path / "guide.json"
+    guided = [
+        "--guidance.enabled=true",
+        f"--guidance.guide={weights / 'one.ckpt'}",
+        f"--guidance.calibration={table}",
+        "--guidance.entropy_weight=0.2",
+        "--guidance.through=latents",
+        "--guidance.start_step=0",
+        "--trainer.inference_mode=false",
+    ]
+    train.main(arguments(weights, tmp_path / "run", *guided, count=4))
+    written = json.loads(table.read_text())
+    assert written["faces"] == 14 and len(written["levels"]) == 2
+    record = json.loads((tmp_path / "run" / "synthetic_set" / "synthesis.json").read_text())
+    assert record["SemanticGuidance"]["calibration"] == written["rows"]
+    train.main(arguments(weights, tmp_path / "run", *guided, count=6))
+    assert len(images(tmp_path / "run" / "synthetic_set")) == 6
+
+    table.write_text(json.dumps({**written, "generator": "0" * 16}))
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        train.main(arguments(weights, tmp_path / "other", *guided, count=4))
+    error = capsys.readouterr().err
+    assert f"guidance.calibration '{table}': found the temperatures of another generator" in error
+    assert not (tmp_path / "other" / "synthetic_set" / "synthesis.json").exists()
+
+
+def test_a_set_goes_on_with_rounded_weights(weights: Path, tmp_path: Path) -> None:
+    half = "--model.execution.bf16_sampling=true"
+    rounded = [half, "--model.execution.bf16_weights=true"]
+    train.main(arguments(weights, tmp_path / "run", half, count=4))
+    begun = images(tmp_path / "run" / "synthetic_set")
+    train.main(arguments(weights, tmp_path / "run", *rounded, count=6))
+    train.main(arguments(weights, tmp_path / "rounded", *rounded, count=6))
+    whole = images(tmp_path / "rounded" / "synthetic_set")
+    assert images(tmp_path / "run" / "synthetic_set") == whole and begun.items() <= whole.items()
+
+
 def test_fewer_faces_left_than_ranks(tmp_path: Path) -> None:
     datamodule = SimpleNamespace(predict_split="synthesis", synthesis_count=3, synthesis_done=None)
     trainer: Any = SimpleNamespace(world_size=4, datamodule=datamodule, default_root_dir=str(tmp_path))

@@ -9,8 +9,10 @@ from lightning_modules.generator import ExpressionGenerator
 from synfer.synthesis.diffusion.denoising import guided_output
 from synfer.synthesis.diffusion.denoising_state import DenoisingState
 from synfer.synthesis.diffusion.guidance import (
+    GuidanceStep,
     guidance_loss,
     guidance_step,
+    guide_entropy,
     latent_guidance_step,
     moved_output,
     normalised_gradient_step,
@@ -198,6 +200,79 @@ def test_inference_mode_is_a_clear_error_through_the_latents_too(
     state = with_output(mid_state(generator))
     with torch.inference_mode(), pytest.raises(RuntimeError, match=r"set trainer\.inference_mode to false"):
         latent_guidance_step(state, guide, wanted(state))
+
+
+# ---------------------------------------------------------------- the entropy term
+
+
+def test_entropy_is_that_of_the_softmax_and_has_a_finite_gradient_where_the_guide_is_certain() -> None:
+    logits = torch.tensor([[1.0, 1.0, 1.0], [2.0, 0.0, 2.0], [0.0, 1e4, -1e4]], requires_grad=True)
+    half = torch.tensor([2.0, 0.0, 2.0]).softmax(0)
+    expected = torch.stack([torch.tensor(3.0).log(), -(half * half.log()).sum(), torch.tensor(0.0)])
+    found = guide_entropy(logits)
+    torch.testing.assert_close(found, expected)
+    (gradient,) = torch.autograd.grad(found.sum(), logits)
+    assert gradient.isfinite().all() and not gradient[2].any()
+    assert guide_entropy(logits.bfloat16()).dtype == torch.float32
+
+
+def found_by(
+    through: str,
+    state: DenoisingState,
+    guide: ExpressionClassifier,
+    label: Tensor,
+    entropy_weight: float,
+    chunk: int | None = None,
+) -> GuidanceStep:
+    step = guidance_step if through == "text" else latent_guidance_step
+    return step(state, guide, label, chunk=chunk, entropy_weight=entropy_weight)
+
+
+SOFT = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.4, 0.6], [1.0, 0.0, 0.0]])
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("through", ["text", "latents"])
+def test_with_the_entropy_the_gradient_equals_finite_differences(
+    through: str, soft: bool, generator: ExpressionGenerator, guide: ExpressionClassifier
+) -> None:
+    state = with_output(mid_state(generator))
+    label = SOFT if soft else wanted(state)
+    shares = SOFT if soft else torch.nn.functional.one_hot(label, 3).float()
+    found = found_by(through, state, guide, label, 0.8)
+    start = state.text if through == "text" else state.clean(state.output)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def parts(at: Tensor) -> tuple[Tensor, Tensor]:
+        clean = state.clean(state.network(state.latents, state.timestep, at, state.au)) if through == "text" else at
+        logarithms = guide(((state.decode(clean) + 1) / 2).clamp(0, 1)).log_softmax(1)
+        return -(shares * logarithms).sum(1), -(logarithms.exp() * logarithms).sum(1)
+
+    def losses(at: Tensor) -> Tensor:
+        loss, entropy = parts(at)
+        return loss + 0.8 * entropy
+
+    torch.testing.assert_close(found.loss, parts(start)[0], atol=1e-5, rtol=1e-5)  # without the entropy
+    norm = found.gradient.flatten(1).norm(dim=1)
+    unit = found.gradient / norm.view(-1, *[1] * (start.ndim - 1))
+    slope = (losses(start + 0.02 * unit) - losses(start - 0.02 * unit)) / 0.04
+    torch.testing.assert_close(slope, norm, atol=3e-2 * float(norm.amax()), rtol=3e-2)
+
+
+@pytest.mark.parametrize("through", ["text", "latents"])
+def test_a_weight_of_zero_changes_nothing_and_another_one_the_gradient_alone(
+    through: str, generator: ExpressionGenerator, guide: ExpressionClassifier
+) -> None:
+    state = with_output(mid_state(generator))
+    step = guidance_step if through == "text" else latent_guidance_step
+    plain = step(state, guide, wanted(state))
+    none, some = (found_by(through, state, guide, wanted(state), weight) for weight in (0.0, 0.8))
+    assert torch.equal(none.gradient, plain.gradient)
+    assert not torch.allclose(some.gradient, plain.gradient, rtol=1e-2)
+    torch.testing.assert_close(some.loss, plain.loss)
+    torch.testing.assert_close(some.probability, plain.probability)  # who is sure is asked without it
+    parts = found_by(through, state, guide, wanted(state), 0.8, chunk=2)
+    torch.testing.assert_close(parts.gradient, some.gradient, atol=1e-5, rtol=1e-3)
 
 
 # ---------------------------------------------------------------- the step
