@@ -15,6 +15,7 @@ from datamodules.batch import Batch
 from datamodules.rows.unlabelled import expression_names
 from lightning_modules.caption_words import check_caption_words
 from lightning_modules.face_grid import log_face_grid
+from lightning_modules.generator_checks import check_generator
 from lightning_modules.generator_file import GeneratorFile
 from lightning_modules.sharding_checks import check_sharding
 from lightning_modules.trainer_access import data_of
@@ -38,6 +39,7 @@ from synfer.networks.latent_codec import AutoencoderKLCodec
 from synfer.networks.lora_layers import fuse_lora
 from synfer.networks.network_settings import NetworkSettings
 from synfer.networks.stable_diffusion.number_format import FrozenFormat
+from synfer.optimisation.diffusion_optimiser import DiffusionOptimiser, diffusion_optimiser
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.schedule import Schedule
 from synfer.synthesis.conditions import fill_action_units
@@ -86,8 +88,12 @@ class ExpressionGenerator(GeneratorFile):
         distribution_matching: weight of the distance between the means, over the batches of all ranks, of what the
             network gives and of its targets (Real-Fake, arXiv 2310.10402: 0.19 on means is its 0.003 on sums of eight);
             0 = off. Accumulated batches count one by one.
-        learning_rate: peak rate of AdamW.
+        learning_rate: peak rate.
         weight_decay: decoupled weight decay.
+        optimizer: "adamw", or "muon" for matrices and kernels, the first and last layers excepted, and AdamW for the
+            rest.
+        momentum: of Muon, in [0, 1).
+        matrix_rate: Muon's peak rate, as a multiple of ``learning_rate``.
         warmup_fraction: share of the steps with rising rate; then a half cosine.
         ema_decay: decay of the average over trained parameters; None = off.
         cache: latents and text tokens on disk, in place of codec and text encoder at every step.
@@ -126,6 +132,9 @@ class ExpressionGenerator(GeneratorFile):
         distribution_matching: float = 0.0,
         learning_rate: float = 4e-4,
         weight_decay: float = 1e-2,
+        optimizer: DiffusionOptimiser = "adamw",
+        momentum: float = 0.95,
+        matrix_rate: float = 1.0,
         warmup_fraction: float = 0.03,
         ema_decay: float | None = 0.999,
         cache: CacheSettings = CacheSettings(),  # noqa: B008 (frozen)
@@ -141,27 +150,9 @@ class ExpressionGenerator(GeneratorFile):
             self.hparams[name] = asdict(group)
         self.label_space = resolve_label_space(label_space)
         self._dropout = drop
-        check_setting(
-            min_snr_gamma is None or min_snr_gamma > 0, "min_snr_gamma", min_snr_gamma, "a number above 0 or null"
-        )
-        check_setting(
-            base is not None or cache.path is None,
-            "cache.path",
-            cache.path,
-            "null without model.base: text encoders learn",
-        )
+        check_generator(self.hparams, cache.path)
         self._cache_settings = cache
         self._cache: TrainingCache | None = None
-        check_setting(lora_rank >= 1, "lora_rank", lora_rank, "at least 1")
-        check_setting(lora_alpha is None or lora_alpha > 0, "lora_alpha", lora_alpha, "a number above 0 or null")
-        if au_rank is not None:
-            low_rank = base is not None and trained in ("adapter", "lora")
-            wanted = "at least 1" if low_rank else "null without model.base and model.trained 'adapter' or 'lora'"
-            check_setting(low_rank and au_rank >= 1, "au_rank", au_rank, wanted)
-        check_setting(noise_offset >= 0, "noise_offset", noise_offset, "at least 0")
-        check_setting(distribution_matching >= 0, "distribution_matching", distribution_matching, "at least 0")
-        if network.codec == "autoencoder_kl" and base is None and autoencoder_steps < 1:
-            raise ValueError("model.autoencoder_steps: found 0, expected at least 1 to train codec 'autoencoder_kl'")
         self.au_names = ACTION_UNITS
         if base is None:
             self.model = small_diffusion_model(
@@ -368,18 +359,8 @@ class ExpressionGenerator(GeneratorFile):
         return output - target, weight
 
     def build_optimiser(self) -> Optimizer:
-        """Returns AdamW over what is trained, in one pass over the many small tensors of a base's LoRA."""
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # unscales before it clips: not with the fused
-        optimiser = torch.optim.AdamW(
-            [p for p in self.parameters() if p.requires_grad],
-            lr=self.hparams["learning_rate"],
-            weight_decay=self.hparams["weight_decay"],
-            betas=(0.9, 0.99),
-            fused=True if self.hparams["base"] is not None and scaler is None else None,
-        )
-        if scaler is None:  # Lightning would refuse to clip, where there is nothing that the fused one could unscale
-            optimiser._step_supports_amp_scaling = False  # type: ignore[attr-defined]
-        return optimiser
+        """Returns the optimiser that the settings name, over what is trained."""
+        return diffusion_optimiser(self, self.hparams, getattr(self.trainer.precision_plugin, "scaler", None))
 
     def learning_rate_schedule(self) -> tuple[Schedule, float]:
         """Returns a half cosine after a linear rise."""

@@ -35,6 +35,8 @@ def check_sharding(settings: Mapping[str, Any], trainer: Any) -> None:
     check_setting(settings["base"] is not None, "base", None, "a base: small models need no sharding")
     learns_whole = settings["trained"] in ("all", "unet_only")
     check_setting(learns_whole, "trained", settings["trained"], "all or unet_only with a sharding strategy")
+    optimizer = settings["optimizer"]
+    check_setting(optimizer == "adamw", "optimizer", optimizer, "adamw with a sharded UNet: Muon needs whole matrices")
     check_setting(settings["grid_samples"] == 0, "grid_samples", settings["grid_samples"], "0 with a sharded UNet")
     validates = trainer.limit_val_batches not in (0, 0.0) and trainer.state.fn == "fit"
     check_setting(
