@@ -49,6 +49,7 @@ from synfer.synthesis.diffusion.distribution_matching import distance_of_means
 from synfer.synthesis.diffusion.execution import ExecutionSettings, checkpoint_activations
 from synfer.synthesis.diffusion.prediction import min_snr_weight, offset_noise, signal_and_noise, training_target
 from synfer.synthesis.diffusion.synthesiser import DiffusionSynthesiser
+from synfer.synthesis.diffusion.timestep_draw import TimestepDraw
 from synfer.synthesis.request import SamplingSettings
 
 
@@ -83,6 +84,7 @@ class ExpressionGenerator(GeneratorFile):
         null_caption: caption of samples without one, in training and where the negative prompt is empty. One that names
             all expressions makes the network used to the prompt that :class:`LabelAnnotator` reads with.
         min_snr_gamma: γ of min-SNR weighting; None = unweighted.
+        timesteps: how often a training sees each noise level; a validation sees all alike.
         noise_offset: share of noise that is the same all over a channel, so that brightness is learned too (Guttenberg
             2023 has 0.1); 0 = none.
         distribution_matching: weight of the distance between the means, over the batches of all ranks, of what the
@@ -128,6 +130,7 @@ class ExpressionGenerator(GeneratorFile):
         drop: ConditionDropout = ConditionDropout(),  # noqa: B008 (frozen)
         null_caption: str = "",
         min_snr_gamma: float | None = 5.0,
+        timesteps: TimestepDraw = TimestepDraw(),  # noqa: B008 (frozen)
         noise_offset: float = 0.0,
         distribution_matching: float = 0.0,
         learning_rate: float = 4e-4,
@@ -145,11 +148,12 @@ class ExpressionGenerator(GeneratorFile):
         super().__init__()
         self.region_masks: Tensor
         groups: dict[str, Any] = {"network": network, "drop": drop, "execution": execution, "sampling": sampling}
+        groups["timesteps"] = timesteps
         self.save_hyperparameters(ignore=[*groups, "cache"], logger=False)  # where a cache lies is not the model's
         for name, group in groups.items():  # plain types only: a checkpoint must load with weights_only=True
             self.hparams[name] = asdict(group)
         self.label_space = resolve_label_space(label_space)
-        self._dropout = drop
+        self._dropout, self._timesteps = drop, timesteps
         check_generator(self.hparams, cache.path)
         self._cache_settings = cache
         self._cache: TrainingCache | None = None
@@ -301,7 +305,7 @@ class ExpressionGenerator(GeneratorFile):
 
     def _diffusion_loss(self, latents: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         text, au = self._conditions(batch, generator)
-        residual, weight = self._residual(latents, text, au, generator)
+        residual, weight = self._residual(latents, text, au, generator, self._timesteps)
         loss = (weight * residual**2).mean()
         self.log("train/loss", loss, prog_bar=True)
         if self.hparams["distribution_matching"] > 0:
@@ -346,10 +350,17 @@ class ExpressionGenerator(GeneratorFile):
         residual, weight = self._residual(latents, text, au, generator)
         return (weight * residual**2).mean()
 
-    def _residual(self, latents: Tensor, text: Tensor, au: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _residual(
+        self,
+        latents: Tensor,
+        text: Tensor,
+        au: Tensor,
+        generator: torch.Generator,
+        timesteps: TimestepDraw = TimestepDraw(),  # noqa: B008 (frozen)
+    ) -> tuple[Tensor, Tensor]:
         """Returns output minus target of the network at drawn noise, (B, C, h, w), and the weights (B, 1, 1, 1)."""
         alphas = self.model.scheduler.alphas_cumprod
-        timestep = torch.randint(len(alphas), (len(latents),), generator=generator, device=self.device)
+        timestep = timesteps.draw(len(latents), alphas, generator)
         eps = torch.randn(latents.shape, generator=generator, device=self.device)
         eps = offset_noise(eps, self.hparams["noise_offset"], generator)
         signal, noise = signal_and_noise(alphas, timestep, latents)

@@ -15,6 +15,7 @@ from synfer.networks.network_settings import NetworkSettings
 from synfer.synthesis.diffusion.cache_settings import CacheSettings
 from synfer.synthesis.diffusion.condition_dropout import ConditionDropout
 from synfer.synthesis.diffusion.execution import ExecutionSettings
+from synfer.synthesis.diffusion.timestep_draw import TimestepDraw
 from synfer.synthesis.request import SamplingSettings
 
 _GROUPS = {
@@ -23,6 +24,7 @@ _GROUPS = {
     "drop": ConditionDropout,
     "execution": ExecutionSettings,
     "sampling": SamplingSettings,
+    "timesteps": TimestepDraw,
 }
 
 
