@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 
 from datamodules.batch import Batch
 from datamodules.rows.unlabelled import expression_names
+from lightning_modules.aligned_generator import AlignedGenerator
 from lightning_modules.caption_words import check_caption_words
 from lightning_modules.face_grid import log_face_grid
 from lightning_modules.generator_checks import check_generator
-from lightning_modules.generator_file import GeneratorFile
 from lightning_modules.sharding_checks import check_sharding
 from lightning_modules.trainer_access import data_of
 from lightning_modules.training_cache import TrainingCache
@@ -48,12 +48,13 @@ from synfer.synthesis.diffusion.condition_dropout import ConditionDropout
 from synfer.synthesis.diffusion.distribution_matching import distance_of_means
 from synfer.synthesis.diffusion.execution import ExecutionSettings, checkpoint_activations
 from synfer.synthesis.diffusion.prediction import min_snr_weight, offset_noise, signal_and_noise, training_target
+from synfer.synthesis.diffusion.representation_alignment import AlignmentSettings
 from synfer.synthesis.diffusion.synthesiser import DiffusionSynthesiser
 from synfer.synthesis.diffusion.timestep_draw import TimestepDraw
 from synfer.synthesis.request import SamplingSettings
 
 
-class ExpressionGenerator(GeneratorFile):
+class ExpressionGenerator(AlignedGenerator):
     """Latent diffusion with text and AU conditioning (SynFER, arXiv 2410.09865).
 
     Trains E‖target − f_θ(x_t, c_text, c_au, t)‖² with min-SNR weights; text, AUs and both are dropped at random, so
@@ -90,6 +91,7 @@ class ExpressionGenerator(GeneratorFile):
         distribution_matching: weight of the distance between the means, over the batches of all ranks, of what the
             network gives and of its targets (Real-Fake, arXiv 2310.10402: 0.19 on means is its 0.003 on sums of eight);
             0 = off. Accumulated batches count one by one.
+        alignment: with whose features an inner map of the UNet is aligned, in training alone.
         learning_rate: peak rate.
         weight_decay: decoupled weight decay.
         optimizer: "adamw", or "muon" for matrices and kernels, the first and last layers excepted, and AdamW for the
@@ -133,6 +135,7 @@ class ExpressionGenerator(GeneratorFile):
         timesteps: TimestepDraw = TimestepDraw(),  # noqa: B008 (frozen)
         noise_offset: float = 0.0,
         distribution_matching: float = 0.0,
+        alignment: AlignmentSettings = AlignmentSettings(),  # noqa: B008 (frozen)
         learning_rate: float = 4e-4,
         weight_decay: float = 1e-2,
         optimizer: DiffusionOptimiser = "adamw",
@@ -148,12 +151,12 @@ class ExpressionGenerator(GeneratorFile):
         super().__init__()
         self.region_masks: Tensor
         groups: dict[str, Any] = {"network": network, "drop": drop, "execution": execution, "sampling": sampling}
-        groups["timesteps"] = timesteps
+        groups |= {"timesteps": timesteps, "alignment": alignment}
         self.save_hyperparameters(ignore=[*groups, "cache"], logger=False)  # where a cache lies is not the model's
         for name, group in groups.items():  # plain types only: a checkpoint must load with weights_only=True
             self.hparams[name] = asdict(group)
         self.label_space = resolve_label_space(label_space)
-        self._dropout, self._timesteps = drop, timesteps
+        self._dropout, self._timesteps, self._alignment_settings = drop, timesteps, alignment
         check_generator(self.hparams, cache.path)
         self._cache_settings = cache
         self._cache: TrainingCache | None = None
@@ -256,6 +259,8 @@ class ExpressionGenerator(GeneratorFile):
                 "model.network.codec 'autoencoder_kl' learns in turn with the UNet: found strategy ddp, expected "
                 "--trainer.strategy=ddp_find_unused_parameters_true"
             )
+        if stage == "fit":
+            self._begin_alignment()
         if stage == "fit" and self._cache_settings.path is not None:
             self._cache = TrainingCache(self._cache_settings, self.model, self.image_size, self.trainer)
         if stage != "test":
@@ -305,7 +310,8 @@ class ExpressionGenerator(GeneratorFile):
 
     def _diffusion_loss(self, latents: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         text, au = self._conditions(batch, generator)
-        residual, weight = self._residual(latents, text, au, generator, self._timesteps)
+        with self._listening() as heard:
+            residual, weight = self._residual(latents, text, au, generator, self._timesteps)
         loss = (weight * residual**2).mean()
         self.log("train/loss", loss, prog_bar=True)
         if self.hparams["distribution_matching"] > 0:
@@ -313,7 +319,12 @@ class ExpressionGenerator(GeneratorFile):
             self.log("train/distribution_loss", distance)
             self.log("train/distribution_ratio", ratio)
             loss = loss + self.hparams["distribution_matching"] * distance
-        return loss
+        return self._with_alignment(loss, heard, batch)
+
+    def _pass_of_nothing(self) -> None:
+        latents = torch.zeros(1, self.model.unet.config.in_channels, *[self.synthesiser.latent_side] * 2)
+        au = embed_action_units(torch.full((1, len(self.au_names)), torch.nan, device=self.device), self.region_masks)
+        self.network(latents.to(self.device), 0, self.model.encode_text([""]), au)
 
     def _images(self, batch: Batch) -> Tensor:
         """Returns the images in [−1, 1]; another size than the one that is synthesised is an error."""

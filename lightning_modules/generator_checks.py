@@ -36,3 +36,8 @@ def check_generator(settings: Mapping[str, Any], cache_path: str | None) -> None
     if network["codec"] == "autoencoder_kl" and not on_base and settings["autoencoder_steps"] < 1:
         raise ValueError("model.autoencoder_steps: found 0, expected at least 1 to train codec 'autoencoder_kl'")
     check_optimiser(settings)
+    if (features := settings["alignment"]["features"]) is not None:
+        check_setting(cache_path is None, "cache.path", cache_path, f"null beside model.alignment.features {features}")
+        backend = settings["execution"]["compile_backend"]
+        expected = "null beside model.alignment.features: it listens inside the UNet"
+        check_setting(backend is None, "execution.compile_backend", backend, expected)

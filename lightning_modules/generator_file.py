@@ -15,10 +15,12 @@ from synfer.networks.network_settings import NetworkSettings
 from synfer.synthesis.diffusion.cache_settings import CacheSettings
 from synfer.synthesis.diffusion.condition_dropout import ConditionDropout
 from synfer.synthesis.diffusion.execution import ExecutionSettings
+from synfer.synthesis.diffusion.representation_alignment import AlignmentSettings
 from synfer.synthesis.diffusion.timestep_draw import TimestepDraw
 from synfer.synthesis.request import SamplingSettings
 
 _GROUPS = {
+    "alignment": AlignmentSettings,
     "cache": CacheSettings,
     "network": NetworkSettings,
     "drop": ConditionDropout,
@@ -41,7 +43,8 @@ class GeneratorFile(SynthesiserModule):
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         return set(self.state_dict()) - trained
 
-    _not_in_folders = _frozen_names
+    def _not_in_folders(self) -> set[str]:
+        return self._frozen_names()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the moving average, and leaves out what a ``base`` gives back."""

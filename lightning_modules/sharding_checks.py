@@ -37,6 +37,8 @@ def check_sharding(settings: Mapping[str, Any], trainer: Any) -> None:
     check_setting(learns_whole, "trained", settings["trained"], "all or unet_only with a sharding strategy")
     optimizer = settings["optimizer"]
     check_setting(optimizer == "adamw", "optimizer", optimizer, "adamw with a sharded UNet: Muon needs whole matrices")
+    features = settings["alignment"]["features"]
+    check_setting(features is None, "alignment.features", features, "null with a sharded UNet")
     check_setting(settings["grid_samples"] == 0, "grid_samples", settings["grid_samples"], "0 with a sharded UNet")
     validates = trainer.limit_val_batches not in (0, 0.0) and trainer.state.fn == "fit"
     check_setting(
