@@ -156,8 +156,8 @@ class ScoringNetworks:
                 )
         if own is not None and own in self._taught_by:
             raise ValueError(
-                f"{where} is the network that the generator learned by (its model.guide): a {role} must be independent "
-                "of it"
+                f"{where} is the network that the generator learned by (its model.guide or model.alignment.features): "
+                f"a {role} must be independent of it"
             )
 
     @property

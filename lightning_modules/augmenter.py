@@ -24,7 +24,7 @@ from lightning_modules.synthesiser_module import SynthesiserModule
 from lightning_modules.trainer_access import data_of
 from synfer.faces.expressions import resolve_label_space
 from synfer.foundation.counter_based_random import keyed_seed
-from synfer.foundation.module_file import KIND, ModuleFormat, StoredModule
+from synfer.foundation.module_file import KIND, ModuleFormat
 from synfer.foundation.random_streams import Stream
 from synfer.foundation.validate import check_setting
 from synfer.metrics.masked_mean import MaskedMean
@@ -43,7 +43,6 @@ from synfer.synthesis.vae_gan.training_losses import LossSettings, draw_wishes, 
 
 _BETAS = (0.5, 0.99)  # a shorter memory than usual: the other network changes what is to be learned
 _DISCRIMINATOR = "networks.discriminator."
-_TAUGHT_BY = "_taught_by"  # beside the settings in files
 
 
 class SemanticAugmenter(SynthesiserModule):
@@ -152,20 +151,8 @@ class SemanticAugmenter(SynthesiserModule):
         """Returns 16 hex digits of SHA-256 over encoder and decoder: what a face is a function of."""
         return self.synthesiser.weights_fingerprint()
 
-    @property
-    def taught_by(self) -> tuple[str, ...]:
-        """Fingerprints of the networks of all guides, as in its files: none of them must judge these faces."""
-        found = self.hparams.get(_TAUGHT_BY) or ()
-        return (found,) if isinstance(found, str) else tuple(found)
-
-    def _remember(self, teachers: str | Sequence[str] | None) -> None:
-        """Adds those who taught these weights, of an earlier part of the training too."""
-        more = (teachers,) if isinstance(teachers, str) else teachers or ()
-        if known := list(dict.fromkeys([*self.taught_by, *more])):
-            self.hparams[_TAUGHT_BY] = known
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes over the moving average, and who taught these weights.
+        """Takes over what a checkpoint holds beside the weights.
 
         Raises:
             ValueError: the checkpoint is of another label space: its weights would pass for other expressions.
@@ -178,17 +165,6 @@ class SemanticAugmenter(SynthesiserModule):
                 "(model.label_space)"
             )
         super().on_load_checkpoint(checkpoint)
-        self._remember(settings.get(_TAUGHT_BY))
-
-    @classmethod
-    def _restored(cls, stored: StoredModule) -> SemanticAugmenter:
-        """Returns an augmenter with these settings and weights, which remembers who taught them."""
-        module = super()._restored(stored)
-        module._remember(stored.settings.get(_TAUGHT_BY))
-        return module
-
-    def _began_with(self, stored: StoredModule) -> None:
-        self._remember(stored.settings.get(_TAUGHT_BY))
 
     def _not_in_folders(self) -> set[str]:
         """The discriminator, which makes no face."""

@@ -22,6 +22,7 @@ from synfer.synthesis.diffusion.distillation import (
     levels_at,
 )
 from synfer.synthesis.diffusion.prediction import min_snr_weight, predict_clean
+from synfer.synthesis.diffusion.timestep_draw import TimestepDraw
 
 _SCALE_LAYER = "model.unet.time_embedding.cond_proj.weight"
 
@@ -131,14 +132,23 @@ class DistilledGenerator(ExpressionGenerator):
         each = passes if wanted is None else passes * int(self.hparams["substeps"])
         rank_zero_info(f"{named}: {each} of its passes for each of the student's")
 
-    def _residual(self, latents: Tensor, text: Tensor, au: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _residual(
+        self,
+        latents: Tensor,
+        text: Tensor,
+        au: Tensor,
+        generator: torch.Generator,
+        timesteps: TimestepDraw = TimestepDraw(),  # noqa: B008 (frozen)
+    ) -> tuple[Tensor, Tensor]:
         """Returns what the student gives minus what it should, (B, C, h, w), and the weights (B, 1, 1, 1)."""
         n, network = len(latents), self.hparams["network"]
         scale = draw_scales(n, network["largest_scale"], generator)
         alphas, steps = self.model.scheduler.alphas_cumprod, network["few_steps"]
-        limit = len(alphas) if steps is None else steps
-        drawn = torch.randint(limit, (n,), generator=generator, device=self.device)
-        timestep = drawn if steps is None else few_step_timesteps(len(alphas), steps).to(self.device)[drawn]
+        if steps is None:
+            timestep = timesteps.draw(n, alphas, generator)
+        else:  # it will run at these alone
+            drawn = torch.randint(steps, (n,), generator=generator, device=self.device)
+            timestep = few_step_timesteps(len(alphas), steps).to(self.device)[drawn]
         signal, noise = levels_at(alphas, timestep)
         eps = torch.randn(latents.shape, generator=generator, device=self.device)
         noisy = signal * latents + noise * eps

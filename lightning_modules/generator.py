@@ -13,8 +13,10 @@ from torch.optim import Optimizer
 
 from datamodules.batch import Batch
 from datamodules.rows.unlabelled import expression_names
+from lightning_modules.aligned_generator import AlignedGenerator
 from lightning_modules.caption_words import check_caption_words
 from lightning_modules.face_grid import log_face_grid
+from lightning_modules.generator_checks import check_generator
 from lightning_modules.rounded_generator import RoundedGenerator
 from lightning_modules.sharding_checks import check_sharding
 from lightning_modules.trainer_access import data_of
@@ -39,6 +41,7 @@ from synfer.networks.lora_layers import fuse_lora
 from synfer.networks.network_settings import NetworkSettings
 from synfer.networks.scale_input import add_scale_input, scale_layer
 from synfer.networks.stable_diffusion.number_format import FrozenFormat
+from synfer.optimisation.diffusion_optimiser import DiffusionOptimiser, diffusion_optimiser
 from synfer.optimisation.ema import ParameterEMA
 from synfer.optimisation.schedule import Schedule
 from synfer.synthesis.conditions import fill_action_units
@@ -47,11 +50,13 @@ from synfer.synthesis.diffusion.condition_dropout import ConditionDropout
 from synfer.synthesis.diffusion.distribution_matching import distance_of_means
 from synfer.synthesis.diffusion.execution import ExecutionSettings, checkpoint_activations
 from synfer.synthesis.diffusion.prediction import min_snr_weight, offset_noise, signal_and_noise, training_target
+from synfer.synthesis.diffusion.representation_alignment import AlignmentSettings
 from synfer.synthesis.diffusion.synthesiser import DiffusionSynthesiser
+from synfer.synthesis.diffusion.timestep_draw import TimestepDraw
 from synfer.synthesis.request import SamplingSettings
 
 
-class ExpressionGenerator(RoundedGenerator):
+class ExpressionGenerator(AlignedGenerator, RoundedGenerator):
     """Latent diffusion with text and AU conditioning (SynFER, arXiv 2410.09865).
 
     Trains E‖target − f_θ(x_t, c_text, c_au, t)‖² with min-SNR weights; text, AUs and both are dropped at random, so
@@ -82,13 +87,19 @@ class ExpressionGenerator(RoundedGenerator):
         null_caption: caption of samples without one, in training and where the negative prompt is empty. One that names
             all expressions makes the network used to the prompt that :class:`LabelAnnotator` reads with.
         min_snr_gamma: γ of min-SNR weighting; None = unweighted.
+        timesteps: how often a training sees each noise level; a validation sees all alike.
         noise_offset: share of noise that is the same all over a channel, so that brightness is learned too (Guttenberg
             2023 has 0.1); 0 = none.
         distribution_matching: weight of the distance between the means, over the batches of all ranks, of what the
             network gives and of its targets (Real-Fake, arXiv 2310.10402: 0.19 on means is its 0.003 on sums of eight);
             0 = off. Accumulated batches count one by one.
-        learning_rate: peak rate of AdamW.
+        alignment: with whose features an inner map of the UNet is aligned, in training alone.
+        learning_rate: peak rate.
         weight_decay: decoupled weight decay.
+        optimizer: "adamw", or "muon" for matrices and kernels, the first and last layers excepted, and AdamW for the
+            rest.
+        momentum: of Muon, in [0, 1).
+        matrix_rate: Muon's peak rate, as a multiple of ``learning_rate``.
         warmup_fraction: share of the steps with rising rate; then a half cosine.
         ema_decay: decay of the average over trained parameters; None = off.
         cache: latents and text tokens on disk, in place of codec and text encoder at every step.
@@ -123,10 +134,15 @@ class ExpressionGenerator(RoundedGenerator):
         drop: ConditionDropout = ConditionDropout(),  # noqa: B008 (frozen)
         null_caption: str = "",
         min_snr_gamma: float | None = 5.0,
+        timesteps: TimestepDraw = TimestepDraw(),  # noqa: B008 (frozen)
         noise_offset: float = 0.0,
         distribution_matching: float = 0.0,
+        alignment: AlignmentSettings = AlignmentSettings(),  # noqa: B008 (frozen)
         learning_rate: float = 4e-4,
         weight_decay: float = 1e-2,
+        optimizer: DiffusionOptimiser = "adamw",
+        momentum: float = 0.95,
+        matrix_rate: float = 1.0,
         warmup_fraction: float = 0.03,
         ema_decay: float | None = 0.999,
         cache: CacheSettings = CacheSettings(),  # noqa: B008 (frozen)
@@ -137,32 +153,15 @@ class ExpressionGenerator(RoundedGenerator):
         super().__init__()
         self.region_masks: Tensor
         groups: dict[str, Any] = {"network": network, "drop": drop, "execution": execution, "sampling": sampling}
+        groups |= {"timesteps": timesteps, "alignment": alignment}
         self.save_hyperparameters(ignore=[*groups, "cache"], logger=False)  # where a cache lies is not the model's
         for name, group in groups.items():  # plain types only: a checkpoint must load with weights_only=True
             self.hparams[name] = asdict(group)
         self.label_space = resolve_label_space(label_space)
-        self._dropout = drop
-        check_setting(
-            min_snr_gamma is None or min_snr_gamma > 0, "min_snr_gamma", min_snr_gamma, "a number above 0 or null"
-        )
-        check_setting(
-            base is not None or cache.path is None,
-            "cache.path",
-            cache.path,
-            "null without model.base: text encoders learn",
-        )
+        self._dropout, self._timesteps, self._alignment_settings = drop, timesteps, alignment
+        check_generator(self.hparams, cache.path)
         self._cache_settings = cache
         self._cache: TrainingCache | None = None
-        check_setting(lora_rank >= 1, "lora_rank", lora_rank, "at least 1")
-        check_setting(lora_alpha is None or lora_alpha > 0, "lora_alpha", lora_alpha, "a number above 0 or null")
-        if au_rank is not None:
-            low_rank = base is not None and trained in ("adapter", "lora")
-            wanted = "at least 1" if low_rank else "null without model.base and model.trained 'adapter' or 'lora'"
-            check_setting(low_rank and au_rank >= 1, "au_rank", au_rank, wanted)
-        check_setting(noise_offset >= 0, "noise_offset", noise_offset, "at least 0")
-        check_setting(distribution_matching >= 0, "distribution_matching", distribution_matching, "at least 0")
-        if network.codec == "autoencoder_kl" and base is None and autoencoder_steps < 1:
-            raise ValueError("model.autoencoder_steps: found 0, expected at least 1 to train codec 'autoencoder_kl'")
         self.au_names = ACTION_UNITS
         if base is None:
             self.model = small_diffusion_model(
@@ -273,6 +272,8 @@ class ExpressionGenerator(RoundedGenerator):
                 "model.network.codec 'autoencoder_kl' learns in turn with the UNet: found strategy ddp, expected "
                 "--trainer.strategy=ddp_find_unused_parameters_true"
             )
+        if stage == "fit":
+            self._begin_alignment()
         if stage == "fit" and self._cache_settings.path is not None:
             self._cache = TrainingCache(self._cache_settings, self.model, self.image_size, self.trainer)
         if stage != "test":
@@ -322,7 +323,8 @@ class ExpressionGenerator(RoundedGenerator):
 
     def _diffusion_loss(self, latents: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         text, au = self._conditions(batch, generator)
-        residual, weight = self._residual(latents, text, au, generator)
+        with self._listening() as heard:
+            residual, weight = self._residual(latents, text, au, generator, self._timesteps)
         loss = (weight * residual**2).mean()
         self.log("train/loss", loss, prog_bar=True)
         if self.hparams["distribution_matching"] > 0:
@@ -330,7 +332,12 @@ class ExpressionGenerator(RoundedGenerator):
             self.log("train/distribution_loss", distance)
             self.log("train/distribution_ratio", ratio)
             loss = loss + self.hparams["distribution_matching"] * distance
-        return loss
+        return self._with_alignment(loss, heard, batch)
+
+    def _pass_of_nothing(self) -> None:
+        latents = torch.zeros(1, self.model.unet.config.in_channels, *[self.synthesiser.latent_side] * 2)
+        au = embed_action_units(torch.full((1, len(self.au_names)), torch.nan, device=self.device), self.region_masks)
+        self.network(latents.to(self.device), 0, self.model.encode_text([""]), au)
 
     def _images(self, batch: Batch) -> Tensor:
         """Returns the images in [−1, 1]; another size than the one that is synthesised is an error."""
@@ -367,10 +374,17 @@ class ExpressionGenerator(RoundedGenerator):
         residual, weight = self._residual(latents, text, au, generator)
         return (weight * residual**2).mean()
 
-    def _residual(self, latents: Tensor, text: Tensor, au: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _residual(
+        self,
+        latents: Tensor,
+        text: Tensor,
+        au: Tensor,
+        generator: torch.Generator,
+        timesteps: TimestepDraw = TimestepDraw(),  # noqa: B008 (frozen)
+    ) -> tuple[Tensor, Tensor]:
         """Returns output minus target of the network at drawn noise, (B, C, h, w), and the weights (B, 1, 1, 1)."""
         alphas = self.model.scheduler.alphas_cumprod
-        timestep = torch.randint(len(alphas), (len(latents),), generator=generator, device=self.device)
+        timestep = timesteps.draw(len(latents), alphas, generator)
         eps = torch.randn(latents.shape, generator=generator, device=self.device)
         eps = offset_noise(eps, self.hparams["noise_offset"], generator)
         signal, noise = signal_and_noise(alphas, timestep, latents)
@@ -380,18 +394,8 @@ class ExpressionGenerator(RoundedGenerator):
         return output - target, weight
 
     def build_optimiser(self) -> Optimizer:
-        """Returns AdamW over what is trained, in one pass over the many small tensors of a base's LoRA."""
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # unscales before it clips: not with the fused
-        optimiser = torch.optim.AdamW(
-            [p for p in self.parameters() if p.requires_grad],
-            lr=self.hparams["learning_rate"],
-            weight_decay=self.hparams["weight_decay"],
-            betas=(0.9, 0.99),
-            fused=True if self.hparams["base"] is not None and scaler is None else None,
-        )
-        if scaler is None:  # Lightning would refuse to clip, where there is nothing that the fused one could unscale
-            optimiser._step_supports_amp_scaling = False  # type: ignore[attr-defined]
-        return optimiser
+        """Returns the optimiser that the settings name, over what is trained."""
+        return diffusion_optimiser(self, self.hparams, getattr(self.trainer.precision_plugin, "scaler", None))
 
     def learning_rate_schedule(self) -> tuple[Schedule, float]:
         """Returns a half cosine after a linear rise."""

@@ -9,19 +9,24 @@ from torch import Tensor
 
 from lightning_modules.synthesiser_file import with_setting_groups
 from lightning_modules.synthesiser_module import SynthesiserModule
+from synfer.foundation.validate import check_same_settings
 from synfer.networks.latent_codec import GENERATOR_FILE
 from synfer.networks.network_settings import NetworkSettings
 from synfer.synthesis.diffusion.cache_settings import CacheSettings
 from synfer.synthesis.diffusion.condition_dropout import ConditionDropout
 from synfer.synthesis.diffusion.execution import ExecutionSettings
+from synfer.synthesis.diffusion.representation_alignment import AlignmentSettings
+from synfer.synthesis.diffusion.timestep_draw import TimestepDraw
 from synfer.synthesis.request import SamplingSettings
 
 _GROUPS = {
+    "alignment": AlignmentSettings,
     "cache": CacheSettings,
     "network": NetworkSettings,
     "drop": ConditionDropout,
     "execution": ExecutionSettings,
     "sampling": SamplingSettings,
+    "timesteps": TimestepDraw,
 }
 
 
@@ -38,7 +43,8 @@ class GeneratorFile(SynthesiserModule):
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         return set(self.state_dict()) - trained
 
-    _not_in_folders = _frozen_names
+    def _not_in_folders(self) -> set[str]:
+        return self._frozen_names()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the moving average, and leaves out what a ``base`` gives back."""
@@ -47,7 +53,14 @@ class GeneratorFile(SynthesiserModule):
         super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes over the moving average, and puts in what the ``base`` gives back."""
+        """Takes over the moving average, and puts in what the ``base`` gives back.
+
+        Raises:
+            ValueError: in ``fit``, a checkpoint of another optimiser.
+        """
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            saved = checkpoint.get("hyper_parameters", {})
+            check_same_settings({"optimizer": "adamw", **saved}, dict(self.hparams), ("optimizer",))
         if "state_dict" in checkpoint:  # a strategy that shards has loaded it already
             checkpoint["state_dict"] = self._completed(checkpoint["state_dict"])
         super().on_load_checkpoint(checkpoint)

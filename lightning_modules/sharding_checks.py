@@ -35,6 +35,10 @@ def check_sharding(settings: Mapping[str, Any], trainer: Any) -> None:
     check_setting(settings["base"] is not None, "base", None, "a base: small models need no sharding")
     learns_whole = settings["trained"] in ("all", "unet_only")
     check_setting(learns_whole, "trained", settings["trained"], "all or unet_only with a sharding strategy")
+    optimizer = settings["optimizer"]
+    check_setting(optimizer == "adamw", "optimizer", optimizer, "adamw with a sharded UNet: Muon needs whole matrices")
+    features = settings["alignment"]["features"]
+    check_setting(features is None, "alignment.features", features, "null with a sharded UNet")
     check_setting(settings["grid_samples"] == 0, "grid_samples", settings["grid_samples"], "0 with a sharded UNet")
     rounds = settings["execution"]["bf16_weights"]
     check_setting(not rounds, "execution.bf16_weights", rounds, "false with a sharded UNet")

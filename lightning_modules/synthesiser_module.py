@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from datamodules.batch import Batch
 from lightning_modules.initial_weights import begin_with
@@ -17,6 +17,10 @@ from synfer.foundation.module_file import StoredModule
 from synfer.synthesis.faces import Faces
 from synfer.synthesis.hooks import FaceHook
 from synfer.synthesis.request import SynthesisRequest
+
+_TAUGHT_BY = "_taught_by"  # beside the settings in files
+
+Taught = TypeVar("Taught", bound="SynthesiserModule")
 
 
 class SynthesiserModule(SynthesiserFile):
@@ -68,6 +72,35 @@ class SynthesiserModule(SynthesiserFile):
 
     def _began_with(self, stored: StoredModule) -> None:
         """Takes over what else is known of weights that a training begins with."""
+        self._remember(stored.settings.get(_TAUGHT_BY))
+
+    # ---------------------------------------------------------------- who taught it
+
+    @property
+    def taught_by(self) -> tuple[str, ...]:
+        """Fingerprints of the networks that it learned by, as in its files: none of them must judge its faces."""
+        found = self.hparams.get(_TAUGHT_BY) or ()
+        return (found,) if isinstance(found, str) else tuple(found)
+
+    def _remember(self, teachers: str | Sequence[str] | None) -> None:
+        """Adds those who taught these weights, of an earlier part of the training too."""
+        more = (teachers,) if isinstance(teachers, str) else teachers or ()
+        if known := list(dict.fromkeys([*self.taught_by, *more])):
+            self.hparams[_TAUGHT_BY] = known
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes over the moving average, and who taught these weights."""
+        super().on_load_checkpoint(checkpoint)
+        self._remember(checkpoint.get("hyper_parameters", {}).get(_TAUGHT_BY))
+
+    @classmethod
+    def _restored(cls: type[Taught], stored: StoredModule) -> Taught:
+        """Returns a module with these settings and weights, which remembers who taught them."""
+        module: Taught = super()._restored(stored)  # type: ignore[misc]
+        module._remember(stored.settings.get(_TAUGHT_BY))
+        return module
+
+    # ---------------------------------------------------------------- data
 
     def _check_label_space_of_data(self, stage: str) -> None:
         """Checks that the expressions of the data are those that this generator makes.

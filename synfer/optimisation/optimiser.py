@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 from torch.nn import Parameter
 from torch.optim import SGD, AdamW, Optimizer
 
+from synfer.optimisation.muon import Muon
+
 OptimiserName = Literal["sgd", "adamw", "muon", "lars"]
 
 
@@ -24,9 +26,8 @@ def build_optimiser(
         parameters: of the network.
         name: "sgd" (Nesterov where there is momentum); "adamw"; "lars" (You et al., arXiv 1708.03888):
             steps of matrices and kernels in proportion to their weights, for batches of thousands, and plain SGD of
-            biases and norms; or "muon": steps of matrices and kernels are made orthogonal (Jordan et al. 2024,
-            kellerjordan.github.io/posts/muon) and as large as AdamW's (Liu et al., arXiv 2502.16982), so that AdamW's
-            rates will do; biases, norms and embeddings go with AdamW.
+            biases and norms; or "muon" (:class:`synfer.optimisation.muon.Muon`): steps of matrices and kernels are made
+            orthogonal and as large as AdamW's; biases and norms go with AdamW.
         learning_rate: peak rate.
         weight_decay: on matrices and kernels, not on biases and norms.
         momentum: of SGD, LARS and Muon (0.95 is usual there), in [0, 1).
@@ -40,11 +41,9 @@ def build_optimiser(
     if name == "adamw":
         return AdamW(groups, learning_rate)
     if name == "muon":
-        from timm.optim import Muon  # timm takes seconds to import
-
-        return Muon(groups, learning_rate, momentum=momentum, nesterov=True)
+        return Muon(groups, learning_rate, momentum)
     if name == "lars":
-        from timm.optim import Lars
+        from timm.optim import Lars  # timm takes seconds to import
 
         groups[0]["always_adapt"] = True  # timm's own way would be plain SGD where nothing decays
         return Lars(groups, learning_rate, momentum=momentum)

@@ -10,8 +10,8 @@ import torch
 
 from lightning_modules.generator import ExpressionGenerator
 from synfer.synthesis.diffusion.prediction import offset_noise
-from tests.fixtures.tiny_generator import SIDE, request_for, save_base, tiny_generator
-from tests.lightning_modules.test_generator import batch_of, fit, weights
+from tests.fixtures.tiny_generator import SIDE, request_for, save_base, save_checkpoint, tiny_generator
+from tests.lightning_modules.test_generator import UnetInputs, batch_of, fit, make_trainer, tiny_data, weights
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +118,27 @@ def test_an_offset_reaches_input_and_target(base: str) -> None:
 
 def drawn() -> torch.Generator:
     return torch.Generator().manual_seed(3)
+
+
+def test_noise_levels_are_drawn_as_asked_in_training_and_alike_in_validation(tmp_path: Path) -> None:
+    seen = []
+    for timesteps in ({}, {"kind": "log_normal", "mean": -4.0, "std": 0.5, "uniform_share": 0.0}):
+        generator = tiny_generator(timesteps=timesteps)
+        inputs = UnetInputs(generator)
+        fit(generator, tmp_path)
+        seen.append(torch.cat(inputs.timesteps))
+        inputs.timesteps.clear()
+        make_trainer(tmp_path, limit_val_batches=1.0).validate(generator, datamodule=tiny_data(), verbose=False)
+        seen.append(torch.cat(inputs.timesteps))
+    assert int(seen[0].max()) > 500 > 100 > int(seen[2].max())
+    assert torch.equal(seen[1], seen[3])
+
+
+def test_the_draw_of_noise_levels_comes_back_from_a_checkpoint(tmp_path: Path) -> None:
+    given = {"kind": "logit_normal", "mean": 0.5, "std": None, "uniform_share": 0.2, "stratified": True}
+    path = save_checkpoint(tiny_generator(timesteps=given), tmp_path / "x.ckpt")
+    assert torch.load(path, weights_only=True)["hyper_parameters"]["timesteps"] == given
+    assert ExpressionGenerator.load_trained(path).hparams["timesteps"] == given
 
 
 def test_distribution_matching_is_added_with_its_weight(base: str, monkeypatch: pytest.MonkeyPatch) -> None:

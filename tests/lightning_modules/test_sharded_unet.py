@@ -141,6 +141,8 @@ def trainer_with(strategy: Any, **changes: Any) -> Any:
     [
         ({"base": None}, {}, r"model.base: found None, expected a base"),
         ({"trained": "lora"}, {}, r"model.trained: found lora, expected all or unet_only"),
+        ({"optimizer": "muon"}, {}, r"model.optimizer: found muon, expected adamw with a sharded UNet"),
+        ({"alignment": {"features": "x"}}, {}, r"model.alignment.features: found x, expected null with a sharded UNet"),
         ({"grid_samples": 4}, {}, r"model.grid_samples: found 4, expected 0 with a sharded UNet"),
         ({"execution": {"bf16_weights": True}}, {}, r"bf16_weights: found True, expected false with a sharded UNet"),
         ({}, {"limit_val_batches": 1.0}, r"trainer.limit_val_batches: found 1.0, expected 0 with a sharded UNet"),
@@ -150,7 +152,8 @@ def trainer_with(strategy: Any, **changes: Any) -> Any:
 def test_what_does_not_go_with_shards(settings: dict[str, Any], changes: dict[str, Any], message: str) -> None:
     strategy = strategy_of("sharded")
     strategy._device_mesh = {"data_parallel": SimpleNamespace(size=lambda: 2)}
-    fine = {"base": "x", "trained": "all", "grid_samples": 0, "execution": {"bf16_weights": False}}
+    fine: dict[str, Any] = {"base": "x", "trained": "all", "grid_samples": 0, "optimizer": "adamw"}
+    fine |= {"alignment": {"features": None}, "execution": {"bf16_weights": False}}
     check_sharding(fine, trainer_with(strategy))
     check_sharding({**fine, **settings}, trainer_with(strategy_of("ddp"), **changes))
     with pytest.raises(ValueError, match=message):
