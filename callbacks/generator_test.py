@@ -150,6 +150,14 @@ class GeneratorTest(Callback):
         self.report = FaceSetReport(names, *spaces, networks.extractor.name, seed, networks.au_names, above)
         self._real = networks.no_rows(side)
 
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compares judge and extractor with those who taught the weights: by now those of ``--ckpt_path`` are loaded.
+
+        Raises:
+            ValueError: one of them did.
+        """
+        self.networks.refuse_teachers(getattr(pl_module, "taught_by", ()))
+
     def on_test_batch_end(
         self,
         trainer: Trainer,

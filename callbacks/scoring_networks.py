@@ -113,6 +113,7 @@ class ScoringNetworks:
     ) -> None:
         self.device = device
         self._taught_by = taught_by
+        self._scoring: list[tuple[str | None, str, str]] = []  # fingerprint, setting, role
         self._guides = [c for c in callbacks if hasattr(c, "guide_fingerprint")]
         self.judge = self._load_judge(files, names)
         self.extractor = self._load_extractor(files)
@@ -154,7 +155,21 @@ class ScoringNetworks:
                     f"{where} is the guide's own network: a {role} must be independent of it, expected the checkpoint "
                     "of another classifier"
                 )
-        if own is not None and own in self._taught_by:
+        self._scoring.append((own, where, role))
+        self.refuse_teachers(self._taught_by)
+
+    def refuse_teachers(self, taught_by: Sequence[str]) -> None:
+        """Refuses a judge or an extractor that the generator learned by.
+
+        Args:
+            taught_by: fingerprints, of weights that may have been loaded after this was made.
+
+        Raises:
+            ValueError: names the setting.
+        """
+        for own, where, role in self._scoring:
+            if own is None or own not in taught_by:
+                continue
             raise ValueError(
                 f"{where} is the network that the generator learned by (its model.guide or model.alignment.features): "
                 f"a {role} must be independent of it"
