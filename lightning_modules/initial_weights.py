@@ -99,7 +99,7 @@ def check_settings(
 
 def _setting(module: SynthesiserFile, settings: dict[str, Any], name: str) -> Any:
     """Returns a setting in plain types, with the defaults that a file of earlier times does not name."""
-    signatures = (inspect.signature(c.__init__).parameters for c in type(module).__mro__ if "__init__" in vars(c))
+    signatures = (inspect.signature(c).parameters for c in type(module).__mro__ if "__init__" in vars(c))
     default = next(parameters[name].default for parameters in signatures if name in parameters)
     value = settings.get(name, default)
     group = type(module).setting_groups.get(name)

@@ -49,7 +49,7 @@ def test_its_loss_falls_and_is_added_with_its_weight(teacher: str, tmp_path: Pat
     log = generator.log
 
     def noted(name: str, value: Any, **rest: Any) -> None:
-        seen.append({name: float(value)})
+        seen.append({name: float(torch.as_tensor(value).detach())})
         log(name, value, **rest)
 
     generator.log = noted  # type: ignore[method-assign]

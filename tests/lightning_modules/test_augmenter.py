@@ -545,7 +545,9 @@ def test_all_guides_of_a_training_are_remembered(tmp_path: Path) -> None:
             make_trainer(tmp_path, callbacks=[test]).test(taught, tiny_data(), verbose=False)
         again = make_trainer(tmp_path, callbacks=[GeneratorTest(samples=6, judge=guide, nearest_training=0)])
         with pytest.raises(ValueError, match=r"is the network that the generator learned by"):  # as the commands do it
-            again.test(tiny_augmenter(), tiny_data(), ckpt_path=tmp_path / "last.ckpt", verbose=False, weights_only=True)
+            again.test(
+                tiny_augmenter(), tiny_data(), ckpt_path=tmp_path / "last.ckpt", verbose=False, weights_only=True
+            )
     content = torch.load(tmp_path / "first.ckpt", weights_only=True)
     content["hyper_parameters"]["_taught_by"] = taught.taught_by[0]  # as the first files have it
     torch.save(content, tmp_path / "first.ckpt")

@@ -72,9 +72,9 @@ def _opinion(state: DenoisingState, guide: Guide, clean: Tensor, eps: Tensor, st
     """Returns the guide's logits on what the network predicts at a step, float32 (m, K) on the CPU."""
     signal, noise = (part.to(clean.device) for part in state.sampler.noise_levels(step)[0])
     noisy = signal * clean + noise * eps
-    nothing = (part[:1].expand(len(noisy), -1, -1) for part in (state.null_text, state.null_au))
+    text, au = (part[:1].expand(len(noisy), -1, -1) for part in (state.null_text, state.null_au))
     with state.autocast():
-        output = state.network(noisy, int(state.sampler.timesteps[step]), *nothing).float()
+        output = state.network(noisy, int(state.sampler.timesteps[step]), text, au).float()
     predicted = predict_clean(output, noisy, signal, noise, state.prediction)
     seen = predicted if on_latents else ((state.decode(predicted) + 1) / 2).clamp(0, 1)
     with state.autocast():
