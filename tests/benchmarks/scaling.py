@@ -10,6 +10,9 @@ processes that are forked (`tests.fixtures.forked_ranks`); runs on one rank and 
 and the median round counts.
 
 - ``wall``: images/s by the clock. It says something on a machine with two free cores, and nothing beside other jobs.
+- ``ceiling``: the same of two runs of one rank each at the same time, which know nothing of each other. Below 1 it is
+  what two cores of this machine cost each other (a shared clock, caches, two threads of one core); ``of_ceiling`` is
+  ``wall`` ÷ that: what is ours.
 - ``cpu``: the same in CPU seconds: images per CPU second alone ÷ those of the slower of two ranks. It holds the work
   that a second rank adds (collectives, DDP's copies) and the uneven division of the work, and not what ranks wait while
   bytes are under way; on one host that is memory.
@@ -91,18 +94,36 @@ def command(part: str, ranks: int, options: argparse.Namespace) -> list[str]:
     ]
 
 
-def measure(part: str, ranks: int, folder: Path, number: int, options: argparse.Namespace) -> dict[str, float]:
+def measure(
+    part: str, ranks: int, folder: Path, number: int, options: argparse.Namespace, apart: bool = False
+) -> dict[str, float]:
     """Returns images/s by the clock, and images per CPU second of the slowest rank, of one run.
 
+    Args:
+        part: one of ``PARTS``.
+        ranks: a core each.
+        folder: for runs and logs.
+        number: of the job.
+        options: of the command line.
+        apart: each rank is a run of its own.
+
     Raises:
-        RuntimeError: the run failed, or did not do what was asked.
+        RuntimeError: a run failed, or did not do what was asked.
     """
     cores = sorted(os.sched_getaffinity(0))
-    job = Job(command(part, ranks, options), folder, number, ranks, [cores[rank % len(cores)] for rank in range(ranks)])
-    job.start()
-    if not job.wait(LIMIT_S) or set(job.codes.values()) != {0}:
-        raise RuntimeError(f"{part} on {ranks} ranks: exit codes {job.codes}\n{(folder / 'log').read_text()[-3000:]}")
-    clocks = [json.loads((job.run / f"clock{rank}.json").read_text()) for rank in range(ranks)]
+    places = [cores[rank % len(cores)] for rank in range(ranks)]
+    if apart:
+        each_command = command(part, 1, options)
+        jobs = [Job(each_command, folder / str(i), number + 500 * (1 + i), 1, [core]) for i, core in enumerate(places)]
+    else:
+        jobs = [Job(command(part, ranks, options), folder, number, ranks, places)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        if not job.wait(LIMIT_S) or set(job.codes.values()) != {0}:
+            log = (job.folder / "log").read_text()[-3000:]
+            raise RuntimeError(f"{part} on {ranks} ranks: exit codes {job.codes}\n{log}")
+    clocks = [json.loads((job.run / f"clock{rank}.json").read_text()) for job in jobs for rank in range(job.world_size)]
     images = {found["images"] for found in clocks}
     if len(images) > 1 or not all(images):
         raise RuntimeError(f"{part} on {ranks} ranks: {clocks}, expected as many images on each")
@@ -127,16 +148,20 @@ def main() -> None:
     number = 3000
     with tempfile.TemporaryDirectory() as temporary:
         for part in options.parts:
-            found: dict[int, list[dict[str, float]]] = {1: [], 2: []}
+            found: dict[str, list[dict[str, float]]] = {"1": [], "2": [], "apart": []}
             for turn in range(options.rounds):
-                for ranks in (1, 2) if turn % 2 == 0 else (2, 1):
+                for name in list(found) if turn % 2 == 0 else list(found)[::-1]:
                     number += 1
-                    folder = Path(temporary) / f"{part}-{turn}-{ranks}"
-                    found[ranks].append(measure(part, ranks, folder, number, options))
-                    print(json.dumps({part: {ranks: found[ranks][-1]}}), file=sys.stderr, flush=True)
+                    folder, ranks = Path(temporary) / f"{part}-{turn}-{name}", 1 if name == "1" else 2
+                    found[name].append(measure(part, ranks, folder, number, options, name == "apart"))
+                    print(json.dumps({part: {name: found[name][-1]}}), file=sys.stderr, flush=True)
             said: dict[str, Any] = {}
+            walls = {name: [one["wall"] for one in rates] for name, rates in found.items()}
+            for kind, first, times, second in (("ceiling", "apart", 2, "1"), ("of_ceiling", "2", 1, "apart")):
+                rounds = [a / (times * b) for a, b in zip(walls[first], walls[second], strict=True)]
+                said[kind], said[f"{kind}_rounds"] = round(statistics.median(rounds), 3), [round(x, 3) for x in rounds]
             for kind in ("wall", "cpu"):
-                alone, beside = ([one[kind] for one in found[ranks]] for ranks in (1, 2))
+                alone, beside = ([one[kind] for one in found[name]] for name in ("1", "2"))
                 ratios = [two / (2 * one) for one, two in zip(alone, beside, strict=True)]
                 said[kind] = round(statistics.median(ratios), 3)
                 said[f"{kind}_rounds"] = [round(ratio, 3) for ratio in ratios]
