@@ -166,7 +166,7 @@ def test_wrong_settings_are_one_plain_line() -> None:
 def test_training_learns_under_any_loss(kind: Any, tmp_path: Path) -> None:
     data = TinyData()
     classifier = tiny(loss=LossSettings(kind))
-    run = trainer(tmp_path, max_epochs=12, limit_val_batches=0)
+    run = trainer(tmp_path, max_epochs=24, limit_val_batches=0)
     run.fit(classifier, datamodule=data)
     assert float(run.callback_metrics["train/accuracy"]) > 0.8
 
