@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from datamodules.rows.folds import hash_numbers
 from datamodules.rows.grey_or_colour import as_rgb
 from datamodules.rows.row_choice import even_order
 from datamodules.rows.sample_table import SampleTable
+from datamodules.rows.source_faces import evaluation_tables, rows_fingerprint
 from lightning_modules.trainer_access import data_of
 from synfer.labels.voters import Guide
 from synfer.synthesis.diffusion.denoising_state import DenoisingState
@@ -51,11 +51,7 @@ class CalibrationFaces:
 
     def fingerprint(self) -> str:
         """Returns 16 hex digits over pixels and labels."""
-        rows = "".join(
-            f"{digest} {label}\n"
-            for digest, label in zip(self.table.content_hash.tolist(), self.label.tolist(), strict=True)
-        )
-        return hashlib.sha256(rows.encode()).hexdigest()[:16]
+        return rows_fingerprint(self.table.content_hash, self.label)
 
 
 def calibration_faces(
@@ -73,12 +69,9 @@ def calibration_faces(
         ValueError: no such row.
     """
     train: SampleTable = datamodule.training_table()
-    evaluation = [table for table in (datamodule.val_table, datamodule.test_table) if table is not None]
-    if datamodule.test_table is None:
-        evaluation += datamodule.read_if_there("test")
     code = np.array([label_space.index(name) if name in label_space else -1 for name in (*train.label_space, "")])
     known = code[train.label] >= 0  # an unlabelled row takes the last entry
-    for table in evaluation:
+    for table in evaluation_tables(datamodule):
         known &= ~np.isin(train.content_hash, table.content_hash)
     order = even_order(train.label, train.sample_id, seed=0)
     rows = order[known[order]][:most]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,8 +63,23 @@ class TrainingSources:
     def fingerprint(self) -> str:
         """Returns 16 hex digits over pixels and labels, in the order of the rows: it decides who gets which."""
         names = expression_names(self.table.label, self.label_space)
-        rows = "".join(f"{digest} {name}\n" for digest, name in zip(self.table.content_hash, names, strict=True))
-        return hashlib.sha256(rows.encode()).hexdigest()[:16]
+        return rows_fingerprint(self.table.content_hash, names)
+
+
+def rows_fingerprint(content_hash: np.ndarray, shown: Iterable[object]) -> str:
+    """Returns 16 hex digits over the pixels of rows, as their content hashes, and what each shows, in this order."""
+    rows = "".join(f"{digest} {name}\n" for digest, name in zip(content_hash, shown, strict=True))
+    return hashlib.sha256(rows.encode()).hexdigest()[:16]
+
+
+def evaluation_tables(datamodule: Any) -> list[SampleTable]:
+    """Returns the rows of the evaluation splits that training rows must not repeat (contract C8).
+
+    Args:
+        datamodule: the run's, its splits of "fit" read; of a test split that a fit does not read this does.
+    """
+    tables = [table for table in (datamodule.val_table, datamodule.test_table) if table is not None]
+    return tables if datamodule.test_table is not None else tables + datamodule.read_if_there("test")
 
 
 def training_sources(datamodule: Any, purpose: str) -> TrainingSources:
@@ -79,7 +94,4 @@ def training_sources(datamodule: Any, purpose: str) -> TrainingSources:
     """
     if datamodule.train_table is None:
         datamodule.setup("fit")
-    evaluation = [table for table in (datamodule.val_table, datamodule.test_table) if table is not None]
-    if datamodule.test_table is None:  # a fit alone does not read it
-        evaluation += datamodule.read_if_there("test")
-    return TrainingSources(datamodule.train_table, evaluation, purpose)
+    return TrainingSources(datamodule.train_table, evaluation_tables(datamodule), purpose)
