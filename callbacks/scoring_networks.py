@@ -112,11 +112,11 @@ class ScoringNetworks:
         taught_by: Sequence[str] = (),
     ) -> None:
         self.device = device
-        self._taught_by = taught_by
         self._scoring: list[tuple[str | None, str, str]] = []  # fingerprint, setting, role
         self._guides = [c for c in callbacks if hasattr(c, "guide_fingerprint")]
         self.judge = self._load_judge(files, names)
         self.extractor = self._load_extractor(files)
+        self.refuse_teachers(taught_by)
         self.estimator = None if files.au_estimator is None else ActionUnitNetwork.load(files.au_estimator).to(device)
 
     def _load_judge(self, files: ScoringFiles, names: Sequence[str]) -> ExpressionClassifier:
@@ -156,7 +156,6 @@ class ScoringNetworks:
                     "of another classifier"
                 )
         self._scoring.append((own, where, role))
-        self.refuse_teachers(self._taught_by)
 
     def refuse_teachers(self, taught_by: Sequence[str]) -> None:
         """Refuses a judge or an extractor that the generator learned by.
@@ -168,12 +167,11 @@ class ScoringNetworks:
             ValueError: names the setting.
         """
         for own, where, role in self._scoring:
-            if own is None or own not in taught_by:
-                continue
-            raise ValueError(
-                f"{where} is the network that the generator learned by (its model.guide or model.alignment.features): "
-                f"a {role} must be independent of it"
-            )
+            if own in taught_by:
+                raise ValueError(
+                    f"{where} is the network that the generator learned by (its model.guide or "
+                    f"model.alignment.features): a {role} must be independent of it"
+                )
 
     @property
     def au_names(self) -> tuple[str, ...]:
