@@ -13,18 +13,11 @@ from lightning_modules.base_generator import generator_of_base
 from lightning_modules.generator import ExpressionGenerator
 from lightning_modules.initial_weights import check_settings
 from synfer.foundation.validate import check_setting
-from synfer.networks.au_adapter import embed_action_units
 from synfer.networks.scale_input import hears_scale
-from synfer.synthesis.diffusion.distillation import (
-    draw_scales,
-    few_step_target,
-    few_step_timesteps,
-    levels_at,
-)
-from synfer.synthesis.diffusion.prediction import min_snr_weight, predict_clean
+from synfer.synthesis.diffusion.distillation import draw_scales, few_step_target
+from synfer.synthesis.diffusion.prediction import min_snr_weight, predict_clean, signal_and_noise
+from synfer.synthesis.diffusion.samplers import few_step_timesteps
 from synfer.synthesis.diffusion.timestep_draw import TimestepDraw
-
-_SCALE_LAYER = "model.unet.time_embedding.cond_proj.weight"
 
 
 class DistilledGenerator(ExpressionGenerator):
@@ -51,6 +44,7 @@ class DistilledGenerator(ExpressionGenerator):
 
     begins_with = "teacher"
     may_differ_at_the_start = ("largest_scale", "few_steps")
+    may_be_new_at_the_start = ("model.unet.time_embedding.cond_proj.weight",)  # takes the scale
 
     def __init__(self, teacher: str | None = None, substeps: int = 2, **settings: Any) -> None:
         super().__init__(**settings)
@@ -82,9 +76,6 @@ class DistilledGenerator(ExpressionGenerator):
         if found.device != self.device:
             found.to(self.device)
         return found
-
-    def _weights_of_its_own(self) -> set[str]:
-        return {_SCALE_LAYER}
 
     # ---------------------------------------------------------------- training
 
@@ -149,9 +140,8 @@ class DistilledGenerator(ExpressionGenerator):
         else:  # it will run at these alone
             drawn = torch.randint(steps, (n,), generator=generator, device=self.device)
             timestep = few_step_timesteps(len(alphas), steps).to(self.device)[drawn]
-        signal, noise = levels_at(alphas, timestep)
-        eps = torch.randn(latents.shape, generator=generator, device=self.device)
-        noisy = signal * latents + noise * eps
+        signal, noise = signal_and_noise(alphas, timestep, latents)
+        noisy = signal * latents + noise * self._draw_noise(latents, generator)
 
         def teacher(x: Tensor, at: Tensor) -> Tensor:
             return self._guided(x, at, text, au, scale)
@@ -172,8 +162,7 @@ class DistilledGenerator(ExpressionGenerator):
         if hears_scale(self.teacher.model.unet):
             return network(x, timestep, text, au, scale).float()
         null_text = self._null_tokens().expand(len(x), -1, -1)
-        unknown = torch.full((1, len(self.au_names)), torch.nan, device=x.device)
-        null_au = embed_action_units(unknown, self.region_masks).expand(len(x), -1, -1)
+        null_au = self._unknown_units().expand(len(x), -1, -1)
         both = network(
             torch.cat([x, x]), torch.cat([timestep] * 2), torch.cat([null_text, text]), torch.cat([null_au, au])
         ).float()

@@ -336,8 +336,11 @@ class ExpressionGenerator(AlignedGenerator, RoundedGenerator):
 
     def _pass_of_nothing(self) -> None:
         latents = torch.zeros(1, self.model.unet.config.in_channels, *[self.synthesiser.latent_side] * 2)
-        au = embed_action_units(torch.full((1, len(self.au_names)), torch.nan, device=self.device), self.region_masks)
-        self.network(latents.to(self.device), 0, self.model.encode_text([""]), au)
+        self.network(latents.to(self.device), 0, self.model.encode_text([""]), self._unknown_units())
+
+    def _unknown_units(self) -> Tensor:
+        """Returns the AU input of one face of which no unit is known, (1, R, 2A)."""
+        return self.synthesiser.au_input(torch.full((1, len(self.au_names)), torch.nan, device=self.device))
 
     def _images(self, batch: Batch) -> Tensor:
         """Returns the images in [−1, 1]; another size than the one that is synthesised is an error."""
@@ -385,13 +388,16 @@ class ExpressionGenerator(AlignedGenerator, RoundedGenerator):
         """Returns output minus target of the network at drawn noise, (B, C, h, w), and the weights (B, 1, 1, 1)."""
         alphas = self.model.scheduler.alphas_cumprod
         timestep = timesteps.draw(len(latents), alphas, generator)
-        eps = torch.randn(latents.shape, generator=generator, device=self.device)
-        eps = offset_noise(eps, self.hparams["noise_offset"], generator)
+        eps = self._draw_noise(latents, generator)
         signal, noise = signal_and_noise(alphas, timestep, latents)
         output = self.network(signal * latents + noise * eps, timestep, text, au).float()
         target = training_target(latents, eps, signal, noise, self.prediction)
         weight = min_snr_weight(signal, noise, self.hparams["min_snr_gamma"], self.prediction)
         return output - target, weight
+
+    def _draw_noise(self, latents: Tensor, generator: torch.Generator) -> Tensor:
+        eps = torch.randn(latents.shape, generator=generator, device=self.device)
+        return offset_noise(eps, self.hparams["noise_offset"], generator)
 
     def build_optimiser(self) -> Optimizer:
         """Returns the optimiser that the settings name, over what is trained."""

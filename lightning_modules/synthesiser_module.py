@@ -40,6 +40,9 @@ class SynthesiserModule(SynthesiserFile):
     may_differ_at_the_start: ClassVar[tuple[str, ...]] = ()
     """Parts of groups among ``decide_weights`` in which a training may differ from what it begins with."""
 
+    may_be_new_at_the_start: ClassVar[tuple[str, ...]] = ()
+    """Names of weights that what a training begins with may lack."""
+
     def on_fit_start(self) -> None:
         """Takes over the weights that a training is to begin with, and which rows they have seen.
 
@@ -54,8 +57,8 @@ class SynthesiserModule(SynthesiserFile):
         if path is None or self.trainer.ckpt_path is not None:  # it goes on, and began long ago
             return
         key = f"model.{self.begins_with}"
-        own = self._weights_of_its_own()
-        stored = begin_with(self, path, self.decide_weights, key, self.may_differ_at_the_start, own)
+        differ, new = self.may_differ_at_the_start, self.may_be_new_at_the_start
+        stored = begin_with(self, path, self.decide_weights, key, differ, new)
         self._began_with(stored)
         self.weights_source = {
             "path": str(path),
@@ -65,10 +68,6 @@ class SynthesiserModule(SynthesiserFile):
         data = data_of(self.trainer)
         if hasattr(data, "row_record"):
             data.row_record.add(data_state(stored.content), data.val_table, f"{key} '{path}'")
-
-    def _weights_of_its_own(self) -> set[str]:
-        """Names of weights that those which a training begins with may lack."""
-        return set()
 
     def _began_with(self, stored: StoredModule) -> None:
         """Takes over what else is known of weights that a training begins with."""

@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from synfer.networks.prediction_type import PredictionType
-from synfer.synthesis.diffusion.prediction import predict_clean, predict_noise
-
-Levels = tuple[Tensor, Tensor]
-"""√ᾱ and √(1 − ᾱ) of each sample, (B, 1, 1, 1) each."""
+from synfer.synthesis.diffusion.prediction import signal_and_noise
+from synfer.synthesis.diffusion.samplers import Level, ddim_step, few_step_timesteps
 
 GuidedTeacher = Callable[[Tensor, Tensor], Tensor]
 """Latents x_t (B, C, h, w), timesteps int64 (B,) → the teacher's output under guidance (B, C, h, w)."""
@@ -27,36 +25,8 @@ def draw_scales(n: int, largest: float, generator: torch.Generator) -> Tensor:
     return 1 + (largest - 1) * torch.rand(n, generator=generator, device=generator.device)
 
 
-def few_step_timesteps(num_train_timesteps: int, steps: int) -> Tensor:
-    """Returns the timesteps of the few-step sampler, int64 (steps,), falling: from the noisiest, evenly.
-
-    Those of ``steps`` are among those of ``k · steps``.
-
-    Raises:
-        ValueError: more steps than timesteps.
-    """
-    if not 1 <= steps <= num_train_timesteps:
-        raise ValueError(f"few-step sampler: found {steps} steps, expected 1 … {num_train_timesteps}")
-    left = torch.arange(steps, 0, -1, dtype=torch.int64)
-    return left * num_train_timesteps // steps - 1
-
-
-def levels_at(alphas_cumprod: Tensor, timestep: Tensor) -> Levels:
-    """Returns √ᾱ and √(1 − ᾱ) at timesteps int64 (B,); below 0 there is no noise at all."""
-    alpha = alphas_cumprod.to(timestep.device, torch.float32)[timestep.clamp_min(0)]
-    alpha = torch.where(timestep < 0, torch.ones_like(alpha), alpha)[:, None, None, None]
-    return alpha.sqrt(), (1 - alpha).sqrt()
-
-
-def ddim_step(output: Tensor, noisy: Tensor, begin: Levels, end: Levels, prediction: PredictionType) -> Tensor:
-    """Returns the latents (B, C, h, w) at the level where a deterministic DDIM step ends (Song et al. 2021)."""
-    clean = predict_clean(output, noisy, *begin, prediction)
-    eps = predict_noise(output, noisy, *begin, prediction)
-    return end[0] * clean + end[1] * eps
-
-
-def clean_that_leads_to(ended: Tensor, noisy: Tensor, begin: Levels, end: Levels) -> Tensor:
-    """Returns the x̂0 (B, C, h, w) with which one DDIM step from ``noisy`` ends at ``ended``."""
+def clean_that_leads_to(ended: Tensor, noisy: Tensor, begin: Level, end: Level) -> Tensor:
+    """Returns the x̂0 (B, C, h, w) with which one DDIM step from ``noisy`` ends at ``ended``; levels of each sample."""
     share = end[1] / begin[1]
     return (ended - share * noisy) / (end[0] - share * begin[0])
 
@@ -82,11 +52,12 @@ def few_step_target(
         prediction: what the teacher predicts.
     """
     grid = few_step_timesteps(len(alphas_cumprod), steps * substeps)
-    grid = torch.cat([grid, grid.new_tensor([-1])]).to(noisy.device)
+    grid = torch.cat([grid, grid.new_tensor([len(alphas_cumprod)])]).to(noisy.device)
+    alphas = torch.cat([alphas_cumprod, torch.ones(1).to(alphas_cumprod)])  # after the last step there is no noise
     first = position * substeps
     x = noisy
     for i in range(substeps):
-        begin, end = (levels_at(alphas_cumprod, grid[first + i + j]) for j in (0, 1))
+        begin, end = (signal_and_noise(alphas, grid[first + i + j], noisy) for j in (0, 1))
         x = ddim_step(teacher(x, grid[first + i]), x, begin, end, prediction)
-    begin, end = (levels_at(alphas_cumprod, grid[first + j]) for j in (0, substeps))
+    begin, end = (signal_and_noise(alphas, grid[first + j], noisy) for j in (0, substeps))
     return clean_that_leads_to(x, noisy, begin, end)

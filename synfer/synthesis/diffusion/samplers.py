@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from synfer.networks.prediction_type import PredictionType
-from synfer.synthesis.diffusion.distillation import ddim_step, few_step_timesteps
+from synfer.synthesis.diffusion.prediction import predict_clean, predict_noise
 
 Level = tuple[Tensor, Tensor]
-"""√ᾱ and √(1 − ᾱ), float32 without dimensions, on the CPU: x = √ᾱ · x0 + √(1 − ᾱ) · ε."""
+"""√ᾱ and √(1 − ᾱ), float32: x = √ᾱ · x0 + √(1 − ᾱ) · ε. A sampler's are without dimensions, on the CPU."""
 
 
 class Sampler(Protocol):
@@ -109,6 +109,27 @@ class DPMSolver(_FromDiffusers):
             schedule, algorithm_type="dpmsolver++", final_sigmas_type="zero"
         )
         super().__init__(scheduler, num_steps)
+
+
+def few_step_timesteps(num_train_timesteps: int, steps: int) -> Tensor:
+    """Returns the timesteps of the few-step sampler, int64 (steps,), falling: from the noisiest, evenly.
+
+    Those of ``steps`` are among those of ``k · steps``.
+
+    Raises:
+        ValueError: more steps than timesteps.
+    """
+    if not 1 <= steps <= num_train_timesteps:
+        raise ValueError(f"few-step sampler: found {steps} steps, expected 1 … {num_train_timesteps}")
+    left = torch.arange(steps, 0, -1, dtype=torch.int64)
+    return left * num_train_timesteps // steps - 1
+
+
+def ddim_step(output: Tensor, noisy: Tensor, begin: Level, end: Level, prediction: PredictionType) -> Tensor:
+    """Returns the latents (B, C, h, w) at the level where a deterministic DDIM step ends (Song et al. 2021)."""
+    clean = predict_clean(output, noisy, *begin, prediction)
+    eps = predict_noise(output, noisy, *begin, prediction)
+    return end[0] * clean + end[1] * eps
 
 
 class FewStep:

@@ -8,9 +8,9 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from synfer.networks.diffusion import SMALL_SCHEDULER
-from synfer.synthesis.diffusion.distillation import draw_scales, few_step_target, few_step_timesteps
+from synfer.synthesis.diffusion.distillation import draw_scales, few_step_target
 from synfer.synthesis.diffusion.prediction import output_for
-from synfer.synthesis.diffusion.samplers import FewStep
+from synfer.synthesis.diffusion.samplers import FewStep, few_step_timesteps
 from tests.fixtures.tiny_generator import SD_SCHEDULE
 
 V, EPSILON = DDIMScheduler.from_config(SMALL_SCHEDULER), DDIMScheduler.from_config(SD_SCHEDULE)
