@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,9 +81,9 @@ class AlignedGenerator(GeneratorFile):
         check_setting(is_map, "alignment.layer", found, "one whose output is a map, as mid_block or up_blocks.0")
         return int(heard[0].shape[1])
 
+    @abstractmethod
     def _pass_of_nothing(self) -> None:
         """Passes one sample of zeros through the UNet."""
-        raise NotImplementedError
 
     @contextmanager
     def _listening(self, always: bool = False) -> Iterator[list[Tensor]]:
