@@ -28,6 +28,7 @@ from tests.fixtures.tiny_data import TinyReader, tiny_table
 from tests.fixtures.tiny_generator import (
     NAMES,
     SIDE,
+    opinionated_classifier,
     request_for,
     save_checkpoint,
     tiny_classifier,
@@ -236,15 +237,8 @@ def run_test(
     return dict(trainer.test(generator or tiny_generator(), datamodule=tiny_data(), verbose=False)[0])
 
 
-def opinionated(seed: int) -> Any:
-    classifier = tiny_classifier(seed=seed)
-    with torch.no_grad():
-        classifier.backbone.get_classifier().weight.mul_(30)
-    return classifier
-
-
 def test_judge_scores_synthetic_and_real_faces(tmp_path: Path) -> None:
-    judge = opinionated(1)
+    judge = opinionated_classifier(seed=1)
     path = save_checkpoint(judge, tmp_path / "judge.ckpt")
     generator = tiny_generator()
     metrics = run_test(GeneratorTest(judge=str(path), samples=10, batch_size=4), tmp_path, generator)
@@ -266,7 +260,7 @@ def test_judge_scores_synthetic_and_real_faces(tmp_path: Path) -> None:
 
 
 def test_judge_speaks_by_name_whatever_its_order(tmp_path: Path) -> None:
-    judge = opinionated(1)
+    judge = opinionated_classifier(seed=1)
     shuffled = tiny_classifier(("sad", "anger", "neutral", "happy"), seed=1)
     source, target = judge.backbone, shuffled.backbone
     head = source.get_classifier()
@@ -293,13 +287,13 @@ def test_judge_speaks_by_name_whatever_its_order(tmp_path: Path) -> None:
 
 
 def test_fewer_samples_than_expressions(tmp_path: Path) -> None:
-    path = save_checkpoint(opinionated(1), tmp_path / "judge.ckpt")
+    path = save_checkpoint(opinionated_classifier(seed=1), tmp_path / "judge.ckpt")
     metrics = run_test(GeneratorTest(judge=str(path), samples=2), tmp_path)
     assert "test/fer_recall/happy" in metrics and "test/fer_recall/sad" not in metrics
 
 
 def test_expressions_of_a_test_go_by_any_known_spelling(tmp_path: Path) -> None:
-    path = save_checkpoint(opinionated(1), tmp_path / "judge.ckpt")
+    path = save_checkpoint(opinionated_classifier(seed=1), tmp_path / "judge.ckpt")
     test = GeneratorTest(judge=str(path), samples=2, expressions=["Happiness", "sadness"])
     metrics = run_test(test, tmp_path)
     assert {"test/fer_recall/happy", "test/fer_recall/sad"} <= set(metrics) and "test/fer_recall/neutral" not in metrics
@@ -311,7 +305,7 @@ def test_a_test_without_judge_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_guide_must_not_judge_under_whatever_name(tmp_path: Path) -> None:
-    classifier = opinionated(1)
+    classifier = opinionated_classifier(seed=1)
     guide = save_checkpoint(classifier, tmp_path / "guide.ckpt")
     copy = save_checkpoint(classifier, tmp_path / "copy.ckpt")
     guidance = SemanticGuidance(True, str(guide), start_step=1)
@@ -324,8 +318,8 @@ def test_the_guide_must_not_judge_under_whatever_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("through", ["text", "latents"])
 def test_guidance_acts_in_a_test_and_another_network_judges(through: Any, tmp_path: Path) -> None:
-    guide = save_checkpoint(opinionated(1), tmp_path / "guide.ckpt")
-    judge = save_checkpoint(opinionated(2), tmp_path / "judge.ckpt")
+    guide = save_checkpoint(opinionated_classifier(seed=1), tmp_path / "guide.ckpt")
+    judge = save_checkpoint(opinionated_classifier(seed=2), tmp_path / "judge.ckpt")
     guidance = SemanticGuidance(True, str(guide), through, start_step=1)
     test = GeneratorTest(judge=str(judge), samples=3)
     metrics = run_test(test, tmp_path, callbacks=[guidance], inference_mode=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import train
 from lightning_modules.generator import ExpressionGenerator
+from tests.fixtures.one_cpu import ONE_CPU
 
 CONFIGS = Path(train.__file__).parent / "configs"
 FACES = [
@@ -15,11 +16,7 @@ FACES = [
     f"--config={CONFIGS / 'generator/tiny.yaml'}",
 ]
 QUIET = [
-    "--trainer.accelerator=cpu",
-    "--trainer.devices=1",
-    "--trainer.precision=32-true",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
+    *ONE_CPU,
     "--trainer.logger=false",
     "--data.batch_size=14",
     "--model.execution.bf16_sampling=false",

@@ -10,18 +10,12 @@ import pytest
 import torch
 
 import train
+from tests.fixtures.one_cpu import ONE_CPU
 from tests.fixtures.outside_models import save_clip
 from tests.fixtures.tiny_generator import save_checkpoint, tiny_generator
 
 CONFIGS = Path(train.__file__).parent / "configs"
 FACES = ["--data.reader.init_args.count={train: 42, val: 14, test: 14}", "--data.reader.init_args.image_size=32"]
-QUIET = [
-    "--trainer.accelerator=cpu",
-    "--trainer.devices=1",
-    "--trainer.precision=32-true",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-]
 DRAWN = [f"--config={CONFIGS / 'data/drawn.yaml'}", *FACES]
 SMALL = [
     "--model.init_args.backbone=resnet10t",
@@ -45,7 +39,7 @@ def summary(folder: Path) -> dict:
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a tiny pre-training."""
     folder = tmp_path_factory.mktemp("pretrained") / "run"
-    train.main(["fit", *DRAWN, config("pretraining/simclr.yaml"), *SMALL, *QUIET, *ONE_EPOCH, f"--run_dir={folder}"])
+    train.main(["fit", *DRAWN, config("pretraining/simclr.yaml"), *SMALL, *ONE_CPU, *ONE_EPOCH, f"--run_dir={folder}"])
     found = summary(folder)
     assert found["status"] == "finished" and 0 <= found["metrics"]["val/knn_accuracy"] <= 1
     return folder
@@ -59,7 +53,7 @@ def test_pretraining_on_synthetic_faces(tmp_path: Path) -> None:
     made = ["--synthesis.enabled=true", f"--synthesis.generator={generator}", "--synthesis.batch_size=7"]
     made += ["--synthesis.initial_samples=7", "--synthesis.sampling={num_steps: 1, guidance_scale: 1.0}"]
     ways = {"1.0": [f"--data.synthetic_reader={reader}"], "0.5": made}
-    files = [*DRAWN, config("pretraining/simclr.yaml"), *SMALL, *QUIET, "--trainer.max_steps=2"]
+    files = [*DRAWN, config("pretraining/simclr.yaml"), *SMALL, *ONE_CPU, "--trainer.max_steps=2"]
     for ratio, more in ways.items():
         cli = train.main(["fit", *files, f"--data.synthetic_ratio={ratio}", *more, f"--run_dir={tmp_path / ratio}"])
         synthetic = round(float(ratio) * 28)
@@ -72,7 +66,7 @@ def test_pretraining_on_synthetic_faces(tmp_path: Path) -> None:
 def test_probe(name: str, labels: str | None, pretrained: Path, tmp_path: Path) -> None:
     layers = [config(f"probes/{name}.yaml"), *([config(f"probes/{labels}.yaml")] if labels else [])]
     given = [f"--model.init_args.backbone_weights={pretrained}", "--data.batch_size=14"]
-    cli = train.main(["fit", *DRAWN, *layers, *given, *QUIET, *ONE_EPOCH, f"--run_dir={tmp_path / 'run'}"])
+    cli = train.main(["fit", *DRAWN, *layers, *given, *ONE_CPU, *ONE_EPOCH, f"--run_dir={tmp_path / 'run'}"])
     rows = cli.datamodule.train_table
     assert rows.class_counts() == dict.fromkeys(rows.label_space, 1 if labels else 6)
     assert cli.model._config["backbone"] == "resnet10t" and cli.model.image_size == 16
@@ -87,7 +81,7 @@ def test_probe(name: str, labels: str | None, pretrained: Path, tmp_path: Path) 
 def test_control_of_a_probe(name: str, pretrained: Path, tmp_path: Path) -> None:
     layers = [config(f"probes/{name}.yaml"), config("probes/random.yaml")]
     given = [f"--model.init_args.backbone_weights={pretrained}", "--data.batch_size=14"]
-    cli = train.main(["fit", *DRAWN, *layers, *given, *QUIET, *ONE_EPOCH, f"--run_dir={tmp_path / 'run'}"])
+    cli = train.main(["fit", *DRAWN, *layers, *given, *ONE_CPU, *ONE_EPOCH, f"--run_dir={tmp_path / 'run'}"])
     assert cli.model._config["backbone"] == "resnet10t" and cli.model.image_size == 16
     assert "weights_from" not in summary(tmp_path / "run") or summary(tmp_path / "run")["weights_from"] is None
     stored = torch.load(pretrained / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
@@ -106,7 +100,7 @@ def test_one_percent_is_a_part_of_ten(tmp_path: Path) -> None:
 
 def test_nearest_faces(pretrained: Path, tmp_path: Path) -> None:
     given = [f"--model.init_args.backbone_weights={pretrained}"]
-    train.main(["validate", *DRAWN, config("probes/knn.yaml"), *given, *QUIET, f"--run_dir={tmp_path / 'run'}"])
+    train.main(["validate", *DRAWN, config("probes/knn.yaml"), *given, *ONE_CPU, f"--run_dir={tmp_path / 'run'}"])
     found, before = summary(tmp_path / "run"), summary(pretrained)
     # The same network, faces and vote as at the end of the pre-training.
     assert found["metrics"]["val/knn_accuracy"] == pytest.approx(before["metrics"]["val/knn_accuracy"])
@@ -115,7 +109,7 @@ def test_nearest_faces(pretrained: Path, tmp_path: Path) -> None:
 
 def test_few_shot(pretrained: Path, tmp_path: Path) -> None:
     given = [f"--model.init_args.backbone_weights={pretrained}", "--model.init_args.shots=[1,3]"]
-    command = ["test", *DRAWN, config("few_shot/k_shot.yaml"), *given, "--model.init_args.draws=3", *QUIET]
+    command = ["test", *DRAWN, config("few_shot/k_shot.yaml"), *given, "--model.init_args.draws=3", *ONE_CPU]
     for again in ("run", "again"):
         train.main([*command, f"--run_dir={tmp_path / again}"])
     with (tmp_path / "run" / "few_shot.csv").open() as file:
@@ -139,7 +133,7 @@ def test_few_shot_with_synthetic_faces_and_without_real_ones(pretrained: Path, t
     reader = {"class_path": "datamodules.readers.DrawnReader", "init_args": drawn}
     given = [f"--model.init_args.backbone_weights={pretrained}", "--model.init_args.shots=[0,1]"]
     given += ["--model.init_args.synthetic_shots=2", "--model.init_args.draws=2"]
-    command = ["validate", *DRAWN, config("few_shot/k_shot.yaml"), *given, *QUIET]
+    command = ["validate", *DRAWN, config("few_shot/k_shot.yaml"), *given, *ONE_CPU]
     train.main([*command, f"--data.synthetic_reader={json.dumps(reader)}", f"--run_dir={tmp_path / 'run'}"])
     whole = json.loads((tmp_path / "run" / "few_shot.json").read_text())
     assert {(d["k"], len(d["shown"])) for d in whole["draws"]} == {(0, 14), (1, 21)}
@@ -153,7 +147,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_zero_shot(clip: Path, tmp_path: Path) -> None:
-    given = [f"--model.init_args.clip={clip}", *QUIET]
+    given = [f"--model.init_args.clip={clip}", *ONE_CPU]
     train.main(["test", *DRAWN, config("zero_shot/clip.yaml"), *given, f"--run_dir={tmp_path / 'run'}"])
     metrics = summary(tmp_path / "run")["metrics"]
     assert (
@@ -163,7 +157,7 @@ def test_zero_shot(clip: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["captions", "pretrained"])
 def test_projection(target: str, clip: Path, pretrained: Path, tmp_path: Path) -> None:
-    given = [f"--model.init_args.clip={clip}", *QUIET]
+    given = [f"--model.init_args.clip={clip}", *ONE_CPU]
     given.append(f"--model.init_args.target={pretrained if target == 'pretrained' else target}")
     files = [*DRAWN, config("zero_shot/projection.yaml"), *given]
     run = tmp_path / "run"

@@ -24,11 +24,11 @@ from tests.fixtures.tiny_data import TinyReader, tiny_table
 from tests.fixtures.tiny_generator import (
     NAMES,
     SIDE,
+    opinionated_classifier,
     request_for,
     save_checkpoint,
     scaled_weights,
     state_for,
-    tiny_classifier,
     tiny_generator,
 )
 
@@ -38,17 +38,9 @@ def generator() -> ExpressionGenerator:
     return scaled_weights(tiny_generator()).eval().requires_grad_(False)
 
 
-def opinionated(seed: int = 3, gain: float = 30) -> ExpressionClassifier:
-    classifier = tiny_classifier(seed=seed)
-    with torch.no_grad():
-        classifier.backbone.get_classifier().weight.mul_(gain)
-        classifier.backbone.get_classifier().bias.mul_(gain)
-    return classifier
-
-
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(save_checkpoint(opinionated(), tmp_path_factory.mktemp("guide") / "x.ckpt"))
+    return str(save_checkpoint(opinionated_classifier(), tmp_path_factory.mktemp("guide") / "x.ckpt"))
 
 
 def table(count: int, split: str = "train", **changes: Any) -> SampleTable:
@@ -184,7 +176,7 @@ def test_a_table_of_another_guide_is_refused_before_anything_is_made(
 ) -> None:
     path = tmp_path / "x.json"
     made(generator, ready(guide, path, generator))
-    other = str(save_checkpoint(opinionated(4), tmp_path / "other.ckpt"))
+    other = str(save_checkpoint(opinionated_classifier(seed=4), tmp_path / "other.ckpt"))
     message = r"guidance.calibration '.*x.json': found the temperatures of another guide \([0-9a-f]{16}\), expected "
     with pytest.raises(ValueError, match=message):
         ready(other, path, generator)
@@ -229,7 +221,7 @@ def test_the_logits_are_divided_by_the_temperature_of_the_noise_level(
     through: str, guide: str, generator: ExpressionGenerator, tmp_path: Path
 ) -> None:
     """As a guide with a third of the weights in its last layer is guided by, where the temperature is 3 everywhere."""
-    third = str(save_checkpoint(opinionated(gain=10), tmp_path / "third.ckpt"))
+    third = str(save_checkpoint(opinionated_classifier(gain=10), tmp_path / "third.ckpt"))
     thrice = saved(tmp_path / "thrice.json", guide, generator, (0.5, 3.0))
     one = saved(tmp_path / "one.json", guide, generator, (0.5, 1.0))
 

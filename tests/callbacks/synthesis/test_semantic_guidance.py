@@ -15,6 +15,7 @@ from synfer.synthesis.diffusion.denoising_state import DenoisingState
 from tests.fixtures.outside_models import save_timm
 from tests.fixtures.tiny_generator import (
     NAMES,
+    opinionated_classifier,
     request_for,
     save_checkpoint,
     scaled_weights,
@@ -31,16 +32,9 @@ def generator() -> ExpressionGenerator:
     return scaled_weights(tiny_generator()).eval().requires_grad_(False)
 
 
-def opinionated(label_space: tuple[str, ...] = NAMES, seed: int = 3) -> ExpressionClassifier:
-    classifier = tiny_classifier(label_space, seed)
-    with torch.no_grad():
-        classifier.backbone.get_classifier().weight.mul_(30)
-    return classifier
-
-
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(save_checkpoint(opinionated(), tmp_path_factory.mktemp("guide") / "x.ckpt"))
+    return str(save_checkpoint(opinionated_classifier(), tmp_path_factory.mktemp("guide") / "x.ckpt"))
 
 
 def guidance(guide: str, **settings: Any) -> SemanticGuidance:
@@ -165,7 +159,7 @@ def test_the_guide_sees_more_of_what_was_asked_in_guided_faces(guide: str, gener
 
 def test_classes_of_the_guide_go_by_name(guide: str, generator: ExpressionGenerator, tmp_path: Path) -> None:
     space = ("anger", "sad", "happy", "neutral")
-    original, other = opinionated(), opinionated(space)
+    original, other = opinionated_classifier(), opinionated_classifier(space)
     trunk = {name: t for name, t in original.backbone.state_dict().items() if not name.startswith("head.")}
     other.backbone.load_state_dict(trunk, strict=False)
     source, target = original.backbone.get_classifier(), other.backbone.get_classifier()
@@ -182,7 +176,7 @@ def test_classes_of_the_guide_go_by_name(guide: str, generator: ExpressionGenera
 def test_a_guide_that_does_not_know_a_requested_expression_is_refused(
     generator: ExpressionGenerator, tmp_path: Path
 ) -> None:
-    path = str(save_checkpoint(opinionated(("neutral", "happy", "fear")), tmp_path / "x.ckpt"))
+    path = str(save_checkpoint(opinionated_classifier(("neutral", "happy", "fear")), tmp_path / "x.ckpt"))
     with pytest.raises(ValueError, match=r"guidance.guide '.*x.ckpt' does not know 'sad': it has \['neutral', 'happy'"):
         generator.synthesise(request_for(["happy", "sad"]), [guidance(path)])
     generator.synthesise(request_for(["happy", "neutral"], num_steps=1), [guidance(path)])  # not asked, not missed
@@ -217,7 +211,7 @@ def test_the_guide_itself_learns_nothing(guide: str, generator: ExpressionGenera
     callback = guidance(guide)
     before = callback.guide_fingerprint()
     generator.synthesise(request_for(), [callback])
-    assert callback.guide_fingerprint() == before == opinionated().weights_fingerprint()
+    assert callback.guide_fingerprint() == before == opinionated_classifier().weights_fingerprint()
     assert all(p.grad is None for p in callback.guide.parameters())
     assert SemanticGuidance(False, guide).guide_fingerprint() is None
 

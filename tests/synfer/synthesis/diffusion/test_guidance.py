@@ -17,7 +17,14 @@ from synfer.synthesis.diffusion.guidance import (
     moved_output,
     normalised_gradient_step,
 )
-from tests.fixtures.tiny_generator import NAMES, request_for, save_base, scaled_weights, state_for, tiny_classifier
+from tests.fixtures.tiny_generator import (
+    NAMES,
+    opinionated_classifier,
+    request_for,
+    save_base,
+    scaled_weights,
+    state_for,
+)
 from tests.fixtures.tiny_generator import tiny_generator as make_generator
 
 
@@ -31,10 +38,7 @@ def generator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="module")
 def guide() -> ExpressionClassifier:
     """A classifier whose opinion depends strongly on the picture."""
-    classifier = tiny_classifier(seed=3)
-    with torch.no_grad():
-        classifier.backbone.get_classifier().weight.mul_(30)
-    return classifier
+    return opinionated_classifier()
 
 
 def guidance_gradient(

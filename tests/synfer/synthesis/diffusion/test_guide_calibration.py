@@ -13,10 +13,10 @@ from synfer.synthesis.diffusion.guide_calibration import MOST_LEVELS, calibrated
 from tests.fixtures.tiny_generator import (
     NAMES,
     SIDE,
+    opinionated_classifier,
     request_for,
     scaled_weights,
     state_for,
-    tiny_classifier,
     tiny_generator,
 )
 
@@ -30,10 +30,7 @@ def generator() -> ExpressionGenerator:
 
 @pytest.fixture(scope="module")
 def guide() -> ExpressionClassifier:
-    classifier = tiny_classifier(seed=3)
-    with torch.no_grad():
-        classifier.backbone.get_classifier().weight.mul_(30)
-    return classifier
+    return opinionated_classifier()
 
 
 @pytest.fixture(scope="module")
