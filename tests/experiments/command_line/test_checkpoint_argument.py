@@ -12,8 +12,8 @@ from tests.fixtures.tiny_generator import SIDE, TINY_UNET, save_checkpoint, tiny
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    (folder / "checkpoints").mkdir()
+    folder = tmp_path_factory.mktemp("runs") / "run"  # a parent of its own: a message lists the runs in it
+    (folder / "checkpoints").mkdir(parents=True)
     save_checkpoint(tiny_classifier(), folder / "checkpoints" / "last.ckpt")
     return folder
 
