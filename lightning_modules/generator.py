@@ -209,6 +209,7 @@ class ExpressionGenerator(AlignedGenerator, RoundedGenerator):
             null_caption,
             execution.bf16_sampling,
             compiled=execution.compile_backend is not None,
+            decode_batch=execution.decode_batch,
             training_step=self._fitting_step,
             distilled=(network.largest_scale, network.few_steps),
         )

@@ -41,6 +41,8 @@ class PseudoLabeller(SynthesisCallback):
         adaptive_window: last faces of each expression that such a threshold is taken from, at least 1.
         reliability: a ``reliability.json`` of ``train.py validate`` with a :class:`Relabeller`: votes are weighted by
             each voter's precision in each class; null = all alike.
+        batch_size: faces that a voter sees at a time, for less memory than where it sees all that were made together;
+            null = all of them. The same votes, but for rounding.
 
     Raises:
         ValueError: a value out of range, or enabled without voters.
@@ -59,6 +61,7 @@ class PseudoLabeller(SynthesisCallback):
         adaptive_quantile: float | None = None,
         adaptive_window: int = 256,
         reliability: str | None = None,
+        batch_size: int | None = None,
     ) -> None:
         super().__init__(enabled)
         shares = {"discard_below": discard_below}
@@ -68,6 +71,8 @@ class PseudoLabeller(SynthesisCallback):
                 raise ValueError(f"pseudo_labels.{name}: found {value}, expected a number in [0, 1)")
         if adaptive_window < 1:
             raise ValueError(f"pseudo_labels.adaptive_window: found {adaptive_window}, expected at least 1")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"pseudo_labels.batch_size: found {batch_size}, expected at least 1, or null")
         if enabled and not voters:
             raise ValueError("pseudo_labels.voters: found none, expected at least one classifier checkpoint")
         if len(set(voters or [])) < len(voters or []):
@@ -82,6 +87,7 @@ class PseudoLabeller(SynthesisCallback):
         self.discard_below = discard_below
         self.adaptive_quantile, self.adaptive_window = adaptive_quantile, adaptive_window
         self.reliability = reliability
+        self.batch_size = batch_size
         self._voters: list[LoadedVoter] = []
         self._weights: tuple[tuple[str, ...], Tensor] | None = None
         self._stored_thresholds: dict[str, Any] | None = None
@@ -143,8 +149,10 @@ class PseudoLabeller(SynthesisCallback):
         image = faces.images.float() / 255
         device, rounded = image.device, faces.number_format == torch.bfloat16
         for path, voter in zip(self.voter_paths, self._load(), strict=True):
+            network = voter.network.to(device)
+            parts = image.split(self.batch_size or len(image))
             with torch.autocast(device.type, torch.bfloat16, enabled=rounded):
-                probabilities = voter.network.to(device).predict_probabilities(image)
+                probabilities = torch.cat([network.predict_probabilities(part) for part in parts])
             if not probabilities.isfinite().all():
                 raise ValueError(
                     f"pseudo_labels.voters '{path}': found NaN among its probabilities, expected finite ones (its "

@@ -546,7 +546,7 @@ def test_an_older_checkpoint_holds_its_settings_one_by_one(tmp_path: Path) -> No
     stored = checkpoint["hyper_parameters"]
     flat = {**stored.pop("network"), **stored.pop("execution")}
     flat |= {f"drop_{name}": share for name, share in stored.pop("drop").items()}
-    later = ("gradient_checkpointing", "lean_backward", "bf16_weights", "largest_scale", "few_steps")
+    later = ("gradient_checkpointing", "lean_backward", "bf16_weights", "decode_batch", "largest_scale", "few_steps")
     for name in ("text_encoder", "channels_last", "drop_both", *later):
         del flat[name]  # older than these: their defaults
     checkpoint["hyper_parameters"] |= flat

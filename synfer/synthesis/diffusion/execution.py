@@ -25,6 +25,9 @@ class ExecutionSettings:
         bf16_weights: hold the UNet's weights in bfloat16 (normalisation excepted) while faces are made, in ``predict``
             and ``test``: half the memory, and the same faces, for ``bf16_sampling`` rounds them at each use. Not in
             ``fit``, nor without ``bf16_sampling``.
+        decode_batch: finished latents decoded at a time, where decoding takes more memory than denoising (it does with
+            an autoencoder of full size): more faces can then be denoised together. None = all that were. The same
+            faces, but for rounding; what a guide sees has ``guidance.chunk``.
         compile_backend: backend of ``torch.compile`` for the UNet ("inductor"; on CPUs it needs a C++ compiler); None =
             not compiled. The first batch of each size then waits for the compiler.
         gradient_checkpointing: keep no activations inside the UNet's blocks and compute them again in the backward pass
@@ -33,12 +36,14 @@ class ExecutionSettings:
             CPU: between all and ``gradient_checkpointing``.
 
     Raises:
-        ValueError: a backend that torch does not know, or weights in bfloat16 for a network that runs in float32.
+        ValueError: a backend that torch does not know, no latents to decode, or weights in bfloat16 for a
+            network that runs in float32.
     """
 
     channels_last: bool = True
     bf16_sampling: bool = True
     bf16_weights: bool = False
+    decode_batch: int | None = None
     compile_backend: str | None = None
     gradient_checkpointing: bool = False
     lean_backward: bool = False
@@ -49,6 +54,8 @@ class ExecutionSettings:
                 "model.execution.bf16_weights: found true with model.execution.bf16_sampling=false, expected false, or "
                 "sampling in bfloat16 too"
             )
+        if self.decode_batch is not None and self.decode_batch < 1:
+            raise ValueError(f"model.execution.decode_batch: found {self.decode_batch}, expected at least 1, or null")
         backend = self.compile_backend
         # Asked only where it matters: the list costs seconds.
         if backend is not None and backend not in (known := torch.compiler.list_backends(())):

@@ -47,6 +47,7 @@ class DiffusionSynthesiser:
         null_caption: caption where the negative prompt is empty.
         bf16: run the networks in bfloat16 autocast.
         compiled: whether the UNet is compiled.
+        decode_batch: finished latents decoded at a time; None = all together.
         distilled: largest guidance scale that the network hears, and number of steps that it was distilled to; None =
             it hears none, any.
         training_step: returns the step of the training that the model is in; None = in none. For errors.
@@ -63,6 +64,7 @@ class DiffusionSynthesiser:
         null_caption: str = "",
         bf16: bool = True,
         compiled: bool = False,
+        decode_batch: int | None = None,
         training_step: Callable[[], int | None] | None = None,
         distilled: tuple[float | None, int | None] = (None, None),
     ) -> None:
@@ -75,6 +77,7 @@ class DiffusionSynthesiser:
         self.null_caption = null_caption
         self.bf16 = bf16
         self.compiled = compiled
+        self.decode_batch = decode_batch
         self.prediction: PredictionType = model.scheduler.config.prediction_type
         self._training_step = training_step
         self._rounded_from: str | None = None
@@ -224,7 +227,8 @@ class DiffusionSynthesiser:
             for hook in on_denoising:
                 hook.on_denoising_start(state)
             latents = denoise(state, on_denoising)
-            image = (self._decode(latents) + 1) / 2
+            parts = latents.split(self.decode_batch or len(latents))
+            image = (torch.cat([self._decode(part) for part in parts]) + 1) / 2
             self._check_finite(image, request)
             image = image.clamp(0, 1)
             images = (image * 255).round().to(torch.uint8)

@@ -58,6 +58,7 @@ def finished(names: tuple[str, ...] = ("happy", "sad")) -> Any:
         ({"discard_below": -0.1}, r"pseudo_labels.discard_below: found -0.1"),
         ({"adaptive_quantile": 1.0}, r"pseudo_labels.adaptive_quantile: found 1"),
         ({"adaptive_window": 0}, r"pseudo_labels.adaptive_window: found 0, expected at least 1"),
+        ({"batch_size": 0}, r"pseudo_labels.batch_size: found 0, expected at least 1, or null"),
         ({"enabled": True}, r"pseudo_labels.voters: found none"),
         ({"enabled": True, "voters": []}, r"pseudo_labels.voters: found none"),
         ({"voters": ["a.ckpt", "b.ckpt", "a.ckpt"]}, r"pseudo_labels.voters: found one twice"),
@@ -66,6 +67,25 @@ def finished(names: tuple[str, ...] = ("happy", "sad")) -> Any:
 def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PseudoLabeller(**settings)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, None])
+def test_voters_see_so_many_faces_at_a_time(
+    voter: Any, batch_size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict, seen = ExpressionClassifier.predict_probabilities, []
+
+    def note(classifier: ExpressionClassifier, image: torch.Tensor) -> torch.Tensor:
+        seen.append(len(image))
+        return predict(classifier, image)
+
+    path = str(save_checkpoint(tiny_classifier(), Path(voter("a")).with_name("b.ckpt")))
+    together, apart = finished(("happy", "sad", "happy")), finished(("happy", "sad", "happy"))
+    PseudoLabeller(True, [path]).on_faces(together)
+    monkeypatch.setattr(ExpressionClassifier, "predict_probabilities", note)
+    PseudoLabeller(True, [path], batch_size=batch_size).on_faces(apart)
+    assert seen == {1: [1, 1, 1], 2: [2, 1], None: [3]}[batch_size]
+    torch.testing.assert_close(apart.votes[path], together.votes[path])
 
 
 def test_a_missing_voter_is_named(voter: Any, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn import functional as F
 
-from synfer.synthesis.diffusion.execution import attention_kernel
-from tests.fixtures.tiny_generator import SIDE, tiny_generator
+from synfer.synthesis.diffusion.execution import ExecutionSettings, attention_kernel
+from tests.fixtures.tiny_generator import SIDE, request_for, tiny_generator
 
 
 def test_attention_over_few_tokens_is_plain_matrix_products() -> None:
@@ -15,6 +16,23 @@ def test_attention_over_few_tokens_is_plain_matrix_products() -> None:
             with torch.autocast("cpu", torch.bfloat16, half), attention_kernel(torch.device("cpu"), tokens):
                 made.append(type(F.scaled_dot_product_attention(query, query, query).grad_fn).__name__)
         assert "Flash" not in made[0] and "Flash" in made[1]
+
+
+def test_finished_latents_are_decoded_so_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = tiny_generator(execution={"bf16_sampling": False})
+    apart = tiny_generator(execution={"bf16_sampling": False, "decode_batch": 2})
+    seen, decode = [], apart.model.codec.decode
+
+    def note(latents: torch.Tensor) -> torch.Tensor:
+        seen.append(len(latents))
+        return decode(latents)
+
+    monkeypatch.setattr(apart.model.codec, "decode", note)
+    request = request_for(("happy", "sad", "happy"))
+    made = [generator.synthesise(request).images for generator in (together, apart)]
+    assert seen == [2, 1] and torch.equal(*made)
+    with pytest.raises(ValueError, match=r"model.execution.decode_batch: found 0, expected at least 1, or null"):
+        ExecutionSettings(decode_batch=0)
 
 
 def test_checkpointing_has_the_same_gradients_and_keeps_less() -> None:
