@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -45,6 +45,8 @@ class FaceMaker:
             its Hub id; what comes with the project is found from any folder.
         guide: a classifier that guides a diffusion model in the later half of the steps (before, it sees no face yet);
             None = no guidance.
+        through: what the guide moves: the "text", or the "latents" of the predicted face.
+        calibration: file of the guide's temperatures, from a run with ``guidance.calibration``; None = none.
         device: "cpu", "cuda"; None = an accelerator where there is one.
 
     Attributes:
@@ -62,10 +64,18 @@ class FaceMaker:
         checkpoint: str | Path = SHIPPED_GENERATOR,
         guide: str | None = None,
         device: str | None = None,
+        *,
+        through: Literal["text", "latents"] = "text",
+        calibration: str | None = None,
     ) -> None:
         self.name = str(checkpoint)
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._guidance = None if guide is None else SemanticGuidance(True, guide)
+        if calibration is not None and not Path(calibration).is_file():
+            raise FileNotFoundError(f"guidance.calibration '{calibration}': found no such file, expected that of a run")
+        self._guidance = None
+        if guide is not None:
+            self._guidance = SemanticGuidance(True, guide, through=through, calibration=calibration)
+        self._length = "step_size" if through == "text" else "latent_step_size"
         self.synthesiser = load(checkpoint).to(self.device)
         unet = getattr(getattr(self.synthesiser, "model", None), "unet", None)
         deaf = unet is not None and unet.encoder_hid_proj is None
@@ -73,7 +83,7 @@ class FaceMaker:
         if guide is not None and not self.denoises:
             raise ValueError(f"guide: found '{guide}' for '{self.name}', which does not denoise, expected none")
         self._weights: str | None = None
-        self.step_size = 0.0 if self._guidance is None else self._guidance.step_size
+        self.step_size = 0.0 if self._guidance is None else float(getattr(self._guidance, self._length))
 
     @property
     def label_space(self) -> tuple[str, ...]:
@@ -168,7 +178,8 @@ class FaceMaker:
             layout.use_table(_table(order.start, (order.start.shows,)), [])
             hooks.append(layout)
         if self._guidance is not None and order.guidance_step_size != 0:
-            self._guidance.step_size = self.step_size if order.guidance_step_size is None else order.guidance_step_size
+            asked = order.guidance_step_size
+            setattr(self._guidance, self._length, self.step_size if asked is None else asked)
             self._guidance.start_step = steps // 2
             hooks.append(self._guidance)
         return hooks

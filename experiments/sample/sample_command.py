@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from experiments.command_line.errors import exit_code_of
 from experiments.command_line.one_line_parser import OneLineParser, finite_number, whole_number
@@ -28,6 +28,8 @@ _WORDS = {
     "perturbation.strength": "--strength",
     "guidance.step_size": "--guidance-step-size",
     "guidance.guide": "--guide",
+    "guidance.calibration": "--guidance-calibration",
+    "calibration of a guide": "--guidance-calibration",
     "layout.num_inverted": "--layout-steps",
     "guidance_scale": "--guidance-scale",
     "expression_strength": "--strength",
@@ -74,7 +76,7 @@ def _sample(options: argparse.Namespace) -> None:
         suit_threads,
     )  # seconds to import: what is misspelt is said before
 
-    maker = FaceMaker(options.checkpoint, options.guide, options.device)
+    maker = FaceMaker(options.checkpoint, options.guide, options.device, **guidance_of(options))
     suit_threads(maker)
     order = _with_all(order, options, maker)
     out = out or Path(f"{'-'.join(order.expressions)}.png")
@@ -91,6 +93,7 @@ def _order(options: argparse.Namespace) -> FaceOrder:
 
     if options.guide is None and options.guidance_step_size is not None:
         raise ValueError("--guidance-step-size: found it without --guide, expected the checkpoint of a guide")
+    guidance_of(options)
     start = None
     if options.layout is not None:
         if not options.layout.is_file():
@@ -111,6 +114,27 @@ def _order(options: argparse.Namespace) -> FaceOrder:
         start=start,
         guidance_step_size=options.guidance_step_size,
     )
+
+
+def add_guidance(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say how a guide guides."""
+    parser.add_argument("--guidance-through", choices=("text", "latents"), help="what it moves (default: text)")
+    parser.add_argument(
+        "--guidance-calibration", metavar="FILE", help="its temperatures, from a run that has fitted them"
+    )
+
+
+def guidance_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns those options in the words of a face maker.
+
+    Raises:
+        ValueError: one of them without a guide.
+    """
+    given = {"through": options.guidance_through, "calibration": options.guidance_calibration}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given if options.guide is None else ():
+        raise ValueError(f"--guidance-{name}: found it without --guide, expected the checkpoint of a guide")
+    return given
 
 
 def _with_all(order: FaceOrder, options: argparse.Namespace, maker: FaceMaker) -> FaceOrder:
@@ -189,6 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--steps", type=whole_number, metavar="N", help="of denoising")
     add("--caption", metavar="TEXT", help="in place of the one that names the expression")
     add("--guide", metavar="PATH", help="checkpoint of a classifier that guides")
+    add_guidance(parser)
     add("--guidance-step-size", type=finite_number, metavar="X", help="length of each of its steps")
     add("--layout", type=Path, metavar="IMAGE", help="a face to begin at: its layout, or its code with a VAE-GAN")
     add("--layout-expression", default="neutral", metavar="NAME", help="what that face shows (default: neutral)")

@@ -174,11 +174,11 @@ class FacePage:
                         visible=maker.denoises,
                     )
                     guide_step = gr.Slider(
-                        *(0, 8),
+                        *(0, 12),
                         value=maker.step_size,
                         step=0.1,
                         label="Step of the guide",
-                        info="how far the classifier of --guide moves the text; 0 = it does not guide",
+                        info="how far the classifier of --guide moves the text, or the face; 0 = it does not guide",
                         visible=maker.guide is not None,
                     )
                 with gr.Accordion("Begin at a face", open=maker.needs_a_face, elem_id="begin"):

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from experiments.command_line.errors import debugging, explain, report
 from experiments.command_line.one_line_parser import OneLineParser, whole_number
 from experiments.command_line.project import SHIPPED_GENERATOR, SHIPPED_JUDGE, shipped
+from experiments.sample.sample_command import add_guidance, guidance_of
 
 HOST, PORT = "127.0.0.1", 7860
 _PORTS = 20
@@ -111,7 +112,7 @@ def _page(options: argparse.Namespace) -> Any:
     from experiments.serve.face_readers import FaceReaders
     from experiments.serve.page import FacePage
 
-    maker = FaceMaker(options.checkpoint, options.guide, options.device)
+    maker = FaceMaker(options.checkpoint, options.guide, options.device, **guidance_of(options))
     suit_threads(maker)
     of_drawn_faces = options.checkpoint == SHIPPED_GENERATOR and not options.judge
     judge = options.judge or (SHIPPED_JUDGE if of_drawn_faces and shipped(SHIPPED_JUDGE).is_dir() else None)
@@ -153,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--judge", metavar="PATH", help="classifier whose bars are shown (default: that of drawn faces)")
     add("--voter", action="append", default=[], metavar="PATH", help="another one; may be repeated")
     add("--guide", metavar="PATH", help="classifier that guides the generator; not the judge")
+    add_guidance(parser)
     add("--port", type=whole_number, help=f"on {HOST} (default: the first free one from {PORT} on)")
     add("--open", action="store_true", help="open it in the browser")
     add("--device", metavar="NAME", help="cpu or cuda (default: an accelerator where there is one)")

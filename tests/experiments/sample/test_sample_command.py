@@ -11,6 +11,7 @@ import sample
 from experiments.sample.sample_command import as_options, main
 from lightning_modules.augmenter import SemanticAugmenter
 from lightning_modules.generator import ExpressionGenerator
+from synfer.synthesis.diffusion.temperature_table import CalibratedLevel, TemperatureTable
 from synfer.synthesis.plan import EvenPlan
 from tests.fixtures.tiny_augmenter import tiny_augmenter
 from tests.fixtures.tiny_generator import SIDE, save_base, save_checkpoint, tiny_classifier, tiny_generator
@@ -119,6 +120,31 @@ def test_a_layout_and_a_guide_steer_it(checkpoint: Path, face: Path, tmp_path: P
     assert json.loads(text(tmp_path / "layout.png")["layout"])["image"] == "a face.png"
     recipe = json.loads(text(tmp_path / "guided.png")["guidance"])
     assert (recipe["step_size"], recipe["start_step"]) == (50, 2)
+    assert main([*plain, str(tmp_path / "moved.png"), *guided, "--guidance-through", "latents"]) == 0
+    recipe = json.loads(text(tmp_path / "moved.png")["guidance"])
+    assert (recipe["through"], recipe["latent_step_size"], recipe["start_step"]) == ("latents", 50, 2)
+    moved = pixels(tmp_path / "moved.png").astype(int)
+    assert all(np.abs(moved - other).max() > 2 for other in pictures)
+
+
+def test_the_temperatures_of_a_run_calibrate_the_guide(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guide = save_checkpoint(tiny_classifier(), tmp_path / "guide.ckpt")
+    who = (tiny_classifier().weights_fingerprint(), tiny_generator().synthesiser.network_fingerprint())
+    levels = tuple(CalibratedLevel(noise, 9.0, 0.5, 1.0, 0.9) for noise in (0.1, 0.9))
+    table = TemperatureTable(*who, "0" * 16, 4, levels).write(tmp_path / "temperatures.json")
+    steered = ["--checkpoint", str(checkpoint), "--expression", "happy", "--guide", str(guide)]
+    steered += ["--guidance-through", "latents", "--out", str(tmp_path / "calibrated.png")]
+    assert main([*steered, "--guidance-calibration", str(table)]) == 0, capsys.readouterr().err
+    assert json.loads(text(tmp_path / "calibrated.png")["guidance"])["calibration"] == "0" * 16
+    capsys.readouterr()
+    for path, said in ((tmp_path / "nowhere.json", "found no such file"), (guide, "guide.ckpt")):
+        assert main([*steered, "--guidance-calibration", str(path)]) == 2
+        assert (line := capsys.readouterr().err).startswith("error: --guidance-calibration '") and said in line
+    TemperatureTable("f" * 16, who[1], "0" * 16, 4, levels).write(tmp_path / "other.json")
+    assert main([*steered, "--guidance-calibration", str(tmp_path / "other.json")]) == 2
+    assert "the temperatures of another guide" in capsys.readouterr().err
 
 
 def test_folders_of_weights_bases_and_augmenters_serve_too(
@@ -165,6 +191,7 @@ def test_whatever_cannot_be_made_is_one_line_and_leaves_nothing(
         ([*own, "--expression", "happy", "--layout", str(face), "--layout-steps", "9"], "--layout-steps: found 9"),
         ([*own, "--expression", "happy", "--guide", str(tmp_path / "nowhere.ckpt")], "--guide '"),
         ([*own, "--expression", "happy", "--guidance-step-size", "1"], "found it without --guide"),
+        ([*own, "--expression", "happy", "--guidance-through", "latents"], "--guidance-through: found it without --g"),
         (["--checkpoint", str(classifier), "--expression", "happy"], "found the kind 'classifier'"),
         (["--checkpoint", str(tmp_path / "nowhere"), "--expression", "happy"], "--checkpoint '"),
         (
