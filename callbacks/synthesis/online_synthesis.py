@@ -18,6 +18,7 @@ from callbacks.recording.progress_display import Task
 from callbacks.recording.run_progress import display_of
 from callbacks.synthesis.copy_warning import warn_of_copies
 from callbacks.synthesis.face_sentence import face_sentence
+from callbacks.synthesis.faces_ahead import FacesAhead, check_may_overlap, see_all, steering
 from callbacks.synthesis.faces_due import all_make_faces, steps_between_looks
 from callbacks.synthesis.generator_fit import check_generator_fits
 from callbacks.synthesis.near_copy_count import NearCopyCount
@@ -32,7 +33,7 @@ from synfer.synthesis.faces import Faces
 from synfer.synthesis.feedback_shares import FeedbackSettings
 from synfer.synthesis.hooks import active_hooks
 from synfer.synthesis.plan import RANK_STRIDE, Plan
-from synfer.synthesis.request import SamplingSettings, SynthesisSettings
+from synfer.synthesis.request import SamplingSettings, SynthesisRequest, SynthesisSettings
 from synfer.synthesis.synthesiser import Synthesiser, TakesSources, changed_settings, check_settings, load_synthesiser
 
 _FRUITLESS_BATCHES = 20
@@ -67,6 +68,9 @@ class OnlineSynthesis(SynthesisCallback):
             class lacks to the largest), "inverse" (1 / its training rows) or "feedback" (more of those whose recall in
             validation is low; evenly before the first).
         feedback: how strongly "feedback" follows the recalls; null = its defaults.
+        ahead: make the next batch in a thread (on a GPU in a stream) of its own while the network trains, for whoever
+            has a core or a device to spare. The same faces at the same steps: not beside plan "feedback", nor on a CPU
+            beside a network with attention.
 
     Raises:
         ValueError: a value out of range, an unknown plan, or enabled without a generator.
@@ -85,6 +89,7 @@ class OnlineSynthesis(SynthesisCallback):
         settings: dict[str, Any] | None = None,
         plan: str = EVEN,
         feedback: FeedbackSettings | None = None,
+        ahead: bool = False,
     ) -> None:
         super().__init__(enabled)
         if batch_size < 1:
@@ -110,6 +115,8 @@ class OnlineSynthesis(SynthesisCallback):
         self._changes = settings or {}
         self.settings: SynthesisSettings | None = sampling
         self.planned = PlannedShares(plan, feedback)
+        self.ahead = ahead
+        self._ahead: FacesAhead | None = None
         self.made = 0
         self.discarded = 0
         self.next_number = 0
@@ -176,6 +183,8 @@ class OnlineSynthesis(SynthesisCallback):
                 "synthesis.plan=feedback: found trainer.limit_val_batches=0, expected validations whose recalls it can "
                 "follow"
             )
+        if self.ahead:
+            check_may_overlap(trainer.strategy.root_device, pl_module, self.planned.name)
         self.planned.begin(self._names, datamodule.train_table.class_counts(), datamodule.synthetic_ratio)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -201,6 +210,9 @@ class OnlineSynthesis(SynthesisCallback):
                     self._generate(trainer)
                     task.advance(self.kept - before)
             warn_of_copies(self.copies, datamodule.near_copies().held_out_share(), trainer.callbacks)  # type: ignore[attr-defined]
+        if self.ahead:
+            self._ahead = FacesAhead(pl_module.device)
+            self._begin_next(trainer)
 
     def _say_what_makes_them(self, trainer: Trainer, datamodule: Any) -> None:
         display_of(trainer).say(
@@ -227,6 +239,7 @@ class OnlineSynthesis(SynthesisCallback):
             while all_make_faces(trainer, pl_module, self._due(trainer), self.batch_size):
                 if self._due(trainer) is not None:
                     self._generate(trainer)
+            self._begin_next(trainer)
         pl_module.log("synthesis/made", float(self.made))
         pl_module.log("synthesis/discarded", float(self.discarded))
         pl_module.log("synthesis/seconds", self.seconds)
@@ -277,12 +290,13 @@ class OnlineSynthesis(SynthesisCallback):
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         started = time.monotonic()
         self.planned.go_on(trainer.global_rank, self.next_number)
-        plan, hooks = self.plan(trainer.global_rank, datamodule.run_seed), active_hooks(trainer.callbacks)  # type: ignore[attr-defined]
+        hooks = active_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         bound = self._bound(trainer)
         for _ in range(_FRUITLESS_BATCHES):
-            request = plan.request(range(self.next_number, self.next_number + self.batch_size))
+            request = self._next_request(trainer)
+            begun = None if self._ahead is None else self._ahead.take(self.next_number)
             self.next_number += self.batch_size
-            result = self._generator.synthesise(request, hooks)
+            result = self._generator.synthesise(request, hooks) if begun is None else see_all(begun, hooks)
             room = math.inf if bound is None else bound - self.kept
             kept = result.kept.nonzero().flatten()
             self.made += len(request)
@@ -299,6 +313,34 @@ class OnlineSynthesis(SynthesisCallback):
             "synthetic faces in a row: expected some to be kept (lower pseudo_labels.discard_below, raise "
             "layout.num_inverted or use a better generator)"
         )
+
+    def _next_request(self, trainer: Trainer) -> SynthesisRequest:
+        first = self.next_number
+        plan = self.plan(trainer.global_rank, trainer.datamodule.run_seed)  # type: ignore[attr-defined]
+        return plan.request(range(first, first + self.batch_size))
+
+    def _begin_next(self, trainer: Trainer) -> None:
+        """Begins with the next batch, where faces are made ahead and it will fall due."""
+        due, generator = self._due(trainer), self._generator
+        if self._ahead is None or due is None or generator is None:
+            return
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        left = trainer.estimated_stepping_batches - trainer.global_step
+        if due + left * datamodule.synthetic_ratio * datamodule.batch_size / self.max_reuse < self.batch_size:
+            return
+        self.planned.go_on(trainer.global_rank, self.next_number)
+        request, hooks = self._next_request(trainer), steering(active_hooks(trainer.callbacks))  # type: ignore[attr-defined]
+        self._ahead.begin(self.next_number, lambda: generator.synthesise(request, hooks))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Waits for faces that are under way."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Waits for faces that are under way."""
+        self.on_train_end(trainer, pl_module)
 
     def _labels(self, datamodule: Any, result: Faces, kept: torch.Tensor) -> torch.Tensor:
         """Returns the soft labels of the kept faces in the label space of the data, float32 (n, K)."""
