@@ -55,6 +55,14 @@ LAYER_NORM_CLASSIFIER: dict[str, Any] = {
         "flip_tta": False,
     },
 }
+WITHOUT_ATTENTION: dict[str, Any] = {
+    "class_path": "lightning_modules.classifier.ExpressionClassifier",
+    "init_args": {
+        **LAYER_NORM_CLASSIFIER["init_args"],
+        "backbone": "convnext_atto",
+        "backbone_kwargs": {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]},
+    },
+}
 GENERATOR: dict[str, Any] = {
     "class_path": "lightning_modules.generator.ExpressionGenerator",
     "init_args": {
@@ -147,17 +155,19 @@ def test_classifier_with_synthesis_on_the_fly(tmp_path: Path) -> None:
     assert not images[0] & images[1] and min(len(rank) for rank in images) > 20
 
 
-def test_ranks_make_faces_in_the_same_steps_whatever_a_vote_leaves_each(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_ranks_make_faces_in_the_same_steps_whatever_a_vote_leaves_each(tmp_path: Path, ahead: bool) -> None:
     """Rank 1 keeps half of what it makes: by itself it would make faces twice as often, and rank 0 wait for it."""
     generator = save_checkpoint(tiny_generator(), tmp_path / "generator.ckpt")
     folder = tmp_path / "mixed"
     data = {"batch_size": 14, "synthetic_ratio": 0.5, "augmentation": {"enabled": False}}
-    arguments = command_line(folder, LAYER_NORM_CLASSIFIER, data, {"max_epochs": 2, "limit_val_batches": 0})
+    arguments = command_line(folder, WITHOUT_ATTENTION, data, {"max_epochs": 2, "limit_val_batches": 0})
     given = yaml.safe_load((folder / "given.yaml").read_text())
     vote = {"class_path": "tests.fixtures.uneven_vote.UnevenVote", "init_args": {"folder": str(folder)}}
     given["trainer"]["callbacks"].append(vote)
     (folder / "given.yaml").write_text(yaml.safe_dump(given))
     synthesis = {"enabled": "true", "generator": generator, "batch_size": 6, "max_reuse": 2, "initial_samples": 3}
+    synthesis["ahead"] = str(ahead).lower()
     sampling = "--synthesis.sampling={num_steps: 1, guidance_scale: 1.0}"
     two_ranks(arguments, *(f"--synthesis.{key}={value}" for key, value in synthesis.items()), sampling)
 
