@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import nn
 
+from synfer.synthesis.class_shares import FEEDBACK
 from synfer.synthesis.diffusion.denoising_state import DenoisingState
 from synfer.synthesis.faces import Faces
 from synfer.synthesis.hooks import DenoisingHook, FaceHook, OutputHook
@@ -29,9 +30,14 @@ class FacesAhead:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._pending: tuple[int, Future[Faces]] | None = None
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch has been begun that nobody has taken yet."""
+        return self._pending is not None
+
     def begin(self, number: int, make: Callable[[], Faces]) -> None:
         """Begins with the batch whose first face has this number, unless one is under way."""
-        if self._pending is None:
+        if not self.is_busy:
             self._pending = number, self._threads.submit(self._run, make)
 
     def _run(self, make: Callable[[], Faces]) -> Faces:
@@ -113,9 +119,9 @@ def check_may_overlap(device: torch.device, network: nn.Module, plan: str) -> No
     Raises:
         ValueError: shares that follow recalls, or attention on a CPU.
     """
-    if plan == "feedback":
+    if plan == FEEDBACK:
         raise ValueError(
-            "synthesis.ahead=true beside synthesis.plan=feedback: found shares that follow the last validation, "
+            f"synthesis.ahead=true beside synthesis.plan={FEEDBACK}: found shares that follow the last validation, "
             "expected another plan, or false"
         )
     if device.type != "cpu":

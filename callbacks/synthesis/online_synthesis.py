@@ -289,7 +289,6 @@ class OnlineSynthesis(SynthesisCallback):
         assert self._generator is not None
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         started = time.monotonic()
-        self.planned.go_on(trainer.global_rank, self.next_number)
         hooks = active_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         bound = self._bound(trainer)
         for _ in range(_FRUITLESS_BATCHES):
@@ -316,19 +315,19 @@ class OnlineSynthesis(SynthesisCallback):
 
     def _next_request(self, trainer: Trainer) -> SynthesisRequest:
         first = self.next_number
+        self.planned.go_on(trainer.global_rank, first)
         plan = self.plan(trainer.global_rank, trainer.datamodule.run_seed)  # type: ignore[attr-defined]
         return plan.request(range(first, first + self.batch_size))
 
     def _begin_next(self, trainer: Trainer) -> None:
         """Begins with the next batch, where faces are made ahead and it will fall due."""
-        due, generator = self._due(trainer), self._generator
-        if self._ahead is None or due is None or generator is None:
+        generator = self._generator
+        if self._ahead is None or self._ahead.is_busy or generator is None or (due := self._due(trainer)) is None:
             return
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         left = trainer.estimated_stepping_batches - trainer.global_step
         if due + left * datamodule.synthetic_ratio * datamodule.batch_size / self.max_reuse < self.batch_size:
             return
-        self.planned.go_on(trainer.global_rank, self.next_number)
         request, hooks = self._next_request(trainer), steering(active_hooks(trainer.callbacks))  # type: ignore[attr-defined]
         self._ahead.begin(self.next_number, lambda: generator.synthesise(request, hooks))
 

@@ -164,14 +164,25 @@ class SemanticGuidance(SynthesisCallback):
             self._guide = network
         return self._guide
 
+    @property
+    def own_step(self) -> float:
+        """Length of each step of what is moved: ``step_size`` of the text, ``latent_step_size`` of the latents."""
+        return self.step_size if self.through == "text" else self.latent_step_size
+
+    @own_step.setter
+    def own_step(self, length: float) -> None:
+        if self.through == "text":
+            self.step_size = length
+        else:
+            self.latent_step_size = length
+
     def in_words(self) -> str:
         """Names the guide, its step size and its steps."""
         end = "" if self.end_step is None else f" to {self.end_step}"
-        step = self.step_size if self.through == "text" else self.latent_step_size
         mind = "" if self._temperature is None else ", calibrated"
         mind += "" if self.entropy_weight == 0 else f", entropy weight {self.entropy_weight:g}"
         return (
-            f"guided by {self.guide_path} through the {self.through} (step size {step:g}, from step "
+            f"guided by {self.guide_path} through the {self.through} (step size {self.own_step:g}, from step "
             f"{self.start_step}{end}{mind})"
         )
 

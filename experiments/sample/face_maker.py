@@ -45,9 +45,9 @@ class FaceMaker:
             its Hub id; what comes with the project is found from any folder.
         guide: a classifier that guides a diffusion model in the later half of the steps (before, it sees no face yet);
             None = no guidance.
+        device: "cpu", "cuda"; None = an accelerator where there is one.
         through: what the guide moves: the "text", or the "latents" of the predicted face.
         calibration: file of the guide's temperatures, from a run with ``guidance.calibration``; None = none.
-        device: "cpu", "cuda"; None = an accelerator where there is one.
 
     Attributes:
         name: the checkpoint as it was given.
@@ -75,7 +75,6 @@ class FaceMaker:
         self._guidance = None
         if guide is not None:
             self._guidance = SemanticGuidance(True, guide, through=through, calibration=calibration)
-        self._length = "step_size" if through == "text" else "latent_step_size"
         self.synthesiser = load(checkpoint).to(self.device)
         unet = getattr(getattr(self.synthesiser, "model", None), "unet", None)
         deaf = unet is not None and unet.encoder_hid_proj is None
@@ -83,7 +82,7 @@ class FaceMaker:
         if guide is not None and not self.denoises:
             raise ValueError(f"guide: found '{guide}' for '{self.name}', which does not denoise, expected none")
         self._weights: str | None = None
-        self.step_size = 0.0 if self._guidance is None else float(getattr(self._guidance, self._length))
+        self.step_size = 0.0 if self._guidance is None else self._guidance.own_step
 
     @property
     def label_space(self) -> tuple[str, ...]:
@@ -179,7 +178,7 @@ class FaceMaker:
             hooks.append(layout)
         if self._guidance is not None and order.guidance_step_size != 0:
             asked = order.guidance_step_size
-            setattr(self._guidance, self._length, self.step_size if asked is None else asked)
+            self._guidance.own_step = self.step_size if asked is None else asked
             self._guidance.start_step = steps // 2
             hooks.append(self._guidance)
         return hooks

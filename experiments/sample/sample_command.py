@@ -68,7 +68,7 @@ def as_options(line: str) -> str:
 
 
 def _sample(options: argparse.Namespace) -> None:
-    order = _order(options)
+    guidance, order = guidance_of(options), _order(options)
     out = _check_out(options)
     from experiments.sample.face_files import write_faces
     from experiments.sample.face_maker import (
@@ -76,7 +76,7 @@ def _sample(options: argparse.Namespace) -> None:
         suit_threads,
     )  # seconds to import: what is misspelt is said before
 
-    maker = FaceMaker(options.checkpoint, options.guide, options.device, **guidance_of(options))
+    maker = FaceMaker(options.checkpoint, options.guide, options.device, **guidance)
     suit_threads(maker)
     order = _with_all(order, options, maker)
     out = out or Path(f"{'-'.join(order.expressions)}.png")
@@ -91,9 +91,6 @@ def _order(options: argparse.Namespace) -> FaceOrder:
     """Returns what is wanted, checked as far as it can be without the generator."""
     from experiments.sample.face_order import FaceOrder, StartFace
 
-    if options.guide is None and options.guidance_step_size is not None:
-        raise ValueError("--guidance-step-size: found it without --guide, expected the checkpoint of a guide")
-    guidance_of(options)
     start = None
     if options.layout is not None:
         if not options.layout.is_file():
@@ -128,13 +125,15 @@ def guidance_of(options: argparse.Namespace) -> dict[str, Any]:
     """Returns those options in the words of a face maker.
 
     Raises:
-        ValueError: one of them without a guide.
+        ValueError: one of them, or another of guidance, without a guide.
     """
-    given = {"through": options.guidance_through, "calibration": options.guidance_calibration}
-    given = {name: value for name, value in given.items() if value is not None}
+    of_guide = ("guidance_step_size", "guidance_through", "guidance_calibration")
+    given = {name: value for name in of_guide if (value := getattr(options, name, None)) is not None}
     for name in given if options.guide is None else ():
-        raise ValueError(f"--guidance-{name}: found it without --guide, expected the checkpoint of a guide")
-    return given
+        option = name.replace("_", "-")
+        raise ValueError(f"--{option}: found it without --guide, expected the checkpoint of a guide")
+    given.pop("guidance_step_size", None)  # an order's, not the maker's
+    return {name.removeprefix("guidance_"): value for name, value in given.items()}
 
 
 def _with_all(order: FaceOrder, options: argparse.Namespace, maker: FaceMaker) -> FaceOrder:

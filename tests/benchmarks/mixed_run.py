@@ -12,8 +12,8 @@ training (``synthesis.ahead``), which wants a second core that is idle.
 
 Prints one JSON line. ``speedup`` is steps per second, ours ÷ the older build's, the median over seeds of processor
 time; ``speedup_clock`` the same by the clock; ``ahead_clock`` that of the build with ``synthesis.ahead`` ÷ without.
-``accuracy`` and ``mean_class_accuracy`` on PublicTest are of each seed
-in turn: so few steps say whether the faces are worse, not what a training reaches.
+``accuracy`` and ``mean_class_accuracy`` on PublicTest are of each seed in turn: so few steps say whether the faces are
+worse, not what a training reaches.
 """
 
 from __future__ import annotations

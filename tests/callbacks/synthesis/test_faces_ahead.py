@@ -17,7 +17,7 @@ from callbacks.synthesis.semantic_guidance import SemanticGuidance
 from lightning_modules.classifier import ExpressionClassifier
 from synfer.synthesis.diffusion.synthesiser import DiffusionSynthesiser
 from synfer.synthesis.request import SamplingSettings
-from tests.callbacks.synthesis.test_online_synthesis import PoolAtEnd, data
+from tests.callbacks.synthesis.test_online_synthesis import fit
 from tests.fixtures.tiny_generator import NAMES, save_checkpoint, tiny_classifier, tiny_generator
 
 CPU = torch.device("cpu")
@@ -52,29 +52,17 @@ class SavesOnce(Callback):
             trainer.save_checkpoint(self.path)
 
 
-def fit(files: dict[str, str], folder: Path, ahead: bool, ckpt: str | None = None, *others: Callback) -> Any:
-    """A mixed training with layouts, guidance and a vote: (trainer, what was in the pool at its end, weights)."""
+def mixed(files: dict[str, str], folder: Path, ahead: bool, ckpt: str | None = None, *others: Callback) -> Any:
+    """A mixed training with layouts, guidance and a vote: what was in the pool at its end, weights, counts."""
     torch.manual_seed(0)
     synthesis = OnlineSynthesis(True, files["generator"], batch_size=6, max_reuse=2, sampling=FEW, ahead=ahead)
     layout = LayoutInitialisation(True, num_inverted=2, max_similarity=0.999)
     guidance = SemanticGuidance(True, files["guide"], through="latents", start_step=0)
     vote = PseudoLabeller(True, [files["voter"]], discard_below=0.05)
-    pool = PoolAtEnd()
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=4,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        default_root_dir=folder,
-        callbacks=[synthesis, layout, guidance, vote, *others, pool],
-    )
-    classifier = ExpressionClassifier(NAMES, image_size=16, drop_rate=0.0, **CONVOLUTIONS)
-    trainer.fit(classifier, datamodule=data(), ckpt_path=ckpt, weights_only=True)
-    weights = torch.cat([parameter.detach().flatten() for parameter in classifier.parameters()])
-    return trainer, pool.samples, weights, (synthesis.made, synthesis.discarded, vote.seen, vote.agreed, layout.copies)
+    network = ExpressionClassifier(NAMES, image_size=16, drop_rate=0.0, **CONVOLUTIONS)
+    pool, _ = fit(folder, synthesis, layout, guidance, vote, *others, epochs=4, network=network, ckpt_path=ckpt)
+    weights = torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+    return pool.samples, weights, (synthesis.made, synthesis.discarded, vote.seen, vote.agreed, layout.copies)
 
 
 def test_it_is_the_same_run(files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,9 +73,9 @@ def test_it_is_the_same_run(files: dict[str, str], tmp_path: Path, monkeypatch: 
         return synthesise(*given)
 
     monkeypatch.setattr(DiffusionSynthesiser, "synthesise", note)
-    _, pool, weights, counts = fit(files, tmp_path, ahead=False)
+    pool, weights, counts = mixed(files, tmp_path, ahead=False)
     plain, where[:] = list(where), []
-    _, pool_ahead, weights_ahead, counts_ahead = fit(files, tmp_path, ahead=True)
+    pool_ahead, weights_ahead, counts_ahead = mixed(files, tmp_path, ahead=True)
     assert len(plain) > 3 and set(plain) == {"MainThread"}
     # The pool's first batch is made before there is a thread, and no batch that would never be used.
     assert where[0] == "MainThread" and all(name.startswith("synthesis") for name in where[1:])
@@ -102,8 +90,8 @@ def test_it_is_the_same_run(files: dict[str, str], tmp_path: Path, monkeypatch: 
 def test_a_run_that_was_stopped_goes_on_as_it_would_have(files: dict[str, str], tmp_path: Path) -> None:
     """A batch that is under way is no part of a checkpoint."""
     path = tmp_path / "stopped.ckpt"
-    _, pool, weights, counts = fit(files, tmp_path, True, None, SavesOnce(path))
-    _, pool_on, weights_on, counts_on = fit(files, tmp_path, True, str(path))
+    pool, weights, counts = mixed(files, tmp_path, True, None, SavesOnce(path))
+    pool_on, weights_on, counts_on = mixed(files, tmp_path, True, str(path))
     assert torch.equal(weights, weights_on) and counts == counts_on
     assert torch.equal(pool["image"], pool_on["image"])
 
@@ -120,7 +108,7 @@ def test_what_goes_wrong_in_the_thread_ends_the_run(
 
     monkeypatch.setattr(DiffusionSynthesiser, "synthesise", fails)
     with pytest.raises(ValueError, match="found a face that is no face"):
-        fit(files, tmp_path, ahead=True)
+        mixed(files, tmp_path, ahead=True)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("synthesis")]
 
 

@@ -15,6 +15,7 @@ from callbacks.synthesis.online_synthesis import OnlineSynthesis
 from callbacks.synthesis.pseudo_labeller import PseudoLabeller
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.loading.augmentation import Augmentation
+from lightning_modules.classifier import ExpressionClassifier
 from lightning_modules.generator import ExpressionGenerator
 from synfer.synthesis.plan import EndlessPlan
 from synfer.synthesis.request import SamplingSettings, SynthesisRequest
@@ -57,7 +58,13 @@ def data(label_space: tuple[str, ...] = NAMES, **changes: Any) -> ExpressionData
 
 
 def fit(
-    folder: Path, synthesis: OnlineSynthesis, *others: Callback, epochs: int = 1, **changes: Any
+    folder: Path,
+    synthesis: OnlineSynthesis,
+    *others: Callback,
+    epochs: int = 1,
+    network: ExpressionClassifier | None = None,
+    ckpt_path: str | None = None,
+    **changes: Any,
 ) -> tuple[PoolAtEnd, ExpressionDataModule]:
     datamodule, pool = data(**changes), PoolAtEnd()
     trainer = Trainer(
@@ -71,7 +78,8 @@ def fit(
         default_root_dir=folder,
         callbacks=[synthesis, *others, pool],
     )
-    trainer.fit(tiny_classifier(datamodule.label_space), datamodule=datamodule)
+    network = network or tiny_classifier(datamodule.label_space)
+    trainer.fit(network, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
     return pool, datamodule
 
 
