@@ -21,6 +21,7 @@ from datamodules.synthetic.synthetic_manifest import MANIFEST, SET_FOLDER, named
 from datamodules.synthetic.synthetic_rows import SyntheticRows, table_of
 from datamodules.synthetic.synthetic_shards import (
     LOCK,
+    TAUGHT_BY,
     begin_set,
     check_record,
     finished_indices,
@@ -161,6 +162,7 @@ class SyntheticSetWriter(Callback):
             callbacks = trainer.callbacks  # type: ignore[attr-defined]
             made_with = {
                 "generator": pl_module.weights_fingerprint(),
+                **_taught_by(pl_module),
                 "sampling": asdict(pl_module.sampling),
                 "seed": datamodule.run_seed,
                 "expressions": list(datamodule.planned_set.expressions),
@@ -297,3 +299,9 @@ def rows_of(faces: Faces) -> SyntheticRows:
         kept=faces.kept.cpu().numpy(),
         votes={name: votes.float().cpu().numpy() for name, votes in faces.votes.items()},
     )
+
+
+def _taught_by(maker: Any) -> dict[str, list[str]]:
+    """Returns who taught the maker of a set, who must not judge its faces; nothing where nobody did."""
+    names = list(getattr(maker, "taught_by", ()))
+    return {TAUGHT_BY: names} if names else {}

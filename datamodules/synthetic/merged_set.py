@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from datamodules.synthetic.synthetic_rows import with_features
 from datamodules.synthetic.synthetic_shards import begin_set, write_card, write_record
 from datamodules.synthetic.whole_set import PART, WholeSet, open_whole
 from synfer.foundation.new_folder import check_new_folder, new_folder
+
+_MERGED = "merged"
 
 
 def merge_sets(folders: Sequence[Path], out: Path) -> int:
@@ -68,13 +70,25 @@ def _renamed(table: pa.Table, source: str, first: int) -> pa.Table:
     return table
 
 
+def records_of_parts(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields what faces were made with: the own record of a set, or those of all that were merged, sets of sets too.
+
+    Args:
+        record: of any set.
+    """
+    if _MERGED not in record:
+        yield record
+    for part in record.get(_MERGED, ()):
+        yield from records_of_parts(part["made_with"])
+
+
 def _record_of_all(sets: Sequence[WholeSet]) -> dict[str, Any]:
     ends = np.cumsum([found.faces for found in sets]).tolist()
     merged = [
         {"name": found.source, "first": end - found.faces, "faces": found.faces, "made_with": found.record}
         for found, end in zip(sets, ends, strict=True)
     ]
-    return {"merged": merged}
+    return {_MERGED: merged}
 
 
 def _record_of_parts(sets: Sequence[WholeSet], total: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from callbacks.scoring_networks import BATCH, ScoringFiles, ScoringNetworks, as_
 from datamodules.expression_data_module import ExpressionDataModule
 from datamodules.rows.reference_faces import ReferenceFaces, real_test_faces, some_training_faces
 from datamodules.rows.sample_table import SampleTable
+from datamodules.synthetic.synthetic_shards import TAUGHT_BY
 from experiments.score.stored_faces import StoredFaces, stored_faces
 from synfer.faces.action_units import action_unit_indices
 from synfer.faces.expressions import EXPRESSIONS, map_label_space
@@ -151,16 +152,17 @@ def _action_units(table: SampleTable, rows: Tensor, columns: Sequence[int]) -> T
 
 
 def _refuse_the_guide(networks: ScoringNetworks, made: StoredFaces, path: str) -> None:
-    """Refuses a judge that guided the faces, and warns of one that voted on them.
+    """Refuses a judge that guided faces of the set or taught their maker, and warns of one that voted on them.
 
     Raises:
-        ValueError: the judge is the guide.
+        ValueError: the judge is a guide; judge or extractor taught a maker.
     """
     own = networks.judge.weights_fingerprint()
-    guided = made.made_with.get("SemanticGuidance") or {}
-    if own in (guided.get("guide"), made.made_with.get("guide")):
-        raise ValueError(
-            f"--judge: found the guide of '{path}', expected a classifier that had no part in making the faces"
-        )
-    if own in ((made.made_with.get("PseudoLabeller") or {}).get("voters") or ()):
+    for record in made.made_with:
+        if own in ((record.get("SemanticGuidance") or {}).get("guide"), record.get("guide")):
+            raise ValueError(
+                f"--judge: found the guide of '{path}', expected a classifier that had no part in making the faces"
+            )
+        networks.refuse_teachers(record.get(TAUGHT_BY) or ())
+    if any(own in ((record.get("PseudoLabeller") or {}).get("voters") or ()) for record in made.made_with):
         rank_zero_warn(f"--judge voted on the faces of '{path}': it sees in them what it let pass")

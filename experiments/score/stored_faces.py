@@ -15,6 +15,7 @@ from datamodules.readers.synthetic_set import SyntheticSetReader
 from datamodules.rows.reference_faces import ReferenceFaces
 from datamodules.rows.row_choice import even_order
 from datamodules.rows.sample_table import SampleTable
+from datamodules.synthetic.merged_set import records_of_parts
 from datamodules.synthetic.synthetic_manifest import MANIFEST, SET_FOLDER, shard_paths
 from datamodules.synthetic.synthetic_shards import read_record, read_shard
 from synfer.foundation.counter_based_random import keys_of
@@ -30,13 +31,13 @@ class StoredFaces:
         table: their rows.
         faces: how many there were to choose from.
         source: key of the training face that each was made from, int64 (n,); 0 = none, or not known.
-        made_with: record of the set; {} = there is none.
+        made_with: records of the sets that it was merged from, or its own; none where there is none.
     """
 
     table: SampleTable
     faces: int
     source: Tensor
-    made_with: dict[str, Any]
+    made_with: tuple[dict[str, Any], ...]
 
     def images(self, side: int) -> Tensor:
         """Returns all faces, uint8 (n, 3, side, side): their central squares."""
@@ -68,18 +69,18 @@ def stored_faces(path: str, side: int, most: int, seed: int) -> StoredFaces:
     if not (folder / MANIFEST).exists() and not any(folder.glob("*.parquet")) and not shard_paths(folder):
         table = ImageFolderReader(str(folder), image_size=side).read("train")
         rows = _some(table, most, seed)
-        return StoredFaces(table.select(rows), len(table), torch.zeros(len(rows), dtype=torch.int64), {})
+        return StoredFaces(table.select(rows), len(table), torch.zeros(len(rows), dtype=torch.int64), ())
     table = SyntheticSetReader(str(folder)).read("train")
     rows = _some(table, most, seed)
     chosen = table.select(rows)
     return StoredFaces(chosen, len(table), _sources(folder, chosen.sample_id.tolist()), _made_with(folder))
 
 
-def _made_with(folder: Path) -> dict[str, Any]:
+def _made_with(folder: Path) -> tuple[dict[str, Any], ...]:
     try:
-        return read_record(folder)
+        return tuple(records_of_parts(read_record(folder)))
     except FileNotFoundError:  # shards of another program
-        return {}
+        return ()
 
 
 def _some(table: SampleTable, most: int, seed: int) -> np.ndarray:

@@ -25,7 +25,7 @@ import train
 from callbacks.synthesis.synthetic_set_writer import SyntheticSetWriter
 from datamodules.readers import SyntheticSetReader
 from datamodules.synthetic.synthetic_manifest import missing_shards, read_manifest
-from datamodules.synthetic.synthetic_shards import finished_indices, read_shard
+from datamodules.synthetic.synthetic_shards import finished_indices, read_record, read_shard
 from lightning_modules.generator import ExpressionGenerator
 from synfer.faces.expressions import LABEL_SPACES
 from synfer.foundation.folder_lock import RanksLock
@@ -91,11 +91,14 @@ def images(folder: Path) -> dict[str, bytes]:
 
 def test_a_folder_of_trained_weights_makes_the_set_of_its_checkpoint(weights: Path, tmp_path: Path) -> None:
     generator = ExpressionGenerator.load_trained(weights / "generator.ckpt")
+    generator._remember("teacher")
     generator.save_trained(tmp_path / "trained")
     made = {}
     for name, given in (("checkpoint", weights / "generator.ckpt"), ("folder", tmp_path / "trained")):
         train.main([*arguments(weights, tmp_path / name), f"--ckpt_path={given}"])
         made[name] = images(tmp_path / name / "synthetic_set")
+        record = read_record(tmp_path / name / "synthetic_set")
+        assert record.get("taught_by") == (["teacher"] if name == "folder" else None)  # who must not judge it
     assert made["folder"].keys() == made["checkpoint"].keys() and len(made["folder"]) == 10
     pixels = {
         name: np.stack([np.asarray(Image.open(BytesIO(found[key]))).astype(int) for key in sorted(found)])

@@ -279,3 +279,11 @@ def test_a_set_that_was_begun_before_a_setting_came_goes_on_where_the_setting_ch
     with pytest.raises(ValueError, match=r"its faces were made with sampling \{'num_steps': 3\}, found .*: 0\.5"):
         check_record(folder, {"sampling": {"num_steps": 3, "expression_strength": 0.5}, "seed": 1})
     assert json.loads((folder / "synthesis.json").read_text()) == old
+
+
+def test_a_set_that_was_begun_before_its_record_named_the_teachers_goes_on(folder: Path) -> None:
+    (folder / "synthesis.json").write_text(json.dumps({"generator": "a"}))
+    check_record(folder, {"generator": "a", "taught_by": ["b"]})
+    (folder / "synthesis.json").write_text(json.dumps({"generator": "a", "taught_by": ["b"]}))
+    with pytest.raises(ValueError, match=r"its faces were made with taught_by \['b'\], found None"):
+        check_record(folder, {"generator": "a"})

@@ -15,6 +15,7 @@ from datamodules.readers import DrawnReader
 from experiments.score.score_command import main
 from lightning_modules.classifier import ExpressionClassifier
 from synfer.faces.expressions import LABEL_SPACES
+from synfer.networks.feature_extractor import backbone_fingerprint
 from tests.docs.pages import PROJECT
 from tests.fixtures.tiny_generator import save_checkpoint, tiny_classifier
 
@@ -129,3 +130,21 @@ def test_the_guide_is_no_judge_and_a_voter_is_warned_of(
     voted = write_set(tmp_path / "voted", faces(5), {"PseudoLabeller": {"voters": [own]}})
     with pytest.warns(UserWarning, match="--judge voted on the faces"):
         scored(tmp_path / "s.json", voted, "--judge", judge)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_who_taught_the_maker_or_guided_a_part_is_no_judge(
+    judge: str, merged: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = ExpressionClassifier.load_trained(judge)
+    records: list[tuple[dict[str, Any], str]] = [
+        ({"taught_by": [backbone_fingerprint(network)]}, "is the network that the generator learned by"),
+        ({"SemanticGuidance": {"guide": network.weights_fingerprint()}}, "--judge: found the guide of"),
+    ]
+    for number, (record, message) in enumerate(records):
+        if merged:  # of a set and a set of sets
+            parts = [{"made_with": {"generator": "a"}}, {"made_with": {"merged": [{"made_with": record}]}}]
+            record = {"merged": parts}
+        found = write_set(tmp_path / str(number), faces(5), record)
+        assert main([found, "--judge", judge, *DATA]) == 2
+        assert message in capsys.readouterr().err
