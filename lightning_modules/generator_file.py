@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_modules.stored_network import check_stored_network
 from lightning_modules.synthesiser_file import with_setting_groups
 from lightning_modules.synthesiser_module import SynthesiserModule
 from synfer.foundation.validate import check_same_settings
@@ -45,6 +46,18 @@ class GeneratorFile(SynthesiserModule):
 
     def _not_in_folders(self) -> set[str]:
         return self._frozen_names()
+
+    def check_stored_settings(self, stored: Mapping[str, Any], named: str) -> None:
+        """Refuses the weights of another network, codec or noise schedule.
+
+        Args:
+            stored: the settings that they were trained with.
+            named: where they come from, for the error.
+
+        Raises:
+            ValueError: names the setting that differs.
+        """
+        check_stored_network(self.hparams, stored, named)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the moving average, and leaves out what a ``base`` gives back."""

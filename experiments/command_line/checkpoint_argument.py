@@ -68,7 +68,7 @@ def check_fits(given: str, model: LightningModule) -> None:
         model: as it was built from the settings.
 
     Raises:
-        ValueError: weights of another shape or name, or weights that are not finite.
+        ValueError: weights of another shape or name, of a network with other settings, or that are not finite.
     """
     path = Path(given)
     if not path.is_file() and not is_folder_of_weights(path):
@@ -79,6 +79,8 @@ def check_fits(given: str, model: LightningModule) -> None:
     own = model.state_dict()
     shared = [name for name in own if name in stored]
     other = [name for name in shared if own[name].shape != stored[name].shape]
+    if shared and (check := getattr(model, "check_stored_settings", None)) is not None:
+        check(content.get("hyper_parameters", {}), f"ckpt_path '{path}'")
     if not shared or other:
         _let_the_model_say(content, model, path)
     if not shared:

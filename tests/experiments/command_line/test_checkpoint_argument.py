@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from experiments.command_line.checkpoint_argument import check_fits, is_file_name, locate
+from synfer.networks.diffusion import SMALL_SCHEDULER, SMALL_UNET
 from tests.fixtures.tiny_augmenter import tiny_augmenter
 from tests.fixtures.tiny_generator import SIDE, TINY_UNET, save_checkpoint, tiny_classifier, tiny_generator
 
@@ -107,7 +109,11 @@ def test_folders_of_trained_weights(tmp_path: Path, stable_diffusion: Path) -> N
             tiny_generator(),
             "found a folder of the kind vae_gan, expected weights of a ExpressionGenerator",
         ),
-        ("small", tiny_generator(unet=other), r"of shape [\d×]+, expected [\d×]+ as in this ExpressionGenerator"),
+        (
+            "small",
+            tiny_generator(unet=other),
+            r"its network has unet\.block_out_channels \[.*\], found .* \[16, 32\] in",
+        ),
         ("lora", tiny_generator(base=base, trained="adapter"), r"found 'model\.unet\..*lora.*expected the weights of"),
         ("adapter", tiny_generator(base=base, trained="lora"), r"found no 'model\.unet\..*lora.*expected the weights"),
     ):
@@ -116,3 +122,28 @@ def test_folders_of_trained_weights(tmp_path: Path, stable_diffusion: Path) -> N
     (tmp_path / "small" / "config.json").unlink()
     with pytest.raises(ValueError, match=r"small': found no config.json, expected one written by save_trained"):
         check_fits(str(tmp_path / "small"), tiny_generator())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"scheduler": {"prediction_type": "sample"}}, "scheduler.prediction_type v_prediction, found .* sample in"),
+        (
+            {"codec_config": {"patch": 4, "channels": 3, "scaling_factor": 1.0}},
+            "codec_config.scaling_factor 2.0, found .* 1.0 in",
+        ),
+        ({"unet": {**TINY_UNET, "act_fn": "gelu"}}, "unet.act_fn silu, found .* gelu in"),
+    ],
+)
+def test_a_network_that_only_its_settings_tell_apart(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    save_checkpoint(tiny_generator(), tmp_path / "x.ckpt")
+    tiny_generator().save_trained(tmp_path / "folder")
+    same = tiny_generator(
+        scheduler={**SMALL_SCHEDULER}, unet={**SMALL_UNET, **TINY_UNET, "act_fn": "silu"}
+    )  # in other words
+    for name in ("x.ckpt", "folder"):
+        check_fits(str(tmp_path / name), same)
+        with pytest.raises(
+            ValueError, match=rf"^ckpt_path '.*{name}': its network has {said} the settings of this run"
+        ):
+            check_fits(str(tmp_path / name), tiny_generator(**changes))
