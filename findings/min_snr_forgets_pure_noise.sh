@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# diffusers 0.42.1: two recommended settings that undo each other. rescale_betas_zero_snr ends the noise schedule in pure
-# noise, where sampling then begins, and is there so that the network learns that step. Min-SNR weights for v-prediction,
-# made of compute_snr as diffusers' training examples do (min(SNR, gamma) / (SNR + 1)), are zero there and next to nothing
-# before it: the steps that decide what a picture shows are hardly trained. For epsilon the weight of the last is NaN.
+# diffusers 0.42.1: two recommended settings that work against each other. rescale_betas_zero_snr ends the noise schedule
+# in pure noise, where sampling then begins, and is there so that the network learns that step. Min-SNR weights for
+# v-prediction, made of compute_snr as diffusers' training examples do (min(SNR, gamma) / (SNR + 1)), are zero there and
+# next to nothing before it. For epsilon the weight of the last step is NaN.
 #
-# Seen: timesteps 800 to 999 have 0.4 % of the loss's weight with gamma 5, where they are 20 % of the samples; the last one
-# has 0 for v, and NaN for epsilon.
+# Seen: timesteps 800 to 999 have 0.4 % of the loss's weight with gamma 5, where they are 20 % of the samples; the last
+# one has 0 for v, and NaN for epsilon.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
